@@ -1,0 +1,38 @@
+"""The published augmentation, on the device: one draw for a whole stack (Won and Jeon, section 4)."""
+
+import jax
+import jax.numpy as jnp
+from jax import random
+from jaxtyping import PRNGKeyArray
+
+from focal_jax.stack import FocalStack
+
+CONTRAST, BRIGHTNESS, GAMMA = (0.4, 1.6), (-0.1, 0.1), (0.5, 2.0)
+
+
+def augment_batch(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
+  """Each stack of a batch by its own draw; images float 0 .. 1, square. Only for stacks without motion (fov 1)."""
+  return jax.vmap(augment)(random.split(key, stack.images.shape[0]), stack)
+
+
+def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
+  """Contrast about 0.5, brightness and gamma of the images; flips and quarter turns of images, target and valid alike."""
+  keys = random.split(key, 5)
+  contrast, brightness, gamma = (
+    random.uniform(k, minval=low, maxval=high)
+    for k, (low, high) in zip(keys, (CONTRAST, BRIGHTNESS, GAMMA), strict=False)
+  )
+  images = (stack.images - 0.5) * contrast + 0.5 + brightness
+  # The floor keeps the gamma's gradient and value finite at black.
+  images = jnp.clip(images, 1e-6, 1.0) ** gamma
+
+  turns = random.randint(keys[3], (), 0, 4)
+  flip_rows, flip_columns = random.bernoulli(keys[4], 0.5, (2,))
+
+  def move(x, axes):
+    branches = [lambda x, k=k: jnp.rot90(x, k, axes) for k in range(4)]
+    x = jax.lax.switch(turns, branches, x)
+    x = jnp.where(flip_rows, jnp.flip(x, axes[0]), x)
+    return jnp.where(flip_columns, jnp.flip(x, axes[1]), x)
+
+  return stack.replace(images=move(images, (1, 2)), target=move(stack.target, (0, 1)), valid=move(stack.valid, (0, 1)))

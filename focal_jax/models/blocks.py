@@ -1,0 +1,111 @@
+"""Building blocks of the networks: convolutions with parameters, batch normalisation, and the paper's two blocks.
+
+All take and return [B, N, H, W, C] and compute what the published network of Won and Jeon (ECCV 2022) does.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from focal_jax.models import conv
+
+Stack = Float[Array, 'B N H W C']
+
+# PyTorch's default for convolutions, U(+-1 / sqrt(fan_in)), whose variance is 1 / (3 fan_in).
+kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+CUBE, PLANE, POINT = (3, 3, 3), (1, 3, 3), (1, 1, 1)
+
+
+class Conv(nn.Module):
+  """Convolution with kernel (frames, height, width); see `conv.conv`."""
+
+  features: int
+  kernel_size: tuple[int, int, int] = CUBE
+  stride: int = 1
+  dilation: int = 1
+  use_bias: bool = False
+
+  @nn.compact
+  def __call__(self, x: Stack) -> Stack:
+    kernel = self.param('kernel', kernel_init, (*self.kernel_size, x.shape[-1], self.features))
+    y = conv.conv(x, kernel, stride=self.stride, dilation=self.dilation)
+    if self.use_bias:
+      y += self.param('bias', nn.initializers.zeros, (self.features,))
+    return y
+
+
+class ConvTranspose(nn.Module):
+  """Transposed 3 x 3 x 3 convolution that doubles height and width; see `conv.conv_transpose`."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: Stack) -> Stack:
+    return conv.conv_transpose(x, self.param('kernel', kernel_init, (*CUBE, x.shape[-1], self.features)))
+
+
+class ConvNorm(nn.Module):
+  """Convolution without bias, then batch normalisation over batch, frames, height and width.
+
+  `transpose` makes it the transposed convolution; in training the normalisation averages over the devices of `axis_name`.
+  """
+
+  features: int
+  kernel_size: tuple[int, int, int] = CUBE
+  stride: int = 1
+  dilation: int = 1
+  transpose: bool = False
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Stack, *, train: bool) -> Stack:
+    if self.transpose:
+      x = ConvTranspose(self.features, name='conv')(x)
+    else:
+      x = Conv(self.features, self.kernel_size, self.stride, self.dilation, name='conv')(x)
+    norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, axis_name=self.axis_name, name='norm')
+    return norm(x, use_running_average=not train)
+
+
+class SharpRegionDetection(nn.Module):
+  """SRD (section 3.2): a residual 2-D block in every frame, then attention across neighbouring frames."""
+
+  features: int
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Stack, *, train: bool) -> Stack:
+    y = nn.relu(ConvNorm(self.features, PLANE, axis_name=self.axis_name, name='plane1')(x, train=train))
+    y = nn.relu(x + ConvNorm(self.features, PLANE, axis_name=self.axis_name, name='plane2')(y, train=train))
+    attention = nn.relu(Conv(self.features, (3, 1, 1), name='attention1')(y))
+    return y + nn.relu(Conv(self.features, POINT, name='attention2')(attention))
+
+
+class EffectiveDownsampling(nn.Module):
+  """EFD (section 3.2): a strided convolution plus a convolution of the max-pooled stack, at half height and width."""
+
+  features: int
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Stack, *, train: bool) -> Stack:
+    strided = ConvNorm(self.features, stride=2, axis_name=self.axis_name, name='strided')(x, train=train)
+    pooled = ConvNorm(self.features, axis_name=self.axis_name, name='pooled')(conv.max_pool(x), train=train)
+    return nn.relu(strided + pooled)
+
+
+def upsample(scores: Float[Array, 'B N h w'], height: int, width: int) -> Float[Array, 'B N H W']:
+  """Bilinear, half-pixel centres (align-corners false)."""
+  return jax.image.resize(scores, (*scores.shape[:2], height, width), 'bilinear')
+
+
+def focus_distribution(scores: Float[Array, 'B N H W']) -> Float[Array, 'B N H W']:
+  """Softplus scores, normalised over the frames; the epsilon keeps a pixel with no response anywhere defined."""
+  weights = nn.softplus(scores) + 1e-6
+  return weights / jnp.sum(weights, axis=1, keepdims=True)
+
+
+def expected_focus(weights: Float[Array, 'B N H W'], focus: Float[Array, 'B N']) -> Float[Array, 'B H W']:
+  """Depth: the mean of the focus coordinate under the focus distribution."""
+  return jnp.sum(weights * focus[:, :, None, None], axis=1)

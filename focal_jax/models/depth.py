@@ -1,0 +1,130 @@
+"""The depth-from-focus network of Won and Jeon (ECCV 2022), section 3.2: an aligned stack to four depth maps."""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from focal_jax.models import conv
+from focal_jax.models.blocks import (
+  POINT,
+  Conv,
+  ConvNorm,
+  EffectiveDownsampling,
+  SharpRegionDetection,
+  Stack,
+  expected_focus,
+  focus_distribution,
+  upsample,
+)
+
+MULTIPLE = 32  # of height and width, px: the aggregation works down to 1/32
+
+
+class Pyramid(nn.Module):
+  """P(i, o): two convolutions, then a residual block without a last activation."""
+
+  features: int
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Stack, *, train: bool) -> Stack:
+    cell = partial(ConvNorm, self.features, axis_name=self.axis_name)
+    r = nn.relu(cell(name='conv1')(x, train=train))
+    r = nn.relu(cell(name='conv2')(r, train=train))
+    y = nn.relu(cell(name='residual1')(r, train=train))
+    return r + cell(name='residual2')(y, train=train)
+
+
+class MultiScaleAggregation(nn.Module):
+  """Context from 1/8, 1/16 and 1/32 of the resolution brought together at 1/8: c channels from c channels at 1/4."""
+
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Stack, *, train: bool) -> Stack:
+    c = x.shape[-1]
+    cell = partial(ConvNorm, axis_name=self.axis_name)
+    x8 = Pyramid(c, self.axis_name, name='pyramid8')(conv.average_pool(x, 2), train=train)
+    x16 = Pyramid(2 * c, self.axis_name, name='pyramid16')(conv.average_pool(x, 4), train=train)
+    x32 = Pyramid(2 * c, self.axis_name, name='pyramid32')(conv.average_pool(x, 8), train=train)
+
+    e1 = jnp.concatenate([Conv(2 * c, stride=2, name='down16')(x8), x16], axis=-1)
+    e1 = nn.relu(cell(2 * c, name='combine16')(e1, train=train))
+    e1 = nn.relu(cell(2 * c, name='refine16')(e1, train=train))
+    e2 = jnp.concatenate([Conv(4 * c, stride=2, name='down32')(e1), x32], axis=-1)
+    e2 = nn.relu(cell(4 * c, name='combine32')(e2, train=train))
+    e2 = nn.relu(cell(4 * c, name='refine32')(e2, train=train))
+
+    up16 = cell(2 * c, transpose=True, name='up16')(e2, train=train)
+    u1 = nn.relu(up16 + cell(2 * c, POINT, name='skip16')(e1, train=train))
+    up8 = cell(c, transpose=True, name='up8')(u1, train=train)
+    return nn.relu(up8 + cell(c, POINT, name='skip8')(x8, train=train))
+
+
+class Hourglass(nn.Module):
+  """H(c) on 2c channels: down to a quarter and up again. Returns c channels, and its first layer for the next hourglass."""
+
+  features: int
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, x: Stack, previous_first: Stack | None = None, previous_out: Stack | None = None, *, train: bool
+  ) -> tuple[Stack, Stack]:
+    c = self.features
+    cell = partial(ConvNorm, axis_name=self.axis_name)
+    first = nn.relu(cell(c, name='first')(x, train=train))
+    half = nn.relu(cell(2 * c, stride=2, name='down2')(first, train=train))
+    half = cell(2 * c, name='half')(half, train=train)
+    half = nn.relu(half if previous_out is None else half + previous_out)
+    quarter = nn.relu(cell(2 * c, stride=2, name='down4')(half, train=train))
+    quarter = nn.relu(cell(2 * c, name='quarter')(quarter, train=train))
+    up = cell(2 * c, transpose=True, name='up2')(quarter, train=train)
+    up = nn.relu(up + (half if previous_first is None else previous_first))
+    return cell(c, transpose=True, name='up1')(up, train=train), first
+
+
+class DepthNetwork(nn.Module):
+  """Aligned frames, normalised to -1 .. 1, to depth in the unit of `focus`.
+
+  Any number of frames; height and width must be multiples of 32. `detect` and `downsample` are exchangeable: modules made
+  with (features, axis_name) that map [B, N, H, W, C] to `features` channels at the same size, and at half of it.
+  """
+
+  axis_name: str | None = None
+  detect: Callable[..., nn.Module] = SharpRegionDetection
+  downsample: Callable[..., nn.Module] = EffectiveDownsampling
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, 'B N H W 3'], focus: Float[Array, 'B N'], *, train: bool
+  ) -> tuple[tuple[Float[Array, 'B H W'], ...], Float[Array, 'B N H W']]:
+    """Returns the depth maps D1 .. D4, coarse to fine, and the focus distribution of D4."""
+    height, width = images.shape[2:4]
+    cell = partial(ConvNorm, axis_name=self.axis_name)
+    detect = partial(self.detect, axis_name=self.axis_name)
+    downsample = partial(self.downsample, axis_name=self.axis_name)
+
+    stem = nn.relu(cell(8, (1, 9, 9), dilation=2, name='stem')(images, train=train))
+    v1 = detect(8, name='detect1')(stem, train=train)
+    v2 = detect(16, name='detect2')(downsample(16, name='down2')(v1, train=train), train=train)
+    v3 = detect(32, name='detect3')(downsample(32, name='down3')(v2, train=train), train=train)
+
+    x = MultiScaleAggregation(self.axis_name, name='aggregation')(v3, train=train)
+    scores = [Conv(1, name='score0')(nn.relu(cell(32, name='head0')(x, train=train)))]
+    x = nn.relu(cell(64, name='fuse1')(x, train=train))
+    x = nn.relu(cell(64, name='fuse2')(x, train=train))
+
+    first = out = None
+    for level, (features, skip) in enumerate(((32, v3), (16, v2), (8, v1)), start=1):
+      x = cell(features, transpose=True, name=f'up{level}')(x, train=train)
+      hourglass = Hourglass(features, self.axis_name, name=f'hourglass{level}')
+      out, first = hourglass(jnp.concatenate([x, skip], axis=-1), first, out, train=train)
+      x = x + out
+      scores.append(Conv(1, POINT, name=f'score{level}')(x))
+
+    distributions = [focus_distribution(upsample(score[..., 0], height, width)) for score in scores]
+    return tuple(expected_focus(weights, focus) for weights in distributions), distributions[-1]

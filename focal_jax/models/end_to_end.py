@@ -1,0 +1,86 @@
+"""A focal stack as it comes from a camera to a `Prediction`: padding, alignment, depth."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from focal_jax import warp
+from focal_jax.models.alignment import AlignmentNetwork
+from focal_jax.models.depth import MULTIPLE, DepthNetwork
+from focal_jax.stack import FocalStack, Prediction, confidence_from_spread
+
+
+class EndToEnd(nn.Module):
+  """Alignment network, warp, depth network.
+
+  Attributes:
+    channels: channel order that the weights expect. Stack and prediction are RGB in any case.
+    padding: what fills up height and width to multiples of 32, at the bottom and right: 'black', as published, or 'edge'.
+    axis_name: devices over which batch normalisation averages in training.
+  """
+
+  channels: Literal['RGB', 'BGR'] = 'RGB'
+  padding: Literal['edge', 'black'] = 'edge'
+  axis_name: str | None = None
+
+  def setup(self):
+    self.alignment = AlignmentNetwork(axis_name=self.axis_name)
+    self.depth = DepthNetwork(axis_name=self.axis_name)
+
+  def __call__(self, stack: FocalStack, *, align: bool = True, train: bool = False) -> Prediction:
+    """Depth of a batch of stacks.
+
+    Args:
+      stack: images float 0 .. 1, any height and width.
+      align: False skips the alignment network and the field-of-view crop.
+      train: batch statistics in place of running averages.
+    """
+    height, width = stack.images.shape[2:4]
+    images = self._pad(self._to_network(stack.images))
+    if align:
+      motion = self.alignment(images, stack.fov, size=(height, width), train=train)
+      images = warp.warp(images, stack.fov, motion, (height, width))
+      coverage = warp.coverage(stack.fov, motion, height, width)
+      images = self._pad(images[:, :, :height, :width])
+    else:
+      motion = jnp.zeros((*stack.fov.shape, 3), images.dtype)
+      coverage = jnp.ones(stack.images.shape[:-1], images.dtype)
+    pyramid, weights = self.depth(images, stack.focus, train=train)
+    pyramid = tuple(depth[:, :height, :width] for depth in pyramid)
+    weights = weights[..., :height, :width]
+    return Prediction(
+      depth=pyramid[-1],
+      confidence=confidence_from_spread(weights, stack.focus),
+      pyramid=pyramid,
+      weights=weights,
+      aligned=self._from_network(images[:, :, :height, :width]),
+      coverage=coverage,
+      motion=motion,
+    )
+
+  def _to_network(self, images):
+    return 2.0 * (images if self.channels == 'RGB' else images[..., ::-1]) - 1.0
+
+  def _from_network(self, images):
+    return (images if self.channels == 'RGB' else images[..., ::-1]) / 2.0 + 0.5
+
+  def _pad(self, images):
+    bottom, right = -images.shape[2] % MULTIPLE, -images.shape[3] % MULTIPLE
+    widths = ((0, 0), (0, 0), (0, bottom), (0, right), (0, 0))
+    if self.padding == 'edge':
+      return jnp.pad(images, widths, mode='edge')
+    return jnp.pad(images, widths, constant_values=-1.0)
+
+
+def init_variables(model: EndToEnd, seed: int) -> dict:
+  """Random variables {'params', 'batch_stats'}; their shapes do not depend on frames, height or width."""
+  example = FocalStack(images=jnp.zeros((1, 2, MULTIPLE, MULTIPLE, 3)), focus=jnp.zeros((1, 2)), fov=jnp.ones((1, 2)))
+  # The 'rbg' generator is one instruction a tensor; the default one's unrolled rounds take a minute to compile.
+  return jax.jit(model.init)(jax.random.key(seed, impl='rbg'), example)
+
+
+def variable_shapes(model: EndToEnd) -> dict:
+  """The tree of `init_variables` with shapes and types only."""
+  return jax.eval_shape(lambda: init_variables(model, 0))

@@ -1,0 +1,55 @@
+"""Our weights files: a flat .npz, one entry a tensor, named by its path; and how the network expects its input."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+
+from focal_jax.errors import InputError
+
+_DESCRIPTION = 'description'  # a JSON string: the model's name and the fields it is made with
+
+
+def save_weights(path: str | Path, variables: dict, description: dict[str, Any], dtype: Any = np.float32) -> None:
+  """Writes variables {'params', 'batch_stats'}; `description` = {'model': name, 'arguments': {...}, ...} must be JSON."""
+  flat = flax.traverse_util.flatten_dict(variables, sep='/')
+  arrays = {name: np.asarray(value).astype(dtype) for name, value in flat.items()}
+  for name, value in arrays.items():
+    if not np.isfinite(value).all():
+      raise InputError(f'{path}: {name} is not finite as {np.dtype(dtype)}; nothing was written')
+  path = Path(path)
+  partial = path.with_name(path.name + '.partial')
+  with partial.open('wb') as file:
+    np.savez_compressed(file, **arrays, **{_DESCRIPTION: np.array(json.dumps(description))})
+  partial.replace(path)
+
+
+def load_weights(path: str | Path) -> tuple[dict, dict[str, Any]]:
+  """The variables, float32, and the description; InputError if the file is not one of ours."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = {name: file[name] for name in file.files}
+  except FileNotFoundError:
+    raise InputError(f'{path}: no such weights file') from None
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    raise InputError(f'{path}: not a readable .npz weights file ({error})') from None
+  if _DESCRIPTION not in arrays:
+    raise InputError(f'{path}: no entry {_DESCRIPTION!r}; expected a weights file that focal_jax wrote')
+  description = json.loads(str(arrays.pop(_DESCRIPTION)))
+  flat = {name: value.astype(np.float32) for name, value in arrays.items()}
+  return flax.traverse_util.unflatten_dict(flat, sep='/'), description
+
+
+def check_weights(path: str | Path, variables: dict, template: dict) -> None:
+  """InputError unless `variables` has exactly the tensors of `template`, in the same shapes."""
+  found, wanted = (flax.traverse_util.flatten_dict(tree, sep='/') for tree in (variables, template))
+  for name in wanted.keys() | found.keys():
+    if name not in found:
+      raise InputError(f'{path}: tensor {name} is missing')
+    if name not in wanted:
+      raise InputError(f'{path}: tensor {name} is none of this network')
+    if found[name].shape != tuple(wanted[name].shape):
+      raise InputError(f'{path}: tensor {name} has shape {found[name].shape}, expected {tuple(wanted[name].shape)}')

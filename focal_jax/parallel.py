@@ -1,0 +1,83 @@
+"""The training step of one device, and how it runs on several: `jax.pmap` with a replicated state."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from focal_jax import losses
+from focal_jax.stack import FocalStack
+
+AXIS = 'batch'
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything a run needs to go on, besides the position in the data."""
+
+  step: Int[Array, '']
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+
+
+MakeBatch = Callable[[PRNGKeyArray, Any], FocalStack]
+
+
+def init_state(variables: dict, tx: optax.GradientTransformation) -> TrainState:
+  """The state of a run's first step, from variables {'params', 'batch_stats'}."""
+  params, batch_stats = variables['params'], variables['batch_stats']
+  return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats=batch_stats, opt_state=tx.init(params))
+
+
+def make_train_step(
+  model: nn.Module,
+  tx: optax.GradientTransformation,
+  make_batch: MakeBatch,
+  seed: int,
+  pyramid_weights: tuple[float, ...],
+  motion_weight: float,
+  align: bool,
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]:
+  """step(state, inputs) -> (state, metrics) on all local devices.
+
+  `inputs` has a leading device axis; `make_batch(key, inputs)` turns a device's share into a batch of stacks, on the device.
+  The key is the seed's, folded with the step and then the device's index, so that a resumed run draws what it would have.
+  `model` must have `axis_name` = AXIS. Sums and counts are added over the devices before they are divided, so that the
+  gradient is that of the whole batch, however its valid pixels are spread.
+  """
+
+  def loss_fn(params, batch_stats, stack):
+    unit = losses.unit_focus(stack)
+    variables = {'params': params, 'batch_stats': batch_stats}
+    prediction, updates = model.apply(variables, unit, align=align, train=True, mutable=['batch_stats'])
+    total, count = losses.pyramid_loss(prediction.pyramid, unit.target, unit.valid, pyramid_weights)
+    count = jax.lax.psum(count, AXIS)
+    depth_loss = total / jnp.maximum(count, 1.0)
+    squared, _ = losses.masked_squared_error(prediction.depth, unit.target, unit.valid)
+    parts = {'depth_loss': depth_loss, 'mse': squared / jnp.maximum(count, 1.0)}
+    loss = depth_loss
+    if align and stack.motion is not None:
+      error = losses.motion_error(prediction.motion, stack.motion, *stack.images.shape[2:4])
+      parts['motion_px'] = jnp.mean(error) / jax.lax.axis_size(AXIS)
+      loss += motion_weight * parts['motion_px']
+    return loss, ({'loss': loss, **parts}, updates['batch_stats'])
+
+  def step(state: TrainState, inputs: Any):
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+    stack = make_batch(key, inputs)
+    gradient, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params, state.batch_stats, stack)
+    # Each device holds its share of one sum.
+    gradient, metrics = jax.lax.psum((gradient, metrics), AXIS)
+    metrics['gradient_norm'] = optax.global_norm(gradient)
+    updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
+
+  return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=0)

@@ -1,0 +1,75 @@
+"""The two things that flow through the project: a `FocalStack` goes in, a `Prediction` comes out.
+
+Shape letters, used everywhere: B batch, N frames, H height, W width, C channels; channels last; `*B` any leading axes.
+"""
+
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+
+@flax.struct.dataclass
+class FocalStack:
+  """One view at N focus distances, frames ordered far to near; the last frame is the alignment reference.
+
+  Attributes:
+    images: RGB; uint8 0 .. 255 on the host, float 0 .. 1 on the device.
+    focus: focus coordinate of each frame, in the unit the depth is wanted in (dioptres, disparity pixels, metres, index).
+    fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`).
+    target: true depth of the reference frame, in the unit of `focus`; None if unknown.
+    valid: weight of each pixel of `target`, 0 .. 1; None where `target` is None.
+    motion: true (alpha, beta, gamma) of each frame (`warp`), where a simulator knows it.
+  """
+
+  images: Shaped[Array, "*B N H W 3"]
+  focus: Float[Array, "*B N"]
+  fov: Float[Array, "*B N"]
+  target: Float[Array, "*B H W"] | None = None
+  valid: Float[Array, "*B H W"] | None = None
+  motion: Float[Array, "*B N 3"] | None = None
+
+
+@flax.struct.dataclass
+class Prediction:
+  """What every model returns.
+
+  Attributes:
+    depth: the finest depth map, in the unit of the stack's `focus`.
+    confidence: 0 .. 1, from the spread of the focus distribution (`confidence_from_spread`).
+    pyramid: the depth maps D1 .. D4, coarse to fine, all at full resolution; the last one is `depth`.
+    weights: the focus distribution of D4; sums to 1 over the frames.
+    aligned: the frames as the depth network saw them, aligned to the last one, RGB 0 .. 1.
+    coverage: share of each aligned pixel that came from inside its frame, 0 .. 1.
+    motion: estimated (alpha, beta, gamma) of each frame (`warp`).
+  """
+
+  depth: Float[Array, "*B H W"]
+  confidence: Float[Array, "*B H W"]
+  pyramid: tuple[Float[Array, "*B H W"], ...]
+  weights: Float[Array, "*B N H W"]
+  aligned: Float[Array, "*B N H W 3"]
+  coverage: Float[Array, "*B N H W"]
+  motion: Float[Array, "*B N 3"]
+
+
+def confidence_from_spread(weights: Float[Array, "*B N H W"], focus: Float[Array, "*B N"]) -> Float[Array, "*B H W"]:
+  """1 - sigma / sigma_max of the focus distribution: 1 for all weight on one frame, 0 for half at either end.
+
+  sigma is the standard deviation of the focus coordinate under `weights`; a distribution on [a, b] has at most
+  (b - a) / 2 of it (Popoviciu's inequality), so that the result lies in 0 .. 1 whatever the unit.
+  """
+  coordinate = focus[..., None, None]
+  mean = jnp.sum(weights * coordinate, axis=-3, keepdims=True)
+  variance = jnp.sum(weights * (coordinate - mean) ** 2, axis=-3)
+  widest = (jnp.max(focus, axis=-1) - jnp.min(focus, axis=-1))[..., None, None] / 2
+  # A stack whose frames all share one focus coordinate has no spread: call it certain rather than 0 / 0.
+  relative = jnp.sqrt(variance) / jnp.where(widest > 0, widest, 1.0)
+  return jnp.clip(1.0 - relative, 0.0, 1.0)
+
+
+def batch_stacks(stacks: Sequence[FocalStack]) -> FocalStack:
+  """Stacks of equal shape, one leading batch axis."""
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *stacks)

@@ -1,0 +1,67 @@
+"""Data sets of focal stacks for TensorFlow Datasets (TFDS), built and read without TensorFlow.
+
+One folder a data set, with `<name>_dataset_builder.py` in it. All hand out the same features, which `stack_builder.py`
+states, so that whoever reads one reads them all. Build with `python -m tfds_ddff.build`, read with `tfds_ddff.load`.
+"""
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from focal_jax.errors import InputError
+from tfds_ddff.stack_builder import Config, StackBuilder
+
+DATASETS = ('ddff12',)
+
+
+def load(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sequence[dict[str, Any]]:
+  """A built split, for random access: `len(source)`, and `source[i]` is a dict as in `stack_builder.stack_features`.
+
+  Arrays are read-only NumPy arrays; `name` is bytes. Examples keep the order of the files that they were built from.
+
+  Args:
+    name: data set, with or without its config: `'ddff12'`, `'ddff12/official'`.
+    split: `'train'`, or any TFDS expression such as `'train[:90%]'` or `'train+val'`.
+    data_dir: as given to `python -m tfds_ddff.build`.
+
+  Raises:
+    InputError: there is no such data set, or it or the split is not built in `data_dir`.
+  """
+  folder = built_folder(name, data_dir)
+  command = f'python -m tfds_ddff.build --dataset={name} --manual_dir=DIR --data_dir={data_dir}'
+  if not (folder / 'dataset_info.json').is_file():
+    raise InputError(f'{folder}: found no data set, expected {name}; build it with: {command}')
+  builder = tfds.builder_from_directory(folder)
+  try:
+    return builder.as_data_source(split=split)
+  except ValueError as error:
+    splits = ', '.join(builder.info.splits)
+    raise InputError(
+      f'{folder}: no split {split!r}, expected {splits}; to build more: {command} --overwrite'
+    ) from error
+
+
+def find(name: str) -> tuple[type[StackBuilder], Config]:
+  """The builder class and config of a data set: `'ddff12/official'`, or `'ddff12'` for its first config.
+
+  Raises:
+    InputError: there is no such data set or config.
+  """
+  dataset, _, config_name = name.partition('/')
+  if dataset not in DATASETS:
+    raise InputError(f'data set {name!r} is unknown, expected one of: {", ".join(DATASETS)}')
+  builder_class = importlib.import_module(f'tfds_ddff.{dataset}.{dataset}_dataset_builder').Builder
+  configs = {config.name: config for config in builder_class.BUILDER_CONFIGS}
+  if config_name and config_name not in configs:
+    raise InputError(f'data set {name!r} is unknown, expected {dataset}/ and one of: {", ".join(configs)}')
+  return builder_class, configs[config_name or next(iter(configs))]
+
+
+def built_folder(name: str, data_dir: str | os.PathLike[str]) -> Path:
+  """Where in `data_dir` a data set lies once it is built: `<data_dir>/<data set>/<config>/<version>`."""
+  builder_class, config = find(name)
+  return Path(data_dir).expanduser() / builder_class.name / config.name / str(builder_class.VERSION)

@@ -1,0 +1,189 @@
+"""Builds a data set from the files that its authors publish.
+
+  python -m tfds_ddff.build --dataset=ddff12 --manual_dir=DIR --data_dir=DIR [--overwrite]
+
+`--manual_dir` holds the published files, which are only read; `--data_dir` receives the data set, for `tfds_ddff.load`,
+with a picture of some examples in its folder. All input is checked before anything is written, and a build that fails
+or is interrupted leaves `--data_dir` as it was. Exit status: 0; 2 for bad input, with one line on stderr; 130 if
+interrupted.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import app, flags, logging
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from focal_jax.errors import InputError
+from tfds_ddff import DATASETS, built_folder, find, load
+
+CONTACT_SHEET = 'contact_sheet.png'
+
+
+def build(
+  name: str,
+  manual_dir: str | os.PathLike[str],
+  data_dir: str | os.PathLike[str],
+  overwrite: bool = False,
+  should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, int]:
+  """Builds one data set.
+
+  Args:
+    name: data set, with or without its config, as for `tfds_ddff.load`.
+    manual_dir: the published files; never written to.
+    data_dir: made if it does not exist.
+    overwrite: replace the data set if it is already there. The old one stays until the new one is complete.
+    should_stop: asked after each example; True interrupts the build.
+
+  Returns:
+    Number of examples of each split.
+
+  Raises:
+    InputError: bad input, or the data set is already built. `data_dir` is then as it was.
+    KeyboardInterrupt: interrupted. `data_dir` is then as it was.
+  """
+  manual_dir, data_dir = Path(manual_dir).expanduser(), Path(data_dir).expanduser()
+  builder_class, config = find(name)
+  target = built_folder(name, data_dir)
+  if target.exists() and not overwrite:
+    raise InputError(f'{target}: found a built data set, expected none; pass --overwrite to replace it')
+  splits = config.find_splits(manual_dir)
+  for split, file in config.optional.items():
+    if split not in splits:
+      print(f'{manual_dir / file}: not there, so there will be no split {split!r}')
+
+  with _staging(data_dir) as stage:
+    free, needed = shutil.disk_usage(stage).free, sum(source.num_bytes for source in splits.values())
+    if free < needed:
+      raise InputError(f'{data_dir}: found {free / 1e9:.1f} GB free on its disk, expected {needed / 1e9:.1f} GB')
+    builder = builder_class(data_dir=stage, config=config, file_format='array_record')
+    total = sum(map(len, splits.values()))
+    # TFDS announces the stage on stdout, a folder that is gone by the end.
+    with contextlib.redirect_stdout(io.StringIO()), tqdm(total=total, desc=name, unit=' examples') as bar:
+
+      def progress() -> None:
+        bar.update()
+        if should_stop():
+          raise KeyboardInterrupt
+
+      builder.progress = progress
+      builder.download_and_prepare(
+        download_dir=stage / 'downloads',
+        download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False),
+      )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(stage / builder.name / '.config', data_dir / builder.name / '.config', dirs_exist_ok=True)
+    if target.exists():
+      target.rename(stage / 'replaced')
+    built_folder(name, stage).rename(target)
+  return {split: len(source) for split, source in splits.items()}
+
+
+@contextlib.contextmanager
+def _staging(data_dir: Path) -> Iterator[Path]:
+  """A folder on the disk of `data_dir` that goes at the end, as do the folders made for it that are still empty."""
+  made = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
+  try:
+    try:
+      data_dir.mkdir(parents=True, exist_ok=True)
+      stage = Path(tempfile.mkdtemp(prefix='incomplete.', dir=data_dir))
+    except OSError as error:
+      raise InputError(f'{data_dir}: cannot be written to ({error.strerror}), expected a writable folder') from error
+    try:
+      yield stage
+    finally:
+      shutil.rmtree(stage)
+  finally:
+    for folder in made:  # the deepest first
+      with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def draw_contact_sheet(name: str, data_dir: str | os.PathLike[str], examples_per_split: int = 2) -> Path:
+  """Draws examples of every split, spread evenly: far, middle and near frame, and depth in colour.
+
+  The colours span the focus coordinates of the first example, so one bar serves all; pixels without depth are grey.
+
+  Args:
+    name: data set.
+    data_dir: where it is built.
+    examples_per_split: at most; fewer where a split has fewer.
+
+  Returns:
+    The PNG file, in the folder of the data set.
+  """
+  folder = built_folder(name, data_dir)
+  examples = []
+  for split in tfds.builder_from_directory(folder).info.splits:
+    source = load(name, split, data_dir)
+    examples += [source[i] for i in np.unique(np.linspace(0, len(source) - 1, examples_per_split).astype(int))]
+
+  figure = Figure(figsize=(13, 3 * len(examples)), layout='constrained', dpi=80)
+  axes = figure.subplots(len(examples), 4, squeeze=False, subplot_kw={'xticks': [], 'yticks': []})
+  focus_range = examples[0]['focus'][[0, -1]]
+  for row, example in zip(axes, examples, strict=True):
+    num_frames = len(example['focus'])
+    for axis, where, n in zip(row, ('far', 'middle', 'near'), (0, num_frames // 2, num_frames - 1), strict=False):
+      axis.imshow(example['images'][n])
+      axis.set_title(f'{where}: frame {n}, focus {example["focus"][n]:.4f} px', fontsize=9)
+    valid = example['valid'] > 0
+    depth = row[3].imshow(
+      np.ma.masked_where(~valid, example['target']), 'turbo', vmin=focus_range[0], vmax=focus_range[1]
+    )
+    row[3].set_facecolor('0.7')
+    row[3].set_title(f'depth, {valid.mean():.0%} valid' if valid.any() else 'no depth', fontsize=9)
+    row[0].set_ylabel(example['name'].decode(), fontsize=9)
+  figure.colorbar(depth, ax=axes[:, 3], label='disparity (px)', extend='both')
+  path = folder / CONTACT_SHEET
+  figure.savefig(path)
+  return path
+
+
+def main(argv: list[str]) -> int:
+  if len(argv) > 1:
+    raise app.UsageError(f'found arguments {argv[1:]}, expected flags only')
+  logging.set_verbosity(logging.WARNING)  # TFDS reports its steps, across the progress bar
+  options = flags.FLAGS
+  # The handler only takes a note, because an exception from a handler is lost if it falls into garbage collection.
+  stop = threading.Event()
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: stop.set())
+  try:
+    counts = build(options.dataset, options.manual_dir, options.data_dir, options.overwrite, stop.is_set)
+    contact_sheet = draw_contact_sheet(options.dataset, options.data_dir)
+  except InputError as error:
+    print(f'tfds_ddff.build: error: {error}', file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('tfds_ddff.build: interrupted; nothing half-made is left', file=sys.stderr)
+    return 130
+  print(f'{contact_sheet.parent}: built')
+  for split, count in counts.items():
+    print(f'  {split:<6}{count:>6} examples')
+  print(f'{contact_sheet}: some of them, to look at')
+  return 0
+
+
+def run() -> None:
+  """Entry point. Flags are global, so they are defined here and not on import: other programs have a --data_dir too."""
+  flags.DEFINE_string('dataset', None, f'One of {", ".join(DATASETS)}; a config may follow a slash.', required=True)
+  flags.DEFINE_string('manual_dir', None, 'Folder with the files that the authors publish; only read.', required=True)
+  flags.DEFINE_string('data_dir', None, 'Folder to build in; made if it does not exist.', required=True)
+  flags.DEFINE_bool('overwrite', False, 'Replace the data set if it is already built.')
+  app.run(main)
+
+
+if __name__ == '__main__':
+  run()

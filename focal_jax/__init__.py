@@ -1,0 +1,13 @@
+"""Depth from unaligned focal stacks in JAX and Flax.
+
+import focal_jax
+model = focal_jax.load()
+out = model.predict(images, focus, fov)
+"""
+
+from focal_jax.api import Model, load
+from focal_jax.errors import InputError
+from focal_jax.stack import FocalStack, Prediction
+
+__all__ = ['FocalStack', 'InputError', 'Model', 'Prediction', 'load']
+__version__ = '0.1.0'

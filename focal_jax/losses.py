@@ -11,7 +11,8 @@ from focal_jax.stack import FocalStack
 def unit_focus(stack: FocalStack) -> FocalStack:
   """The same stack with focus coordinates and target mapped to 0 .. 1 by its own range, as training wants them.
 
-  A network's output is a mixture of the focus coordinates it is given, so this only scales the loss, alike for every unit.
+  A network's output is a mixture of the focus coordinates it is given, so this only scales the loss, alike for every
+  unit.
   """
   low = jnp.min(stack.focus, axis=-1, keepdims=True)
   extent = jnp.max(stack.focus, axis=-1, keepdims=True) - low
@@ -32,7 +33,9 @@ def pyramid_loss(
   valid: Float[Array, '*B H W'],
   weights: Sequence[float] = (0.3, 0.5, 0.7, 1.0),
 ) -> tuple[Float[Array, ''], Float[Array, '']]:
-  """(sum, count) of the squared errors of D1 .. D4, the sums weighted: the published loss (Won and Jeon, section 3.3)."""
+  """(sum, count) of the squared errors of D1 .. D4, the sums weighted: the published loss (Won and Jeon, section
+  3.3).
+  """
   total = sum(w * masked_squared_error(depth, target, valid)[0] for w, depth in zip(weights, pyramid, strict=True))
   return total, jnp.sum(valid)
 

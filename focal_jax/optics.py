@@ -1,8 +1,8 @@
 """Thin-lens optics: image distance, field of view, circle of confusion, and units of depth.
 
-Lengths in metres unless a name says otherwise; functions take scalars or arrays of any shape and broadcast. A distance of
-infinity is allowed everywhere. Arithmetic is plain jax.numpy, so everything may be traced and differentiated; the check of
-focus distances (`check_focus_distances`) is for the host, where values are known.
+Lengths in metres unless a name says otherwise; functions take scalars or arrays of any shape and broadcast. A distance
+of infinity is allowed everywhere. Arithmetic is plain jax.numpy, so everything may be traced and differentiated; the
+check of focus distances (`check_focus_distances`) is for the host, where values are known.
 """
 
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from focal_jax.errors import InputError
 
-Scalar = Float[Array, "*S"] | float | np.ndarray
+Scalar = Float[Array, '*S'] | float | np.ndarray
 
 # Lytro Illum of DDFF-12 (Hazirbas et al., ACCV 2018): baseline between neighbouring views (m) times focal length (px).
 DDFF_BASELINE_M = 1982.0250823695178 / 7317.020641763665 * 1e-3
@@ -20,7 +20,7 @@ DDFF_DISPARITY_M_PX = DDFF_BASELINE_M * DDFF_FOCAL_LENGTH_PX
 DDFF_NEAREST_M, DDFF_FARTHEST_M = 0.5, 7.0
 
 
-def image_distance(focal_length: Scalar, focus_distance: Scalar) -> Float[Array, "*S"]:
+def image_distance(focal_length: Scalar, focus_distance: Scalar) -> Float[Array, '*S']:
   """Distance between lens and sensor when the lens is focused at `focus_distance`: v = 1 / (1/f - 1/d).
 
   Both lengths in one unit (any), which is also the result's. An infinite focus distance gives f.
@@ -28,8 +28,11 @@ def image_distance(focal_length: Scalar, focus_distance: Scalar) -> Float[Array,
   return 1.0 / (1.0 / jnp.asarray(focal_length) - 1.0 / jnp.asarray(focus_distance))
 
 
-def relative_field_of_view(focal_length: Scalar, focus_distance: Float[Array, "*B N"] | np.ndarray) -> Float[Array, "*B N"]:
-  """Field of view of each frame relative to the narrowest of its stack: (1/f - 1/d_n) / min_m (1/f - 1/d_m), at least 1.
+def relative_field_of_view(
+  focal_length: Scalar, focus_distance: Float[Array, '*B N'] | np.ndarray
+) -> Float[Array, '*B N']:
+  """Field of view of each frame relative to the narrowest of its stack: (1/f - 1/d_n) / min_m (1/f - 1/d_m), at least
+  1.
 
   The magnification of a thin lens is proportional to its image distance, so the field of view is proportional to 1/v
   (Won and Jeon, ECCV 2022, section 3.1). Frames are on the last axis.
@@ -40,39 +43,43 @@ def relative_field_of_view(focal_length: Scalar, focus_distance: Float[Array, "*
 
 def circle_of_confusion(
   focal_length: Scalar, f_number: Scalar, focus_distance: Scalar, depth: Scalar
-) -> Float[Array, "*S"]:
+) -> Float[Array, '*S']:
   """Diameter on the sensor, in metres, of the disc that a point at `depth` makes: v (f / F) |1/d - 1/Z|.
 
   The same as v (f / F) / d * |Z - d| / Z, in the form that allows infinite Z or d.
   """
   aperture = jnp.asarray(focal_length) / f_number
-  return image_distance(focal_length, focus_distance) * aperture * jnp.abs(
-    1.0 / jnp.asarray(focus_distance) - 1.0 / jnp.asarray(depth)
+  return (
+    image_distance(focal_length, focus_distance)
+    * aperture
+    * jnp.abs(1.0 / jnp.asarray(focus_distance) - 1.0 / jnp.asarray(depth))
   )
 
 
-def metres_to_dioptres(depth_m: Scalar) -> Float[Array, "*S"]:
+def metres_to_dioptres(depth_m: Scalar) -> Float[Array, '*S']:
   """1 / depth; infinity becomes 0."""
   return 1.0 / jnp.asarray(depth_m)
 
 
-def dioptres_to_metres(depth_dpt: Scalar) -> Float[Array, "*S"]:
+def dioptres_to_metres(depth_dpt: Scalar) -> Float[Array, '*S']:
   """1 / dioptres; 0 becomes infinity."""
   return 1.0 / jnp.asarray(depth_dpt)
 
 
-def metres_to_ddff_disparity(depth_m: Scalar) -> Float[Array, "*S"]:
+def metres_to_ddff_disparity(depth_m: Scalar) -> Float[Array, '*S']:
   """DDFF-12 disparity, pixels between neighbouring views: B f / depth."""
   return DDFF_DISPARITY_M_PX / jnp.asarray(depth_m)
 
 
-def ddff_disparity_to_metres(disparity_px: Scalar) -> Float[Array, "*S"]:
+def ddff_disparity_to_metres(disparity_px: Scalar) -> Float[Array, '*S']:
   """Inverse of `metres_to_ddff_disparity`; disparity 0 becomes infinity."""
   return DDFF_DISPARITY_M_PX / jnp.asarray(disparity_px)
 
 
 def ddff_focus_disparities(num_frames: int = 10) -> np.ndarray:
-  """[N] focus coordinates of DDFF-12 in the order of its files, nearest first: linear in disparity, px (0.2825 .. 0.0202)."""
+  """[N] focus coordinates of DDFF-12 in the order of its files, nearest first: linear in disparity, px (0.2825 ..
+  0.0202).
+  """
   near, far = DDFF_DISPARITY_M_PX / DDFF_NEAREST_M, DDFF_DISPARITY_M_PX / DDFF_FARTHEST_M
   return np.linspace(near, far, num_frames)
 

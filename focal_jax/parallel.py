@@ -46,10 +46,10 @@ def make_train_step(
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]:
   """step(state, inputs) -> (state, metrics) on all local devices.
 
-  `inputs` has a leading device axis; `make_batch(key, inputs)` turns a device's share into a batch of stacks, on the device.
-  The key is the seed's, folded with the step and then the device's index, so that a resumed run draws what it would have.
-  `model` must have `axis_name` = AXIS. Sums and counts are added over the devices before they are divided, so that the
-  gradient is that of the whole batch, however its valid pixels are spread.
+  `inputs` has a leading device axis; `make_batch(key, inputs)` turns a device's share into a batch of stacks, on the
+  device. The key is the seed's, folded with the step and then the device's index, so that a resumed run draws what it
+  would have. `model` must have `axis_name` = AXIS. Sums and counts are added over the devices before they are divided,
+  so that the gradient is that of the whole batch, however its valid pixels are spread.
   """
 
   def loss_fn(params, batch_stats, stack):
@@ -75,7 +75,7 @@ def make_train_step(
     gradient, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params, state.batch_stats, stack)
     # Each device holds its share of one sum.
     gradient, metrics = jax.lax.psum((gradient, metrics), AXIS)
-    metrics['gradient_norm'] = optax.global_norm(gradient)
+    metrics['gradient_norm'] = optax.tree.norm(gradient)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state), metrics

@@ -17,19 +17,19 @@ class FocalStack:
 
   Attributes:
     images: RGB; uint8 0 .. 255 on the host, float 0 .. 1 on the device.
-    focus: focus coordinate of each frame, in the unit the depth is wanted in (dioptres, disparity pixels, metres, index).
-    fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`).
+    focus: focus coordinate of each frame, in the unit the depth is wanted in (dioptres, disparity pixels, metres,
+    index). fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`).
     target: true depth of the reference frame, in the unit of `focus`; None if unknown.
     valid: weight of each pixel of `target`, 0 .. 1; None where `target` is None.
     motion: true (alpha, beta, gamma) of each frame (`warp`), where a simulator knows it.
   """
 
-  images: Shaped[Array, "*B N H W 3"]
-  focus: Float[Array, "*B N"]
-  fov: Float[Array, "*B N"]
-  target: Float[Array, "*B H W"] | None = None
-  valid: Float[Array, "*B H W"] | None = None
-  motion: Float[Array, "*B N 3"] | None = None
+  images: Shaped[Array, '*B N H W 3']
+  focus: Float[Array, '*B N']
+  fov: Float[Array, '*B N']
+  target: Float[Array, '*B H W'] | None = None
+  valid: Float[Array, '*B H W'] | None = None
+  motion: Float[Array, '*B N 3'] | None = None
 
 
 @flax.struct.dataclass
@@ -46,16 +46,16 @@ class Prediction:
     motion: estimated (alpha, beta, gamma) of each frame (`warp`).
   """
 
-  depth: Float[Array, "*B H W"]
-  confidence: Float[Array, "*B H W"]
-  pyramid: tuple[Float[Array, "*B H W"], ...]
-  weights: Float[Array, "*B N H W"]
-  aligned: Float[Array, "*B N H W 3"]
-  coverage: Float[Array, "*B N H W"]
-  motion: Float[Array, "*B N 3"]
+  depth: Float[Array, '*B H W']
+  confidence: Float[Array, '*B H W']
+  pyramid: tuple[Float[Array, '*B H W'], ...]
+  weights: Float[Array, '*B N H W']
+  aligned: Float[Array, '*B N H W 3']
+  coverage: Float[Array, '*B N H W']
+  motion: Float[Array, '*B N 3']
 
 
-def confidence_from_spread(weights: Float[Array, "*B N H W"], focus: Float[Array, "*B N"]) -> Float[Array, "*B H W"]:
+def confidence_from_spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Float[Array, '*B H W']:
   """1 - sigma / sigma_max of the focus distribution: 1 for all weight on one frame, 0 for half at either end.
 
   sigma is the standard deviation of the focus coordinate under `weights`; a distribution on [a, b] has at most

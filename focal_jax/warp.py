@@ -1,18 +1,20 @@
 """The three-parameter motion of a focus sweep and the differentiable warp that undoes it.
 
-A frame's motion is (alpha, beta, gamma): a zoom about the image centre and a shift in pixels. With the frame's relative field
-of view `fov`, image size W x H, and centred coordinates u, v in -1 .. 1 (linspace over the pixel centres), the displacement is
+A frame's motion is (alpha, beta, gamma): a zoom about the image centre and a shift in pixels. With the frame's relative
+field of view `fov`, image size W x H, and centred coordinates u, v in -1 .. 1 (linspace over the pixel centres), the
+displacement is
 
   dx = (W // 2) * (fov + alpha - 1) * u + beta        dy = (H // 2) * (fov + alpha - 1) * v + gamma
 
 and the warped image at (x, y) is the frame, sampled bilinearly at (x - dx, y - dy), zero outside; pixel centres lie at
-integers (Won and Jeon, ECCV 2022, section 3.1). With alpha = beta = gamma = 0 this is the field-of-view crop from metadata.
+integers (Won and Jeon, ECCV 2022, section 3.1). With alpha = beta = gamma = 0 this is the field-of-view crop that the
+metadata asks for.
 
-dx depends on x alone and dy on y alone, so a frame is resampled by two small matrix products: differentiable in image and
-motion, and dense work for an accelerator's matrix unit, where gathers and scatters are not.
+dx depends on x alone and dy on y alone, so a frame is resampled by two small matrix products: differentiable in image
+and motion, and dense work for an accelerator's matrix unit, where gathers and scatters are not.
 
-`size` (height, width) is the part of a padded array that holds the image: zoom and shift refer to it, and what lies beyond it
-counts as outside. It may be fractional, for a feature map of a size that its stride does not divide.
+`size` (height, width) is the part of a padded array that holds the image: zoom and shift refer to it, and what lies
+beyond it counts as outside. It may be fractional, for a feature map of a size that its stride does not divide.
 """
 
 import jax.numpy as jnp
@@ -23,31 +25,35 @@ Size = tuple[float, float]
 
 
 def displacement(
-  fov: Float[Array, "*B"], alpha: Float[Array, "*B"], shift_px: Float[Array, "*B"], length: int, size: float
-) -> Float[Array, "*B length"]:
-  """Displacement in pixels along one axis, at the `length` pixel centres of an array whose image is `size` pixels long."""
+  fov: Float[Array, '*B'], alpha: Float[Array, '*B'], shift_px: Float[Array, '*B'], length: int, size: float
+) -> Float[Array, '*B length']:
+  """Displacement in pixels along one axis, at the `length` pixel centres of an array whose image is `size` pixels
+  long.
+  """
   u = -1.0 + 2.0 * jnp.arange(length) / max(size - 1.0, 1.0)
   return (size // 2) * (fov + alpha - 1.0)[..., None] * u + shift_px[..., None]
 
 
-def hat(distance: Float[Array, "*S"]) -> Float[Array, "*S"]:
+def hat(distance: Float[Array, '*S']) -> Float[Array, '*S']:
   """Bilinear weight max(0, 1 - |d|), as a second difference of max(0, .).
 
-  The usual form has derivative +-1 at d = 0 (autodiff of |0|), hence a wrong gradient exactly at the identity motion; in this
-  one the ties of `maximum` share evenly and give the central difference, 0 at d = 0 and -+1/2 at d = +-1.
+  The usual form has derivative +-1 at d = 0 (autodiff of |0|), hence a wrong gradient exactly at the identity motion.
+  Here the ties of `maximum` share evenly and give the central difference: 0 at d = 0 and -+1/2 at d = +-1.
   """
   return jnp.maximum(distance + 1.0, 0.0) - 2.0 * jnp.maximum(distance, 0.0) + jnp.maximum(distance - 1.0, 0.0)
 
 
-def interpolation_matrix(positions: Float[Array, "*B out"], length: int, size: float) -> Float[Array, "*B out length"]:
-  """Rows that sample an axis of `length` pixels linearly at `positions` (px); samples at or beyond `size` count as zero."""
+def interpolation_matrix(positions: Float[Array, '*B out'], length: int, size: float) -> Float[Array, '*B out length']:
+  """Rows that sample an axis of `length` pixels linearly at `positions` (px); samples at or beyond `size` count as
+  zero.
+  """
   pixels = jnp.arange(length)
   return jnp.where(pixels < size, hat(positions[..., None] - pixels), 0.0)
 
 
 def warp_matrices(
-  fov: Float[Array, "*B N"], motion: Float[Array, "*B N 3"], height: int, width: int, size: Size
-) -> tuple[Float[Array, "*B N H H"], Float[Array, "*B N W W"]]:
+  fov: Float[Array, '*B N'], motion: Float[Array, '*B N 3'], height: int, width: int, size: Size
+) -> tuple[Float[Array, '*B N H H'], Float[Array, '*B N W W']]:
   """The two matrices, along y and along x, whose product with a frame is the warped frame."""
   alpha, beta, gamma = motion[..., 0], motion[..., 1], motion[..., 2]
   y = jnp.arange(height) - displacement(fov, alpha, gamma, height, size[0])
@@ -56,8 +62,8 @@ def warp_matrices(
 
 
 def resample(
-  images: Float[Array, "*B H W C"], along_y: Float[Array, "*B Ho H"], along_x: Float[Array, "*B Wo W"]
-) -> Float[Array, "*B Ho Wo C"]:
+  images: Float[Array, '*B H W C'], along_y: Float[Array, '*B Ho H'], along_x: Float[Array, '*B Wo W']
+) -> Float[Array, '*B Ho Wo C']:
   """Separable resampling: out[y, x] = sum_ji along_y[y, j] along_x[x, i] images[j, i]."""
   # 'highest': TPUs and recent GPUs would otherwise round weights and pixels to bfloat16 or TF32.
   rows = jnp.einsum('...yj,...jic->...yic', along_y, images, precision=lax.Precision.HIGHEST)
@@ -65,11 +71,11 @@ def resample(
 
 
 def warp(
-  images: Float[Array, "*B N H W C"],
-  fov: Float[Array, "*B N"],
-  motion: Float[Array, "*B N 3"] | None = None,
+  images: Float[Array, '*B N H W C'],
+  fov: Float[Array, '*B N'],
+  motion: Float[Array, '*B N 3'] | None = None,
   size: Size | None = None,
-) -> Float[Array, "*B N H W C"]:
+) -> Float[Array, '*B N H W C']:
   """Every frame aligned by its motion; zeros outside. `motion` None is the field-of-view crop alone."""
   height, width = images.shape[-3:-1]
   motion = jnp.zeros((*fov.shape, 3), fov.dtype) if motion is None else motion
@@ -77,16 +83,16 @@ def warp(
 
 
 def coverage(
-  fov: Float[Array, "*B N"], motion: Float[Array, "*B N 3"], height: int, width: int, size: Size | None = None
-) -> Float[Array, "*B N H W"]:
+  fov: Float[Array, '*B N'], motion: Float[Array, '*B N 3'], height: int, width: int, size: Size | None = None
+) -> Float[Array, '*B N H W']:
   """Share 0 .. 1 of each warped pixel that came from inside its frame: the warp of an image of ones."""
   along_y, along_x = warp_matrices(fov, motion, height, width, size or (height, width))
   return along_y.sum(-1)[..., :, None] * along_x.sum(-1)[..., None, :]
 
 
 def displacement_field(
-  fov: Float[Array, "*B N"], motion: Float[Array, "*B N 3"], height: int, width: int, size: Size | None = None
-) -> Float[Array, "*B N H W 2"]:
+  fov: Float[Array, '*B N'], motion: Float[Array, '*B N 3'], height: int, width: int, size: Size | None = None
+) -> Float[Array, '*B N H W 2']:
   """(dx, dy) at every pixel, in pixels."""
   size = size or (height, width)
   dx = displacement(fov, motion[..., 0], motion[..., 1], width, size[1])[..., None, :]

@@ -16,7 +16,9 @@ def augment_batch(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
 
 
 def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
-  """Contrast about 0.5, brightness and gamma of the images; flips and quarter turns of images, target and valid alike."""
+  """Contrast about 0.5, brightness and gamma of the images; flips and quarter turns of images, target and valid
+  alike.
+  """
   keys = random.split(key, 5)
   contrast, brightness, gamma = (
     random.uniform(k, minval=low, maxval=high)

@@ -49,8 +49,8 @@ class AlignmentNetwork(nn.Module):
   """Motion (alpha, beta, gamma) of every frame, beta and gamma in full-resolution pixels; see `warp`.
 
   Any number of frames and stacks. The last frame is the reference; like the others it gets a motion of its own and is
-  warped by it. Features at 1/4, 1/2 and 1 of the resolution are warped in turn with the motion found so far, and each head
-  adds its correction. As published, beta and gamma are not rescaled between the levels.
+  warped by it. Features at 1/4, 1/2 and 1 of the resolution are warped in turn with the motion found so far, and each
+  head adds its correction. As published, beta and gamma are not rescaled between the levels.
   """
 
   axis_name: str | None = None

@@ -12,7 +12,8 @@ from focal_jax.models import conv
 
 Stack = Float[Array, 'B N H W C']
 
-# PyTorch's default for convolutions, U(+-1 / sqrt(fan_in)), whose variance is 1 / (3 fan_in).
+# PyTorch's default for convolutions, U(+-1 / sqrt(fan_in)), whose variance is 1 / (3 fan_in). `init_variables` of
+# `end_to_end` draws the same without compiling.
 kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 CUBE, PLANE, POINT = (3, 3, 3), (1, 3, 3), (1, 1, 1)
 
@@ -48,7 +49,8 @@ class ConvTranspose(nn.Module):
 class ConvNorm(nn.Module):
   """Convolution without bias, then batch normalisation over batch, frames, height and width.
 
-  `transpose` makes it the transposed convolution; in training the normalisation averages over the devices of `axis_name`.
+  `transpose` makes it the transposed convolution; in training the normalisation averages over the devices of
+  `axis_name`.
   """
 
   features: int

@@ -6,8 +6,8 @@ depend on the form and neither do the parameters:
 
 * native: XLA's 3-D convolution. What accelerators get.
 * planes: two-dimensional convolutions with the frames in the batch. XLA's CPU backend computes 3-D convolutions 3 to 12
-  times slower than that, transposed ones 80 times. A kernel over three frames becomes one convolution to three times the
-  output channels whose results are shifted along the frames and added; weight gradients are matrix products.
+  times slower than that, transposed ones 80 times. A kernel over three frames becomes one convolution to three times
+  the output channels whose results are shifted along the frames and added; weight gradients are matrix products.
 """
 
 import functools
@@ -52,8 +52,8 @@ def conv(x: Stack, kernel: Kernel, *, stride: int = 1, dilation: int = 1, form: 
 def conv_transpose(x: Stack, kernel: Kernel, *, form: Form | None = None) -> Stack:
   """Transposed convolution, kernel [3, 3, 3, in, out], that doubles height and width: y[2i - 1 + k] += w[k] x[i].
 
-  PyTorch's ConvTranspose3d with kernel 3, stride (1, 2, 2), padding 1 and output padding (0, 1, 1): the adjoint of `conv`
-  with the same kernel (in and out exchanged) at stride 2.
+  PyTorch's ConvTranspose3d with kernel 3, stride (1, 2, 2), padding 1 and output padding (0, 1, 1): the adjoint of
+  `conv` with the same kernel (in and out exchanged) at stride 2.
   """
   if (form or default_form()) == 'native':
     flipped, padding = kernel[::-1, ::-1, ::-1], ((1, 1), (1, 2), (1, 2))
@@ -103,8 +103,8 @@ def _weight_gradient(
 ) -> Float[Array, 'K K I O']:
   """Gradient of a size x size kernel: a sum over pixels, taken as one matrix product for each image.
 
-  XLA's own form is a convolution with an image-sized kernel. One image at a time keeps the operands in cache, and shifted
-  copies side by side on the channels make the product's sides long enough to be efficient.
+  XLA's own form is a convolution with an image-sized kernel. One image at a time keeps the operands in cache, and
+  shifted copies side by side on the channels make the product's sides long enough to be efficient.
   """
   height, width = cotangent.shape[1:3]
   before, after = padding
@@ -145,7 +145,9 @@ def _weight_gradient(
 
 
 def _conv_phases(x: Stack, kernel: Kernel) -> Stack:
-  """Dilation 2 as dense convolutions of the four phases (even, odd rows and columns): 134 ms against 366 for the stem."""
+  """Dilation 2 as dense convolutions of the four phases (even, odd rows and columns): 134 ms against 366 for the
+  stem.
+  """
   b, n, h, w, c = x.shape
   phases = x.reshape(b * n, h // 2, 2, w // 2, 2, c).transpose(0, 2, 4, 1, 3, 5).reshape(-1, h // 2, w // 2, c)
   y = _conv_plane(phases, kernel[0], 1, ((kernel.shape[1] - 1) // 2,) * 2).reshape(b * n, 2, 2, h // 2, w // 2, -1)
@@ -153,9 +155,14 @@ def _conv_phases(x: Stack, kernel: Kernel) -> Stack:
 
 
 def _add_shifted(parts: Float[Array, 'B N H W D O']) -> Stack:
-  """out[n] = parts[n - 1][0] + parts[n][1] + parts[n + 1][2]; there is nothing before the first frame or after the last."""
-  padded = jnp.pad(parts, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0), (0, 0)))
-  return padded[:, :-2, ..., 0, :] + padded[:, 1:-1, ..., 1, :] + padded[:, 2:, ..., 2, :]
+  """out[n] = parts[n - 1][0] + parts[n][1] + parts[n + 1][2]; there is nothing before the first frame or after the
+  last.
+  """
+  nothing = jnp.zeros_like(parts[:, :1, ..., 0, :])
+  # Concatenated, not padded: a CPU adds that eight times faster.
+  before = jnp.concatenate([nothing, parts[:, :-1, ..., 0, :]], axis=1)
+  after = jnp.concatenate([parts[:, 1:, ..., 2, :], nothing], axis=1)
+  return before + parts[..., 1, :] + after
 
 
 def _conv_planes(x: Stack, kernel: Kernel, stride: int) -> Stack:

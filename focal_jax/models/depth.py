@@ -65,7 +65,9 @@ class MultiScaleAggregation(nn.Module):
 
 
 class Hourglass(nn.Module):
-  """H(c) on 2c channels: down to a quarter and up again. Returns c channels, and its first layer for the next hourglass."""
+  """H(c) on 2c channels: down to a quarter and up again. Returns c channels, and its first layer for the next
+  hourglass.
+  """
 
   features: int
   axis_name: str | None = None
@@ -90,8 +92,8 @@ class Hourglass(nn.Module):
 class DepthNetwork(nn.Module):
   """Aligned frames, normalised to -1 .. 1, to depth in the unit of `focus`.
 
-  Any number of frames; height and width must be multiples of 32. `detect` and `downsample` are exchangeable: modules made
-  with (features, axis_name) that map [B, N, H, W, C] to `features` channels at the same size, and at half of it.
+  Any number of frames; height and width must be multiples of 32. `detect` and `downsample` are exchangeable: modules
+  made with (features, axis_name) that map [B, N, H, W, C] to `features` channels at the same size, and at half of it.
   """
 
   axis_name: str | None = None

@@ -1,10 +1,13 @@
 """A focal stack as it comes from a camera to a `Prediction`: padding, alignment, depth."""
 
+import zlib
 from typing import Literal
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from focal_jax import warp
 from focal_jax.models.alignment import AlignmentNetwork
@@ -17,8 +20,8 @@ class EndToEnd(nn.Module):
 
   Attributes:
     channels: channel order that the weights expect. Stack and prediction are RGB in any case.
-    padding: what fills up height and width to multiples of 32, at the bottom and right: 'black', as published, or 'edge'.
-    axis_name: devices over which batch normalisation averages in training.
+    padding: what fills up height and width to multiples of 32, at the bottom and right: 'black', as published, or
+    'edge'. axis_name: devices over which batch normalisation averages in training.
   """
 
   channels: Literal['RGB', 'BGR'] = 'RGB'
@@ -74,13 +77,24 @@ class EndToEnd(nn.Module):
     return jnp.pad(images, widths, constant_values=-1.0)
 
 
-def init_variables(model: EndToEnd, seed: int) -> dict:
-  """Random variables {'params', 'batch_stats'}; their shapes do not depend on frames, height or width."""
-  example = FocalStack(images=jnp.zeros((1, 2, MULTIPLE, MULTIPLE, 3)), focus=jnp.zeros((1, 2)), fov=jnp.ones((1, 2)))
-  # The 'rbg' generator is one instruction a tensor; the default one's unrolled rounds take a minute to compile.
-  return jax.jit(model.init)(jax.random.key(seed, impl='rbg'), example)
-
-
 def variable_shapes(model: EndToEnd) -> dict:
-  """The tree of `init_variables` with shapes and types only."""
-  return jax.eval_shape(lambda: init_variables(model, 0))
+  """Shapes and types of the variables {'params', 'batch_stats'}; they do not depend on frames, height or width."""
+  example = FocalStack(images=jnp.zeros((1, 2, MULTIPLE, MULTIPLE, 3)), focus=jnp.zeros((1, 2)), fov=jnp.ones((1, 2)))
+  return jax.eval_shape(lambda: model.init(jax.random.key(0), example))
+
+
+def init_variables(model: EndToEnd, seed: int) -> dict:
+  """Random variables, from the distributions of `model.init`, each tensor by seed and name.
+
+  In numpy: compiling `model.init` takes a minute on two cores.
+  """
+  variables = {}
+  for key, leaf in flax.traverse_util.flatten_dict(variable_shapes(model)).items():
+    if key[-1] == 'kernel':
+      rng = np.random.default_rng([seed, zlib.crc32('/'.join(key).encode())])
+      bound = np.prod(leaf.shape[:-1]) ** -0.5
+      value = rng.uniform(-bound, bound, leaf.shape)
+    else:
+      value = np.full(leaf.shape, float(key[-1] in ('scale', 'var')))
+    variables[key] = jnp.asarray(value, leaf.dtype)
+  return flax.traverse_util.unflatten_dict(variables)

@@ -14,7 +14,9 @@ _DESCRIPTION = 'description'  # a JSON string: the model's name and the fields i
 
 
 def save_weights(path: str | Path, variables: dict, description: dict[str, Any], dtype: Any = np.float32) -> None:
-  """Writes variables {'params', 'batch_stats'}; `description` = {'model': name, 'arguments': {...}, ...} must be JSON."""
+  """Writes variables {'params', 'batch_stats'}; `description` = {'model': name, 'arguments': {...}, ...} must be
+  JSON.
+  """
   flat = flax.traverse_util.flatten_dict(variables, sep='/')
   arrays = {name: np.asarray(value).astype(dtype) for name, value in flat.items()}
   for name, value in arrays.items():

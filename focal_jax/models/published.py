@@ -43,7 +43,11 @@ def module_names() -> dict[str, str]:
     **_cell('aggregation.skip16', 'SPP_module.redir2'),
     **_cell('aggregation.skip8', 'SPP_module.redir1'),
   }
-  for ours, theirs in (('detect1', 'FM_measure.Focus_extraction.2'), ('detect2', 'FM_conv1.1'), ('detect3', 'FM_conv2.1')):
+  for ours, theirs in (
+    ('detect1', 'FM_measure.Focus_extraction.2'),
+    ('detect2', 'FM_conv1.1'),
+    ('detect3', 'FM_conv2.1'),
+  ):
     depth |= _cell(f'{ours}.plane1', f'{theirs}.Focus_Measure.conv.0')
     depth |= _cell(f'{ours}.plane2', f'{theirs}.Focus_Measure.conv.2')
     depth |= {f'{ours}.attention1': f'{theirs}.N_ch_attention.0', f'{ours}.attention2': f'{theirs}.N_ch_attention.2'}

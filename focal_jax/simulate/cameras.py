@@ -1,7 +1,7 @@
 """Cameras and their autofocus sweeps: focus distances, field of view, drift and the size of the blur.
 
-The phones are those that Won and Jeon (ECCV 2022, section 4) measured: on top of the thin lens's field of view, a zoom error
-linear in the dioptres of the focus distance, and a random drift of the principal point.
+The phones are those that Won and Jeon (ECCV 2022, section 4) measured: on top of the thin lens's field of view, a zoom
+error linear in the dioptres of the focus distance, and a random drift of the principal point.
 """
 
 import dataclasses
@@ -35,13 +35,17 @@ PHONES = (
   Phone('Pixel 4 XL', 4032, -0.00266, 0.019155, (-4.45515, 7.18485), (-9.9504701, 8.04556863), 0.0044, 1.7),
   Phone('Pixel 6', 4080, -0.00429249, 0.00330253, (0.470281, 6.2634662), (2.69174424, 6.859772247), 0.0068, 1.9),
   Phone('Galaxy S8+', 4032, -0.00203839, 0.0166955, (4.430173117, 4.60067699), (3.695449964, 3.589144555), 0.0043, 1.5),
-  Phone('Galaxy Note10', 4032, -0.00402384, 0.0247385, (-4.315575939, 2.9198626), (-0.9456601, 0.153538997), 0.0048, 1.7),
+  Phone(
+    'Galaxy Note10', 4032, -0.00402384, 0.0247385, (-4.315575939, 2.9198626), (-0.9456601, 0.153538997), 0.0048, 1.7
+  ),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepSettings:
-  """What is drawn at random for each sweep; pairs are the ends of a uniform (or, where said, log-uniform) distribution."""
+  """What is drawn at random for each sweep; pairs are the ends of a uniform (or, where said, log-uniform)
+  distribution.
+  """
 
   far_dpt: tuple[float, float] = (0.0, 2.0)  # dioptres of the first frame's focus
   range_dpt: tuple[float, float] = (2.0, 8.0)  # dioptres between first and last frame
@@ -68,10 +72,12 @@ def draw_sweep(key: PRNGKeyArray, num_frames: int, settings: SweepSettings = Swe
   """A random sweep of a random phone, in the pixels of an image as wide as makes the blur what was drawn."""
   key, grid_key, drift_key = random.split(key, 3)
   draw = Draws(key, 8)
-  columns = jnp.array([
-    (p.sensor_width_px, p.alpha_slope_m, p.alpha_intercept, *p.beta_px, *p.gamma_px, p.focal_length_m, p.f_number)
-    for p in PHONES
-  ])
+  columns = jnp.array(
+    [
+      (p.sensor_width_px, p.alpha_slope_m, p.alpha_intercept, *p.beta_px, *p.gamma_px, p.focal_length_m, p.f_number)
+      for p in PHONES
+    ]
+  )
   _, slope, intercept, beta_mean, beta_sd, gamma_mean, gamma_sd, focal_length, f_number = columns[
     jnp.floor(draw.uniform(0.0, len(PHONES))).astype(int)
   ]

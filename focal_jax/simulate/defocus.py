@@ -1,7 +1,7 @@
 """Defocus by a disc-shaped circle of confusion of any radius, varying over a surface, with occlusion between surfaces.
 
-A disc is applied as its exact transfer function, so that the radius is continuous and radius 0 changes nothing. Each surface
-is blurred at a few fixed radii and a pixel takes the linear mixture of the two nearest to its own.
+A disc is applied as its exact transfer function, so that the radius is continuous and radius 0 changes nothing. Each
+surface is blurred at a few fixed radii and a pixel takes the linear mixture of the two nearest to its own.
 """
 
 import jax
@@ -44,7 +44,9 @@ def gaussian_transfer(sigma_px: Float[Array, ''], side: int) -> Float[Array, 'S 
 
 def mixture_weights(radius_px: Float[Array, '*S']) -> list[Float[Array, '*S']]:
   """Weight of each of RADII_PX in the linear interpolation at a radius; radii beyond the last count as the last."""
-  rising = [jnp.clip((radius_px - low) / (high - low), 0.0, 1.0) for low, high in zip(RADII_PX, RADII_PX[1:], strict=False)]
+  rising = [
+    jnp.clip((radius_px - low) / (high - low), 0.0, 1.0) for low, high in zip(RADII_PX, RADII_PX[1:], strict=False)
+  ]
   return [a - b for a, b in zip([jnp.ones_like(radius_px), *rising], [*rising, jnp.zeros_like(radius_px)], strict=True)]
 
 
@@ -54,7 +56,8 @@ def render(
   radius_px: Float[Array, 'N K S S'],
   lens_sigma_px: Float[Array, ''],
 ) -> Float[Array, 'N 3 S S']:
-  """Frames of a scene whose surfaces lie far to near, composited with the "over" operator on blurred, premultiplied colour.
+  """Frames of a scene whose surfaces lie far to near, composited with the "over" operator on blurred, premultiplied
+  colour.
 
   Args:
     colour, alpha: the surfaces, in linear light.

@@ -1,7 +1,7 @@
 """Procedural scenes: overlapping textured surfaces with real depth order (dead leaves in depth).
 
-A scene is a list of surfaces sorted far to near. Each is complete, with colour behind whatever covers it, so that a blurred
-edge in front can let the background through. The first one is a background that fills the image.
+A scene is a list of surfaces sorted far to near. Each is complete, with colour behind whatever covers it, so that a
+blurred edge in front can let the background through. The first one is a background that fills the image.
 """
 
 import math
@@ -53,7 +53,8 @@ def _draw_surface(key: PRNGKeyArray, base, is_background, side: int, shape_px: t
   axis = jnp.arange(side) - (side - 1) / 2
   y, x = jnp.meshgrid(axis, axis, indexing='ij')
   alpha = jnp.where(is_background, 1.0, _shape(shape_key, x, y, shape_px))
-  # A plane in space is linear in inverse depth. Backgrounds slant more: floors and walls. Many surfaces face the camera.
+  # A plane in space is linear in inverse depth. Backgrounds slant more: floors and walls. Many surfaces face the
+  # camera.
   draw = Draws(slant_key, 4)
   slant = [jnp.where(draw.uniform() < 0.7, draw.normal(), 0.0) for _ in range(2)]
   slope = jnp.where(is_background, 0.3, 0.1) / side

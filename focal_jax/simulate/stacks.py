@@ -1,8 +1,9 @@
-"""Simulated focal stacks with truth: a random scene, seen by a random camera's sweep. Plain JAX, any number from one key."""
+"""Simulated focal stacks with truth: a random scene, seen by a random camera's sweep. Plain JAX, any number from one
+key.
+"""
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -79,12 +80,11 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
   return FocalStack(images=images, focus=sweep.focus, fov=sweep.fov, target=target, valid=valid, motion=sweep.motion)
 
 
-def recorded_positions(
-  zoom: Float[Array, ' N'], shift_px: Float[Array, ' N'], size: int
-) -> Float[Array, 'N size']:
+def recorded_positions(zoom: Float[Array, ' N'], shift_px: Float[Array, ' N'], size: int) -> Float[Array, 'N size']:
   """Where, in the last frame's pixels, the pixels of every frame look: the inverse of the motion that `warp` applies.
 
-  Aligned x shows the frame at x - (size // 2) (zoom - 1) u(x) - shift, u(x) = (x - c) / c about the centre c; solved for x.
+  Aligned x shows the frame at x - (size // 2) (zoom - 1) u(x) - shift, with u(x) = (x - c) / c about the centre c; this
+  is solved for x.
   """
   centre = (size - 1) / 2
   gain = 1.0 - (zoom - 1.0) * (size // 2) / centre
@@ -92,7 +92,8 @@ def recorded_positions(
 
 
 def cubic_matrix(positions: Float[Array, 'N out'], length: int) -> Float[Array, 'N out length']:
-  """Rows that interpolate an axis at `positions` with Keys's cubic kernel (a = -1/2), which blurs far less than a linear one.
+  """Rows that interpolate an axis at `positions` with Keys's cubic kernel (a = -1/2), which blurs far less than a
+  linear one.
 
   Keys, "Cubic convolution interpolation for digital image processing", 1981, equation 15.
   """

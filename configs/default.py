@@ -1,0 +1,66 @@
+"""What every experiment starts from: the published recipe where it is known (Won and Jeon, ECCV 2022, section 4).
+
+Not trained as it stands; the other files of this folder change what they need.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  config = ConfigDict()
+  config.seed = 0  # of weights, data and augmentation
+
+  config.model = model = ConfigDict()
+  model.name = 'end_to_end'
+  model.channels = 'RGB'  # order of the channels that the network sees: RGB or BGR
+  model.padding = 'edge'  # what fills up frames to multiples of 32 px: edge or black
+
+  config.data = data = ConfigDict()
+  data.source = 'simulated'  # simulated, or the name of a data set built by tfds_ddff.build
+  data.data_dir = ''  # where data sets were built
+  data.crop_px = 224  # side of the random crop, for data sets
+  data.min_valid = 0.8  # least share of valid pixels in a crop
+  data.augment = True  # published photometric and geometric augmentation, for data sets
+
+  config.simulator = simulator = ConfigDict()
+  simulator.num_frames = 10
+  simulator.size_px = 224  # height and width of the frames
+  simulator.num_surfaces = 10
+  simulator.margin_px = 24  # canvas around the frames, for what blur, zoom and drift bring in
+  simulator.lens_sigma_px = (0.2, 0.9)  # standard deviation of the blur of lens and pixel
+  simulator.noise = (0.0, 0.015)  # standard deviation, of display values 0 .. 1
+  simulator.sweep = sweep = ConfigDict()
+  sweep.blur_px = (0.8, 7.0)  # radius of the circle of confusion at the far end of the sweep's depths, focused near
+  sweep.breathing = (0.0, 3.0)  # factor on a phone's measured zoom error
+  sweep.shake_px = (0.0, 1.5)  # standard deviation of the drift between frames beside the phone's own
+  sweep.aligned = 0.25  # share of sweeps without motion
+  sweep.no_metadata = 0.25  # share of sweeps whose field of view is not told
+
+  config.align = True  # train alignment and depth end to end; False: depth alone, on frames as they are
+  config.init_weights = ''  # a .npz of ours to start from; empty: random
+
+  config.batch_size = 4  # stacks a step, over all devices
+  config.steps = 100_000
+  config.optimizer = optimizer = ConfigDict()
+  optimizer.learning_rate = 1e-4  # not published; what others in the field use
+  optimizer.b1 = 0.9
+  optimizer.b2 = 0.99
+  optimizer.warmup_steps = 0  # linear, from 0
+  optimizer.schedule = 'constant'  # constant, or cosine to 0 at the last step
+
+  config.loss = loss = ConfigDict()
+  loss.pyramid_weights = (0.3, 0.5, 0.7, 1.0)  # of the squared errors of D1 .. D4
+  loss.motion_weight = 0.05  # of the mean displacement error, px, where the motion is known; published: none
+
+  config.log_every = 50  # steps
+  config.checkpoint_every = 500  # steps
+  config.keep_checkpoints = 2
+  config.validation_every = 1000  # steps
+  config.validation_batches = 8
+
+  config.eval = evaluation = ConfigDict()
+  evaluation.dataset = 'examples'  # examples (ships with the project), or the name of a built data set
+  evaluation.split = 'val'
+  evaluation.align = False  # DDFF-12 is refocused from light fields: aligned as it is
+  evaluation.data_dir = ''  # where data sets were built
+  return config

@@ -1,0 +1,84 @@
+"""The command line: `python -m focal_jax.main --mode=train|evaluate|predict ...`."""
+
+import logging
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from focal_jax.errors import InputError
+
+_MODES = ('train', 'evaluate', 'predict')
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Recipe, for example configs/simulated.py or ...py:smoke.')
+_MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'What to do.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'train: folder of the run; made, or continued.')
+_WEIGHTS = flags.DEFINE_string(
+  'weights', None, 'evaluate, predict: a .npz of ours or a published .pth. Default: shipped.'
+)
+_STACK = flags.DEFINE_string('stack', None, 'predict: folder with the frames of one stack.')
+_OUT = flags.DEFINE_string('out', None, 'evaluate, predict: folder for the results.')
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace results that are in --out already.')
+_ALIGN = flags.DEFINE_bool('align', True, 'predict: align the frames first.')
+_NEAR_TO_FAR = flags.DEFINE_bool('near_to_far', False, 'predict: without metadata, the first frame is the nearest.')
+_MAX_SIDE = flags.DEFINE_integer(
+  'max_side', 1024, 'predict: longer side that frames are reduced to, px; 0: as they are.'
+)
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise InputError(f'unexpected argument {argv[1]!r}; expected flags only, see --help')
+  # Ours only: Orbax alone logs some twenty lines a checkpoint.
+  logging.getLogger('focal_jax').setLevel(logging.INFO)
+  if _MODE.value == 'train':
+    from focal_jax.train import train_and_evaluate
+
+    config, workdir = _required('config', _CONFIG), _required('workdir', _WORKDIR)
+    train_and_evaluate(config, workdir)
+  elif _MODE.value == 'evaluate':
+    from configs import default
+    from focal_jax.evaluate import evaluate
+
+    config = _CONFIG.value or default.get_config()
+    evaluate(config.eval, _WEIGHTS.value, Path(_required('out', _OUT)), overwrite=_OVERWRITE.value)
+  else:
+    from focal_jax.predict import predict_folder
+
+    predict_folder(
+      Path(_required('stack', _STACK)),
+      Path(_required('out', _OUT)),
+      weights=_WEIGHTS.value,
+      align=_ALIGN.value,
+      near_to_far=_NEAR_TO_FAR.value,
+      max_side=_MAX_SIDE.value or None,
+      overwrite=_OVERWRITE.value,
+    )
+
+
+def _required(name: str, flag: flags.FlagHolder):
+  if flag.value is None:
+    raise InputError(f'--mode={_MODE.value} needs --{name}')
+  return flag.value
+
+
+def _parse(argv: list[str]) -> list[str]:
+  """Parses flags; whatever is wrong with them, a config's unknown key too, becomes one line."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    lines = str(error).splitlines() or [repr(error)]
+    raise InputError(lines[0]) from None
+
+
+def run() -> None:
+  """Entry point: an InputError is printed as one line and exits with status 2."""
+  try:
+    app.run(main, flags_parser=_parse)
+  except InputError as error:
+    print(f'focal_jax: error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == '__main__':
+  run()

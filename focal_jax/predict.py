@@ -1,0 +1,109 @@
+"""`--mode=predict`: a folder of frames to its depth map, in files and in pictures."""
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import focal_jax
+from focal_jax import pictures
+from focal_jax.data.folder import FolderStack, read_stack_folder
+from focal_jax.outputs import check_output, result_folder
+from focal_jax.stack import Prediction
+
+log = logging.getLogger(__name__)
+
+
+def predict_folder(
+  folder: Path,
+  out: Path,
+  *,
+  weights: str | None = None,
+  align: bool = True,
+  near_to_far: bool = False,
+  max_side: int | None = 1024,
+  overwrite: bool = False,
+) -> Prediction:
+  """Reads a stack (`data.folder`), predicts, and writes into `out`:
+
+  depth.npy, confidence.npy (float32 [H, W]), depth.png and confidence.png in colour with a scale, aligned/*.png, the
+  frames as aligned to the nearest one, contact_sheet.png with all that a person wants to see, and summary.json.
+
+  Raises:
+    InputError: something about the folder, the weights or `out`; then nothing has been written.
+  """
+  check_output(out, overwrite)
+  stack = read_stack_folder(folder, max_side=max_side, reverse=near_to_far)
+  for note in stack.notes:
+    log.info('%s', note)
+  model = focal_jax.load(weights)
+  frames, height, width = stack.images.shape[:3]
+  log.info('%s: %d frames of %d x %d px; compiling and predicting', folder, frames, width, height)
+  start = time.perf_counter()
+  prediction = model.predict(stack.images, stack.focus, stack.fov, align)
+  seconds = time.perf_counter() - start
+
+  with result_folder(out, overwrite) as staging:
+    np.save(staging / 'depth.npy', prediction.depth)
+    np.save(staging / 'confidence.npy', prediction.confidence)
+    low, high = float(stack.focus.min()), float(stack.focus.max())
+    pictures.contact_sheet(staging / 'depth.png', [[_depth_panel(prediction, stack)]])
+    pictures.contact_sheet(staging / 'confidence.png', [[_confidence_panel(prediction)]])
+    (staging / 'aligned').mkdir()
+    for name, image in zip(stack.names, pictures.to_uint8(prediction.aligned), strict=True):
+      pictures.save_image(staging / 'aligned' / f'{Path(name).stem}.png', image)
+    pictures.contact_sheet(staging / 'contact_sheet.png', _contact_rows(prediction, stack), folder.name)
+    summary = {
+      'stack': str(folder),
+      'frames': stack.names,
+      'focus': stack.focus.tolist(),
+      'focus_unit': stack.focus_unit,
+      'fov': stack.fov.tolist(),
+      'notes': stack.notes,
+      'weights': model.name,
+      'align': align,
+      'size_px': [height, width],
+      'depth_range': [low, high],
+      'motion': prediction.motion.tolist(),
+      'seconds_with_compilation': seconds,
+      'versions': {'focal_jax': focal_jax.__version__, 'jax': jax.__version__},
+      'device': str(jax.devices()[0]),
+    }
+    (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+  log.info('%.1f s with compilation; wrote %s', seconds, out / 'contact_sheet.png')
+  return prediction
+
+
+def _depth_panel(prediction: Prediction, stack: FolderStack) -> pictures.Panel:
+  limits = (float(stack.focus.min()), float(stack.focus.max()))
+  return pictures.Panel('depth', prediction.depth, stack.focus_unit, limits)
+
+
+def _confidence_panel(prediction: Prediction) -> pictures.Panel:
+  return pictures.Panel('confidence', prediction.confidence, 'share', (0.0, 1.0), pictures.CONFIDENCE_COLOURS)
+
+
+def _contact_rows(prediction: Prediction, stack: FolderStack) -> list[list[pictures.Panel]]:
+  middle = len(stack.images) // 2
+  given = stack.images / 255.0
+  frames = [
+    pictures.Panel(f'{what}: {stack.names[index]}', stack.images[index])
+    for what, index in (('farthest', 0), ('middle', middle), ('nearest', -1))
+  ]
+  differences = [
+    pictures.Panel(
+      f'|farthest - nearest|, {when}', np.abs(images[0] - images[-1]).mean(-1), 'grey', (0.0, 0.3), 'magma'
+    )
+    for when, images in (('as given', given), ('aligned', prediction.aligned))
+  ]
+  return [
+    frames,
+    [*differences, pictures.Panel('aligned farthest', prediction.aligned[0])],
+    [
+      _depth_panel(prediction, stack),
+      _confidence_panel(prediction),
+    ],
+  ]

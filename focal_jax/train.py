@@ -1,0 +1,228 @@
+"""Training: `train_and_evaluate(config, workdir)` runs a config to its last step, going on where an earlier run
+stopped.
+"""
+
+import contextlib
+import itertools
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from focal_jax import losses, parallel, pictures
+from focal_jax.checkpoints import Checkpoints, claim_workdir
+from focal_jax.data import pipeline, sources
+from focal_jax.data.augment import augment_batch
+from focal_jax.errors import InputError
+from focal_jax.models.end_to_end import EndToEnd, init_variables, variable_shapes
+from focal_jax.models.npz_file import check_weights, load_weights, save_weights
+from focal_jax.simulate.cameras import SweepSettings
+from focal_jax.simulate.stacks import SimulatorSettings, simulate_batch
+from focal_jax.stack import FocalStack
+from focal_jax.writers import Progress, Writer
+
+log = logging.getLogger(__name__)
+
+WEIGHTS_FILE = 'weights.npz'
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Path:
+  """Trains to `config.steps` on all local devices; returns the weights file, `workdir`/weights.npz (flat, float32).
+
+  Besides it the folder gets config.json, checkpoints, metrics.jsonl, TensorBoard files and validation pictures. Called
+  again on the same folder it continues from the newest checkpoint, with the data and random numbers that it would have
+  had.
+
+  Raises:
+    InputError: a config value that makes no sense, or a folder of another model; before anything is written.
+  """
+  workdir = Path(workdir)
+  devices = jax.local_device_count()
+  if config.batch_size % devices:
+    raise InputError(f'batch_size is {config.batch_size}, expected a multiple of the number of devices, {devices}')
+  model = make_model(config.model)
+  tx = make_optimizer(config.optimizer, config.steps)
+  data = TrainingData(config, devices)
+  variables = init_variables(model, config.seed)
+  if config.init_weights:
+    variables, _ = load_weights(config.init_weights)
+    check_weights(config.init_weights, variables, variable_shapes(model))
+  claim_workdir(workdir, config.to_dict())
+
+  with (
+    contextlib.closing(Checkpoints(workdir, config.keep_checkpoints)) as checkpoints,
+    contextlib.closing(Writer(workdir)) as writer,
+  ):
+    state = parallel.init_state(variables, tx)
+    restored = checkpoints.restore(state)
+    if restored is not None:
+      state = restored
+      log.info('continuing from step %d', state.step)
+    # As the step returns it: else its second call would compile again.
+    mesh = jax.make_mesh((devices,), (parallel.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    state = _train(config, model, tx, data, state, Validation(config, model, workdir), checkpoints, writer)
+
+  description = {'model': config.model.name, 'arguments': model_arguments(config.model), 'steps': int(state.step)}
+  path = workdir / WEIGHTS_FILE
+  save_weights(path, jax.device_get({'params': state.params, 'batch_stats': state.batch_stats}), description)
+  log.info('wrote %s', path)
+  return path
+
+
+def _train(
+  config: ConfigDict,
+  model: EndToEnd,
+  tx: optax.GradientTransformation,
+  data: 'TrainingData',
+  state: parallel.TrainState,
+  validate: 'Validation',
+  checkpoints: Checkpoints,
+  writer: Writer,
+) -> parallel.TrainState:
+  """The steps from `state` to the config's last."""
+  model = model.clone(axis_name=parallel.AXIS)
+  weights, motion_weight = tuple(config.loss.pyramid_weights), config.loss.motion_weight
+  train_step = parallel.make_train_step(model, tx, data.make_batch, config.seed, weights, motion_weight, config.align)
+  first, last = int(state.step), config.steps
+  inputs = data.inputs(first)
+  log.info('compiling the training step for %d device(s)', jax.local_device_count())
+  progress = Progress(first, last)
+  for step in range(first + 1, last + 1):
+    state, metrics = train_step(state, next(inputs))
+    # Fetching a number each step keeps one step in flight: more of them can deadlock several devices on a CPU.
+    metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    if step == first + 1:
+      progress = Progress(step, last)  # compilation is over
+    if step % config.log_every == 0 or step == last:
+      speed = config.batch_size / max(progress.seconds_a_step(step), 1e-9)
+      numbers = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
+      log.info('step %d/%d: %s, %.2f stacks/s, %s left', step, last, numbers, speed, progress.time_left(step))
+      writer.write_scalars(step, {**metrics, 'stacks_per_second': speed})
+    if step % config.checkpoint_every == 0 or step == last:
+      checkpoints.save(state)
+    if step % config.validation_every == 0 or step == last:
+      scalars, picture = validate(state, step)
+      log.info('validation at step %d: %s', step, ', '.join(f'{name} {value:.4g}' for name, value in scalars.items()))
+      writer.write_scalars(step, scalars)
+      writer.write_image(step, 'validation', picture)
+  return state
+
+
+def model_arguments(config: ConfigDict) -> dict[str, Any]:
+  return {'channels': config.channels, 'padding': config.padding}
+
+
+def make_model(config: ConfigDict) -> EndToEnd:
+  if config.name != 'end_to_end':
+    raise InputError(f"model.name is '{config.name}', expected 'end_to_end'")
+  for field, allowed in (('channels', ('RGB', 'BGR')), ('padding', ('edge', 'black'))):
+    if config[field] not in allowed:
+      raise InputError(f"model.{field} is '{config[field]}', expected one of {', '.join(allowed)}")
+  return EndToEnd(**model_arguments(config))
+
+
+def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
+  """Adam, with a linear warm-up to the learning rate and a constant or cosine rest."""
+  if config.schedule not in ('constant', 'cosine'):
+    raise InputError(f"optimizer.schedule is '{config.schedule}', expected 'constant' or 'cosine'")
+  after = max(steps - config.warmup_steps, 1)
+  rest = (
+    optax.constant_schedule(config.learning_rate)
+    if config.schedule == 'constant'
+    else optax.cosine_decay_schedule(config.learning_rate, after)
+  )
+  warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+  return optax.adam(optax.join_schedules([warmup, rest], [config.warmup_steps]), config.b1, config.b2)
+
+
+def simulator_settings(config: ConfigDict) -> SimulatorSettings:
+  """The dataclass that a config's `simulator` section describes."""
+  fields = {name: tuple(value) if isinstance(value, tuple | list) else value for name, value in config.items()}
+  sweep = {name: tuple(value) if isinstance(value, tuple | list) else value for name, value in config.sweep.items()}
+  return SimulatorSettings(**fields | {'sweep': SweepSettings(**sweep)})
+
+
+class TrainingData:
+  """What the host hands to each device every step, and what the device makes of it."""
+
+  def __init__(self, config: ConfigDict, devices: int):
+    self._config, self._devices = config, devices
+    self._source = None
+    self._simulator = simulator_settings(config.simulator)
+    if config.data.source != 'simulated':
+      self._source = sources.open_source(config.data.source, 'train', config.data.data_dir)
+
+  def inputs(self, first_step: int) -> Iterator[Any]:
+    if self._source is None:
+      return itertools.repeat(np.zeros((self._devices,), np.int32))  # the simulator needs nothing but the key
+    data = self._config.data
+    return pipeline.training_batches(
+      self._source,
+      devices=self._devices,
+      batch_size=self._config.batch_size,
+      crop_px=data.crop_px,
+      min_valid=data.min_valid,
+      seed=self._config.seed,
+      first_step=first_step,
+    )
+
+  def make_batch(self, key: jax.Array, inputs: Any) -> FocalStack:
+    if self._source is None:
+      return simulate_batch(key, self._config.batch_size // self._devices, self._simulator)
+    stack = inputs.replace(images=inputs.images.astype(jnp.float32) / 255)
+    return augment_batch(key, stack) if self._config.data.augment else stack
+
+
+class Validation:
+  """Error of depth and motion on a fixed set of simulated stacks, and a picture of some of them.
+
+  Depth errors are in units of the sweep's focus range, motion errors in px.
+  """
+
+  def __init__(self, config: ConfigDict, model: EndToEnd, workdir: Path):
+    self._config, self._workdir = config, workdir
+    settings = simulator_settings(config.simulator)
+
+    @jax.jit
+    def run(variables, key):
+      stack = losses.unit_focus(simulate_batch(key, config.batch_size, settings))
+      prediction = model.apply(variables, stack, align=config.align)
+      error = jnp.abs(prediction.depth - stack.target) * stack.valid
+      unmoved = jnp.zeros_like(stack.motion)
+      sums = {
+        'validation/mae': (error.sum(), stack.valid.sum()),
+        'validation/mse': ((error**2).sum(), stack.valid.sum()),
+      }
+      for name, motion in (('motion_px', prediction.motion), ('unmoved_px', unmoved)):
+        px = losses.motion_error(motion, stack.motion, *stack.images.shape[2:4])
+        sums[f'validation/{name}'] = (px.sum(), float(px.size))
+      return sums, stack, prediction.depth
+
+    self._run = run
+    self._key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)  # no step's key
+
+  def __call__(self, state: parallel.TrainState, step: int) -> tuple[dict[str, float], np.ndarray]:
+    # Off the devices' mesh: validation runs on one.
+    variables = jax.device_get({'params': state.params, 'batch_stats': state.batch_stats})
+    totals = None
+    for batch in range(self._config.validation_batches):
+      sums, stack, depth = jax.device_get(self._run(variables, jax.random.fold_in(self._key, batch)))
+      totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+      if batch == 0:
+        rows = [
+          pictures.training_panel(stack.images[i], depth[i], stack.target[i], stack.valid[i], 0.0, 1.0)
+          for i in range(len(depth))
+        ]
+        picture = np.concatenate(rows)
+    folder = self._workdir / 'pictures'
+    folder.mkdir(exist_ok=True)
+    pictures.save_image(folder / f'validation_{step:07}.png', picture)
+    return {name: float(total / count) for name, (total, count) in totals.items()}, picture

@@ -1,0 +1,23 @@
+"""Shared by all tests: real data is found or its test skipped, and what was compiled once is not compiled again."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+SHARED = Path(__file__).parents[2] / 'shared'
+
+
+@pytest.fixture(scope='session', autouse=True)
+def compilation_cache(tmp_path_factory):
+  """Several tests make the same network or training step anew; XLA need not compile it each time."""
+  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compilation_cache')))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+@pytest.fixture(scope='session')
+def shared():
+  """Folder with real data and parity fixtures, which lie beside the project and not in it."""
+  if not SHARED.is_dir():
+    pytest.skip(f'{SHARED.name}/ with real data and parity fixtures is not beside the project')
+  return SHARED

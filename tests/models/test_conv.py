@@ -1,0 +1,79 @@
+"""The fast forms of the convolutions against XLA's native 3-D convolution, values and both gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from focal_jax.models import conv
+
+
+def normal(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def compare(function, x, kernel):
+  """`function(form)(x, kernel)` in both forms: same result, same gradients."""
+  results = {}
+  for form in ('native', 'planes'):
+    y, pullback = jax.vjp(function(form), x, kernel)
+    results[form] = (y, *pullback(normal(2, *y.shape)))
+  for native, planes in zip(results['native'], results['planes'], strict=True):
+    np.testing.assert_allclose(planes, native, atol=3e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('frames', [2, 5])
+@pytest.mark.parametrize(
+  ('kernel', 'stride', 'dilation'),
+  [
+    ((3, 3, 3), 1, 1),
+    ((3, 3, 3), 2, 1),
+    ((1, 3, 3), 1, 1),
+    ((1, 3, 3), 2, 1),
+    ((1, 1, 1), 1, 1),
+    ((1, 1, 1), 2, 1),
+    ((3, 1, 1), 1, 1),
+    ((1, 9, 9), 1, 2),
+  ],
+)
+def test_conv_forms_agree(kernel, stride, dilation, frames):
+  x, weights = normal(0, 2, frames, 8, 12, 3), normal(1, *kernel, 3, 4)
+  compare(lambda form: lambda x, w: conv.conv(x, w, stride=stride, dilation=dilation, form=form), x, weights)
+
+
+@pytest.mark.parametrize('frames', [2, 4])
+def test_conv_transpose_forms_agree(frames):
+  compare(
+    lambda form: lambda x, w: conv.conv_transpose(x, w, form=form),
+    normal(0, 2, frames, 3, 5, 3),
+    normal(1, 3, 3, 3, 3, 4),
+  )
+
+
+@pytest.mark.parametrize('form', ['native', 'planes'])
+def test_conv_transpose_scatters_each_input(form):
+  """y[2i - 1 + k] += w[k] x[i], frames n - 1 + k, from the definition."""
+  x, w = np.asarray(normal(0, 1, 3, 2, 3, 2)), np.asarray(normal(1, 3, 3, 3, 2, 2))
+  expected = np.zeros((1, 3, 4, 6, 2))
+  for n, i, j, d, a, b in np.ndindex(3, 2, 3, 3, 3, 3):
+    m, y, z = n - 1 + d, 2 * i - 1 + a, 2 * j - 1 + b
+    if 0 <= m < 3 and 0 <= y < 4 and 0 <= z < 6:
+      expected[0, m, y, z] += x[0, n, i, j] @ w[d, a, b]
+  np.testing.assert_allclose(conv.conv_transpose(x, w, form=form), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('form', ['native', 'planes'])
+def test_strided_conv_pads_both_sides(form):
+  """Stride 2 looks at rows -1, 0, 1 first, as PyTorch with padding 1; JAX's 'SAME' would begin at row 0."""
+  x = jnp.zeros((1, 1, 4, 4, 1)).at[0, 0, 0, 0, 0].set(1.0)
+  w = jnp.zeros((1, 3, 3, 1, 1)).at[0, 1, 1, 0, 0].set(1.0)
+  y = conv.conv(x, w, stride=2, form=form)
+  assert y.shape == (1, 1, 2, 2, 1)
+  assert y[0, 0, 0, 0, 0] == 1.0
+
+
+def test_pools():
+  x = np.asarray(normal(0, 1, 2, 4, 8, 3))
+  blocks = x.reshape(1, 2, 2, 2, 4, 2, 3)
+  np.testing.assert_array_equal(conv.max_pool(x), blocks.max((3, 5)))
+  np.testing.assert_allclose(conv.average_pool(x, 2), blocks.mean((3, 5)), atol=1e-6)

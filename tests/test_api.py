@@ -1,0 +1,170 @@
+"""The public interface: shapes, types, errors, padding, compilation, on weights drawn at random."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import focal_jax
+from focal_jax import InputError
+from focal_jax.models.end_to_end import EndToEnd, init_variables
+from focal_jax.models.npz_file import save_weights
+
+DESCRIPTION = {'model': 'end_to_end', 'arguments': {'channels': 'RGB', 'padding': 'edge'}}
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+  path = tmp_path_factory.mktemp('weights') / 'random.npz'
+  save_weights(path, init_variables(EndToEnd(), 3), DESCRIPTION)
+  return path
+
+
+@pytest.fixture(scope='module')
+def model(weights):
+  return focal_jax.load(weights)
+
+
+@pytest.fixture
+def images():
+  return np.random.default_rng(0).integers(0, 256, (3, 37, 50, 3), np.uint8)
+
+
+FOCUS = np.array([0.5, 1.0, 3.0])
+
+
+def test_signatures():
+  """Other programs call exactly these."""
+  assert str(inspect.signature(focal_jax.load)).startswith('(weights: ')
+  parameters = inspect.signature(focal_jax.Model.predict).parameters
+  assert list(parameters) == ['self', 'images', 'focus', 'fov', 'align']
+  assert parameters['fov'].default is None
+  assert parameters['align'].default is True
+
+
+@pytest.mark.parametrize('align', [True, False])
+def test_shapes_types_ranges(model, images, align):
+  given = images.copy()
+  out = model.predict(images, FOCUS, align=align)
+  n, h, w, _ = images.shape
+  for leaf, shape in (
+    (out.depth, (h, w)),
+    (out.confidence, (h, w)),
+    (out.aligned, (n, h, w, 3)),
+    (out.motion, (n, 3)),
+    (out.weights, (n, h, w)),
+    (out.coverage, (n, h, w)),
+  ):
+    assert type(leaf) is np.ndarray
+    assert leaf.shape == shape
+    assert leaf.dtype == np.float32
+  assert [depth.shape for depth in out.pyramid] == [(h, w)] * 4
+  assert out.depth.min() >= FOCUS.min()
+  assert out.depth.max() <= FOCUS.max()
+  for share in (out.confidence, out.aligned, out.coverage):
+    assert share.min() >= 0
+    assert share.max() <= 1 + 1e-6
+  np.testing.assert_allclose(out.weights.sum(0), 1.0, atol=1e-5)
+  np.testing.assert_allclose(out.depth, np.tensordot(FOCUS, out.weights, (0, 0)), atol=1e-5)
+  np.testing.assert_array_equal(images, given)
+  if not align:
+    np.testing.assert_allclose(out.aligned, images / 255, atol=1e-6)
+    assert not out.motion.any()
+  # Read-only memory of the device is no trouble to the caller.
+  out.depth.copy()[:] = 0
+
+
+def test_uint8_equals_float_and_no_second_compilation(weights, images):
+  model = focal_jax.load(weights)
+  first = model.predict(images, FOCUS)
+  for _ in range(2):
+    model.predict(255 - images, FOCUS + 1, np.array([1.02, 1.01, 1.0]))
+  assert model._apply._cache_size() == 1
+  as_float = model.predict(images / 255.0, FOCUS)
+  np.testing.assert_allclose(as_float.depth, first.depth, atol=1e-4)
+
+
+def test_focus_unit_is_depth_unit(model, images):
+  """Depth is a mixture of the focus coordinates: scale and shift go through."""
+  out = model.predict(images, FOCUS, align=False)
+  other = model.predict(images, 10 * FOCUS - 3, align=False)
+  np.testing.assert_allclose(other.depth, 10 * out.depth - 3, atol=1e-4)
+  np.testing.assert_allclose(other.confidence, out.confidence, atol=1e-4)
+
+
+def test_zoom_is_about_the_image_centre_whatever_the_padding(images):
+  """37 x 50 is padded to 64 x 64 inside; a frame of wider view must shrink about (18, 24.5) all the same."""
+  network, variables = EndToEnd(), init_variables(EndToEnd(), 3)
+  # Heads that answer 0: the motion is the field of view alone.
+  for level in (0, 1, 2):
+    motion = variables['params']['alignment'][f'head{level}']['motion']
+    motion['kernel'], motion['bias'] = np.zeros_like(motion['kernel']), np.zeros_like(motion['bias'])
+  spot = np.full_like(images, 30)
+  spot[:, 18:19, 24:26] = 255
+  stack = focal_jax.FocalStack(
+    images=spot[None] / np.float32(255), focus=FOCUS[None].astype('f4'), fov=np.array([[1.2, 1.1, 1.0]], 'f4')
+  )
+  aligned = np.asarray(network.apply(variables, stack).aligned)[0]
+  bright = aligned[..., 0] - 30 / 255
+  rows, columns = np.arange(37), np.arange(50)
+  for frame in bright:
+    assert (frame.sum(1) @ rows) / frame.sum() == pytest.approx(18.0, abs=0.05)
+    assert (frame.sum(0) @ columns) / frame.sum() == pytest.approx(24.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ({'images': np.zeros((3, 8, 8), np.uint8)}, r'images: shape \(3, 8, 8\), expected'),
+    ({'images': np.zeros((3, 8, 8, 4), np.uint8)}, 'images: shape'),
+    ({'images': np.zeros((3, 0, 8, 3), np.uint8)}, 'images: shape'),
+    ({'images': np.zeros((1, 8, 8, 3), np.uint8), 'focus': [1.0]}, 'images: 1 frame, expected at least 2'),
+    ({'images': np.zeros((3, 8, 8, 3), np.int64)}, 'images: type int64'),
+    ({'images': np.full((3, 8, 8, 3), 255.0)}, 'images: float values'),
+    ({'images': np.full((3, 8, 8, 3), np.nan)}, 'images: float values'),
+    ({'focus': [1.0, 2.0]}, r'focus: shape \(2,\), expected \(3,\)'),
+    ({'focus': [1.0, np.inf, 2.0]}, 'focus: inf at frame 1'),
+    ({'fov': [1.0, 1.0]}, 'fov: shape'),
+    ({'fov': [1.0, np.nan, 1.0]}, 'fov: nan at frame 1'),
+    ({'fov': [1.0, 0.0, 1.0]}, 'fov: 0.0 at frame 1'),
+  ],
+)
+def test_bad_arguments(model, arguments, message):
+  good = {'images': np.zeros((3, 8, 8, 3), np.uint8), 'focus': FOCUS}
+  with pytest.raises(InputError, match=message):
+    model.predict(**good | arguments)
+
+
+def test_bad_weights(tmp_path, weights):
+  with pytest.raises(InputError, match='no such weights file'):
+    focal_jax.load(tmp_path / 'missing.npz')
+  (tmp_path / 'text.npz').write_text('not a zip file')
+  with pytest.raises(InputError, match=r'text\.npz: not a readable'):
+    focal_jax.load(tmp_path / 'text.npz')
+  (tmp_path / 'half.npz').write_bytes(weights.read_bytes()[:100_000])
+  with pytest.raises(InputError, match=r'half\.npz: not a readable'):
+    focal_jax.load(tmp_path / 'half.npz')
+  np.savez(tmp_path / 'foreign.npz', a=np.zeros(3))
+  with pytest.raises(InputError, match=r"foreign\.npz: no entry 'description'"):
+    focal_jax.load(tmp_path / 'foreign.npz')
+  with pytest.raises(InputError, match=r"type '\.h5', expected"):
+    focal_jax.load(tmp_path / 'weights.h5')
+  variables = init_variables(EndToEnd(), 3)
+  del variables['params']['depth']['stem']['conv']
+  save_weights(tmp_path / 'short.npz', variables, DESCRIPTION)
+  with pytest.raises(InputError, match=r'tensor params/depth/stem/conv/kernel is missing'):
+    focal_jax.load(tmp_path / 'short.npz')
+  save_weights(tmp_path / 'other.npz', variables, {'model': 'another', 'arguments': {}})
+  with pytest.raises(InputError, match="a model 'another'"):
+    focal_jax.load(tmp_path / 'other.npz')
+
+
+def test_weights_file_round_trip(weights):
+  from focal_jax.models.npz_file import load_weights
+
+  variables, description = load_weights(weights)
+  assert description == DESCRIPTION
+  expected = init_variables(EndToEnd(), 3)
+  np.testing.assert_array_equal(
+    variables['params']['depth']['stem']['conv']['kernel'], expected['params']['depth']['stem']['conv']['kernel']
+  )

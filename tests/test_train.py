@@ -1,0 +1,159 @@
+"""Training on a small scale: what it writes, that it learns, and that an interrupted run is the same run."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import focal_jax
+from configs import ddff12, shipped, simulated
+from focal_jax import parallel
+from focal_jax.errors import InputError
+from focal_jax.models.end_to_end import EndToEnd, init_variables
+from focal_jax.models.npz_file import load_weights, save_weights
+from focal_jax.simulate.stacks import SimulatorSettings, simulate_batch
+from focal_jax.train import make_optimizer, simulator_settings, train_and_evaluate
+
+
+def run(workdir, **changes):
+  config = simulated.get_config('smoke')
+  config.update(changes)
+  return train_and_evaluate(config, workdir)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A whole smoke run."""
+  workdir = tmp_path_factory.mktemp('run') / 'smoke'
+  run(workdir)
+  return workdir
+
+
+def test_smoke_run_writes_what_it_says(finished):
+  lines = [json.loads(line) for line in (finished / 'metrics.jsonl').read_text().splitlines()]
+  training = [line for line in lines if 'loss' in line]
+  assert [line['step'] for line in training] == [2, 4, 6]
+  for line in training:
+    assert all(np.isfinite(value) for value in line.values())
+    assert line['stacks_per_second'] > 0
+    assert line['loss'] == pytest.approx(line['depth_loss'] + 0.05 * line['motion_px'], rel=1e-4)
+  (validation,) = [line for line in lines if 'validation/mse' in line]
+  assert 0 < validation['validation/mse'] < 1
+  assert (finished / 'pictures' / 'validation_0000006.png').exists()
+  assert json.loads((finished / 'config.json').read_text())['steps'] == 6
+  out = focal_jax.load(finished / 'weights.npz').predict(np.zeros((2, 32, 32, 3), np.uint8), [0.0, 1.0])
+  assert np.isfinite(out.depth).all()
+  variables, description = load_weights(finished / 'weights.npz')
+  assert description['steps'] == 6
+  initial = init_variables(EndToEnd(), 0)
+  assert not np.allclose(
+    variables['params']['depth']['stem']['conv']['kernel'],
+    initial['params']['depth']['stem']['conv']['kernel'],
+    atol=1e-5,
+  )
+
+
+def test_continued_run_is_the_same_run(finished, tmp_path):
+  """Three steps, then to six in another call: bit for bit the weights of the run that was not interrupted."""
+  run(tmp_path / 'run', steps=3)
+  run(tmp_path / 'run')
+  continued, _ = load_weights(tmp_path / 'run' / 'weights.npz')
+  straight, _ = load_weights(finished / 'weights.npz')
+  jax.tree.map(np.testing.assert_array_equal, continued, straight)
+
+
+def test_another_models_folder_is_refused(finished):
+  before = {path: path.stat().st_mtime_ns for path in finished.rglob('*')}
+  config = simulated.get_config('smoke')
+  config.model.channels = 'BGR'
+  with pytest.raises(InputError, match=r"config\.json: this run's model is .*'RGB'.*expected .*'BGR'"):
+    train_and_evaluate(config, finished)
+  assert {path: path.stat().st_mtime_ns for path in finished.rglob('*')} == before
+
+
+def test_folder_of_something_else_is_refused(tmp_path):
+  (tmp_path / 'holiday.jpg').write_text('precious')
+  with pytest.raises(InputError, match='not a folder of a run'):
+    run(tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['holiday.jpg']
+
+
+@pytest.mark.parametrize(
+  ('section', 'changes', 'message'),
+  [
+    ('model', {'name': 'resnet'}, "model.name is 'resnet'"),
+    ('model', {'channels': 'GBR'}, "model.channels is 'GBR'"),
+    ('optimizer', {'schedule': 'step'}, "optimizer.schedule is 'step'"),
+    ('simulator', {'num_frames': 1}, 'simulator.num_frames is 1'),
+    ('simulator', {'size_px': 50}, 'simulator.size_px is 50'),
+  ],
+)
+def test_bad_config_values(section, changes, message, tmp_path):
+  config = simulated.get_config('smoke')
+  config[section].update(changes)
+  with pytest.raises(InputError, match=message):
+    train_and_evaluate(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_unknown_data_set(tmp_path):
+  config = ddff12.get_config('smoke')
+  config.data.data_dir = str(tmp_path)
+  with pytest.raises(InputError, match='ddff12'):
+    train_and_evaluate(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_initial_weights_are_checked(tmp_path):
+  variables = init_variables(EndToEnd(), 0)
+  del variables['params']['alignment']
+  save_weights(tmp_path / 'depth_only.npz', variables, {})
+  with pytest.raises(InputError, match=r'depth_only\.npz: tensor params/alignment/.* is missing'):
+    run(tmp_path / 'run', init_weights=str(tmp_path / 'depth_only.npz'))
+
+
+def test_variants_are_checked():
+  with pytest.raises(ValueError, match="unknown variant 'smoky'"):
+    simulated.get_config('smoky')
+
+
+def test_simulator_settings_come_from_the_config():
+  settings = simulator_settings(shipped.get_config().simulator)
+  assert settings.num_frames == 8
+  assert settings.sweep.blur_px == (0.8, 7.0)
+  assert isinstance(hash(settings), int)  # static in jit
+
+
+def test_schedule():
+  config = shipped.get_config().optimizer
+  config.update(learning_rate=0.1, warmup_steps=10, schedule='cosine', b1=0.0, b2=0.0)
+  tx = make_optimizer(config, 110)
+  # With b1 = b2 = 0 a step of Adam is the learning rate times the gradient's sign.
+  state, rates = tx.init(jnp.zeros(())), []
+  for _ in range(111):
+    update, state = tx.update(jnp.ones(()), state)
+    rates.append(-float(update))
+  assert rates[0] == 0
+  assert rates[10] == pytest.approx(0.1, rel=1e-4)
+  assert rates[60] == pytest.approx(0.05, rel=1e-4)
+  assert rates[110] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_steps_on_one_batch_lower_its_loss():
+  """Thirty steps on one fixed batch."""
+  settings = SimulatorSettings(num_frames=3, size_px=32, num_surfaces=4, margin_px=8)
+  batch = jax.jit(lambda: simulate_batch(jax.random.key(1), 2, settings))()
+  tx = optax.adam(1e-3)
+  state = parallel.init_state(init_variables(EndToEnd(), 0), tx)
+  step = parallel.make_train_step(
+    EndToEnd(axis_name=parallel.AXIS), tx, lambda key, inputs: inputs, 0, (0.3, 0.5, 0.7, 1.0), 0.05, True
+  )
+  inputs = jax.tree.map(lambda x: jnp.asarray(x)[None], batch)
+  losses = []
+  for _ in range(30):
+    state, metrics = step(state, inputs)
+    losses.append(float(metrics['depth_loss']))
+  assert losses[-1] < 0.5 * losses[0]

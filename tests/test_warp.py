@@ -1,0 +1,188 @@
+"""The warp against scipy's bilinear sampling at positions computed from the definition, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy import ndimage as jax_ndimage
+from scipy import ndimage
+
+from focal_jax import warp
+from focal_jax.simulate import stacks
+
+warped = jax.jit(warp.warp, static_argnames='size')
+coverage = jax.jit(warp.coverage, static_argnums=(2, 3), static_argnames='size')
+displacement_field = jax.jit(warp.displacement_field, static_argnums=(2, 3, 4))
+
+# Relative field of view, alpha, beta, gamma: still, shifts, zoom in and out, all together, far outside.
+MOTIONS = np.array(
+  [
+    [1.0, 0.0, 0.0, 0.0],
+    [1.0, 0.0, 2.3, -1.6],
+    [1.05, 0.0, 0.0, 0.0],
+    [1.08, 0.031, -3.2, 0.7],
+    [1.0, -0.13, 1.4, 2.9],
+    [1.02, -0.3, 0.0, -5.5],
+    [1.0, 0.0, 100.0, 0.0],
+  ]
+)
+SHAPES = [(24, 32), (21, 33), (22, 27)]
+
+
+def positions(fov, alpha, beta, gamma, height, width, size=None):
+  """Where each pixel of the result is sampled, [2, H, W]: the definition, pixel by pixel."""
+  size_y, size_x = size or (height, width)
+  where = np.empty((2, height, width))
+  for y in range(height):
+    for x in range(width):
+      u, v = 2 * x / (size_x - 1) - 1, 2 * y / (size_y - 1) - 1
+      where[0, y, x] = y - ((size_y // 2) * (fov + alpha - 1) * v + gamma)
+      where[1, y, x] = x - ((size_x // 2) * (fov + alpha - 1) * u + beta)
+  return where
+
+
+def reference(image, fov, motion, size=None):
+  """One frame [H, W, C] in float64; 'grid-constant' is zero outside, with bilinear weights up to a pixel away."""
+  where = positions(fov, *motion, *image.shape[:2], size)
+  if size is not None:
+    image = image[: int(np.ceil(size[0])), : int(np.ceil(size[1]))]
+  channels = [ndimage.map_coordinates(c, where, order=1, mode='grid-constant') for c in np.moveaxis(image, -1, 0)]
+  return np.stack(channels, -1)
+
+
+def frames(shape, channels=2, seed=0):
+  """One random frame for each of MOTIONS, with its field of view and motion."""
+  images = np.random.default_rng(seed).random((len(MOTIONS), *shape, channels)).astype(np.float32)
+  return images, MOTIONS[:, 0].astype(np.float32), MOTIONS[:, 1:].astype(np.float32)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_matches_bilinear_sampling(shape):
+  images, fov, motion = frames(shape)
+  got = warped(images, fov, motion)
+  for n, image in enumerate(images.astype(np.float64)):
+    np.testing.assert_allclose(got[n], reference(image, fov[n], motion[n]), atol=2e-5, err_msg=str(MOTIONS[n]))
+  where = jnp.asarray(positions(fov[3], *motion[3], *shape), jnp.float32)
+  expected = jax_ndimage.map_coordinates(jnp.asarray(images[3, ..., 0]), where, order=1, mode='constant')
+  np.testing.assert_allclose(got[3, ..., 0], expected, atol=2e-5)
+
+
+def test_leading_axes_are_independent():
+  images, fov, motion = frames(SHAPES[0])
+  stacked = warped(np.stack([images, images[::-1]]), np.stack([fov, fov[::-1]]), np.stack([motion, motion[::-1]]))
+  single = warped(images, fov, motion)
+  np.testing.assert_allclose(stacked[0], single, atol=1e-6)
+  np.testing.assert_allclose(stacked[1], single[::-1], atol=1e-6)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_identity_is_exact(shape):
+  images, _, _ = frames(shape)
+  fov = np.ones(len(images), np.float32)
+  np.testing.assert_array_equal(warped(images, fov), images)
+  np.testing.assert_array_equal(warped(images, fov, np.zeros((len(images), 3), np.float32)), images)
+
+
+def test_whole_pixel_shift_moves_the_content_and_leaves_zeros():
+  """beta = 3 moves everything 3 px to the right, gamma = -2 moves it 2 px up."""
+  images, fov, _ = frames(SHAPES[1])
+  motion = np.zeros((len(images), 3), np.float32) + np.float32([0, 3, -2])
+  got = np.asarray(warped(images, np.ones_like(fov), motion))
+  np.testing.assert_array_equal(got[:, :-2, 3:], images[:, 2:, :-3])
+  assert not got[:, -2:].any()
+  assert not got[:, :, :3].any()
+
+
+def test_field_of_view_crop():
+  """Without motion a frame twice as wide as the reference shows only the inner part of itself, enlarged."""
+  image = np.random.default_rng(1).random((1, 21, 21, 1)).astype(np.float32)
+  got = warped(image, np.float32([1.5]))
+  np.testing.assert_array_equal(got, warped(image, np.float32([1.5]), np.zeros((1, 3), np.float32)))
+  np.testing.assert_allclose(got[0, ..., 0], reference(image[0], 1.5, (0, 0, 0))[..., 0], atol=2e-5)
+  # 21 px: dx = 10 * 0.5 u = (x - 10) / 2, so that x samples 10 + (x - 10) / 2: every second one lies on a pixel.
+  np.testing.assert_allclose(got[0, ::2, ::2], image[0, 5:16, 5:16], atol=2e-6)
+  # All zoom told by the field of view, or all of it by alpha: the same.
+  alpha = np.float32([[0.5, 0, 0]])
+  np.testing.assert_array_equal(got, warped(image, np.float32([1.0]), alpha))
+
+
+@pytest.mark.parametrize('size', [(19, 26), (21, 33), (10.5, 16.25)])
+def test_padding_beyond_size_does_not_matter(size):
+  """Zoom and shift refer to `size`; what lies beyond it is outside, whatever it holds."""
+  images, fov, motion = frames(SHAPES[1])
+  got = warped(images, fov, motion, size=size)
+  for n, image in enumerate(images.astype(np.float64)):
+    np.testing.assert_allclose(got[n], reference(image, fov[n], motion[n], size), atol=2e-5, err_msg=str(MOTIONS[n]))
+  if size[0] == 19:
+    unpadded = warped(images[:, :19, :26], fov, motion)
+    np.testing.assert_allclose(got[:, :19, :26], unpadded, atol=1e-5)
+
+
+@pytest.mark.parametrize('size', [None, (19, 26), (10.5, 16.25)])
+def test_coverage_is_the_warp_of_ones(size):
+  images, fov, motion = frames(SHAPES[1], channels=1)
+  share = coverage(fov, motion, *SHAPES[1], size=size)
+  np.testing.assert_allclose(share, warped(np.ones_like(images), fov, motion, size=size)[..., 0], atol=1e-6)
+  assert float(share.min()) >= -1e-5  # rounding
+  assert float(share.max()) <= 1 + 1e-5
+  if size is None:
+    np.testing.assert_array_equal(share[0], 1)
+    np.testing.assert_array_equal(share[-1], 0)
+
+
+@pytest.mark.parametrize('size', [None, (19, 26), (10.5, 16.25)])
+def test_displacement_field_is_the_definition(size):
+  _, fov, motion = frames(SHAPES[1])
+  height, width = SHAPES[1]
+  field = displacement_field(fov, motion, height, width, size)
+  assert field.shape == (len(fov), height, width, 2)
+  grid = np.indices((height, width))
+  for n in range(len(fov)):
+    dy, dx = grid - positions(fov[n], *motion[n], height, width, size)
+    np.testing.assert_allclose(field[n], np.stack([dx, dy], -1), atol=2e-5)
+  if size is None:  # at the right edge u = 1, in the middle u = 0
+    np.testing.assert_allclose(
+      field[:, :, -1, 0], (16 * (fov + motion[:, 0] - 1) + motion[:, 1])[:, None] + 0 * grid[1][:, 0], atol=2e-6
+    )
+    np.testing.assert_allclose(field[:, 10, 16], motion[:, 1:], atol=2e-6)
+
+
+@pytest.mark.parametrize(
+  ('fov', 'motion'),
+  [(1.0, (0.0, 0.0, 0.0)), (1.0, (0.0, 2.0, -1.0)), (1.04, (0.013, 0.37, -1.21)), (1.1, (-0.23, -0.6, 0.44))],
+  ids=['identity', 'whole pixels', 'zoom in', 'zoom out'],
+)
+def test_gradients_are_central_differences(fov, motion):
+  """At whole-pixel motions the bilinear surface has kinks, where the gradient must be the mean of its two slopes."""
+  rng = np.random.default_rng(2)
+  image, weight = rng.random((9, 12, 1)), rng.standard_normal((9, 12, 1))
+
+  def loss(image, fov, motion):
+    return jnp.sum(weight * warp.warp(image[None], fov[None], motion[None])[0])
+
+  arguments = [jnp.asarray(x, jnp.float32) for x in (image, fov, motion)]
+  by_image, by_fov, by_motion = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*arguments)
+
+  step = 1e-5
+  for i in range(3):
+    shift = step * np.eye(3)[i]
+    plus, minus = (reference(image, fov, motion + s) for s in (shift, -shift))
+    slope = np.sum(weight * (plus - minus)) / (2 * step)
+    np.testing.assert_allclose(by_motion[i], slope, rtol=2e-3, atol=2e-3, err_msg=('alpha', 'beta', 'gamma')[i])
+  np.testing.assert_allclose(by_fov, by_motion[0], rtol=1e-6)
+
+  impulses = np.eye(9 * 12).reshape(9, 12, 9 * 12)  # every pixel in a channel of its own; the warp is linear in them
+  expected = np.sum(weight * reference(impulses, fov, motion), axis=(0, 1)).reshape(9, 12, 1)
+  np.testing.assert_allclose(by_image, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize('size', [32, 33])
+def test_undoes_what_the_simulator_records(size):
+  """A frame's pixel q shows the reference at recorded(q); aligned x shows the frame at x - dx(x); together x -> x."""
+  zoom, shift = jnp.asarray(MOTIONS[:, 0] + MOTIONS[:, 1], jnp.float32), jnp.asarray(MOTIONS[:, 2], jnp.float32)
+  recorded = np.asarray(stacks.recorded_positions(zoom, shift, size), np.float64)
+  displacement = warp.displacement(jnp.ones_like(zoom), zoom - 1, shift, size, size)
+  sampled = np.arange(size) - np.asarray(displacement, np.float64)
+  # The record is affine in q, so that two of its pixels tell it everywhere.
+  slope = (recorded[:, -1] - recorded[:, 0]) / (size - 1)
+  np.testing.assert_allclose(recorded[:, :1] + slope[:, None] * sampled, np.arange(size) + 0 * sampled, atol=1e-4)

@@ -18,27 +18,41 @@ def check_output(out: Path, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+  """A folder inside `folder`, which is made if need be; at the end it goes, and so do the folders made if still empty.
+
+  Raises:
+    InputError: `folder` cannot be made or written to.
+  """
+  made = [path for path in (folder, *folder.parents) if not path.exists()]  # the deepest first
+  try:
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      stage = Path(tempfile.mkdtemp(prefix='incomplete.', dir=folder))
+    except OSError as error:
+      raise InputError(f'{folder}: cannot be written to ({error.strerror}), expected a writable folder') from error
+    try:
+      yield stage
+    finally:
+      shutil.rmtree(stage)
+  finally:
+    for path in made:
+      with contextlib.suppress(OSError):  # not empty
+        path.rmdir()
+
+
+@contextlib.contextmanager
 def result_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-  """A folder to write results into, which becomes `out` when the block ends well and vanishes when it fails.
+  """A folder to write results into: they appear in `out` when the block ends well, and vanish when it fails.
 
   With `overwrite`, files of the same name in `out` are replaced and the others left alone.
   """
   check_output(out, overwrite)
-  made = [folder for folder in (out, *out.parents) if not folder.exists()]
-  out.mkdir(parents=True, exist_ok=True)
-  staging = Path(tempfile.mkdtemp(prefix='.partial-', dir=out))
-  try:
-    yield staging
-    for path in sorted(staging.rglob('*')):
-      target = out / path.relative_to(staging)
+  with staging(out) as stage:
+    yield stage
+    for path in sorted(stage.rglob('*')):
+      target = out / path.relative_to(stage)
       if path.is_dir():
         target.mkdir(exist_ok=True)
       else:
         path.replace(target)
-  except BaseException:
-    shutil.rmtree(staging)
-    for folder in made:
-      with contextlib.suppress(OSError):  # something else has put a file there
-        folder.rmdir()
-    raise
-  shutil.rmtree(staging)

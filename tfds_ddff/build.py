@@ -14,18 +14,18 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from focal_jax.errors import InputError
+from focal_jax.outputs import staging
+from focal_jax.pictures import Panel, contact_sheet
 from tfds_ddff import DATASETS, built_folder, find, load
 
 CONTACT_SHEET = 'contact_sheet.png'
@@ -64,7 +64,7 @@ def build(
     if split not in splits:
       print(f'{manual_dir / file}: not there, so there will be no split {split!r}')
 
-  with _staging(data_dir) as stage:
+  with staging(data_dir) as stage:
     free, needed = shutil.disk_usage(stage).free, sum(source.num_bytes for source in splits.values())
     if free < needed:
       raise InputError(f'{data_dir}: found {free / 1e9:.1f} GB free on its disk, expected {needed / 1e9:.1f} GB')
@@ -91,30 +91,10 @@ def build(
   return {split: len(source) for split, source in splits.items()}
 
 
-@contextlib.contextmanager
-def _staging(data_dir: Path) -> Iterator[Path]:
-  """A folder on the disk of `data_dir` that goes at the end, as do the folders made for it that are still empty."""
-  made = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
-  try:
-    try:
-      data_dir.mkdir(parents=True, exist_ok=True)
-      stage = Path(tempfile.mkdtemp(prefix='incomplete.', dir=data_dir))
-    except OSError as error:
-      raise InputError(f'{data_dir}: cannot be written to ({error.strerror}), expected a writable folder') from error
-    try:
-      yield stage
-    finally:
-      shutil.rmtree(stage)
-  finally:
-    for folder in made:  # the deepest first
-      with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
 def draw_contact_sheet(name: str, data_dir: str | os.PathLike[str], examples_per_split: int = 2) -> Path:
   """Draws examples of every split, spread evenly: far, middle and near frame, and depth in colour.
 
-  The colours span the focus coordinates of the first example, so one bar serves all; pixels without depth are grey.
+  The colours span the focus coordinates of the first example; pixels without depth are grey.
 
   Args:
     name: data set.
@@ -130,24 +110,18 @@ def draw_contact_sheet(name: str, data_dir: str | os.PathLike[str], examples_per
     source = load(name, split, data_dir)
     examples += [source[i] for i in np.unique(np.linspace(0, len(source) - 1, examples_per_split).astype(int))]
 
-  figure = Figure(figsize=(13, 3 * len(examples)), layout='constrained', dpi=80)
-  axes = figure.subplots(len(examples), 4, squeeze=False, subplot_kw={'xticks': [], 'yticks': []})
-  focus_range = examples[0]['focus'][[0, -1]]
-  for row, example in zip(axes, examples, strict=True):
-    num_frames = len(example['focus'])
-    for axis, where, n in zip(row, ('far', 'middle', 'near'), (0, num_frames // 2, num_frames - 1), strict=False):
-      axis.imshow(example['images'][n])
-      axis.set_title(f'{where}: frame {n}, focus {example["focus"][n]:.4f} px', fontsize=9)
-    valid = example['valid'] > 0
-    depth = row[3].imshow(
-      np.ma.masked_where(~valid, example['target']), 'turbo', vmin=focus_range[0], vmax=focus_range[1]
-    )
-    row[3].set_facecolor('0.7')
-    row[3].set_title(f'depth, {valid.mean():.0%} valid' if valid.any() else 'no depth', fontsize=9)
-    row[0].set_ylabel(example['name'].decode(), fontsize=9)
-  figure.colorbar(depth, ax=axes[:, 3], label='disparity (px)', extend='both')
+  rows = []
+  limits = tuple(map(float, examples[0]['focus'][[0, -1]]))
+  for example in examples:
+    frames, valid = len(example['focus']), example['valid'] > 0
+    row = [
+      Panel(f'{example["name"].decode()}, {where}: {example["focus"][n]:.4f} px', example['images'][n])
+      for where, n in (('far', 0), ('middle', frames // 2), ('near', frames - 1))
+    ]
+    title = f'disparity, {valid.mean():.0%} valid' if valid.any() else 'no depth'
+    rows.append([*row, Panel(title, np.where(valid, example['target'], np.nan), 'px', limits)])
   path = folder / CONTACT_SHEET
-  figure.savefig(path)
+  contact_sheet(path, rows, name)
   return path
 
 
@@ -162,17 +136,17 @@ def main(argv: list[str]) -> int:
     signal.signal(number, lambda *_: stop.set())
   try:
     counts = build(options.dataset, options.manual_dir, options.data_dir, options.overwrite, stop.is_set)
-    contact_sheet = draw_contact_sheet(options.dataset, options.data_dir)
+    sheet = draw_contact_sheet(options.dataset, options.data_dir)
   except InputError as error:
     print(f'tfds_ddff.build: error: {error}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print('tfds_ddff.build: interrupted; nothing half-made is left', file=sys.stderr)
     return 130
-  print(f'{contact_sheet.parent}: built')
+  print(f'{sheet.parent}: built')
   for split, count in counts.items():
     print(f'  {split:<6}{count:>6} examples')
-  print(f'{contact_sheet}: some of them, to look at')
+  print(f'{sheet}: some of them, to look at')
   return 0
 
 

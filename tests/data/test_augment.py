@@ -22,14 +22,11 @@ def original():
   target = rng.permutation(np.linspace(0, 1, SIDE * SIDE)).reshape(SIDE, SIDE).astype(np.float32)
   images = np.broadcast_to((LOW + (HIGH - LOW) * target)[None, :, :, None], (FRAMES, SIDE, SIDE, 3))
   valid = (np.round(target * (SIDE * SIDE - 1)) % 3 > 0).astype(np.float32)
-  stack = FocalStack(
-    images=images,
-    focus=np.float32([0, 1, 2]),
-    fov=np.ones(FRAMES, np.float32),
-    target=target,
-    valid=valid,
+  images, focus, fov, target, valid = (
+    jnp.stack([jnp.asarray(x, jnp.float32)] * BATCH)
+    for x in (images, np.arange(FRAMES), np.ones(FRAMES), target, valid)
   )
-  return jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * BATCH), stack)
+  return FocalStack(images=images, focus=focus, fov=fov, target=target, valid=valid)
 
 
 @pytest.fixture(scope='module')

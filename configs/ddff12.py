@@ -16,7 +16,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config = default.get_config()
   config.data.source = 'ddff12'
   config.data.data_dir = 'data'
-  config.align = False
+  config.networks = 'depth'
   config.steps = 1_317_000  # 1000 epochs of 5269 crops in batches of 4
   config.eval.update(dataset='ddff12', data_dir='data')
   if variant == 'smoke':

@@ -36,8 +36,10 @@ def get_config() -> ConfigDict:
   sweep.aligned = 0.25  # share of sweeps without motion
   sweep.no_metadata = 0.25  # share of sweeps whose field of view is not told
 
-  config.align = True  # train alignment and depth end to end; False: depth alone, on frames as they are
-  config.init_weights = ''  # a .npz of ours to start from; empty: random
+  config.networks = 'both'  # both: end to end; depth: alone, on frames as they are; alignment: alone, from known motion
+  config.init = init = ConfigDict()
+  init.depth = ''  # a .npz of ours from which the depth network starts; empty: random
+  init.alignment = ''  # likewise, the alignment network
 
   config.batch_size = 4  # stacks a step, over all devices
   config.steps = 100_000

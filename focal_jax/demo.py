@@ -1,6 +1,5 @@
 """`make demo`: the whole path on real data. Trains for a moment, evaluates on real crops, predicts a real stack."""
 
-import logging
 from pathlib import Path
 
 from absl import app, flags
@@ -8,6 +7,7 @@ from absl import app, flags
 from configs import default, simulated
 from focal_jax.data.sources import EXAMPLES
 from focal_jax.evaluate import evaluate
+from focal_jax.main import show_progress
 from focal_jax.outputs import check_output
 from focal_jax.predict import predict_folder
 from focal_jax.train import train_and_evaluate
@@ -19,7 +19,7 @@ _OUT = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
   del argv
-  logging.getLogger('focal_jax').setLevel(logging.INFO)
+  show_progress()
   out = Path(_OUT.value)
   for part in ('evaluation', 'pcb'):
     check_output(out / part, overwrite=True)

@@ -16,6 +16,7 @@ def unit_focus(stack: FocalStack) -> FocalStack:
   """
   low = jnp.min(stack.focus, axis=-1, keepdims=True)
   extent = jnp.max(stack.focus, axis=-1, keepdims=True) - low
+  extent = jnp.where(extent > 0, extent, 1.0)  # all frames at one focus
   target = None if stack.target is None else (stack.target - low[..., None]) / extent[..., None]
   return stack.replace(focus=(stack.focus - low) / extent, target=target)
 

@@ -4,6 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
+import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -29,8 +30,7 @@ _MAX_SIDE = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise InputError(f'unexpected argument {argv[1]!r}; expected flags only, see --help')
-  # Ours only: Orbax alone logs some twenty lines a checkpoint.
-  logging.getLogger('focal_jax').setLevel(logging.INFO)
+  show_progress()
   if _MODE.value == 'train':
     from focal_jax.train import train_and_evaluate
 
@@ -54,6 +54,12 @@ def main(argv: list[str]) -> None:
       max_side=_MAX_SIDE.value or None,
       overwrite=_OVERWRITE.value,
     )
+
+
+def show_progress() -> None:
+  """Logs what this project says, of the others warnings only: Orbax alone writes some twenty lines a checkpoint."""
+  absl.logging.set_verbosity(absl.logging.WARNING)
+  logging.getLogger('focal_jax').setLevel(logging.INFO)
 
 
 def _required(name: str, flag: flags.FlagHolder):

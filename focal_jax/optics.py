@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from focal_jax.errors import InputError
 
-Scalar = Float[Array, '*S'] | float | np.ndarray
+Scalar = Float[Array, '*#S'] | float | int | np.ndarray
 
 # Lytro Illum of DDFF-12 (Hazirbas et al., ACCV 2018): baseline between neighbouring views (m) times focal length (px).
 DDFF_BASELINE_M = 1982.0250823695178 / 7317.020641763665 * 1e-3

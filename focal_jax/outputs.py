@@ -50,7 +50,13 @@ def result_folder(out: Path, overwrite: bool) -> Iterator[Path]:
   check_output(out, overwrite)
   with staging(out) as stage:
     yield stage
-    for path in sorted(stage.rglob('*')):
+    paths = sorted(stage.rglob('*'))
+    for path in paths:  # before any is moved
+      target = out / path.relative_to(stage)
+      if target.exists() and target.is_dir() != path.is_dir():
+        there, wanted = ('folder', 'file') if target.is_dir() else ('file', 'folder')
+        raise InputError(f'{target}: is a {there}, expected a {wanted} or nothing')
+    for path in paths:
       target = out / path.relative_to(stage)
       if path.is_dir():
         target.mkdir(exist_ok=True)

@@ -1,7 +1,8 @@
 """The training step of one device, and how it runs on several: `jax.pmap` with a replicated state."""
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import flax.struct
@@ -26,6 +27,7 @@ class TrainState:
   opt_state: Any
 
 
+Networks = Literal['both', 'depth', 'alignment']
 MakeBatch = Callable[[PRNGKeyArray, Any], FocalStack]
 
 
@@ -42,7 +44,7 @@ def make_train_step(
   seed: int,
   pyramid_weights: tuple[float, ...],
   motion_weight: float,
-  align: bool,
+  networks: Networks,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]:
   """step(state, inputs) -> (state, metrics) on all local devices.
 
@@ -54,16 +56,22 @@ def make_train_step(
 
   def loss_fn(params, batch_stats, stack):
     unit = losses.unit_focus(stack)
-    variables = {'params': params, 'batch_stats': batch_stats}
-    prediction, updates = model.apply(variables, unit, align=align, train=True, mutable=['batch_stats'])
-    total, count = losses.pyramid_loss(prediction.pyramid, unit.target, unit.valid, pyramid_weights)
-    count = jax.lax.psum(count, AXIS)
-    depth_loss = total / jnp.maximum(count, 1.0)
-    squared, _ = losses.masked_squared_error(prediction.depth, unit.target, unit.valid)
-    parts = {'depth_loss': depth_loss, 'mse': squared / jnp.maximum(count, 1.0)}
-    loss = depth_loss
-    if align and stack.motion is not None:
-      error = losses.motion_error(prediction.motion, stack.motion, *stack.images.shape[2:4])
+    apply = functools.partial(
+      model.apply, {'params': params, 'batch_stats': batch_stats}, unit, train=True, mutable=['batch_stats']
+    )
+    loss, parts = 0.0, {}
+    if networks == 'alignment':
+      motion, updates = apply(method='estimate_motion')
+    else:
+      prediction, updates = apply(align=networks == 'both')
+      motion = prediction.motion
+      total, count = losses.pyramid_loss(prediction.pyramid, unit.target, unit.valid, pyramid_weights)
+      count = jnp.maximum(jax.lax.psum(count, AXIS), 1.0)
+      squared, _ = losses.masked_squared_error(prediction.depth, unit.target, unit.valid)
+      loss = total / count
+      parts = {'depth_loss': loss, 'mse': squared / count}
+    if networks != 'depth' and stack.motion is not None:
+      error = losses.motion_error(motion, stack.motion, *stack.images.shape[2:4])
       parts['motion_px'] = jnp.mean(error) / jax.lax.axis_size(AXIS)
       loss += motion_weight * parts['motion_px']
     return loss, ({'loss': loss, **parts}, updates['batch_stats'])

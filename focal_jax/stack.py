@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 
@@ -24,12 +25,12 @@ class FocalStack:
     motion: true (alpha, beta, gamma) of each frame (`warp`), where a simulator knows it.
   """
 
-  images: Shaped[Array, '*B N H W 3']
-  focus: Float[Array, '*B N']
-  fov: Float[Array, '*B N']
-  target: Float[Array, '*B H W'] | None = None
-  valid: Float[Array, '*B H W'] | None = None
-  motion: Float[Array, '*B N 3'] | None = None
+  images: Shaped[Array | np.ndarray, '*B N H W 3']
+  focus: Float[Array | np.ndarray, '*B N']
+  fov: Float[Array | np.ndarray, '*B N']
+  target: Float[Array | np.ndarray, '*B H W'] | None = None
+  valid: Float[Array | np.ndarray, '*B H W'] | None = None
+  motion: Float[Array | np.ndarray, '*B N 3'] | None = None
 
 
 @flax.struct.dataclass
@@ -46,13 +47,13 @@ class Prediction:
     motion: estimated (alpha, beta, gamma) of each frame (`warp`).
   """
 
-  depth: Float[Array, '*B H W']
-  confidence: Float[Array, '*B H W']
-  pyramid: tuple[Float[Array, '*B H W'], ...]
-  weights: Float[Array, '*B N H W']
-  aligned: Float[Array, '*B N H W 3']
-  coverage: Float[Array, '*B N H W']
-  motion: Float[Array, '*B N 3']
+  depth: Float[Array | np.ndarray, '*B H W']
+  confidence: Float[Array | np.ndarray, '*B H W']
+  pyramid: tuple[Float[Array | np.ndarray, '*B H W'], ...]
+  weights: Float[Array | np.ndarray, '*B N H W']
+  aligned: Float[Array | np.ndarray, '*B N H W 3']
+  coverage: Float[Array | np.ndarray, '*B N H W']
+  motion: Float[Array | np.ndarray, '*B N 3']
 
 
 def confidence_from_spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Float[Array, '*B H W']:

@@ -47,13 +47,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Path:
   devices = jax.local_device_count()
   if config.batch_size % devices:
     raise InputError(f'batch_size is {config.batch_size}, expected a multiple of the number of devices, {devices}')
+  if config.networks not in ('both', 'depth', 'alignment'):
+    raise InputError(f"networks is '{config.networks}', expected 'both', 'depth' or 'alignment'")
+  if config.networks == 'alignment' and config.data.source != 'simulated':
+    raise InputError(f"networks is 'alignment', but the motion is not known in data.source '{config.data.source}'")
   model = make_model(config.model)
   tx = make_optimizer(config.optimizer, config.steps)
   data = TrainingData(config, devices)
-  variables = init_variables(model, config.seed)
-  if config.init_weights:
-    variables, _ = load_weights(config.init_weights)
-    check_weights(config.init_weights, variables, variable_shapes(model))
+  variables = initial_variables(model, config)
   claim_workdir(workdir, config.to_dict())
 
   with (
@@ -90,7 +91,9 @@ def _train(
   """The steps from `state` to the config's last."""
   model = model.clone(axis_name=parallel.AXIS)
   weights, motion_weight = tuple(config.loss.pyramid_weights), config.loss.motion_weight
-  train_step = parallel.make_train_step(model, tx, data.make_batch, config.seed, weights, motion_weight, config.align)
+  train_step = parallel.make_train_step(
+    model, tx, data.make_batch, config.seed, weights, motion_weight, config.networks
+  )
   first, last = int(state.step), config.steps
   inputs = data.inputs(first)
   log.info('compiling the training step for %d device(s)', jax.local_device_count())
@@ -127,6 +130,18 @@ def make_model(config: ConfigDict) -> EndToEnd:
     if config[field] not in allowed:
       raise InputError(f"model.{field} is '{config[field]}', expected one of {', '.join(allowed)}")
   return EndToEnd(**model_arguments(config))
+
+
+def initial_variables(model: EndToEnd, config: ConfigDict) -> dict:
+  """Random variables, with each network that `config.init` names a weights file for as it is in that file."""
+  variables = init_variables(model, config.seed)
+  for network, path in config.init.items():
+    if path:
+      loaded, _ = load_weights(path)
+      check_weights(path, loaded, variable_shapes(model))
+      for collection in variables:
+        variables[collection][network] = loaded[collection][network]
+  return variables
 
 
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
@@ -182,47 +197,55 @@ class TrainingData:
 
 
 class Validation:
-  """Error of depth and motion on a fixed set of simulated stacks, and a picture of some of them.
+  """Error of depth, and of motion where it is known, on a fixed set of stacks, and a picture of the first of them.
 
-  Depth errors are in units of the sweep's focus range, motion errors in px.
+  The set: stacks simulated from a key that no step has, or the first ones of the data set's split `val`. Depth errors
+  are in units of the sweep's focus range, motion errors in px.
   """
 
   def __init__(self, config: ConfigDict, model: EndToEnd, workdir: Path):
     self._config, self._workdir = config, workdir
+    self._source = None
+    if config.data.source != 'simulated':
+      self._source = sources.open_source(config.data.source, 'val', config.data.data_dir)
     settings = simulator_settings(config.simulator)
+    self._simulate = jax.jit(lambda key: simulate_batch(key, config.batch_size, settings))
 
     @jax.jit
-    def run(variables, key):
-      stack = losses.unit_focus(simulate_batch(key, config.batch_size, settings))
-      prediction = model.apply(variables, stack, align=config.align)
+    def measure(variables, stack):
+      stack = losses.unit_focus(stack)
+      prediction = model.apply(variables, stack, align=config.networks != 'depth')
       error = jnp.abs(prediction.depth - stack.target) * stack.valid
-      unmoved = jnp.zeros_like(stack.motion)
-      sums = {
-        'validation/mae': (error.sum(), stack.valid.sum()),
-        'validation/mse': ((error**2).sum(), stack.valid.sum()),
-      }
-      for name, motion in (('motion_px', prediction.motion), ('unmoved_px', unmoved)):
-        px = losses.motion_error(motion, stack.motion, *stack.images.shape[2:4])
-        sums[f'validation/{name}'] = (px.sum(), float(px.size))
+      sums = {'mae': (error.sum(), stack.valid.sum()), 'mse': ((error**2).sum(), stack.valid.sum())}
+      if stack.motion is not None and config.networks != 'depth':
+        for name, motion in (('motion_px', prediction.motion), ('unmoved_px', jnp.zeros_like(stack.motion))):
+          px = losses.motion_error(motion, stack.motion, *stack.images.shape[2:4])
+          sums[name] = (px.sum(), jnp.asarray(px.size, px.dtype))
       return sums, stack, prediction.depth
 
-    self._run = run
-    self._key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)  # no step's key
+    self._measure = measure
+
+  def _batch(self, index: int) -> FocalStack:
+    if self._source is None:
+      key = jax.random.fold_in(jax.random.key(self._config.seed), 2**31 - 1)
+      return self._simulate(jax.random.fold_in(key, index))
+    first = index * self._config.batch_size
+    examples = [self._source[i % len(self._source)] for i in range(first, first + self._config.batch_size)]
+    fields = ('images', 'focus', 'fov', 'target', 'valid')
+    stack = FocalStack(**{name: np.stack([example[name] for example in examples]) for name in fields})
+    return stack.replace(images=stack.images.astype(np.float32) / 255)
 
   def __call__(self, state: parallel.TrainState, step: int) -> tuple[dict[str, float], np.ndarray]:
     # Off the devices' mesh: validation runs on one.
     variables = jax.device_get({'params': state.params, 'batch_stats': state.batch_stats})
-    totals = None
-    for batch in range(self._config.validation_batches):
-      sums, stack, depth = jax.device_get(self._run(variables, jax.random.fold_in(self._key, batch)))
+    totals, picture = None, None
+    for index in range(self._config.validation_batches):
+      sums, stack, depth = jax.device_get(self._measure(variables, self._batch(index)))
       totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
-      if batch == 0:
-        rows = [
-          pictures.training_panel(stack.images[i], depth[i], stack.target[i], stack.valid[i], 0.0, 1.0)
-          for i in range(len(depth))
-        ]
-        picture = np.concatenate(rows)
+      if picture is None:
+        panels = zip(stack.images, depth, stack.target, stack.valid, strict=True)
+        picture = np.concatenate([pictures.training_panel(*panel, 0.0, 1.0) for panel in panels])
     folder = self._workdir / 'pictures'
     folder.mkdir(exist_ok=True)
     pictures.save_image(folder / f'validation_{step:07}.png', picture)
-    return {name: float(total / count) for name, (total, count) in totals.items()}, picture
+    return {f'validation/{name}': float(total / count) for name, (total, count) in totals.items()}, picture

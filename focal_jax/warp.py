@@ -21,11 +21,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Size = tuple[float, float]
+Length = float | int
+Size = tuple[Length, Length]
 
 
 def displacement(
-  fov: Float[Array, '*B'], alpha: Float[Array, '*B'], shift_px: Float[Array, '*B'], length: int, size: float
+  fov: Float[Array, '*B'], alpha: Float[Array, '*B'], shift_px: Float[Array, '*B'], length: int, size: Length
 ) -> Float[Array, '*B length']:
   """Displacement in pixels along one axis, at the `length` pixel centres of an array whose image is `size` pixels
   long.
@@ -40,10 +41,11 @@ def hat(distance: Float[Array, '*S']) -> Float[Array, '*S']:
   The usual form has derivative +-1 at d = 0 (autodiff of |0|), hence a wrong gradient exactly at the identity motion.
   Here the ties of `maximum` share evenly and give the central difference: 0 at d = 0 and -+1/2 at d = +-1.
   """
+  distance = jnp.clip(distance, -2.0, 2.0)  # the terms of far pixels would not cancel in float32
   return jnp.maximum(distance + 1.0, 0.0) - 2.0 * jnp.maximum(distance, 0.0) + jnp.maximum(distance - 1.0, 0.0)
 
 
-def interpolation_matrix(positions: Float[Array, '*B out'], length: int, size: float) -> Float[Array, '*B out length']:
+def interpolation_matrix(positions: Float[Array, '*B out'], length: int, size: Length) -> Float[Array, '*B out length']:
   """Rows that sample an axis of `length` pixels linearly at `positions` (px); samples at or beyond `size` count as
   zero.
   """

@@ -3,7 +3,7 @@
 import pytest
 
 from focal_jax.errors import InputError
-from focal_jax.outputs import check_output, result_folder
+from focal_jax.outputs import check_output, result_folder, staging
 
 
 def contents(folder):
@@ -79,6 +79,24 @@ def test_refuses_a_file(tmp_path):
     with pytest.raises(InputError, match='is a file'), result_folder(tmp_path / 'results', overwrite):
       pytest.fail('the block must not run')
   assert contents(tmp_path) == {'results': 'mine'}
+
+
+def test_refuses_what_cannot_be_made(tmp_path):
+  (tmp_path / 'note.txt').write_text('mine')
+  out = tmp_path / 'note.txt' / 'results'
+  with pytest.raises(InputError, match=r'cannot be written to.*expected'), result_folder(out, overwrite=False):
+    pytest.fail('the block must not run')
+  assert contents(tmp_path) == {'note.txt': 'mine'}
+
+
+def test_staging_goes_and_leaves_what_was_moved_out(tmp_path):
+  with staging(tmp_path / 'kept') as stage:
+    (stage / 'a.txt').write_text('1')
+    (stage / 'b.txt').write_text('2')
+    (stage / 'a.txt').replace(tmp_path / 'kept' / 'a.txt')
+  with staging(tmp_path / 'new' / 'unused'):
+    pass
+  assert contents(tmp_path) == {'kept': None, 'kept/a.txt': '1'}
 
 
 def test_overwrite_replaces_its_own_and_keeps_the_others(tmp_path):

@@ -84,16 +84,18 @@ def test_folder_of_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize(
   ('section', 'changes', 'message'),
   [
+    (None, {'networks': 'align'}, "networks is 'align'"),
     ('model', {'name': 'resnet'}, "model.name is 'resnet'"),
     ('model', {'channels': 'GBR'}, "model.channels is 'GBR'"),
     ('optimizer', {'schedule': 'step'}, "optimizer.schedule is 'step'"),
-    ('simulator', {'num_frames': 1}, 'simulator.num_frames is 1'),
+    ('simulator', {'num_frames': 1}, r'simulator\.num_frames is 1'),
+    ('simulator', {'noise': (0.1, 0.0)}, r'simulator\.noise is \(0\.1, 0\.0\)'),
     ('simulator', {'size_px': 50}, 'simulator.size_px is 50'),
   ],
 )
 def test_bad_config_values(section, changes, message, tmp_path):
   config = simulated.get_config('smoke')
-  config[section].update(changes)
+  (config[section] if section else config).update(changes)
   with pytest.raises(InputError, match=message):
     train_and_evaluate(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
@@ -112,7 +114,19 @@ def test_initial_weights_are_checked(tmp_path):
   del variables['params']['alignment']
   save_weights(tmp_path / 'depth_only.npz', variables, {})
   with pytest.raises(InputError, match=r'depth_only\.npz: tensor params/alignment/.* is missing'):
-    run(tmp_path / 'run', init_weights=str(tmp_path / 'depth_only.npz'))
+    run(tmp_path / 'run', init={'depth': str(tmp_path / 'depth_only.npz')})
+
+
+def test_each_network_starts_from_its_own_file(tmp_path):
+  """No step: what comes out is what went in, depth from one file and alignment from another."""
+  files = {}
+  for seed, network in ((1, 'depth'), (2, 'alignment')):
+    files[network] = tmp_path / f'{network}.npz'
+    save_weights(files[network], init_variables(EndToEnd(), seed), {})
+  joined, _ = load_weights(run(tmp_path / 'run', steps=0, init={name: str(path) for name, path in files.items()}))
+  for seed, network in ((1, 'depth'), (2, 'alignment')):
+    expected = init_variables(EndToEnd(), seed)['params'][network]
+    jax.tree.map(np.testing.assert_array_equal, joined['params'][network], expected)
 
 
 def test_variants_are_checked():
@@ -124,6 +138,7 @@ def test_simulator_settings_come_from_the_config():
   settings = simulator_settings(shipped.get_config().simulator)
   assert settings.num_frames == 8
   assert settings.sweep.blur_px == (0.8, 7.0)
+  assert shipped.get_config('depth').simulator.sweep.aligned == 1.0
   assert isinstance(hash(settings), int)  # static in jit
 
 
@@ -149,7 +164,7 @@ def test_steps_on_one_batch_lower_its_loss():
   tx = optax.adam(1e-3)
   state = parallel.init_state(init_variables(EndToEnd(), 0), tx)
   step = parallel.make_train_step(
-    EndToEnd(axis_name=parallel.AXIS), tx, lambda key, inputs: inputs, 0, (0.3, 0.5, 0.7, 1.0), 0.05, True
+    EndToEnd(axis_name=parallel.AXIS), tx, lambda key, inputs: inputs, 0, (0.3, 0.5, 0.7, 1.0), 0.05, 'both'
   )
   inputs = jax.tree.map(lambda x: jnp.asarray(x)[None], batch)
   losses = []

@@ -8,6 +8,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from focal_jax import warp
 from focal_jax.models.alignment import AlignmentNetwork
@@ -21,7 +22,8 @@ class EndToEnd(nn.Module):
   Attributes:
     channels: channel order that the weights expect. Stack and prediction are RGB in any case.
     padding: what fills up height and width to multiples of 32, at the bottom and right: 'black', as published, or
-    'edge'. axis_name: devices over which batch normalisation averages in training.
+      'edge'.
+    axis_name: devices over which batch normalisation averages in training.
   """
 
   channels: Literal['RGB', 'BGR'] = 'RGB'
@@ -43,7 +45,7 @@ class EndToEnd(nn.Module):
     height, width = stack.images.shape[2:4]
     images = self._pad(self._to_network(stack.images))
     if align:
-      motion = self.alignment(images, stack.fov, size=(height, width), train=train)
+      motion = self.estimate_motion(stack, train=train)
       images = warp.warp(images, stack.fov, motion, (height, width))
       coverage = warp.coverage(stack.fov, motion, height, width)
       images = self._pad(images[:, :, :height, :width])
@@ -62,6 +64,11 @@ class EndToEnd(nn.Module):
       coverage=coverage,
       motion=motion,
     )
+
+  def estimate_motion(self, stack: FocalStack, *, train: bool = False) -> Float[Array, 'B N 3']:
+    """The alignment network alone: motion (alpha, beta, gamma) of every frame; see `warp`."""
+    images = self._pad(self._to_network(stack.images))
+    return self.alignment(images, stack.fov, size=stack.images.shape[2:4], train=train)
 
   def _to_network(self, images):
     return 2.0 * (images if self.channels == 'RGB' else images[..., ::-1]) - 1.0

@@ -32,11 +32,13 @@ class Phone:
 
 
 PHONES = (
-  Phone('Pixel 4 XL', 4032, -0.00266, 0.019155, (-4.45515, 7.18485), (-9.9504701, 8.04556863), 0.0044, 1.7),
-  Phone('Pixel 6', 4080, -0.00429249, 0.00330253, (0.470281, 6.2634662), (2.69174424, 6.859772247), 0.0068, 1.9),
-  Phone('Galaxy S8+', 4032, -0.00203839, 0.0166955, (4.430173117, 4.60067699), (3.695449964, 3.589144555), 0.0043, 1.5),
+  Phone('Pixel 4 XL', 4032.0, -0.00266, 0.019155, (-4.45515, 7.18485), (-9.9504701, 8.04556863), 0.0044, 1.7),
+  Phone('Pixel 6', 4080.0, -0.00429249, 0.00330253, (0.470281, 6.2634662), (2.69174424, 6.859772247), 0.0068, 1.9),
   Phone(
-    'Galaxy Note10', 4032, -0.00402384, 0.0247385, (-4.315575939, 2.9198626), (-0.9456601, 0.153538997), 0.0048, 1.7
+    'Galaxy S8+', 4032.0, -0.00203839, 0.0166955, (4.430173117, 4.60067699), (3.695449964, 3.589144555), 0.0043, 1.5
+  ),
+  Phone(
+    'Galaxy Note10', 4032.0, -0.00402384, 0.0247385, (-4.315575939, 2.9198626), (-0.9456601, 0.153538997), 0.0048, 1.7
   ),
 )
 
@@ -62,10 +64,10 @@ class SweepSettings:
 class Sweep:
   """One sweep, frames far to near. `motion` is the truth that a warp must undo (`warp`), relative to the last frame."""
 
-  focus: Float[Array, ' N']  # dioptres
-  fov: Float[Array, ' N']
-  motion: Float[Array, 'N 3']
-  blur_px_per_dpt: Float[Array, '']  # radius of the circle of confusion per dioptre of defocus
+  focus: Float[Array, '*B N']  # dioptres
+  fov: Float[Array, '*B N']
+  motion: Float[Array, '*B N 3']
+  blur_px_per_dpt: Float[Array, '*B']  # radius of the circle of confusion per dioptre of defocus
 
 
 def draw_sweep(key: PRNGKeyArray, num_frames: int, settings: SweepSettings = SweepSettings()) -> Sweep:

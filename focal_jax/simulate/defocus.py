@@ -75,8 +75,10 @@ def render(
     spectrum = jnp.fft.rfft2(premultiplied)
     levels = jnp.fft.irfft2(spectrum[None] * transfer[:, None], s=(side, side))
     blurred = sum(w[:, None] * level for w, level in zip(mixture_weights(radius_px), levels, strict=True))
+    # A sampled disc rings: where alpha overshoots 1 the colour must not, or the edge would shine.
     blurred_alpha = jnp.clip(blurred[:, 3:], 0.0, 1.0)
-    return jnp.maximum(blurred[:, :3], 0.0) + (1.0 - blurred_alpha) * behind, None
+    blurred_colour = jnp.maximum(blurred[:, :3], 0.0) / jnp.maximum(blurred[:, 3:], 1.0)
+    return blurred_colour + (1.0 - blurred_alpha) * behind, None
 
   black = jnp.zeros((radius_px.shape[0], 3, side, side))
   frames, _ = jax.lax.scan(over, black, (colour, alpha, jnp.moveaxis(radius_px, 1, 0)))

@@ -19,9 +19,9 @@ from focal_jax.simulate.draws import Draws
 class Scene:
   """Surfaces far to near. K surfaces, S canvas side in px."""
 
-  colour: Float[Array, 'K 3 S S']  # linear light, 0 .. 1
-  alpha: Float[Array, 'K S S']  # 0 .. 1, antialiased
-  position: Float[Array, 'K S S']  # place between the first (0) and last (1) focus of a sweep, linear in dioptres
+  colour: Float[Array, '*B K 3 S S']  # linear light, 0 .. 1
+  alpha: Float[Array, '*B K S S']  # 0 .. 1, antialiased
+  position: Float[Array, '*B K S S']  # place between the first (0) and last (1) focus of a sweep, linear in dioptres
 
 
 def top_position(scene: Scene) -> Float[Array, 'S S']:

@@ -34,6 +34,13 @@ class SimulatorSettings:
       raise InputError(f'simulator.size_px is {self.size_px}, expected a positive multiple of 32')
     if self.num_surfaces < 1:
       raise InputError(f'simulator.num_surfaces is {self.num_surfaces}, expected at least 1')
+    if self.margin_px < 0:
+      raise InputError(f'simulator.margin_px is {self.margin_px}, expected at least 0')
+    for name, settings in (('simulator', self), ('simulator.sweep', self.sweep)):
+      for field in dataclasses.fields(settings):
+        pair = getattr(settings, field.name)
+        if isinstance(pair, tuple) and (len(pair) != 2 or not pair[0] <= pair[1]):
+          raise InputError(f'{name}.{field.name} is {pair}, expected two numbers, the lower one first')
 
 
 def simulate_batch(key: PRNGKeyArray, batch_size: int, settings: SimulatorSettings) -> FocalStack:

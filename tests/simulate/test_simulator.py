@@ -263,18 +263,23 @@ def test_blur_between_the_ends_is_the_one_drawn(sweeps):
   np.testing.assert_allclose(blur.mean(), (low + high) / 2, atol=0.1)
 
 
+def phone_of(sweeps, i):
+  """The phone whose thin lens has the field of view that sweep i tells."""
+  expected = [optics.relative_field_of_view(p.focal_length_m, 1 / sweeps.focus[i]) for p in PHONES]
+  error = [np.abs(sweeps.fov[i] - e).max() for e in expected]
+  assert min(error) < 2e-6
+  return PHONES[np.argmin(error)]
+
+
 def test_field_of_view_and_breathing_are_those_of_one_phone(sweeps):
   """fov is the thin lens's; the zoom beyond it is a phone's zoom error times a factor between 0 and 3."""
   _, told, _ = kinds(sweeps)
   seen = set()
   for i in np.flatnonzero(told):
-    focus, fov, zoom = (
-      x.astype(np.float64) for x in (sweeps.focus[i], sweeps.fov[i], sweeps.fov[i] + sweeps.motion[i, :, 0])
-    )
-    expected = [np.asarray(optics.relative_field_of_view(p.focal_length_m, 1 / focus)) for p in PHONES]
-    phone = PHONES[np.argmin([np.abs(fov - e).max() for e in expected])]
-    np.testing.assert_allclose(fov, expected[PHONES.index(phone)], atol=2e-6)
+    phone = phone_of(sweeps, i)
     seen.add(phone.name)
+    focus, fov, alpha = (x[i].astype(np.float64) for x in (sweeps.focus, sweeps.fov, sweeps.motion[..., 0]))
+    zoom = fov + alpha
     low, high = SweepSettings().zoom
     if zoom.min() > low + 1e-4 and zoom.max() < high - 1e-4:
       # zoom = (fov + f a) / (1 + f a_last), solved for the factor f of the first frame, must serve the others too.
@@ -285,12 +290,29 @@ def test_field_of_view_and_breathing_are_those_of_one_phone(sweeps):
   assert seen == {phone.name for phone in PHONES}
 
 
+def test_drift_is_the_phones_at_the_scale_of_the_image(sweeps):
+  """The blur tells how much smaller than the sensor the image is: variance 2 (sd scale)^2, and 2 shake^2 on average."""
+  _, told, _ = kinds(sweeps)
+  shake = SweepSettings().shake_px[1] ** 2 / 3
+  ratios = []
+  for i in np.flatnonzero(told):
+    phone = phone_of(sweeps, i)
+    full = phone.focal_length_m**2 / phone.f_number / 2 / cameras.PIXEL_PITCH_M  # px of radius per dioptre, f << d
+    scale = sweeps.blur_px_per_dpt[i] / full
+    for drift, (_, sd) in zip(sweeps.motion[i, :-1, 1:].T, (phone.beta_px, phone.gamma_px), strict=True):
+      if (sd * scale) ** 2 > shake:
+        ratios.append(np.mean(drift**2) / (2 * (sd * scale) ** 2 + 2 * shake))
+  assert len(ratios) > 100
+  np.testing.assert_allclose(np.mean(ratios), 1, atol=0.2)
+
+
 # Stacks.
 
 
 def test_the_key_decides(batches):
   first, again, other = batches
-  jax.tree.map(np.testing.assert_array_equal, first, again)
+  for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+    np.testing.assert_array_equal(a, b)
   for name in ('images', 'focus', 'target'):
     assert not np.array_equal(getattr(first, name), getattr(other, name)), name
     assert not np.array_equal(getattr(first, name)[0], getattr(first, name)[1]), name
@@ -342,17 +364,21 @@ def test_a_frame_is_sharp_exactly_where_it_is_focused(checks):
 
 
 def test_blur_grows_with_the_zoom_of_a_frame():
-  """A wider frame, enlarged to the canvas, is blurred there so much more: in its own pixels the blur stays."""
-  point = np.zeros((3, CANVAS, CANVAS), np.float32)
-  point[:, CANVAS // 2, CANVAS // 2] = 1
-  sweep = still_sweep([1.0, 2.0, 3.0, 4.0, 5.0], 1.0)
-  zoomed = sweep.replace(motion=sweep.motion.at[1, 0].set(0.1))
-  images = [np.asarray(photograph(random.key(0), plain_scene(point, 1.0), s).images) for s in (sweep, zoomed)]
-  area = [((image[..., 0] ** 2.2).sum((1, 2))) for image in images]
-  # Light is kept in the canvas; recording at a scale of 1 / (1 - 0.1 * 16 / 15.5) spreads it over that much less.
-  np.testing.assert_allclose(area[0][1], 1, atol=0.1)
-  scale = 1 - 0.1 * 16 / 15.5
-  np.testing.assert_allclose(area[1][1] / area[0][1], scale**2, atol=0.08)
+  """A wider frame is enlarged to the canvas, and its blur with it; recording at `scale` makes both small again."""
+  y, x = np.mgrid[:CANVAS, :CANVAS] - CANVAS / 2
+  spot = np.broadcast_to(np.exp(-(x**2 + y**2) / 2), (3, CANVAS, CANVAS))
+  zoom, scale = np.array([1, 1.1]), np.array([1, 1 - 0.1 * 16 / 15.5])
+  motion = jnp.zeros((FRAMES, 3)).at[:2, 0].set(zoom - 1)
+  sweep = still_sweep([1.0, 1.0, 2.0, 3.0, 4.0], 2.0).replace(motion=motion)
+  images = photograph(random.key(0), plain_scene(spot, 1.0), sweep).images
+  light = np.asarray(images[:2, ..., 0], np.float64) ** 2.2
+  light /= light.sum((1, 2), keepdims=True)
+  axis = np.arange(SIDE) - (SIDE - 1) / 2
+  along_x = light.sum(1)
+  variance = along_x @ axis**2 - (along_x @ axis) ** 2
+  # The spot has variance 1; the disc of 6 px is a mixture of those of 4.5 and 6.5 px, that of 6.6 px of 6.5 and 9 px.
+  blur = np.interp(6 * zoom, defocus.RADII_PX, np.square(defocus.RADII_PX)) / 4
+  np.testing.assert_allclose(variance, (1 + blur) * scale**2, rtol=0.03)
 
 
 @pytest.fixture(scope='module')

@@ -1,8 +1,8 @@
-"""The weights in `weights/`: simulated stacks only, small crops, sized for two CPU cores, in three stages.
+r"""The weights in `weights/`: simulated stacks only, small crops, sized for two CPU cores, in three stages.
 
   python -m focal_jax.main --config=configs/shipped.py:depth --workdir=runs/depth
   python -m focal_jax.main --config=configs/shipped.py:alignment --workdir=runs/alignment
-  python -m focal_jax.main --config=configs/shipped.py --workdir=runs/shipped \\
+  python -m focal_jax.main --config=configs/shipped.py --workdir=runs/shipped \
     --config.init.depth=runs/depth/weights.npz --config.init.alignment=runs/alignment/weights.npz
 
 Each network alone learns faster than both together from nothing: a depth network that sees frames moved by an untrained
@@ -22,11 +22,11 @@ def get_config(stage: str = 'both') -> ConfigDict:
   config.update(checkpoint_every=200, validation_every=250, validation_batches=8, log_every=20)
   if stage == 'depth':
     config.simulator.sweep.aligned = 1.0
-    config.update(batch_size=4, steps=1600)
+    config.update(batch_size=4, steps=1150)
   elif stage == 'alignment':
     config.simulator.sweep.aligned = 0.1
     config.optimizer.learning_rate = 2e-3
-    config.update(batch_size=4, steps=2000)
+    config.update(batch_size=4, steps=1150)
   elif stage == 'both':
     config.optimizer.learning_rate = 3e-4
     config.update(batch_size=3, steps=300)

@@ -71,10 +71,12 @@ def _required(name: str, flag: flags.FlagHolder):
 def _parse(argv: list[str]) -> list[str]:
   """Parses flags; whatever is wrong with them, a config's unknown key too, becomes one line."""
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
+    if _CONFIG.value is not None:
+      _CONFIG.value.to_dict()  # a file that could not be loaded only says so when it is used
+    return rest
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    lines = str(error).splitlines() or [repr(error)]
-    raise InputError(lines[0]) from None
+    raise InputError(' '.join(str(error).split()) or repr(error)) from None
 
 
 def run() -> None:

@@ -1,6 +1,11 @@
 """Shared by all tests: real data is found or its test skipped, and what was compiled once is not compiled again."""
 
+import os
 from pathlib import Path
+
+# Compilation is most of what the tests do, and LLVM's optimisation a good part of it. Set before jax is imported, and
+# inherited by the commands that tests run.
+os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0'
 
 import jax
 import pytest

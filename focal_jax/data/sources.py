@@ -27,9 +27,15 @@ def open_source(dataset: str, split: str, data_dir: str) -> Sequence[dict[str, A
   return ddff_examples()
 
 
+def _open_examples() -> h5py.File:
+  if not DDFF_EXAMPLES.is_file():
+    raise InputError(f'{DDFF_EXAMPLES}: not there; expected the real crops that come with a checkout of the project')
+  return h5py.File(DDFF_EXAMPLES)
+
+
 def ddff_examples() -> list[dict[str, Any]]:
   """The five real DDFF-12 crops of `examples/`, [10, 224, 224, 3], focus and target in disparity px."""
-  with h5py.File(DDFF_EXAMPLES) as file:
+  with _open_examples() as file:
     stacks, disparities = file['stack_val'][:], file['disp_val'][:]
   focus = optics.ddff_focus_disparities()[::-1].astype(np.float32)
   return [
@@ -48,7 +54,7 @@ def ddff_examples() -> list[dict[str, Any]]:
 def mean_target(dataset: str, data_dir: str) -> float:
   """Mean valid target of the training split: what a constant prediction would be."""
   if dataset == 'examples':
-    with h5py.File(DDFF_EXAMPLES) as file:
+    with _open_examples() as file:
       return float(file.attrs['mean_train_disparity_px'])
   total = count = 0.0
   for example in tfds_ddff.load(dataset, 'train', data_dir):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from focal_jax.models import conv
 
-Stack = Float[Array, 'B N H W C']
+Stack = Float[Array, 'B N _ _ _']  # H, W, C: those of a result are not those of its input
 
 # PyTorch's default for convolutions, U(+-1 / sqrt(fan_in)), whose variance is 1 / (3 fan_in). `init_variables` of
 # `end_to_end` draws the same without compiling.

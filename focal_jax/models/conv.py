@@ -19,8 +19,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 Form = Literal['native', 'planes']
-Stack = Float[Array, 'B N H W C']
-Planes = Float[Array, 'BN H W C']
+# Anonymous axes: height, width and channels of a result are not those of its input.
+Stack = Float[Array, 'B N _ _ _']
+Planes = Float[Array, '_ _ _ _']
 Kernel = Float[Array, 'D K K I O']
 
 _PLANE = ('NHWC', 'HWIO', 'NHWC')

@@ -53,13 +53,14 @@ def test_conv_transpose_forms_agree(frames):
 @pytest.mark.parametrize('form', ['native', 'planes'])
 def test_conv_transpose_scatters_each_input(form):
   """y[2i - 1 + k] += w[k] x[i], frames n - 1 + k, from the definition."""
-  x, w = np.asarray(normal(0, 1, 3, 2, 3, 2)), np.asarray(normal(1, 3, 3, 3, 2, 2))
+  stack, kernel = normal(0, 1, 3, 2, 3, 2), normal(1, 3, 3, 3, 2, 2)
+  x, w = np.asarray(stack), np.asarray(kernel)
   expected = np.zeros((1, 3, 4, 6, 2))
   for n, i, j, d, a, b in np.ndindex(3, 2, 3, 3, 3, 3):
     m, y, z = n - 1 + d, 2 * i - 1 + a, 2 * j - 1 + b
     if 0 <= m < 3 and 0 <= y < 4 and 0 <= z < 6:
       expected[0, m, y, z] += x[0, n, i, j] @ w[d, a, b]
-  np.testing.assert_allclose(conv.conv_transpose(x, w, form=form), expected, atol=1e-5)
+  np.testing.assert_allclose(conv.conv_transpose(stack, kernel, form=form), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize('form', ['native', 'planes'])
@@ -73,7 +74,7 @@ def test_strided_conv_pads_both_sides(form):
 
 
 def test_pools():
-  x = np.asarray(normal(0, 1, 2, 4, 8, 3))
-  blocks = x.reshape(1, 2, 2, 2, 4, 2, 3)
+  x = normal(0, 1, 2, 4, 8, 3)
+  blocks = np.asarray(x).reshape(1, 2, 2, 2, 4, 2, 3)
   np.testing.assert_array_equal(conv.max_pool(x), blocks.max((3, 5)))
   np.testing.assert_allclose(conv.average_pool(x, 2), blocks.mean((3, 5)), atol=1e-6)

@@ -2,6 +2,7 @@
 
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -48,7 +49,7 @@ def test_aligned_frames(model, stack, fixture):
 
 
 def test_field_of_view_crop(fixture):
-  images, fov = np.moveaxis(fixture['stack_nchw'], 1, -1), fixture['fov'].reshape(1, -1)
+  images, fov = jnp.moveaxis(jnp.asarray(fixture['stack_nchw']), 1, -1), jnp.asarray(fixture['fov'].reshape(1, -1))
   expected = np.moveaxis(fixture['fov_only_nchw'], 1, -1)
   np.testing.assert_allclose(warp.warp(images, fov), expected, atol=TOLERANCE)
 

@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
   model.name = 'end_to_end'
   model.channels = 'RGB'  # order of the channels that the network sees: RGB or BGR
   model.padding = 'edge'  # what fills up frames to multiples of 32 px: edge or black
+  model.motion_side_px = 0  # longer side to which frames are reduced before their motion is estimated; 0: not at all
 
   config.data = data = ConfigDict()
   data.source = 'simulated'  # simulated, or the name of a data set built by tfds_ddff.build

@@ -76,7 +76,17 @@ def _parse(argv: list[str]) -> list[str]:
       _CONFIG.value.to_dict()  # a file that could not be loaded only says so when it is used
     return rest
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    raise InputError(' '.join(str(error).split()) or repr(error)) from None
+    raise InputError(_one_line(error)) from None
+
+
+def _one_line(error: Exception) -> str:
+  if isinstance(error, KeyError | AttributeError):
+    name = str(error).strip('\'"')
+    return f'--config: no field {name!r}; expected one of those in the config file'
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  if any(line.startswith('Traceback') for line in lines):  # a config file that raised: what it said is at the end
+    lines = [f'--config: {lines[-1]}']
+  return ' '.join(lines) or repr(error)
 
 
 def run() -> None:

@@ -120,7 +120,7 @@ def _train(
 
 
 def model_arguments(config: ConfigDict) -> dict[str, Any]:
-  return {'channels': config.channels, 'padding': config.padding}
+  return {name: config[name] for name in ('channels', 'padding', 'motion_side_px')}
 
 
 def make_model(config: ConfigDict) -> EndToEnd:

@@ -2,6 +2,8 @@
 
 import inspect
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -104,12 +106,33 @@ def test_zoom_is_about_the_image_centre_whatever_the_padding(images):
   stack = focal_jax.FocalStack(
     images=spot[None] / np.float32(255), focus=FOCUS[None].astype('f4'), fov=np.array([[1.2, 1.1, 1.0]], 'f4')
   )
-  aligned = np.asarray(network.apply(variables, stack).aligned)[0]
+  aligned = np.asarray(network.apply(variables, jax.tree.map(jnp.asarray, stack)).aligned)[0]
   bright = aligned[..., 0] - 30 / 255
   rows, columns = np.arange(37), np.arange(50)
   for frame in bright:
     assert (frame.sum(1) @ rows) / frame.sum() == pytest.approx(18.0, abs=0.05)
     assert (frame.sum(0) @ columns) / frame.sum() == pytest.approx(24.5, abs=0.05)
+
+
+def test_motion_from_reduced_frames(images):
+  """Zoom as found in the reduced frames, shifts enlarged by as much as these were reduced."""
+  variables = init_variables(EndToEnd(), 3)
+  large = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)[None] / np.float32(255)
+  fov = np.array([[1.02, 1.01, 1.0]], np.float32)
+  stack = jax.tree.map(jnp.asarray, focal_jax.FocalStack(images=large, focus=FOCUS[None].astype('f4'), fov=fov))
+  reduced = EndToEnd(motion_side_px=50)
+  motion = reduced.apply(variables, stack, method='estimate_motion')
+  # Halving an image by the triangle filter, independently: weights 1, 3, 3, 1 over 8, per axis, edges renormalised.
+  padded = np.pad(large, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+  mass = np.pad(np.ones_like(large), ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+
+  def halve(x):
+    x = sum(w * x[:, :, k : k + 2 * 37 : 2] for k, w in enumerate((1, 3, 3, 1)))
+    return sum(w * x[:, :, :, k : k + 2 * 50 : 2] for k, w in enumerate((1, 3, 3, 1)))
+
+  half = halve(padded) / halve(mass)
+  expected = EndToEnd().apply(variables, stack.replace(images=jnp.asarray(half)), method='estimate_motion')
+  np.testing.assert_allclose(motion, expected * np.array([1, 2, 2]), atol=2e-4)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 
-# A network with a convolution, batch normalisation and a motion, small enough to compile in a second. Plain SGD: Adam would
-# hide a gradient of the wrong scale.
+# A network with a convolution, batch normalisation and a motion, small enough to compile in a second. The optimiser is
+# plain SGD: Adam would hide a gradient of the wrong scale.
 SCRIPT = """
 import json
 import flax.linen as nn, jax, jax.numpy as jnp, numpy as np, optax

@@ -23,11 +23,14 @@ class EndToEnd(nn.Module):
     channels: channel order that the weights expect. Stack and prediction are RGB in any case.
     padding: what fills up height and width to multiples of 32, at the bottom and right: 'black', as published, or
       'edge'.
+    motion_side_px: longer side to which frames are reduced before their motion is estimated; 0: not at all, as
+      published. A network trained on small crops knows no large displacements.
     axis_name: devices over which batch normalisation averages in training.
   """
 
   channels: Literal['RGB', 'BGR'] = 'RGB'
   padding: Literal['edge', 'black'] = 'edge'
+  motion_side_px: int = 0
   axis_name: str | None = None
 
   def setup(self):
@@ -67,8 +70,14 @@ class EndToEnd(nn.Module):
 
   def estimate_motion(self, stack: FocalStack, *, train: bool = False) -> Float[Array, 'B N 3']:
     """The alignment network alone: motion (alpha, beta, gamma) of every frame; see `warp`."""
-    images = self._pad(self._to_network(stack.images))
-    return self.alignment(images, stack.fov, size=stack.images.shape[2:4], train=train)
+    images, (height, width) = stack.images, stack.images.shape[2:4]
+    scale = self.motion_side_px / max(height, width)
+    if 0 < scale < 1:
+      small = (max(round(scale * height), 1), max(round(scale * width), 1))
+      images = jax.image.resize(images, (*images.shape[:2], *small, 3), 'linear')
+    size = images.shape[2:4]
+    motion = self.alignment(self._pad(self._to_network(images)), stack.fov, size=size, train=train)
+    return motion * jnp.array([1.0, width / size[1], height / size[0]])  # a zoom has no unit, a shift is in px
 
   def _to_network(self, images):
     return 2.0 * (images if self.channels == 'RGB' else images[..., ::-1]) - 1.0

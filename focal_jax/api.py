@@ -1,6 +1,7 @@
 """What other programs call: `focal_jax.load(...)` and `.predict(...)`. The command line takes the same path."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from focal_jax.models import published
 from focal_jax.models.end_to_end import EndToEnd, variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
 from focal_jax.stack import FocalStack, Prediction
+
+Images = np.ndarray | jax.Array
+Numbers = np.ndarray | jax.Array | Sequence[float | int]
 
 # In a checkout, and in an installed package.
 _SHIPPED = (
@@ -42,9 +46,7 @@ class Model:
 
     self._apply = apply
 
-  def predict(
-    self, images: np.ndarray, focus: np.ndarray, fov: np.ndarray | None = None, align: bool = True
-  ) -> Prediction:
+  def predict(self, images: Images, focus: Numbers, fov: Numbers | None = None, align: bool = True) -> Prediction:
     """Depth of one focal stack.
 
     Args:
@@ -98,7 +100,7 @@ def load(weights: str | Path | None = None) -> Model:
   return Model(str(path), network, variables, description, [])
 
 
-def _check(images: np.ndarray, focus: np.ndarray, fov: np.ndarray | None) -> FocalStack:
+def _check(images: Images, focus: Numbers, fov: Numbers | None) -> FocalStack:
   images = np.asarray(images)
   if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
     raise InputError(f'images: shape {images.shape}, expected [N, H, W, 3]')

@@ -100,13 +100,13 @@ def test_zoom_is_about_the_image_centre_whatever_the_padding(images):
   # Heads that answer 0: the motion is the field of view alone.
   for level in (0, 1, 2):
     motion = variables['params']['alignment'][f'head{level}']['motion']
-    motion['kernel'], motion['bias'] = np.zeros_like(motion['kernel']), np.zeros_like(motion['bias'])
+    motion['kernel'], motion['bias'] = jnp.zeros_like(motion['kernel']), jnp.zeros_like(motion['bias'])
   spot = np.full_like(images, 30)
   spot[:, 18:19, 24:26] = 255
   stack = focal_jax.FocalStack(
     images=spot[None] / np.float32(255), focus=FOCUS[None].astype('f4'), fov=np.array([[1.2, 1.1, 1.0]], 'f4')
   )
-  aligned = np.asarray(network.apply(variables, jax.tree.map(jnp.asarray, stack)).aligned)[0]
+  aligned = np.asarray(jax.jit(network.apply)(variables, stack).aligned)[0]
   bright = aligned[..., 0] - 30 / 255
   rows, columns = np.arange(37), np.arange(50)
   for frame in bright:
@@ -121,7 +121,7 @@ def test_motion_from_reduced_frames(images):
   fov = np.array([[1.02, 1.01, 1.0]], np.float32)
   stack = jax.tree.map(jnp.asarray, focal_jax.FocalStack(images=large, focus=FOCUS[None].astype('f4'), fov=fov))
   reduced = EndToEnd(motion_side_px=50)
-  motion = reduced.apply(variables, stack, method='estimate_motion')
+  motion = jax.jit(lambda stack: reduced.apply(variables, stack, method='estimate_motion'))(stack)
   # Halving an image by the triangle filter, independently: weights 1, 3, 3, 1 over 8, per axis, edges renormalised.
   padded = np.pad(large, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
   mass = np.pad(np.ones_like(large), ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
@@ -131,7 +131,8 @@ def test_motion_from_reduced_frames(images):
     return sum(w * x[:, :, :, k : k + 2 * 50 : 2] for k, w in enumerate((1, 3, 3, 1)))
 
   half = halve(padded) / halve(mass)
-  expected = EndToEnd().apply(variables, stack.replace(images=jnp.asarray(half)), method='estimate_motion')
+  whole = jax.jit(lambda stack: EndToEnd().apply(variables, stack, method='estimate_motion'))
+  expected = whole(stack.replace(images=jnp.asarray(half)))
   np.testing.assert_allclose(motion, expected * np.array([1, 2, 2]), atol=2e-4)
 
 

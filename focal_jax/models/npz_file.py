@@ -32,7 +32,8 @@ def save_weights(path: str | Path, variables: dict, description: dict[str, Any],
 def load_weights(path: str | Path) -> tuple[dict, dict[str, Any]]:
   """The variables, float32, and the description; InputError if the file is not one of ours."""
   try:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here: numpy would leave a damaged file open.
+    with Path(path).open('rb') as stream, np.load(stream, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
   except FileNotFoundError:
     raise InputError(f'{path}: no such weights file') from None

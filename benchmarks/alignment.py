@@ -2,8 +2,8 @@
 
 python -m benchmarks.alignment --weights=weights/simulated.npz --size=256 --sides=64,96,128,256
 
-Root mean square displacement error over the image, in px of the full frames, averaged over frames and stacks; "none" is the
-error of taking no motion beside the metadata's field of view.
+Root mean square displacement error over the image, in px of the full frames, averaged over frames and stacks; "none" is
+the error of taking no motion beside the metadata's field of view.
 """
 
 import jax

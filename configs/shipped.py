@@ -1,4 +1,4 @@
-r"""The weights in `weights/`: simulated stacks only, small crops, sized for two CPU cores, in three stages.
+r"""The weights in `weights/`: simulated stacks only, small crops, sized for two CPU cores, each network by itself.
 
   python -m focal_jax.main --config=configs/shipped.py:depth --workdir=runs/depth
   python -m focal_jax.main --config=configs/shipped.py:alignment --workdir=runs/alignment
@@ -29,8 +29,7 @@ def get_config(stage: str = 'both') -> ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.update(batch_size=4, steps=1150)
   elif stage == 'both':
-    config.optimizer.learning_rate = 3e-4
-    config.update(batch_size=3, steps=300)
+    config.steps = 0  # joins the two; more steps train them on together
   else:
     raise ValueError(f"unknown stage '{stage}' of configs/shipped.py, expected 'depth', 'alignment' or nothing")
   return config

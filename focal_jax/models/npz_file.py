@@ -13,15 +13,18 @@ from focal_jax.errors import InputError
 _DESCRIPTION = 'description'  # a JSON string: the model's name and the fields it is made with
 
 
-def save_weights(path: str | Path, variables: dict, description: dict[str, Any], dtype: Any = np.float32) -> None:
-  """Writes variables {'params', 'batch_stats'}; `description` = {'model': name, 'arguments': {...}, ...} must be
-  JSON.
+def save_weights(
+  path: str | Path, variables: dict, description: dict[str, Any], kernel_dtype: Any = np.float32
+) -> None:
+  """Writes variables {'params', 'batch_stats'}; `description` = {'model': name, 'arguments': {...}, ...} must be JSON.
+
+  `kernel_dtype` float16 halves the file; what normalisation needs, of any magnitude, stays float32.
   """
-  flat = flax.traverse_util.flatten_dict(variables, sep='/')
-  arrays = {name: np.asarray(value).astype(dtype) for name, value in flat.items()}
-  for name, value in arrays.items():
-    if not np.isfinite(value).all():
-      raise InputError(f'{path}: {name} is not finite as {np.dtype(dtype)}; nothing was written')
+  arrays = {}
+  for name, value in flax.traverse_util.flatten_dict(variables, sep='/').items():
+    arrays[name] = np.asarray(value).astype(kernel_dtype if name.endswith('/kernel') else np.float32)
+    if not np.isfinite(arrays[name]).all():
+      raise InputError(f'{path}: {name} is not finite as {arrays[name].dtype}; nothing was written')
   path = Path(path)
   partial = path.with_name(path.name + '.partial')
   with partial.open('wb') as file:

@@ -17,7 +17,7 @@ $(BIN)/.installed: requirements.txt requirements-dev.txt
 
 # Trains briefly, evaluates on real crops, predicts a real stack; about 5 minutes on two cores after installation.
 demo: $(BIN)/.installed
-	$(BIN)/python -m focal_jax.demo --out=$(DEMO)
+	$(BIN)/python -m focal_jax.demo $(DEMO)
 
 test: $(BIN)/.installed
 	$(BIN)/python -m pytest

@@ -115,7 +115,10 @@ def gaussian_peak(measure: Float[Array, 'N H W']) -> Float[Array, 'H W']:
 
 
 def fill(
-  value: Float[Array, 'H W'], weight: Float[Array, 'H W'], prior: Float[Array, ''] | float, default: float
+  value: Float[Array, 'H W'],
+  weight: Float[Array, 'H W'],
+  prior: Float[Array, ''] | float,
+  default: Float[Array, ''] | float,
 ) -> Float[Array, 'H W']:
   """Normalised convolution over all scales: (weight value + prior coarser) / (weight + prior).
 

@@ -1,26 +1,26 @@
-"""`make demo`: the whole path on real data. Trains for a moment, evaluates on real crops, predicts a real stack."""
+"""`make demo`: the whole path on real data. Trains for a moment, evaluates on real crops, predicts a real stack.
+
+  python -m focal_jax.demo [FOLDER]
+
+Everything goes into FOLDER (demo); what an earlier demo wrote there is replaced.
+"""
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import app
 
 from configs import default, simulated
 from focal_jax.data.sources import EXAMPLES
 from focal_jax.evaluate import evaluate
-from focal_jax.main import show_progress
 from focal_jax.outputs import check_output
 from focal_jax.predict import predict_folder
 from focal_jax.train import train_and_evaluate
-
-_OUT = flags.DEFINE_string(
-  'out', 'demo', 'Folder for everything that the demo writes; what it wrote before is replaced.'
-)
+from focal_jax.writers import show_progress
 
 
 def main(argv: list[str]) -> None:
-  del argv
   show_progress()
-  out = Path(_OUT.value)
+  out = Path(argv[1] if len(argv) > 1 else 'demo')
   for part in ('evaluation', 'pcb'):
     check_output(out / part, overwrite=True)
 

@@ -1,14 +1,13 @@
 """The command line: `python -m focal_jax.main --mode=train|evaluate|predict ...`."""
 
-import logging
 import sys
 from pathlib import Path
 
-import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
 from focal_jax.errors import InputError
+from focal_jax.writers import show_progress
 
 _MODES = ('train', 'evaluate', 'predict')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Recipe, for example configs/simulated.py or ...py:smoke.')
@@ -54,12 +53,6 @@ def main(argv: list[str]) -> None:
       max_side=_MAX_SIDE.value or None,
       overwrite=_OVERWRITE.value,
     )
-
-
-def show_progress() -> None:
-  """Logs what this project says, of the others warnings only: Orbax alone writes some twenty lines a checkpoint."""
-  absl.logging.set_verbosity(absl.logging.WARNING)
-  logging.getLogger('focal_jax').setLevel(logging.INFO)
 
 
 def _required(name: str, flag: flags.FlagHolder):

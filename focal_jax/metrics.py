@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 # The benchmark's valid range, disparity px. These are its rounded constants, not optics' exact B f / 7 m = 0.020177 and
@@ -33,7 +34,9 @@ def restrict(target: Float[Array, '*S'], low: float, high: float) -> Float[Array
   return jnp.where((target >= low) & (target <= high), target, 0.0)
 
 
-def has_target(target: Float[Array, '*B H W'], valid: Float[Array, '*B H W']) -> Bool[Array, '*B']:
+def has_target(
+  target: Float[Array | np.ndarray, '*B H W'], valid: Float[Array | np.ndarray, '*B H W']
+) -> Bool[Array, '*B']:
   """Whether an image has any pixel to measure: only then are its `per_image` values defined."""
   return jnp.any((valid > 0) & (target != 0), axis=(-2, -1))
 
@@ -142,8 +145,8 @@ class MetricSums:
     count: number of counted images.
   """
 
-  totals: dict[str, Float[Array, '*D']]
-  count: Int[Array, '*D']
+  totals: dict[str, Float[Array | np.ndarray, '*D']]
+  count: Int[Array | np.ndarray, '*D']
 
   @classmethod
   def zero(cls, names: Iterable[str] = NAMES) -> 'MetricSums':

@@ -8,6 +8,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
@@ -21,7 +22,7 @@ AXIS = 'batch'
 class TrainState:
   """Everything a run needs to go on, besides the position in the data."""
 
-  step: Int[Array, '']
+  step: Int[Array | np.ndarray, '']
   params: Any
   batch_stats: Any
   opt_state: Any

@@ -1,10 +1,18 @@
 """Where a run's numbers and pictures go: the terminal, JSON lines, and TensorBoard where tensorboardX is installed."""
 
 import json
+import logging
 import time
 from pathlib import Path
 
+import absl.logging
 import numpy as np
+
+
+def show_progress() -> None:
+  """Logs what this project says, and of others warnings only: Orbax alone writes some twenty lines a checkpoint."""
+  absl.logging.set_verbosity(absl.logging.WARNING)
+  logging.getLogger('focal_jax').setLevel(logging.INFO)
 
 
 class Writer:

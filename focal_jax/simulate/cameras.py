@@ -8,6 +8,7 @@ import dataclasses
 
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -64,10 +65,10 @@ class SweepSettings:
 class Sweep:
   """One sweep, frames far to near. `motion` is the truth that a warp must undo (`warp`), relative to the last frame."""
 
-  focus: Float[Array, '*B N']  # dioptres
-  fov: Float[Array, '*B N']
-  motion: Float[Array, '*B N 3']
-  blur_px_per_dpt: Float[Array, '*B']  # radius of the circle of confusion per dioptre of defocus
+  focus: Float[Array | np.ndarray, '*B N']  # dioptres
+  fov: Float[Array | np.ndarray, '*B N']
+  motion: Float[Array | np.ndarray, '*B N 3']
+  blur_px_per_dpt: Float[Array | np.ndarray, '*B']  # radius of the circle of confusion per dioptre of defocus
 
 
 def draw_sweep(key: PRNGKeyArray, num_frames: int, settings: SweepSettings = SweepSettings()) -> Sweep:

@@ -9,6 +9,7 @@ import math
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -19,9 +20,11 @@ from focal_jax.simulate.draws import Draws
 class Scene:
   """Surfaces far to near. K surfaces, S canvas side in px."""
 
-  colour: Float[Array, '*B K 3 S S']  # linear light, 0 .. 1
-  alpha: Float[Array, '*B K S S']  # 0 .. 1, antialiased
-  position: Float[Array, '*B K S S']  # place between the first (0) and last (1) focus of a sweep, linear in dioptres
+  colour: Float[Array | np.ndarray, '*B K 3 S S']  # linear light, 0 .. 1
+  alpha: Float[Array | np.ndarray, '*B K S S']  # 0 .. 1, antialiased
+  position: Float[
+    Array | np.ndarray, '*B K S S'
+  ]  # place between the first (0) and last (1) focus of a sweep, linear in dioptres
 
 
 def top_position(scene: Scene) -> Float[Array, 'S S']:

@@ -8,9 +8,8 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from focal_jax import losses
 from focal_jax.stack import FocalStack
@@ -22,7 +21,7 @@ AXIS = 'batch'
 class TrainState:
   """Everything a run needs to go on, besides the position in the data."""
 
-  step: Int[Array | np.ndarray, '']
+  step: Any  # int32 scalar: an array, or its shape where a checkpoint is restored
   params: Any
   batch_stats: Any
   opt_state: Any

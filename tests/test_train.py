@@ -164,7 +164,7 @@ def test_steps_on_one_batch_lower_its_loss():
   tx = optax.adam(1e-3)
   state = parallel.init_state(init_variables(EndToEnd(), 0), tx)
   step = parallel.make_train_step(
-    EndToEnd(axis_name=parallel.AXIS), tx, lambda key, inputs: inputs, 0, (0.3, 0.5, 0.7, 1.0), 0.05, 'both'
+    EndToEnd(axis_name=parallel.AXIS), tx, lambda key, inputs: inputs, 0, (0.3, 0.5, 0.7, 1.0), 0.0, 'depth'
   )
   inputs = jax.tree.map(lambda x: jnp.asarray(x)[None], batch)
   losses = []

@@ -1,6 +1,7 @@
 """What other programs call: `focal_jax.load(...)` and `.predict(...)`. The command line takes the same path."""
 
 import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from focal_jax.models import published
 from focal_jax.models.end_to_end import EndToEnd, variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
 from focal_jax.stack import FocalStack, Prediction
+
+log = logging.getLogger(__name__)
 
 Images = np.ndarray | jax.Array
 Numbers = np.ndarray | jax.Array | Sequence[float | int]
@@ -89,6 +92,7 @@ def load(weights: str | Path | None = None) -> Model:
   if path.suffix in ('.pth', '.pt', '.tar'):
     network = EndToEnd(**published.INPUT_CONVENTION)
     variables, unused = published.import_published(path, variable_shapes(network))
+    log.info('%s: published weights; %d tensors in it are not used by the network', path, len(unused))
     return Model(str(path), network, variables, {}, unused)
   if path.suffix != '.npz':
     raise InputError(f"{path}: weights of type '{path.suffix}', expected .npz or .pth")

@@ -4,7 +4,7 @@
   python -m focal_jax.main --config=configs/simulated.py:smoke --workdir=runs/smoke
 
 The full recipe is sized for one accelerator and has not been run to its end; `configs/shipped.py` is the recipe of the
-weights that ship. `smoke` goes through all of it on two CPU cores in about a minute, most of which is compilation.
+weights that ship. `smoke` goes through all of it on two CPU cores in one to two minutes, most of them compilation.
 """
 
 from ml_collections import ConfigDict

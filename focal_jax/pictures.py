@@ -62,11 +62,6 @@ def contact_sheet(path: Path, rows: Sequence[Sequence[Panel]], title: str = '') 
   figure.savefig(path, dpi=110)
 
 
-def depth_figure(path: Path, depth: np.ndarray, low: float, high: float, unit: str) -> None:
-  """Writes one depth map in colour with its scale."""
-  contact_sheet(path, [[Panel('depth', depth, unit, (low, high))]])
-
-
 def training_panel(images, depth, target, valid, low: float, high: float) -> np.ndarray:
   """uint8 [H, 5 W, 3]: farthest frame, nearest frame, depth, truth, |error| (full scale: a quarter of the range)."""
   hidden = np.where(valid > 0, target, np.nan)

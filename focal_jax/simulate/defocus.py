@@ -29,17 +29,20 @@ def bessel_j1(x: Float[Array, '*S']) -> Float[Array, '*S']:
   return jnp.where(x < 3.0, near, far)
 
 
+def frequencies(side: int) -> Float[Array, 'S F']:
+  """Magnitude of the frequencies of `rfft2` on side x side px, cycles per px."""
+  return jnp.hypot(*jnp.meshgrid(jnp.fft.fftfreq(side), jnp.fft.rfftfreq(side), indexing='ij'))
+
+
 def disc_transfer(radius_px: Float[Array, '*R'], side: int) -> Float[Array, '*R S F']:
   """Transfer function of a uniform disc on the frequencies of `rfft2`: 2 J1(z) / z, z = 2 pi radius frequency."""
-  frequency = jnp.hypot(*jnp.meshgrid(jnp.fft.fftfreq(side), jnp.fft.rfftfreq(side), indexing='ij'))
-  z = 2 * jnp.pi * jnp.asarray(radius_px)[..., None, None] * frequency
+  z = 2 * jnp.pi * jnp.asarray(radius_px)[..., None, None] * frequencies(side)
   return jnp.where(z > 1e-4, 2 * bessel_j1(z) / jnp.maximum(z, 1e-4), 1.0)
 
 
 def gaussian_transfer(sigma_px: Float[Array, ''], side: int) -> Float[Array, 'S F']:
   """Transfer function of a Gaussian of the given standard deviation."""
-  frequency = jnp.hypot(*jnp.meshgrid(jnp.fft.fftfreq(side), jnp.fft.rfftfreq(side), indexing='ij'))
-  return jnp.exp(-2 * (jnp.pi * sigma_px * frequency) ** 2)
+  return jnp.exp(-2 * (jnp.pi * sigma_px * frequencies(side)) ** 2)
 
 
 def mixture_weights(radius_px: Float[Array, '*S']) -> list[Float[Array, '*S']]:

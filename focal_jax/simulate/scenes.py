@@ -13,6 +13,7 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from focal_jax.simulate.defocus import frequencies
 from focal_jax.simulate.draws import Draws
 
 
@@ -90,8 +91,7 @@ def _texture(key: PRNGKeyArray, x, y) -> Float[Array, '3 S S']:
   noise = random.normal(noise_key, (side, side))
 
   # Noise with spectrum 1 / frequency^slope: from grain to clouds.
-  frequency = jnp.hypot(*jnp.meshgrid(jnp.fft.fftfreq(side), jnp.fft.rfftfreq(side), indexing='ij'))
-  coloured = jnp.fft.rfft2(noise) / (frequency + 1 / side) ** draw.uniform(0.3, 2.0)
+  coloured = jnp.fft.rfft2(noise) / (frequencies(side) + 1 / side) ** draw.uniform(0.3, 2.0)
   coloured = jnp.fft.irfft2(coloured, s=(side, side))
   coloured = coloured / (jnp.std(coloured) + 1e-6)
 

@@ -69,6 +69,7 @@ def build(
     if free < needed:
       raise InputError(f'{data_dir}: found {free / 1e9:.1f} GB free on its disk, expected {needed / 1e9:.1f} GB')
     builder = builder_class(data_dir=stage, config=config, file_format='array_record')
+    builder.sources = splits
     total = sum(map(len, splits.values()))
     # TFDS announces the stage on stdout, a folder that is gone by the end.
     with contextlib.redirect_stdout(io.StringIO()), tqdm(total=total, desc=name, unit=' examples') as bar:
@@ -94,7 +95,7 @@ def build(
 def draw_contact_sheet(name: str, data_dir: str | os.PathLike[str], examples_per_split: int = 2) -> Path:
   """Draws examples of every split, spread evenly: far, middle and near frame, and depth in colour.
 
-  The colours span the focus coordinates of the first example; pixels without depth are grey.
+  The colours of a map span the focus coordinates of its example; pixels without depth are grey.
 
   Args:
     name: data set.
@@ -105,24 +106,32 @@ def draw_contact_sheet(name: str, data_dir: str | os.PathLike[str], examples_per
     The PNG file, in the folder of the data set.
   """
   folder = built_folder(name, data_dir)
-  examples = []
-  for split in tfds.builder_from_directory(folder).info.splits:
-    source = load(name, split, data_dir)
-    examples += [source[i] for i in np.unique(np.linspace(0, len(source) - 1, examples_per_split).astype(int))]
-
+  info = tfds.builder_from_directory(folder).info
+  unit = info.metadata['focus_unit']
   rows = []
-  limits = tuple(map(float, examples[0]['focus'][[0, -1]]))
-  for example in examples:
-    frames, valid = len(example['focus']), example['valid'] > 0
-    row = [
-      Panel(f'{example["name"].decode()}, {where}: {example["focus"][n]:.4f} px', example['images'][n])
-      for where, n in (('far', 0), ('middle', frames // 2), ('near', frames - 1))
-    ]
-    title = f'disparity, {valid.mean():.0%} valid' if valid.any() else 'no depth'
-    rows.append([*row, Panel(title, np.where(valid, example['target'], np.nan), 'px', limits)])
+  for split in info.splits:
+    source = load(name, split, data_dir)
+    for index in np.unique(np.linspace(0, len(source) - 1, examples_per_split).astype(int)):
+      rows.append(_panels(source[index], unit))
   path = folder / CONTACT_SHEET
   contact_sheet(path, rows, name)
   return path
+
+
+def _panels(example: dict, unit: str) -> list[Panel]:
+  """Far, middle and near frame, and the picture that is sharp everywhere, as far as there are; depth in colour."""
+  name, focus, frames = example['name'].decode(), example['focus'], len(example['focus'])
+  if frames == 1:
+    panels = [Panel(f'{name}, all in focus', example['images'][0])]
+  else:
+    places = (('far', 0), ('middle', frames // 2), ('near', frames - 1))
+    panels = [Panel(f'{name}, {where}: {focus[n]:.4g} {unit}', example['images'][n]) for where, n in places]
+  if example['all_in_focus'].shape[:2] == example['target'].shape:
+    panels.append(Panel('all in focus', example['all_in_focus']))
+  valid, target = example['valid'] > 0, example['target']
+  title = f'target, {valid.mean():.0%} valid' if valid.any() else 'no depth'
+  limits = (float(focus.min()), float(focus.max())) if frames > 1 else None
+  return [*panels, Panel(title, np.where(valid, target, np.nan), unit, limits)]
 
 
 def main(argv: list[str]) -> int:

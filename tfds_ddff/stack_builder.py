@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -22,7 +21,8 @@ SHARD_BYTES = 1 << 29  # before compression
 def stack_features(num_frames: int | None) -> tfds.features.FeaturesDict:
   """What an example of every data set holds. Frames run from far to near; examples may differ in height and width.
 
-  Everything but `name` is stored as raw bytes, an order of magnitude faster to read and write than TFDS's default.
+  Everything but `name` is stored as raw bytes, an order of magnitude faster to read and write than TFDS's default. An
+  RGB-D picture is one frame that is sharp everywhere and has no focus coordinate: `focus` is NaN.
 
   Args:
     num_frames: N, or None where it differs between examples.
@@ -31,34 +31,84 @@ def stack_features(num_frames: int | None) -> tfds.features.FeaturesDict:
   def tensor(shape: tuple[int | None, ...], dtype: type[np.generic], doc: str) -> tfds.features.Tensor:
     return tfds.features.Tensor(shape=shape, dtype=dtype, encoding='bytes', doc=doc)
 
+  # TFDS cannot decode arrays without elements, hence the one pixel of an all-in-focus picture that does not exist.
   return tfds.features.FeaturesDict(
     {
       'images': tensor((num_frames, None, None, 3), np.uint8, '[N, H, W, 3] RGB frames, far to near'),
       'focus': tensor((num_frames,), np.float32, '[N] focus coordinate of each frame'),
       'fov': tensor((num_frames,), np.float32, '[N] relative field of view, 1 for the narrowest frame'),
+      'motion': tensor((num_frames, 3), np.float32, '[N, 3] true (alpha, beta, gamma) of each frame; NaN if unknown'),
       'target': tensor((None, None), np.float32, '[H, W] depth in the unit of focus; 0 where not valid'),
-      'valid': tensor((None, None), np.float32, '[H, W] weight of each pixel of target, 0 .. 1'),
-      'name': tfds.features.Text(doc='split and index in the published files'),
+      'valid': tensor((None, None), np.float32, '[H, W] weight of each pixel of target (its confidence), 0 .. 1'),
+      'all_in_focus': tensor((None, None, 3), np.uint8, '[H, W, 3] RGB, sharp everywhere; one black pixel if none'),
+      'name': tfds.features.Text(doc='split and index or scene in the published files'),
     }
   )
 
 
-class SourceSplit(Protocol):
-  """One split in its published files, checked."""
+def make_example(
+  name: str,
+  images: np.ndarray,
+  focus: np.ndarray,
+  target: np.ndarray | None = None,
+  valid: np.ndarray | None = None,
+  *,
+  fov: np.ndarray | None = None,
+  aligned: bool = True,
+  all_in_focus: np.ndarray | None = None,
+) -> Example:
+  """An example as in `stack_features`, with what a data set does not have filled in.
 
-  @property
-  def num_bytes(self) -> int:
-    """Size of all features of all examples, before compression."""
+  Args:
+    name: split and index or scene.
+    images: [N, H, W, 3] uint8 RGB, far to near.
+    focus: [N].
+    target: [H, W], any floating-point type; None where the depth is not known.
+    valid: [H, W] weight, or bool; what is not finite in `target` is not valid whatever it says. None: where finite.
+    fov: [N]; None for frames of equal field of view.
+    aligned: the frames show the same view by construction, so that their true motion is 0.
+    all_in_focus: [H, W, 3] uint8 RGB.
+  """
+  if target is None:
+    target, valid = np.zeros(images.shape[1:3]), np.zeros(images.shape[1:3])
+  weight = np.isfinite(target) * (1.0 if valid is None else valid)
+  with np.errstate(over='ignore'):  # what is beyond float32 becomes infinite
+    target = np.where(weight > 0, target, 0).astype(np.float32)
+  weight = np.where(np.isfinite(target), weight, 0)
+  return {
+    'images': images,
+    'focus': np.asarray(focus, np.float32),
+    'fov': np.ones(len(images), np.float32) if fov is None else np.asarray(fov, np.float32),
+    'motion': np.full((len(images), 3), 0.0 if aligned else np.nan, np.float32),
+    'target': np.where(weight > 0, target, np.float32(0)),
+    'valid': weight.astype(np.float32),
+    'all_in_focus': np.zeros((1, 1, 3), np.uint8) if all_in_focus is None else all_in_focus,
+    'name': name,
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceSplit:
+  """One split in its published files, checked.
+
+  Attributes:
+    length: number of examples.
+    num_bytes: size of all features of all examples, before compression (`stack_bytes`).
+    read: the example (`make_example`) of an index; raises InputError where files are damaged in a way that only reading
+      shows.
+  """
+
+  length: int
+  num_bytes: int
+  read: Callable[[int], Example]
 
   def __len__(self) -> int:
-    """Number of examples."""
+    return self.length
 
-  def examples(self, name: str) -> Iterator[Example]:
-    """Yields `len(self)` examples as in `stack_features`, reading one at a time. `name` is the name of the split.
 
-    Raises:
-      InputError: the files are damaged where only reading shows it.
-    """
+def stack_bytes(num_frames: int, height: int, width: int, all_in_focus: bool = False) -> int:
+  """Size of one example: uint8 frames, float32 target and valid."""
+  return height * width * (3 * (num_frames + all_in_focus) + 4 + 4)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -66,12 +116,16 @@ class Config(tfds.core.BuilderConfig):
   """One protocol of a data set.
 
   Attributes:
-    find_splits: takes the folder with the published files, checks them, and returns the splits that they hold; raises
-      InputError.
-    optional: splits that are left out where their file is missing, with the name of the file.
+    find_splits: takes the folder with the published files, checks all but the pixels, and returns the splits that they
+      hold; raises InputError.
+    num_frames: N, or None where it differs between examples.
+    focus_unit: of `focus` and `target`: 'px' (disparity), 'm', '1/m', or what else to write beside a scale.
+    optional: splits that are left out where their files are missing, with the name of the file or folder.
   """
 
   find_splits: Callable[[Path], dict[str, SourceSplit]]
+  num_frames: int | None
+  focus_unit: str
   optional: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -85,28 +139,54 @@ class StackInfo(tfds.core.DatasetInfo):
 class StackBuilder(tfds.core.GeneratorBasedBuilder):
   """Writes the splits of its config, one example after the other, in the order they are read.
 
+  A data set states, besides TFDS's VERSION, BUILDER_CONFIGS and MANUAL_DOWNLOAD_INSTRUCTIONS:
+
   Attributes:
+    DESCRIPTION: splits, focus coordinates and their unit, range of the target, valid mask, protocol: the module's text.
+    HOMEPAGE: where the authors publish it.
+    LICENSE: and its address.
+    CITATION: BibTeX.
+    sources: the splits to write; None: what the config's `find_splits` finds.
     progress: called after each example.
   """
 
+  DESCRIPTION: str
+  HOMEPAGE: str
+  LICENSE: str
+  CITATION: str
+
+  sources: dict[str, SourceSplit] | None = None
   progress: Callable[[], object] = staticmethod(lambda: None)
 
-  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Example]]]:
-    splits = self.builder_config.find_splits(Path(dl_manager.manual_dir))
-    return {name: self._generate_examples(name, split) for name, split in splits.items()}
+  def _info(self) -> StackInfo:
+    config = self.builder_config
+    return StackInfo(
+      builder=self,
+      description=self.DESCRIPTION,
+      features=stack_features(config.num_frames),
+      homepage=self.HOMEPAGE,
+      citation=self.CITATION,
+      license=self.LICENSE,
+      metadata=tfds.core.MetadataDict(focus_unit=config.focus_unit),
+      disable_shuffling=True,  # a submission needs the order of the files, and a reader shuffles by itself
+    )
 
-  def _generate_examples(self, name: str, split: SourceSplit) -> Iterator[tuple[int, Example]]:
-    yield from enumerate(split.examples(name))
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Example]]]:
+    if self.sources is None:
+      self.sources = self.builder_config.find_splits(Path(dl_manager.manual_dir))
+    return {name: self._generate_examples(split) for name, split in self.sources.items()}
+
+  def _generate_examples(self, split: SourceSplit) -> Iterator[tuple[int, Example]]:
+    for index in range(len(split)):
+      yield index, split.read(index)
 
   def _download_and_prepare(
     self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
   ) -> None:
     # TFDS would sort each split before it writes it. Above 1 GB that takes TensorFlow and twice the disk; and as the
     # order is to stay, there is nothing to sort.
-    sources = self.builder_config.find_splits(Path(dl_manager.manual_dir))
-    written = [
-      self._write_split(name, examples, sources[name]) for name, examples in self._split_generators(dl_manager).items()
-    ]
+    generators = self._split_generators(dl_manager)
+    written = [self._write_split(name, examples, self.sources[name]) for name, examples in generators.items()]
     self.info.set_splits(tfds.core.splits.SplitDict(written))
 
   def _write_split(

@@ -63,7 +63,7 @@ def assert_same_as_files(folder: Path, data_dir: Path, file_name: str, split: st
     assert len(source) == len(stack)
     for index in range(len(stack)):
       example = source[index]
-      assert set(example) == {'images', 'focus', 'fov', 'target', 'valid', 'name'}
+      assert set(example) == {'images', 'focus', 'fov', 'motion', 'target', 'valid', 'all_in_focus', 'name'}
       assert example['name'] == f'{split}_{index:05d}'.encode()
       frames = stack[index]
       assert (example['images'].dtype, example['images'].shape) == (np.uint8, frames.shape)
@@ -79,6 +79,8 @@ def assert_same_as_files(folder: Path, data_dir: Path, file_name: str, split: st
       assert example['focus'].dtype == example['fov'].dtype == np.float32
       np.testing.assert_array_equal(example['focus'], ddff_focus_disparities().astype(np.float32)[::-1])
       np.testing.assert_array_equal(example['fov'], np.ones(10, np.float32))
+      np.testing.assert_array_equal(example['motion'], np.zeros((10, 3), np.float32))
+      assert example['all_in_focus'].shape == (1, 1, 3)
 
 
 def test_examples_are_the_files_bit_by_bit(official: Path, tmp_path: Path, capsys):
@@ -287,7 +289,7 @@ assert 'tensorflow' not in sys.modules
 """
   result = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=False)
   assert result.returncode == 0, result.stderr
-  folder = tmp_path / 'data' / 'ddff12' / 'official' / '1.0.0'
+  folder = tmp_path / 'data' / 'ddff12' / 'official' / '2.0.0'
   assert f'{folder}: built\n  train      5 examples\n  val        3 examples\n' in result.stdout
   assert f'{folder / "contact_sheet.png"}: some of them' in result.stdout
 

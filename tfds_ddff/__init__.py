@@ -15,7 +15,9 @@ import tensorflow_datasets as tfds
 from focal_jax.errors import InputError
 from tfds_ddff.stack_builder import Config, StackBuilder
 
-DATASETS = ('ddff12',)
+DATASETS = (
+  'ddff12', 'flyingthings_fs', 'fod500', 'hci4d', 'middlebury_fs', 'mobile_depth', 'nyu_depth', 'smartphone',
+)  # fmt: skip
 
 
 def load(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sequence[dict[str, Any]]:

@@ -111,8 +111,8 @@ def draw_contact_sheet(name: str, data_dir: str | os.PathLike[str], examples_per
   rows = []
   for split in info.splits:
     source = load(name, split, data_dir)
-    for index in np.unique(np.linspace(0, len(source) - 1, examples_per_split).astype(int)):
-      rows.append(_panels(source[index], unit))
+    places = np.unique(np.linspace(0, len(source) - 1, examples_per_split).astype(int))
+    rows += [_panels(source[index], unit) for index in places]
   path = folder / CONTACT_SHEET
   contact_sheet(path, rows, name)
   return path

@@ -17,11 +17,16 @@ def get_config() -> ConfigDict:
   model.motion_side_px = 0  # longer side to which frames are reduced before their motion is estimated; 0: not at all
 
   config.data = data = ConfigDict()
-  data.source = 'simulated'  # simulated, or the name of a data set built by tfds_ddff.build
+  # simulated; a data set built by tfds_ddff.build; folder:DIR with a folder of images and target.npy for each stack in
+  # DIR/train and DIR/val; or several of them with weights, as in '0.7*ddff12 + 0.3*simulated'.
+  data.source = 'simulated'
   data.data_dir = ''  # where data sets were built
-  data.crop_px = 224  # side of the random crop, for data sets
+  # The rest is for all but simulated stacks alone, which are rendered as they shall be.
+  data.crop_px = 224  # side of the random crop
   data.min_valid = 0.8  # least share of valid pixels in a crop
-  data.augment = True  # published photometric and geometric augmentation, for data sets
+  data.num_frames = ()  # least and greatest number of frames of a batch, drawn at random; empty: all frames
+  data.augment = True  # published photometric and geometric augmentation
+  data.num_threads = 16  # that read and crop; the batches do not depend on it
 
   config.simulator = simulator = ConfigDict()
   simulator.num_frames = 10

@@ -1,7 +1,9 @@
 """The training step of one device, and how it runs on several: `jax.pmap` with a replicated state."""
 
+import collections
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -9,6 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from focal_jax import losses
@@ -35,6 +38,26 @@ def init_state(variables: dict, tx: optax.GradientTransformation) -> TrainState:
   """The state of a run's first step, from variables {'params', 'batch_stats'}."""
   params, batch_stats = variables['params'], variables['batch_stats']
   return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats=batch_stats, opt_state=tx.init(params))
+
+
+def local_mesh() -> Mesh:
+  """All local devices in a row."""
+  return jax.make_mesh((jax.local_device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def ahead(inputs: Iterable[Any], size: int = 2) -> Iterator[Any]:
+  """The same inputs, with a leading axis of local devices, on these devices `size` steps before they are asked for.
+
+  Transfers run while the devices compute.
+  """
+  sharding = NamedSharding(local_mesh(), PartitionSpec(AXIS))
+  inputs, waiting = iter(inputs), collections.deque()
+  for one in itertools.islice(inputs, size):
+    waiting.append(jax.device_put(one, sharding))
+  while waiting:
+    yield waiting.popleft()
+    for one in itertools.islice(inputs, 1):
+      waiting.append(jax.device_put(one, sharding))
 
 
 def make_train_step(

@@ -49,8 +49,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Path:
     raise InputError(f'batch_size is {config.batch_size}, expected a multiple of the number of devices, {devices}')
   if config.networks not in ('both', 'depth', 'alignment'):
     raise InputError(f"networks is '{config.networks}', expected 'both', 'depth' or 'alignment'")
-  if config.networks == 'alignment' and config.data.source != 'simulated':
-    raise InputError(f"networks is 'alignment', but the motion is not known in data.source '{config.data.source}'")
   model = make_model(config.model)
   tx = make_optimizer(config.optimizer, config.steps)
   data = TrainingData(config, devices)
@@ -67,8 +65,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Path:
       state = restored
       log.info('continuing from step %d', state.step)
     # As the step returns it: else its second call would compile again.
-    mesh = jax.make_mesh((devices,), (parallel.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
-    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    state = jax.device_put(state, NamedSharding(parallel.local_mesh(), PartitionSpec()))
     state = _train(config, model, tx, data, state, Validation(config, model, workdir), checkpoints, writer)
 
   description = {'model': config.model.name, 'arguments': model_arguments(config.model), 'steps': int(state.step)}
@@ -166,31 +163,43 @@ def simulator_settings(config: ConfigDict) -> SimulatorSettings:
 
 
 class TrainingData:
-  """What the host hands to each device every step, and what the device makes of it."""
+  """What the host hands to each device every step, and what the device makes of it.
+
+  Simulated stacks alone are rendered on the device, which needs nothing but the key; everything else is read, cropped
+  and mixed on the host (`data.pipeline`) and augmented on the device.
+  """
 
   def __init__(self, config: ConfigDict, devices: int):
     self._config, self._devices = config, devices
-    self._source = None
     self._simulator = simulator_settings(config.simulator)
+    self._batches = None
     if config.data.source != 'simulated':
-      self._source = sources.open_source(config.data.source, 'train', config.data.data_dir)
+      names = sources.parse_sources(config.data.source)
+      opened = [
+        (sources.open_source(name, 'train', config.data.data_dir, self._simulator), weight) for name, weight in names
+      ]
+      data = config.data
+      settings = pipeline.BatchSettings(
+        batch_size=config.batch_size,
+        crop_px=data.crop_px,
+        min_valid=data.min_valid,
+        num_frames=tuple(data.num_frames) or None,
+        seed=config.seed,
+        num_threads=data.num_threads,
+      )
+      self._batches = pipeline.Batches(opened, settings, devices=devices)
+      if config.networks == 'alignment' and not self._batches.with_motion:
+        raise InputError(
+          f"networks is 'alignment', but the motion is not known in all of data.source '{config.data.source}'"
+        )
 
   def inputs(self, first_step: int) -> Iterator[Any]:
-    if self._source is None:
-      return itertools.repeat(np.zeros((self._devices,), np.int32))  # the simulator needs nothing but the key
-    data = self._config.data
-    return pipeline.training_batches(
-      self._source,
-      devices=self._devices,
-      batch_size=self._config.batch_size,
-      crop_px=data.crop_px,
-      min_valid=data.min_valid,
-      seed=self._config.seed,
-      first_step=first_step,
-    )
+    if self._batches is None:
+      return itertools.repeat(np.zeros((self._devices,), np.int32))
+    return parallel.ahead(self._batches.iterate(first_step))
 
   def make_batch(self, key: jax.Array, inputs: Any) -> FocalStack:
-    if self._source is None:
+    if self._batches is None:
       return simulate_batch(key, self._config.batch_size // self._devices, self._simulator)
     stack = inputs.replace(images=inputs.images.astype(jnp.float32) / 255)
     return augment_batch(key, stack) if self._config.data.augment else stack
@@ -199,15 +208,16 @@ class TrainingData:
 class Validation:
   """Error of depth, and of motion where it is known, on a fixed set of stacks, and a picture of the first of them.
 
-  The set: stacks simulated from a key that no step has, or the first ones of the data set's split `val`. Depth errors
-  are in units of the sweep's focus range, motion errors in px.
+  The set: the first stacks in the split `val` of the first source that is not simulated; or stacks simulated from a key
+  that no step has. Depth errors are in units of the sweep's focus range, motion errors in px.
   """
 
   def __init__(self, config: ConfigDict, model: EndToEnd, workdir: Path):
     self._config, self._workdir = config, workdir
     self._source = None
-    if config.data.source != 'simulated':
-      self._source = sources.open_source(config.data.source, 'val', config.data.data_dir)
+    measured = next((name for name, _ in sources.parse_sources(config.data.source) if name != 'simulated'), None)
+    if measured:
+      self._source = sources.open_source(measured, 'val', config.data.data_dir)
     settings = simulator_settings(config.simulator)
     self._simulate = jax.jit(lambda key: simulate_batch(key, config.batch_size, settings))
 

@@ -18,6 +18,7 @@ beyond it counts as outside. It may be fractional, for a feature map of a size t
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -100,3 +101,35 @@ def displacement_field(
   dx = displacement(fov, motion[..., 0], motion[..., 1], width, size[1])[..., None, :]
   dy = displacement(fov, motion[..., 0], motion[..., 2], height, size[0])[..., :, None]
   return jnp.stack(jnp.broadcast_arrays(dx, dy), axis=-1)
+
+
+def motion_of_crop(
+  motion: Float[np.ndarray, 'N 3'],
+  fov: Float[np.ndarray, 'N'],
+  size: tuple[int, int],
+  corner: tuple[int, int],
+  side: int,
+) -> Float[np.ndarray, 'N 3']:
+  """The motion of the square crop of every frame, on the host, such that cropping and warping commute.
+
+  A zoom about the centre of the frame is one about the centre of the crop and a shift in proportion to their distance.
+
+  Args:
+    motion: of the frames.
+    fov: relative field of view, of the frames and of the crops alike.
+    size: height and width of the frames.
+    corner: top and left of the crop, px.
+    side: of the crop, px.
+  """
+
+  def stretch(length: int) -> float:  # of displacement by 1 of zoom, per pixel
+    return 2 * (length // 2) / (length - 1)
+
+  zoom = fov + motion[:, 0] - 1
+  # Lengths of even and odd parity differ by less than 1 / length, which is as near as one zoom for both axes comes.
+  inner = zoom * (stretch(size[0]) + stretch(size[1])) / 2 / stretch(side)
+  dy, dx = (
+    (first + (side - 1) / 2 - (length - 1) / 2) * stretch(length) for first, length in zip(corner, size, strict=True)
+  )
+  moved = np.stack([inner + 1 - fov, motion[:, 1] + zoom * dx, motion[:, 2] + zoom * dy], axis=-1)
+  return moved.astype(motion.dtype)

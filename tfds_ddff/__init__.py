@@ -6,24 +6,23 @@ states, so that whoever reads one reads them all. Build with `python -m tfds_ddf
 
 import importlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tensorflow_datasets as tfds
 
 from focal_jax.errors import InputError
 from tfds_ddff.stack_builder import Config, StackBuilder
+from tfds_ddff.stack_source import StackSource
 
 DATASETS = (
   'ddff12', 'flyingthings_fs', 'fod500', 'hci4d', 'middlebury_fs', 'mobile_depth', 'nyu_depth', 'smartphone',
 )  # fmt: skip
 
 
-def load(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sequence[dict[str, Any]]:
-  """A built split, for random access: `len(source)`, and `source[i]` is a dict as in `stack_builder.stack_features`.
+def load(name: str, split: str, data_dir: str | os.PathLike[str]) -> StackSource:
+  """A built split, for random access: `len(source)`, `source[i]`, `source.focus_unit` (see `StackSource`).
 
-  Arrays are read-only NumPy arrays; `name` is bytes. Examples keep the order of the files that they were built from.
+  Examples keep the order of the files that they were built from.
 
   Args:
     name: data set, with or without its config: `'ddff12'`, `'ddff12/official'`.
@@ -39,7 +38,7 @@ def load(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sequence[di
     raise InputError(f'{folder}: found no data set, expected {name}; build it with: {command}')
   builder = tfds.builder_from_directory(folder)
   try:
-    return builder.as_data_source(split=split)
+    return StackSource(builder, split)
   except ValueError as error:
     splits = ', '.join(builder.info.splits)
     raise InputError(

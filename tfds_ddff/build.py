@@ -106,13 +106,11 @@ def draw_contact_sheet(name: str, data_dir: str | os.PathLike[str], examples_per
     The PNG file, in the folder of the data set.
   """
   folder = built_folder(name, data_dir)
-  info = tfds.builder_from_directory(folder).info
-  unit = info.metadata['focus_unit']
   rows = []
-  for split in info.splits:
+  for split in tfds.builder_from_directory(folder).info.splits:
     source = load(name, split, data_dir)
     places = np.unique(np.linspace(0, len(source) - 1, examples_per_split).astype(int))
-    rows += [_panels(source[index], unit) for index in places]
+    rows += [_panels(source[index], source.focus_unit) for index in places]
   path = folder / CONTACT_SHEET
   contact_sheet(path, rows, name)
   return path

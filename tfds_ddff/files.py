@@ -4,7 +4,7 @@ Every function raises InputError with the file (and key), what was found and wha
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -36,16 +36,17 @@ def check_array(
   """The shape of array `key`, which must fit `shape`, where letters are any length but 0, and `dtype`.
 
   Args:
+    dtype: a type of NumPy, or a family such as `np.floating`.
     why: what the expectation follows from, at the end of the message.
   """
-  expected = f'({", ".join(map(str, shape))}) {np.dtype(dtype)}{why}'
+  expected = f'({", ".join(map(str, shape))}) {dtype.__name__}{why}'
   array = file.get(key)
   if not isinstance(array, h5py.Dataset):
     raise InputError(f'{file.filename}: {key} is missing, found {", ".join(file) or "no keys"}, expected {expected}')
   lengths_fit = len(array.shape) == len(shape) and all(
     found > 0 if isinstance(wanted, str) else found == wanted for found, wanted in zip(array.shape, shape, strict=True)
   )
-  if not lengths_fit or array.dtype != dtype:
+  if not lengths_fit or not np.issubdtype(array.dtype, dtype):
     raise InputError(f'{file.filename}: {key} is {array.shape} {array.dtype}, expected {expected}')
   return array.shape
 
@@ -84,6 +85,14 @@ def image_size(path: Path, homepage: str, modes: tuple[str, ...] = ('RGB',)) -> 
     return image.height, image.width
 
 
+def common_size(paths: Sequence[Path], homepage: str) -> Size:
+  """Height and width of RGB images, which must be of one size; only headers are read."""
+  size = image_size(paths[0], homepage)
+  for path in paths[1:]:
+    check_same_size(path, image_size(path, homepage), size, paths[0])
+  return size
+
+
 def read_image(path: Path, homepage: str) -> np.ndarray:
   """Pixels of an image file as they are stored: [H, W, 3] for RGB, [H, W] for grey."""
   with _open_image(path, homepage) as image:
@@ -112,11 +121,17 @@ def exr_size(path: Path, homepage: str) -> Size:
   return int(height), int(width)
 
 
+def exr_channels(path: Path, homepage: str) -> list[str]:
+  """Names of the channels of an OpenEXR file, sorted; only the header is read."""
+  return sorted(channel.name for channel in _open_exr(path, homepage, header_only=True).header()['channels'])
+
+
 def read_exr(path: Path, homepage: str) -> dict[str, np.ndarray]:
   """[H, W] float16, float32 or uint32 of each channel of an OpenEXR file, in the order of the file: by name."""
-  channels = _open_exr(path, homepage).channels()
-  if not channels:  # the library only prints a warning
+  file = _open_exr(path, homepage)
+  if not file.parts:  # the library only prints a warning
     raise InputError(f'{path}: found a damaged OpenEXR file, expected an intact one')
+  channels = file.channels()
   return {name: channels[name].pixels for name in sorted(channels)}
 
 

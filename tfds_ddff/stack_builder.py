@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import example_serializer, writer
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core import example_serializer
 
 Example = dict[str, np.ndarray | str]
 
@@ -197,18 +198,18 @@ class StackBuilder(tfds.core.GeneratorBasedBuilder):
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     num_bytes = 0
 
-    def serialized(count: int) -> Iterator[tuple[int, bytes]]:
-      nonlocal num_bytes
-      for key, example in itertools.islice(examples, count):
-        record = serializer.serialize_example(features.encode_example(example))
-        num_bytes += len(record)
-        yield key, record
-        self.progress()
-
     template = self._get_filename_template(name)
     num_shards = min(len(source), 1 + source.num_bytes // SHARD_BYTES)
     shard_lengths = [len(part) for part in np.array_split(range(len(source)), num_shards)]
     for shard, count in enumerate(shard_lengths):
       path = template.sharded_filepath(shard_index=shard, num_shards=num_shards)
-      writer.ExampleWriter(self.info.file_format).write(path, serialized(count))
+      # Not compressed, as TFDS's own writer does: that saves a quarter of the disk at best, and takes three to eight
+      # times as long to read.
+      file = ArrayRecordWriter(str(path), 'group_size:1,uncompressed')
+      for _, example in itertools.islice(examples, count):
+        record = serializer.serialize_example(features.encode_example(example))
+        num_bytes += len(record)
+        file.write(record)
+        self.progress()
+      file.close()
     return tfds.core.SplitInfo(name=name, shard_lengths=shard_lengths, num_bytes=num_bytes, filename_template=template)

@@ -11,13 +11,13 @@ CONTRAST, BRIGHTNESS, GAMMA = (0.4, 1.6), (-0.1, 0.1), (0.5, 2.0)
 
 
 def augment_batch(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
-  """Each stack of a batch by its own draw; images float 0 .. 1, square. Only for stacks without motion (fov 1)."""
+  """Each stack of a batch by its own draw; images float 0 .. 1, square."""
   return jax.vmap(augment)(random.split(key, stack.images.shape[0]), stack)
 
 
 def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
-  """Contrast about 0.5, brightness and gamma of the images; flips and quarter turns of images, target and valid
-  alike.
+  """Contrast about 0.5, brightness and gamma of the images; flips and quarter turns of images, target, valid mask and,
+  where it is known, true motion.
   """
   keys = random.split(key, 5)
   contrast, brightness, gamma = (
@@ -37,4 +37,16 @@ def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
     x = jnp.where(flip_rows, jnp.flip(x, axes[0]), x)
     return jnp.where(flip_columns, jnp.flip(x, axes[1]), x)
 
-  return stack.replace(images=move(images, (1, 2)), target=move(stack.target, (0, 1)), valid=move(stack.valid, (0, 1)))
+  def move_motion(motion):
+    # Turned by 90 degrees counter-clockwise, what pointed along x points along -y, and what pointed along y along x.
+    branches = [lambda b, c: (b, c), lambda b, c: (c, -b), lambda b, c: (-b, -c), lambda b, c: (-c, b)]
+    beta, gamma = jax.lax.switch(turns, branches, motion[:, 1], motion[:, 2])
+    beta, gamma = jnp.where(flip_columns, -beta, beta), jnp.where(flip_rows, -gamma, gamma)
+    return jnp.stack([motion[:, 0], beta, gamma], axis=-1)
+
+  return stack.replace(
+    images=move(images, (1, 2)),
+    target=move(stack.target, (0, 1)),
+    valid=move(stack.valid, (0, 1)),
+    motion=None if stack.motion is None else move_motion(stack.motion),
+  )

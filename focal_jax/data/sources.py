@@ -1,30 +1,143 @@
-"""Where stacks come from: data sets built by `tfds_ddff`, or the crops that ship with the project. Random access."""
+"""Where stacks come from: data sets built by `tfds_ddff`, folders of stacks, the simulator, or the crops that ship with
+the project. Random access.
 
+A source is named by a text: `ddff12` or `ddff12/raw` (built data sets), `folder:DIR`, `simulated`, `examples`; several
+of them, with the proportions in which their stacks are drawn, by `0.7*ddff12 + 0.3*simulated`.
+"""
+
+import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
+import jax
 import numpy as np
 
 import tfds_ddff
 from focal_jax import optics
+from focal_jax.data.folder import read_stack_folder
 from focal_jax.errors import InputError
+from focal_jax.simulate.stacks import SimulatorSettings, simulate
+
+# Its examples are dicts of NumPy arrays, frames far to near; see `tfds_ddff.stack_builder` for the features. (The type
+# says no more, for checking an element would read an example.)
+Source = Sequence[Any]
 
 EXAMPLES = Path(__file__).parents[2] / 'examples'
 DDFF_EXAMPLES = EXAMPLES / 'ddff12_val.h5'
+TARGET_FILE = 'target.npy'
+SIMULATED_LENGTH = 1_000_000  # stacks of an epoch, which has no meaning here but must end
 
 
-def open_source(dataset: str, split: str, data_dir: str) -> Sequence[dict[str, Any]]:
-  """Examples as dicts of numpy arrays, frames far to near; see `tfds_ddff.stack_builder` for the features.
+def parse_sources(text: str) -> list[tuple[str, float]]:
+  """Names and weights in a text such as '0.7*ddff12 + 0.3*simulated'; a weight that is not given is 1.
 
-  `dataset` 'examples' is the small set that ships with the project: five DDFF-12 crops, split 'val'.
+  Raises:
+    InputError: a name is missing, or a weight is not above 0.
   """
-  if dataset != 'examples':
-    return tfds_ddff.load(dataset, split, data_dir)
+  sources = []
+  for part in text.split(' + '):
+    weight, name = re.fullmatch(r'(?:([^*:/]*)\*)?(.*)', part.strip()).groups()
+    try:
+      value = 1.0 if weight is None else float(weight)
+    except ValueError:
+      value = np.nan
+    if not (name and 0 < value < np.inf):
+      raise InputError(f"data.source has the part {part!r}, expected 'NAME' or 'WEIGHT*NAME', the weight above 0")
+    sources.append((name, value))
+  return sources
+
+
+def open_source(name: str, split: str, data_dir: str, simulator: SimulatorSettings | None = None) -> Source:
+  """One source.
+
+  Args:
+    name: of one source, as in the module's text.
+    split: 'train', 'val' or what else the data set has. `examples` has 'val' only.
+    data_dir: where data sets were built.
+    simulator: what to simulate; needed for `simulated` only.
+
+  Raises:
+    InputError: there is no such source or split.
+  """
+  if name == 'simulated':
+    return SimulatedSource(simulator or SimulatorSettings(), split)
+  if name.startswith('folder:'):
+    return FolderSource(Path(name.removeprefix('folder:')), split)
+  if name != 'examples':
+    return tfds_ddff.load(name, split, data_dir)
   if split != 'val':
     raise InputError(f"eval.split is '{split}', but the data set 'examples' has only the split 'val'")
   return ddff_examples()
+
+
+class FolderSource(Sequence):
+  """A folder for each stack, as `data.folder.read_stack_folder` reads them, with its depth in `target.npy`.
+
+  `target.npy` is [H, W], floating-point, the depth seen in the nearest frame in the unit of the stack's focus: 1 / the
+  unit of `focus_distance.txt`, or the frame index; not finite where it is not known. Stacks are those in `DIR/<split>`,
+  by name. The true motion of the frames is not known.
+  """
+
+  def __init__(self, folder: Path, split: str):
+    folder = folder.expanduser() / split
+    if not folder.is_dir():
+      raise InputError(f'{folder}: found no such folder, expected one that holds a folder for each stack')
+    self._folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith('.'))
+    if not self._folders:
+      raise InputError(f'{folder}: found no folders, expected one for each stack')
+    for path in self._folders:
+      if not (path / TARGET_FILE).is_file():
+        raise InputError(f'{path / TARGET_FILE}: found no such file, expected the depth of the stack')
+
+  def __len__(self) -> int:
+    return len(self._folders)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    folder = self._folders[index]
+    stack = read_stack_folder(folder)
+    path = folder / TARGET_FILE
+    try:
+      target = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+      raise InputError(f'{path}: found a file that cannot be read ({error}), expected an array') from error
+    shape = stack.images.shape
+    if target.shape != shape[1:3] or not np.issubdtype(target.dtype, np.floating):
+      raise InputError(f'{path}: is {target.shape} {target.dtype}, expected {shape[1:3]} floating-point, as the frames')
+    known = np.isfinite(target)
+    return {
+      'images': stack.images,
+      'focus': stack.focus.astype(np.float32),
+      'fov': stack.fov.astype(np.float32),
+      'motion': np.full((shape[0], 3), np.nan, np.float32),
+      'target': np.where(known, target, 0).astype(np.float32),
+      'valid': known.astype(np.float32),
+      'name': folder.name,
+    }
+
+
+class SimulatedSource(Sequence):
+  """Stacks of the simulator, rendered one by one on the host's CPU, to be mixed with stacks of data sets.
+
+  Training on simulated stacks alone needs none of it: there they are rendered in the training step.
+  """
+
+  def __init__(self, settings: SimulatorSettings, split: str):
+    self._key = jax.random.fold_in(jax.random.key(0), sum(split.encode()))
+    self._device = jax.local_devices(backend='cpu')[0]
+    self._simulate = jax.jit(functools.partial(simulate, settings=settings))
+
+  def __len__(self) -> int:
+    return SIMULATED_LENGTH
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    with jax.default_device(self._device):
+      stack = self._simulate(jax.random.fold_in(self._key, index))
+    fields = {name: np.asarray(getattr(stack, name)) for name in ('focus', 'fov', 'motion', 'target', 'valid')}
+    images = np.round(np.asarray(stack.images) * 255).astype(np.uint8)  # the simulator's own steps
+    return {'images': images, **fields, 'name': f'simulated_{index}'}
 
 
 def _open_examples() -> h5py.File:
@@ -43,6 +156,7 @@ def ddff_examples() -> list[dict[str, Any]]:
       'images': stack[::-1, ..., ::-1],  # nearest first and BGR in the official layout
       'focus': focus,
       'fov': np.ones_like(focus),
+      'motion': np.zeros((len(focus), 3), np.float32),
       'target': disparity.astype(np.float32),
       'valid': (disparity > 0).astype(np.float32),
       'name': f'val_{index:05}',
@@ -57,7 +171,7 @@ def mean_target(dataset: str, data_dir: str) -> float:
     with _open_examples() as file:
       return float(file.attrs['mean_train_disparity_px'])
   total = count = 0.0
-  for example in tfds_ddff.load(dataset, 'train', data_dir):
+  for example in open_source(dataset, 'train', data_dir):
     total += float(np.sum(example['target'] * example['valid'], dtype=np.float64))
     count += float(np.sum(example['valid'], dtype=np.float64))
   return total / count

@@ -1,27 +1,33 @@
-"""Crops and order of training batches, on a small source made here."""
+"""Order, crops and frames of training batches, on small sources made here."""
 
 import itertools
+import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
 
-from focal_jax.data.pipeline import random_crop, training_batches
+from focal_jax import warp
+from focal_jax.data.pipeline import Batches, BatchSettings, random_crop, random_frames
 from focal_jax.errors import InputError
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 
 
-def example(index, height=48, width=64):
-  """Pixels, target and valid mask that tell where they come from."""
+def example(index, height=48, width=64, frames=2):
+  """Pixels, target and valid mask that tell where they come from; frame n has focus n and brightness n in it."""
   rows, columns = np.mgrid[:height, :width]
   images = np.stack([rows, columns, np.full_like(rows, index)], -1).astype(np.uint8)
+  focus = np.arange(frames, dtype=np.float32)
   return {
-    'images': np.stack([images, images]),
-    'focus': np.array([0.0, 1.0], np.float32),
-    'fov': np.ones(2, np.float32),
+    'images': np.stack([images + np.uint8(20 * n) for n in range(frames)]),
+    'focus': focus,
+    'fov': 1.1 - 0.01 * focus,
+    'motion': np.zeros((frames, 3), np.float32),
     'target': (1000 * index + 100 * rows + columns).astype(np.float32),
     'valid': (columns >= 20).astype(np.float32),
+    'all_in_focus': np.zeros((1, 1, 3), np.uint8),
     'name': str(index),
   }
 
@@ -29,9 +35,28 @@ def example(index, height=48, width=64):
 SOURCE = [example(index) for index in range(5)]
 
 
-def batches(first_step, count, **changes):
-  settings = {'devices': 1, 'batch_size': 2, 'crop_px': 32, 'min_valid': 0.8, 'seed': 7, 'first_step': first_step}
-  return list(itertools.islice(training_batches(SOURCE, **settings | changes), count))
+class Slow(list):
+  """A source whose examples take differently long, so that threads overtake each other."""
+
+  def __getitem__(self, index):
+    time.sleep(0.002 * (7 * index % 5))
+    return super().__getitem__(index)
+
+
+def batches(first_step, count, sources=((SOURCE, 1.0),), **changes):
+  hosts = {name: changes.pop(name) for name in ('devices', 'host', 'hosts') if name in changes}
+  settings = BatchSettings(**{'batch_size': 2, 'crop_px': 32, 'min_valid': 0.8, 'seed': 7} | changes)
+  return list(itertools.islice(Batches(sources, settings, **hosts).iterate(first_step), count))
+
+
+def assert_same(a, b):
+  for name in ('images', 'focus', 'fov', 'motion', 'target', 'valid'):
+    np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def indices(found):
+  """Number of the example that each stack of these batches comes from, batch by batch."""
+  return [int(index) for batch in found for index in batch.images[..., 0, 0, 0, 2].ravel()]
 
 
 def test_crop_moves_images_target_and_valid_together():
@@ -48,34 +73,119 @@ def test_crop_takes_the_best_where_none_is_good_enough():
   assert crop['valid'].mean() > 0.6  # of 28 / 48 .. 44 / 48 to be had, the best of 20 draws
 
 
+def test_a_confidence_counts_as_a_target():
+  low = SOURCE[0] | {'valid': 0.1 * SOURCE[0]['valid']}
+  a, b = (random_crop(x, 32, 0.8, np.random.default_rng(1)) for x in (SOURCE[0], low))
+  np.testing.assert_array_equal(a['target'], b['target'])
+
+
+@pytest.mark.parametrize('size', [(48, 64), (47, 65)], ids=['even', 'odd'])
+def test_the_motion_follows_the_crop(size):
+  """Cropped and then aligned is aligned and then cropped, by `warp` itself, away from the borders."""
+  rng = np.random.default_rng(0)
+  rows, columns = np.mgrid[: size[0], : size[1]]
+  picture = np.sin(0.3 * rows) + np.cos(0.23 * columns) + 2
+  images = np.broadcast_to(picture[None, ..., None], (3, *picture.shape, 3)).astype(np.float32)
+  fov = np.array([1.06, 1.03, 1.0], np.float32)
+  motion = np.array([[0.02, 1.5, -0.7], [-0.03, -2.1, 0.4], [0.01, 0.3, 0.2]], np.float32)
+  stack = example(0, *size, frames=3) | {'images': images, 'fov': fov, 'motion': motion}
+  whole = np.asarray(warp.warp(jnp.asarray(images), jnp.asarray(fov), jnp.asarray(motion)))
+  for _ in range(5):
+    crop = random_crop(stack, 32, 0.0, rng)
+    top, left = (int(x) for x in np.divmod(crop['target'][0, 0], 100))
+    aligned = np.asarray(warp.warp(*(jnp.asarray(crop[name]) for name in ('images', 'fov', 'motion'))))
+    inside = np.s_[:, 6:-6, 6:-6]
+    expected = whole[:, top : top + 32, left : left + 32][inside]
+    np.testing.assert_allclose(aligned[inside], expected, atol=0.02)  # of 4; unmoved frames are off by 0.5
+
+
+def test_chosen_frames_keep_ends_order_and_coordinates():
+  seen = set()
+  for seed in range(40):
+    chosen = random_frames(example(1, frames=6), 4, np.random.default_rng(seed))
+    focus = chosen['focus'].astype(int)
+    assert focus[0] == 0
+    assert focus[-1] == 5
+    assert np.all(np.diff(focus) > 0)
+    np.testing.assert_array_equal(chosen['images'][:, 0, 0, 0], (20 * focus).astype(np.uint8))
+    np.testing.assert_array_equal(chosen['fov'], 1.1 - 0.01 * chosen['focus'])
+    assert chosen['motion'].shape == (4, 3)
+    seen.add(tuple(focus))
+  assert len(seen) == 6  # all there are
+
+
+def test_each_batch_has_a_number_of_frames_of_its_own():
+  source = [example(index, frames=6) for index in range(5)]
+  found = batches(0, 12, [(source, 1.0)], num_frames=(2, 4))
+  assert {batch.focus.shape[-1] for batch in found} == {2, 3, 4}
+  for batch in found:
+    assert batch.images.shape[:3] == (1, 2, batch.focus.shape[-1])
+  again = batches(5, 2, [(source, 1.0)], num_frames=(2, 4))
+  for a, b in zip(found[5:], again, strict=False):
+    assert_same(a, b)
+
+
 def test_shapes_types_and_devices():
   (batch,) = batches(0, 1, devices=2, batch_size=4)
   assert batch.images.shape == (2, 2, 2, 32, 32, 3)
   assert batch.images.dtype == np.uint8
   assert batch.target.shape == batch.valid.shape == (2, 2, 32, 32)
   assert batch.focus.shape == (2, 2, 2)
+  assert batch.motion.shape == (2, 2, 2, 3)
 
 
-def test_resumed_order_is_the_order():
-  straight = batches(0, 6)
-  resumed = batches(4, 2)
-  for a, b in zip(straight[4:], resumed, strict=True):
-    np.testing.assert_array_equal(a.images, b.images)
-    np.testing.assert_array_equal(a.target, b.target)
+def test_the_order_is_the_same_after_a_restart_and_with_any_number_of_threads():
+  slow = [(Slow(SOURCE), 1.0)]
+  straight = batches(0, 12, slow, num_threads=1)
+  for threads in (1, 3, 16):
+    for first in (0, 5):
+      resumed = batches(first, 4, slow, num_threads=threads)
+      for a, b in zip(straight[first:], resumed, strict=False):
+        assert_same(a, b)
+
+
+def test_hosts_share_the_batches_of_one():
+  whole = batches(3, 4, batch_size=4, num_frames=(2, 2))
+  halves = [batches(3, 4, batch_size=4, num_frames=(2, 2), host=host, hosts=2) for host in (0, 1)]
+  for batch, *parts in zip(whole, *halves, strict=True):
+    for host, part in enumerate(parts):
+      np.testing.assert_array_equal(part.images, batch.images[:, host::2])
+      np.testing.assert_array_equal(part.target, batch.target[:, host::2])
 
 
 def test_each_epoch_sees_every_example_once():
-  seen = [int(image[0, 0, 0, 2]) for batch in batches(0, 5) for image in batch.images[0]]
+  seen = indices(batches(0, 5))
   assert sorted(seen[:5]) == sorted(seen[5:]) == [0, 1, 2, 3, 4]
   assert seen[:5] != seen[5:]
+
+
+def test_sources_are_mixed_in_proportion():
+  other = [example(index, height=40, width=40, frames=3) for index in range(10, 17)]
+  found = indices(batches(0, 50, [(SOURCE, 3.0), (other, 1.0)], num_frames=(2, 2)))
+  assert sum(index < 10 for index in found) == 75
+  assert set(found) == {0, 1, 2, 3, 4, *range(10, 17)}
+
+
+def test_motion_is_left_out_where_a_source_does_not_know_it():
+  unknown = [x | {'motion': np.full((2, 3), np.nan, np.float32)} for x in SOURCE]
+  (batch,) = batches(0, 1, [(SOURCE, 1.0), (unknown, 1.0)])
+  assert batch.motion is None
 
 
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'devices': 2, 'batch_size': 3}, 'batch_size is 3'),
+    ({'devices': 2, 'batch_size': 3}, 'batch_size is 3, expected a multiple of the number of devices, 2'),
+    ({'devices': 2, 'hosts': 2, 'batch_size': 6}, 'batch_size is 6, expected a multiple of the number of devices, 4'),
     ({'crop_px': 64}, r"data\.crop_px is 64, .*at most the frames' 48 px"),
     ({'crop_px': 40}, r'data\.crop_px is 40, expected a multiple of 32'),
+    ({'num_frames': (1, 2)}, r"data\.num_frames is \(1, 2\), expected 2 <= least <= greatest <= the sources' 2"),
+    ({'num_frames': (2, 3)}, r'data\.num_frames is \(2, 3\)'),
+    (
+      {'sources': [(SOURCE, 1.0), ([example(0, frames=3)], 1.0)]},
+      r'stacks of \[2, 3\] frames; expected data\.num_frames',
+    ),
+    ({'sources': [([example(0, frames=1)], 1.0)]}, 'stacks of one frame, expected at least two'),
   ],
 )
 def test_bad_settings(changes, message):

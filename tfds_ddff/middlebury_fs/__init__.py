@@ -1,0 +1,1 @@
+"""Middlebury_FS: photographed scenes with synthetic focal stacks of 15 frames, disparity and a sharp picture."""

@@ -1,0 +1,1 @@
+"""Mobile Depth, see `mobile_depth_dataset_builder.py`."""

@@ -41,6 +41,27 @@ def relative_field_of_view(
   return inverse_v / jnp.min(inverse_v, axis=-1, keepdims=True)
 
 
+def field_of_view_of_sweep(focal_length: float, focus_distance: np.ndarray, source: str) -> np.ndarray:
+  """`relative_field_of_view` of [N] measured distances, on the host, of lengths that are checked first.
+
+  Args:
+    source: what to call the numbers in a message: a file or a field.
+
+  Raises:
+    InputError: as `check_focus_distances`, or for a distance that is the focal length but for rounding.
+  """
+  check_focus_distances(focus_distance, focal_length, source)
+  # The ratio does not depend on the unit; multiples of the focal length suit float32 best (1e300 is infinite there).
+  with np.errstate(over='ignore'):
+    fov = np.asarray(relative_field_of_view(1.0, focus_distance / focal_length), dtype=np.float64)
+  if not np.all(np.isfinite(fov)):
+    raise InputError(
+      f'{source}: focus distance {focus_distance.min()} is all but the focal length {focal_length}, '
+      'expected a larger one'
+    )
+  return fov
+
+
 def circle_of_confusion(
   focal_length: Scalar, f_number: Scalar, focus_distance: Scalar, depth: Scalar
 ) -> Float[Array, '*S']:

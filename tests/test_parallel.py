@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
+
+from focal_jax import parallel
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,3 +77,21 @@ def run(devices):
 def test_two_devices_take_the_step_of_one():
   for one, two in zip(run(1), run(2), strict=True):
     np.testing.assert_allclose(two, one, atol=1e-5)
+
+
+def test_inputs_are_sent_two_ahead_and_come_in_order():
+  asked = []
+
+  def source():
+    for index in range(5):
+      asked.append(index)
+      yield {'x': np.full((jax.local_device_count(), 3), index, np.uint8)}
+
+  inputs = parallel.ahead(source())
+  for index in range(5):
+    one = next(inputs)
+    assert len(asked) == min(index + 2, 5)
+    assert isinstance(one['x'], jax.Array)
+    assert one['x'].sharding.device_set == set(jax.local_devices())
+    np.testing.assert_array_equal(one['x'], np.full((jax.local_device_count(), 3), index))
+  assert next(inputs, None) is None

@@ -39,6 +39,8 @@ def load(name: str, split: str, data_dir: str | os.PathLike[str]) -> StackSource
   builder = tfds.builder_from_directory(folder)
   try:
     return StackSource(builder, split)
+  except OSError as error:
+    raise InputError(f'{folder}: cannot be read ({error}), expected a complete data set; build it again') from error
   except ValueError as error:
     splits = ', '.join(builder.info.splits)
     raise InputError(

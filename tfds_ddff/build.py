@@ -122,6 +122,7 @@ def _panels(example: dict, unit: str) -> list[Panel]:
   if frames == 1:
     panels = [Panel(f'{name}, all in focus', example['images'][0])]
   else:
+    unit = f'({unit})' if ' ' in unit else unit
     places = (('far', 0), ('middle', frames // 2), ('near', frames - 1))
     panels = [Panel(f'{name}, {where}: {focus[n]:.4g} {unit}', example['images'][n]) for where, n in places]
   if example['all_in_focus'].shape[:2] == example['target'].shape:

@@ -126,15 +126,7 @@ def _read_metadata(
     length = _read_numbers(length_file)
     if len(length) != 1:
       raise InputError(f'{length_file}: {len(length)} numbers, expected 1')
-    optics.check_focus_distances(distance, length[0], source=f'{distance_file} with {FOCAL_LENGTH_FILE}')
-    # The ratio does not depend on the unit; multiples of the focal length suit float32 best (1e300 is infinite there).
-    with np.errstate(over='ignore'):
-      fov = np.asarray(optics.relative_field_of_view(1.0, distance / length[0]), dtype=np.float64)
-    if not np.all(np.isfinite(fov)):
-      raise InputError(
-        f'{distance_file}: focus distance {distance.min()} is all but the focal length {length[0]}, '
-        'expected a larger one'
-      )
+    fov = optics.field_of_view_of_sweep(length[0], distance, f'{distance_file} with {FOCAL_LENGTH_FILE}')
   else:
     # Any distance above 0 lies outside the shortest focal length there is.
     optics.check_focus_distances(distance, np.finfo(np.float64).tiny, source=str(distance_file))

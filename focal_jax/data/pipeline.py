@@ -114,11 +114,10 @@ def random_crop(example: dict[str, Any], side: int, min_valid: float, rng: np.ra
   The true motion follows: zoom about the frame's centre is zoom about the crop's and a shift.
   """
   height, width = example['target'].shape
-  known = example['valid'] > 0
   best, best_share = (0, 0), -1.0
   for _ in range(_TRIES):
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-    share = float(np.mean(known[top : top + side, left : left + side]))
+    share = np.mean(example['valid'][top : top + side, left : left + side] > 0)
     if share > best_share:
       best, best_share = (top, left), share
     if share >= min_valid:

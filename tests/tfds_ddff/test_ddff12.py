@@ -10,12 +10,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
 import tfds_ddff.build
 from focal_jax.errors import InputError
 from focal_jax.optics import ddff_focus_disparities
-from tfds_ddff import load, stack_builder
+from tfds_ddff import load, record_file, stack_builder
 from tfds_ddff.build import build, draw_contact_sheet
 
 ROOT = Path(__file__).parents[2]
@@ -136,6 +137,32 @@ def test_load_takes_parts_and_sums_of_splits(official: Path, tmp_path: Path):
 def test_load_says_what_is_missing(name: str, message: str, tmp_path: Path):
   with pytest.raises(InputError, match=message):
     load(name, 'train', tmp_path)
+
+
+def test_what_is_read_is_what_the_library_reads(official: Path, tmp_path: Path, monkeypatch):
+  """TFDS's own reader and decoder agree with ours, which also works where files are not as expected."""
+  build('ddff12', official, tmp_path)
+  reference = tfds.builder_from_directory(tfds_ddff.built_folder('ddff12', tmp_path)).as_data_source('train')
+  ours = load('ddff12', 'train', tmp_path)
+  monkeypatch.setattr(record_file, 'ONE_RECORD', -1)
+  fallback = load('ddff12', 'train', tmp_path)
+  assert type(ours.records) is not type(fallback.records)
+  for examples in zip(reference, ours, fallback, strict=True):
+    for other in examples[1:]:
+      assert set(other) == set(examples[0])
+      for name, expected in examples[0].items():
+        np.testing.assert_array_equal(other[name], expected, strict=True)
+  with pytest.raises(IndexError):
+    ours[len(ours)]
+  with pytest.raises(ValueError, match='read-only'):
+    ours[0]['images'][0] = 0
+
+
+def test_a_data_set_with_a_missing_file(official: Path, tmp_path: Path):
+  build('ddff12', official, tmp_path)
+  next(tmp_path.rglob('*train.array_record*')).unlink()
+  with pytest.raises(InputError, match=r'2\.0\.0: cannot be read \(.*train.*\), expected a complete data set'):
+    load('ddff12', 'train', tmp_path)
 
 
 def truncate(folder: Path) -> None:

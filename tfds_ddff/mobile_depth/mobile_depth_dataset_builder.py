@@ -131,7 +131,9 @@ def _check_scene(folder: Path, calibration: Path, aligned: bool) -> Scene:
   distance, focal_length = _read_calibration(calibration, folder, len(frames))
   if folder.name in ROWS_REVERSED:
     distance = distance[::-1]
-  fov = np.ones(len(frames)) if aligned else _field_of_view(calibration, distance, focal_length)
+  fov = optics.field_of_view_of_sweep(focal_length, distance, str(calibration))
+  if aligned:
+    fov = np.ones(len(frames))
   order = np.argsort(-distance, kind='stable')
   return Scene(folder.name, [frames[n] for n in order], 1.0 / distance[order], fov[order], size)
 
@@ -152,21 +154,7 @@ def _read_calibration(path: Path, folder: Path, num_frames: int) -> tuple[np.nda
     what = 'focus distance and aperture' if number <= num_frames else 'the focal length alone'
     if len(row) != (2 if number <= num_frames else 1):
       raise InputError(f'{path}: row {number} is {row}, expected {what}')
-  distance, focal_length = np.array([row[0] for row in rows[:-1]]), rows[-1][0]
-  optics.check_focus_distances(distance, focal_length, source=str(path))
-  return distance, focal_length
-
-
-def _field_of_view(path: Path, distance: np.ndarray, focal_length: float) -> np.ndarray:
-  # The ratio does not depend on the unit; multiples of the focal length suit float32 best.
-  with np.errstate(over='ignore'):
-    fov = np.asarray(optics.relative_field_of_view(1.0, distance / focal_length))
-  if not np.isfinite(fov).all():
-    raise InputError(
-      f'{path}: found a focus distance of {distance.min()}, all but the focal length {focal_length}, '
-      'expected a larger one'
-    )
-  return fov
+  return np.array([row[0] for row in rows[:-1]]), rows[-1][0]
 
 
 def _read(scene: Scene, aligned: bool) -> Example:

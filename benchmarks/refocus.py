@@ -16,7 +16,7 @@ from focal_jax.optics import ddff_focus_disparities
 from tfds_ddff.ddff12.refocus import refocus
 
 _LIGHT_FIELD = flags.DEFINE_string('light_field', None, 'File [V, V, H, W, 3] uint8 RGB; default: synthetic.')
-_REFERENCE = flags.DEFINE_string('reference', None, 'HDF5 file with `stack_test`, first of it made of --light_field.')
+_REFERENCE = flags.DEFINE_string('reference', None, 'HDF5 file whose first `stack_test` was made from --light_field.')
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'Timed calls of `refocus`; the recipe runs once.')
 
 
@@ -34,10 +34,10 @@ def recipe(light_field: np.ndarray, disparities_px: np.ndarray) -> np.ndarray:
 
 
 def synthetic_light_field() -> np.ndarray:
-  """[9, 9, 383, 552, 3] uint8: noise in soft patches, a tenth of it saturated and a tenth black, in a tilted plane."""
+  """[9, 9, 383, 552, 3] uint8: a plane 1 px from view to view, of noisy patches, few black or saturated."""
   rng = np.random.default_rng(0)
   picture = np.kron(rng.normal(size=(60, 80, 3)), np.ones((8, 8, 1))) + rng.normal(0, 0.1, (480, 640, 3))
-  picture = np.clip(128 + 78 * picture, 0, 255).astype(np.uint8)
+  picture = np.clip(128 + 45 * picture, 0, 255).astype(np.uint8)
   return np.stack([[picture[40 + u : 423 + u, 40 + v : 592 + v] for v in range(9)] for u in range(9)])
 
 

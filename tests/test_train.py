@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from absl import flags
+from PIL import Image
 
 import focal_jax
 from configs import ddff12, shipped, simulated
@@ -15,7 +17,9 @@ from focal_jax.errors import InputError
 from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.npz_file import load_weights, save_weights
 from focal_jax.simulate.stacks import SimulatorSettings, simulate_batch
-from focal_jax.train import make_optimizer, simulator_settings, train_and_evaluate
+from focal_jax.train import TrainingData, make_optimizer, simulator_settings, train_and_evaluate
+
+flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 
 
 def run(workdir, **changes):
@@ -107,6 +111,43 @@ def test_unknown_data_set(tmp_path):
   with pytest.raises(InputError, match='ddff12'):
     train_and_evaluate(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.fixture
+def two_folders(tmp_path):
+  """Config of a mixture of two folders, of one stack each: frames of 40 x 48 px, four and five of them."""
+  for name, frames in (('a', 4), ('b', 5)):
+    stack = tmp_path / name / 'train' / 'stack'
+    stack.mkdir(parents=True)
+    for n in range(frames):
+      Image.fromarray(np.full((40, 48, 3), 10 * n + (100 if name == 'b' else 0), np.uint8)).save(stack / f'{n}.png')
+    np.save(stack / 'target.npy', np.ones((40, 48)))
+  config = ddff12.get_config('smoke')
+  config.data.source = f'folder:{tmp_path / "a"} + 3*folder:{tmp_path / "b"}'
+  config.data.num_frames = (3, 3)
+  config.batch_size = 4
+  return config
+
+
+def test_a_mixture_of_folders_becomes_batches_on_the_devices(two_folders):
+  data = TrainingData(two_folders, devices=1)
+  inputs = data.inputs(first_step=0)
+  first = next(inputs)
+  assert isinstance(first.images, jax.Array)
+  assert first.images.dtype == jnp.uint8
+  assert first.images.shape == (1, 4, 3, 32, 32, 3)
+  assert first.motion is None
+  brightness = np.concatenate([next(inputs).images[0, :, 0, 0, 0, 0] for _ in range(5)])
+  assert np.sum(brightness >= 100) == 15  # of 20: three in four
+  stack = data.make_batch(jax.random.key(0), jax.tree.map(lambda x: x[0], first))
+  assert stack.images.dtype == jnp.float32
+  assert 0 <= stack.images.min() <= stack.images.max() <= 1
+
+
+def test_the_motion_must_be_known_to_train_alignment_alone(two_folders):
+  two_folders.networks = 'alignment'
+  with pytest.raises(InputError, match="networks is 'alignment', but the motion is not known in all"):
+    TrainingData(two_folders, devices=1)
 
 
 def test_initial_weights_are_checked(tmp_path):

@@ -117,7 +117,9 @@ def draw_contact_sheet(name: str, data_dir: str | os.PathLike[str], examples_per
 
 
 def _panels(example: dict, unit: str) -> list[Panel]:
-  """Far, middle and near frame, and the picture that is sharp everywhere, as far as there are; depth in colour."""
+  """Far, middle and near frame, and the picture that is sharp everywhere, as far as there are; depth in
+  colour, if it is known.
+  """
   name, focus, frames = example['name'].decode(), example['focus'], len(example['focus'])
   if frames == 1:
     panels = [Panel(f'{name}, all in focus', example['images'][0])]
@@ -127,10 +129,12 @@ def _panels(example: dict, unit: str) -> list[Panel]:
     panels = [Panel(f'{name}, {where}: {focus[n]:.4g} {unit}', example['images'][n]) for where, n in places]
   if example['all_in_focus'].shape[:2] == example['target'].shape:
     panels.append(Panel('all in focus', example['all_in_focus']))
-  valid, target = example['valid'] > 0, example['target']
-  title = f'target, {valid.mean():.0%} valid' if valid.any() else 'no depth'
-  limits = (float(focus.min()), float(focus.max())) if frames > 1 else None
-  return [*panels, Panel(title, np.where(valid, target, np.nan), unit, limits)]
+  valid = example['valid'] > 0
+  if valid.any():
+    limits = (float(focus.min()), float(focus.max())) if frames > 1 else None
+    target = np.where(valid, example['target'], np.nan)
+    panels.append(Panel(f'target, {valid.mean():.0%} valid', target, unit, limits))
+  return panels
 
 
 def main(argv: list[str]) -> int:

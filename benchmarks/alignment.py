@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
   variables, description = load_weights(_WEIGHTS.value)
   scale = _SIZE.value / 64
   sweep = SweepSettings(aligned=0.0, shake_px=(0.0, scale), blur_px=(0.8 * scale, 7.0))
-  settings = SimulatorSettings(8, _SIZE.value, num_surfaces=16, margin_px=32, sweep=sweep)
+  settings = SimulatorSettings(8, _SIZE.value, _SIZE.value, num_surfaces=16, margin_px=32, sweep=sweep)
   simulate = jax.jit(lambda key: simulate_batch(key, 1, settings))
   stacks = [simulate(jax.random.fold_in(jax.random.key(11), i)) for i in range(_STACKS.value)]
   size = (_SIZE.value, _SIZE.value)

@@ -3,7 +3,11 @@
 Not trained as it stands; the other files of this folder change what they need.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
+
+from focal_jax.simulate.stacks import SimulatorSettings
 
 
 def get_config() -> ConfigDict:
@@ -28,19 +32,9 @@ def get_config() -> ConfigDict:
   data.augment = True  # published photometric and geometric augmentation
   data.num_threads = 16  # that read and crop; the batches do not depend on it
 
-  config.simulator = simulator = ConfigDict()
-  simulator.num_frames = 10
-  simulator.size_px = 224  # height and width of the frames
-  simulator.num_surfaces = 10
-  simulator.margin_px = 24  # canvas around the frames, for what blur, zoom and drift bring in
-  simulator.lens_sigma_px = (0.2, 0.9)  # standard deviation of the blur of lens and pixel
-  simulator.noise = (0.0, 0.015)  # standard deviation, of display values 0 .. 1
-  simulator.sweep = sweep = ConfigDict()
-  sweep.blur_px = (0.8, 7.0)  # radius of the circle of confusion at the far end of the sweep's depths, focused near
-  sweep.breathing = (0.0, 3.0)  # factor on a phone's measured zoom error
-  sweep.shake_px = (0.0, 1.5)  # standard deviation of the drift between frames beside the phone's own
-  sweep.aligned = 0.25  # share of sweeps without motion
-  sweep.no_metadata = 0.25  # share of sweeps whose field of view is not told
+  # Scenes, cameras and sensor, with every field of `focal_jax.simulate.stacks.SimulatorSettings`, where each has a
+  # comment: config.simulator.height_px, .scene.thin, .sweep.blur_px, .sensor.shot_noise and so on.
+  config.simulator = ConfigDict(dataclasses.asdict(SimulatorSettings(height_px=224, width_px=224, margin_px=24)))
 
   config.networks = 'both'  # both: end to end; depth: alone, on frames as they are; alignment: alone, from known motion
   config.init = init = ConfigDict()

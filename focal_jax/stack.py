@@ -22,7 +22,8 @@ class FocalStack:
     index). fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`).
     target: true depth of the reference frame, in the unit of `focus`; None if unknown.
     valid: weight of each pixel of `target`, 0 .. 1; None where `target` is None.
-    motion: true (alpha, beta, gamma) of each frame (`warp`), where a simulator knows it.
+    motion: true (alpha, beta, gamma) of each frame (`warp`), where it is known.
+    all_in_focus: the reference frame as it would be if all were sharp, like `images`; where it is known.
   """
 
   images: Shaped[Array | np.ndarray, '*B N H W 3']
@@ -31,6 +32,7 @@ class FocalStack:
   target: Float[Array | np.ndarray, '*B H W'] | None = None
   valid: Float[Array | np.ndarray, '*B H W'] | None = None
   motion: Float[Array | np.ndarray, '*B N 3'] | None = None
+  all_in_focus: Shaped[Array | np.ndarray, '*B H W 3'] | None = None
 
 
 @flax.struct.dataclass

@@ -24,6 +24,8 @@ from focal_jax.errors import InputError
 from focal_jax.models.end_to_end import EndToEnd, init_variables, variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights, save_weights
 from focal_jax.simulate.cameras import SweepSettings
+from focal_jax.simulate.scenes import SceneSettings
+from focal_jax.simulate.sensor import SensorSettings
 from focal_jax.simulate.stacks import SimulatorSettings, simulate_batch
 from focal_jax.stack import FocalStack
 from focal_jax.writers import Progress, Writer
@@ -157,9 +159,13 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
 
 def simulator_settings(config: ConfigDict) -> SimulatorSettings:
   """The dataclass that a config's `simulator` section describes."""
-  fields = {name: tuple(value) if isinstance(value, tuple | list) else value for name, value in config.items()}
-  sweep = {name: tuple(value) if isinstance(value, tuple | list) else value for name, value in config.sweep.items()}
-  return SimulatorSettings(**fields | {'sweep': SweepSettings(**sweep)})
+
+  def build(kind, section):
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
+    parts = {'scene': SceneSettings, 'sweep': SweepSettings, 'sensor': SensorSettings}
+    return kind(**{name: build(parts[name], value) if name in parts else value for name, value in values.items()})
+
+  return build(SimulatorSettings, config)
 
 
 class TrainingData:

@@ -93,8 +93,8 @@ def test_folder_of_something_else_is_refused(tmp_path):
     ('model', {'channels': 'GBR'}, "model.channels is 'GBR'"),
     ('optimizer', {'schedule': 'step'}, "optimizer.schedule is 'step'"),
     ('simulator', {'num_frames': 1}, r'simulator\.num_frames is 1'),
-    ('simulator', {'noise': (0.1, 0.0)}, r'simulator\.noise is \(0\.1, 0\.0\)'),
-    ('simulator', {'size_px': 50}, 'simulator.size_px is 50'),
+    ('simulator', {'lens_sigma_px': (0.1, 0.0)}, r'simulator\.lens_sigma_px is \(0\.1, 0\.0\)'),
+    ('simulator', {'height_px': 4}, 'simulator.height_px is 4'),
   ],
 )
 def test_bad_config_values(section, changes, message, tmp_path):
@@ -200,7 +200,7 @@ def test_schedule():
 
 def test_steps_on_one_batch_lower_its_loss():
   """Thirty steps on one fixed batch."""
-  settings = SimulatorSettings(num_frames=3, size_px=32, num_surfaces=4, margin_px=8)
+  settings = SimulatorSettings(num_frames=3, height_px=32, width_px=32, num_surfaces=4, margin_px=8)
   batch = jax.jit(lambda: simulate_batch(jax.random.key(1), 2, settings))()
   tx = optax.adam(1e-3)
   state = parallel.init_state(init_variables(EndToEnd(), 0), tx)

@@ -1,114 +1,386 @@
-"""Cameras and their autofocus sweeps: focus distances, field of view, drift and the size of the blur.
+"""Cameras and their focus sweeps: focus distances, field of view, drift, exposure and the size of the blur.
 
-The phones are those that Won and Jeon (ECCV 2022, section 4) measured: on top of the thin lens's field of view, a zoom
-error linear in the dioptres of the focus distance, and a random drift of the principal point.
+`CAMERAS` are presets; any `Camera` of one's own does as well. Distances along the optical axis are in dioptres (1/m)
+inside the simulator and in the camera's own unit in the stacks that it hands out (`to_unit`).
 """
 
 import dataclasses
+import math
+from typing import NamedTuple
 
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from focal_jax import optics
+from focal_jax.errors import InputError
 from focal_jax.simulate.draws import Draws
 
 PIXEL_PITCH_M = 1.4e-6
+VIEWS = 9  # along each axis of the kernel 'views'
+UNITS = ('1/m', 'px', 'm')  # `Sweep.unit` is a place in here
+KERNELS = ('disc', 'views')
+SPACINGS = ('dioptres', 'random', 'camera')
 
 
 @dataclasses.dataclass(frozen=True)
-class Phone:
-  """A phone camera. Drift is in pixels of the full sensor, mean and standard deviation; the zoom error has no unit."""
+class Camera:
+  """A camera and the sweep that it usually makes.
+
+  The zoom error alpha = alpha_slope_m * dioptres + alpha_intercept comes on top of the thin lens's relative field of
+  view.
+
+  Raises:
+    InputError: naming camera and field, for a value that no camera can have.
+  """
 
   name: str
-  sensor_width_px: float
-  alpha_slope_m: float
-  alpha_intercept: float
-  beta_px: tuple[float, float]
-  gamma_px: tuple[float, float]
   focal_length_m: float
   f_number: float
+  sensor_width_px: float
+  pixel_pitch_m: float = PIXEL_PITCH_M
+  alpha_slope_m: float = 0.0
+  alpha_intercept: float = 0.0
+  beta_px: tuple[float, float] = (0.0, 0.0)  # drift along x of each frame: mean and standard deviation, sensor px
+  gamma_px: tuple[float, float] = (0.0, 0.0)  # along y
+  # Two or more focus distances, far to near, infinity allowed. A sweep of another length interpolates them evenly in
+  # dioptres: two ends give a sweep that is linear in dioptres, and so in disparity.
+  focus_m: tuple[float, ...] = (0.9, 0.1)
+  num_frames: int = 10  # of the usual sweep
+  unit: str = '1/m'  # of focus and target: one of UNITS; 'px' is DDFF-12's disparity
+  kernel: str = 'disc'  # or 'views': a grid of VIEWS x VIEWS pinholes that spans the aperture, as of a light field
+  aligned: bool = False  # computed or rendered frames: one field of view (image distance f), no drift, one exposure
+
+  def __post_init__(self):
+    def check(field, holds, expected):
+      if not holds:
+        raise InputError(f'camera {self.name}: {field} is {getattr(self, field)!r}, expected {expected}')
+
+    for field in ('focal_length_m', 'f_number', 'sensor_width_px', 'pixel_pitch_m'):
+      check(field, 0 < getattr(self, field) < math.inf, 'a finite number above 0')
+    check('focus_m', len(self.focus_m) >= 2, 'at least two distances')
+    check('focus_m', all(a > b for a, b in zip(self.focus_m, self.focus_m[1:], strict=False)), 'far to near')
+    check('focus_m', self.focus_m[-1] > self.focal_length_m, f'all beyond the focal length {self.focal_length_m}')
+    check('num_frames', self.num_frames >= 2, 'at least 2')
+    check('unit', self.unit in UNITS, f'one of {", ".join(UNITS)}')
+    check('focus_m', self.unit != 'm' or self.focus_m[0] < math.inf, 'finite distances for the unit m')
+    check('kernel', self.kernel in KERNELS, f'one of {", ".join(KERNELS)}')
+
+  def sweep_dpt(self, num_frames: int) -> Float[np.ndarray, ' N']:
+    """Dioptres of the usual sweep, far to near; exactly `focus_m` if it has that many."""
+    nodes = 1 / np.asarray(self.focus_m)
+    return np.interp(np.linspace(0, len(nodes) - 1, num_frames), np.arange(len(nodes)), nodes)
 
 
-PHONES = (
-  Phone('Pixel 4 XL', 4032.0, -0.00266, 0.019155, (-4.45515, 7.18485), (-9.9504701, 8.04556863), 0.0044, 1.7),
-  Phone('Pixel 6', 4080.0, -0.00429249, 0.00330253, (0.470281, 6.2634662), (2.69174424, 6.859772247), 0.0068, 1.9),
-  Phone(
-    'Galaxy S8+', 4032.0, -0.00203839, 0.0166955, (4.430173117, 4.60067699), (3.695449964, 3.589144555), 0.0043, 1.5
-  ),
-  Phone(
-    'Galaxy Note10', 4032.0, -0.00402384, 0.0247385, (-4.315575939, 2.9198626), (-0.9456601, 0.153538997), 0.0048, 1.7
-  ),
-)
+_DDFF_PITCH_M = 7728 * 1.4e-6 / 552  # the Lytro Illum's sensor, 7728 px of 1.4 um, shared by 552 micro-lens images
+_DDFF_FOCAL_LENGTH_M = optics.DDFF_FOCAL_LENGTH_PX * _DDFF_PITCH_M
+
+CAMERAS = {
+  camera.name: camera
+  for camera in (
+    # The phones that Won and Jeon measured (ECCV 2022, section 4), with the sweep of their simulator.
+    Camera(
+      name='pixel_4_xl',
+      focal_length_m=0.0044,
+      f_number=1.7,
+      sensor_width_px=4032.0,
+      alpha_slope_m=-0.00266,
+      alpha_intercept=0.019155,
+      beta_px=(-4.45515, 7.18485),
+      gamma_px=(-9.9504701, 8.04556863),
+    ),
+    Camera(
+      name='pixel_6',
+      focal_length_m=0.0068,
+      f_number=1.9,
+      sensor_width_px=4080.0,
+      alpha_slope_m=-0.00429249,
+      alpha_intercept=0.00330253,
+      beta_px=(0.470281, 6.2634662),
+      gamma_px=(2.69174424, 6.859772247),
+    ),
+    Camera(
+      name='galaxy_s8_plus',
+      focal_length_m=0.0043,
+      f_number=1.5,
+      sensor_width_px=4032.0,
+      alpha_slope_m=-0.00203839,
+      alpha_intercept=0.0166955,
+      beta_px=(4.430173117, 4.60067699),
+      gamma_px=(3.695449964, 3.589144555),
+    ),
+    Camera(
+      name='galaxy_note_10',
+      focal_length_m=0.0048,
+      f_number=1.7,
+      sensor_width_px=4032.0,
+      alpha_slope_m=-0.00402384,
+      alpha_intercept=0.0247385,
+      beta_px=(-4.315575939, 2.9198626),
+      gamma_px=(-0.9456601, 0.153538997),
+    ),
+    # NVIDIA Shield Tablet. Lens and dioptres from the EXIF of a sweep that breathes by 1.040 where the thin lens says
+    # 1.022, hence the slope. Assumed: the sensor (1/4 inch, 5 megapixels), and a drift larger than the 1.3 px of that
+    # sweep.
+    Camera(
+      name='tablet',
+      focal_length_m=0.00295,
+      f_number=1.475,
+      sensor_width_px=2592.0,
+      alpha_slope_m=-0.00242,
+      beta_px=(0.0, 5.0),
+      gamma_px=(0.0, 5.0),
+      focus_m=(math.inf, 1 / 7.2327),
+      num_frames=11,
+    ),
+    # A 50 mm lens before a 36 mm sensor. It breathes as a thin lens does; the small drift is an assumption of ours.
+    Camera(
+      name='dslr',
+      focal_length_m=0.05,
+      f_number=1.8,
+      sensor_width_px=6000.0,
+      pixel_pitch_m=6e-6,
+      beta_px=(0.0, 4.0),
+      gamma_px=(0.0, 4.0),
+      focus_m=(math.inf, 0.45),
+    ),
+    # DefocusNet's renderings (Maximov et al., CVPR 2020), FoD500. Its authors do not say how wide the sensor is; 3.1 mm
+    # is what later work takes with this lens (Si et al., CVPR 2023).
+    Camera(
+      name='defocusnet',
+      focal_length_m=0.0029,
+      f_number=1.0,
+      sensor_width_px=256.0,
+      pixel_pitch_m=3.1e-3 / 256,
+      focus_m=(1.5, 0.7, 0.3, 0.15, 0.1),
+      num_frames=5,
+      unit='m',
+      aligned=True,
+    ),
+    # DDFF-12 (Hazirbas et al., ACCV 2018): refocused light fields. The aperture is the grid's, eight baselines wide.
+    Camera(
+      name='ddff12',
+      focal_length_m=_DDFF_FOCAL_LENGTH_M,
+      f_number=_DDFF_FOCAL_LENGTH_M / ((VIEWS - 1) * optics.DDFF_BASELINE_M),
+      sensor_width_px=552.0,
+      pixel_pitch_m=_DDFF_PITCH_M,
+      focus_m=(optics.DDFF_FARTHEST_M, optics.DDFF_NEAREST_M),
+      unit='px',
+      kernel='views',
+      aligned=True,
+    ),
+  )
+}
+
+PHONES = ('pixel_4_xl', 'pixel_6', 'galaxy_s8_plus', 'galaxy_note_10')
+
+
+def as_camera(camera: str | Camera) -> Camera:
+  """A camera as it is, or the preset of that name.
+
+  Raises:
+    InputError: if there is none; the message lists those that there are.
+  """
+  if isinstance(camera, Camera):
+    return camera
+  if camera not in CAMERAS:
+    raise InputError(f"camera '{camera}' is not known, expected one of {', '.join(CAMERAS)}")
+  return CAMERAS[camera]
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepSettings:
   """What is drawn at random for each sweep; pairs are the ends of a uniform (or, where said, log-uniform)
   distribution.
+
+  Raises:
+    InputError: naming the field, for an unknown camera, a pair in the wrong order, or a focus that a camera cannot
+      reach.
   """
 
-  far_dpt: tuple[float, float] = (0.0, 2.0)  # dioptres of the first frame's focus
-  range_dpt: tuple[float, float] = (2.0, 8.0)  # dioptres between first and last frame
-  uneven: float = 0.3  # focus positions leave the uniform grid by up to this share of half a step
-  blur_px: tuple[float, float] = (0.8, 7.0)  # log-uniform: CoC radius of the far end when focused at the near end
-  breathing: tuple[float, float] = (0.0, 3.0)  # factor on the phone's zoom error
+  cameras: tuple[str | Camera, ...] = PHONES  # one is drawn, all equally often
+  far_dpt: tuple[float, float] | None = (0.0, 2.0)  # dioptres of the first frame's focus; None: the camera's sweep
+  range_dpt: tuple[float, float] | None = (2.0, 8.0)  # between first and last frame; None: the camera's sweep
+  spacing: str = 'dioptres'  # of the focus positions: even in dioptres, 'random', or as in the 'camera' sweep
+  uneven: float = 0.3  # focus positions leave that spacing by up to this share of half a step
+  # Log-uniform: CoC radius of the far end when focused at the near end. None: what the optics give, at the width.
+  blur_px: tuple[float, float] | None = (0.8, 7.0)
+  breathing: tuple[float, float] = (0.0, 3.0)  # factor on the camera's zoom error
   zoom: tuple[float, float] = (0.96, 1.10)  # limits of the zoom between the first and the last frame
   shake_px: tuple[float, float] = (0.0, 1.5)  # standard deviation of a further drift, px of the rendered image
   aligned: float = 0.25  # share of sweeps without any motion, field of view 1
   no_metadata: float = 0.25  # share of sweeps whose field of view is not told (fov = 1, all zoom is left to alpha)
+  exposure: tuple[float, float] = (0.0, 0.05)  # standard deviation, in stops, of frames against the last one
+  white_balance: tuple[float, float] = (0.0, 0.05)  # the same for the gains of red and of blue
+
+  def __post_init__(self):
+    def check(field, holds, expected):
+      if not holds:
+        raise InputError(f'simulator.sweep.{field} is {getattr(self, field)!r}, expected {expected}')
+
+    for field in ('far_dpt', 'range_dpt', 'blur_px', 'breathing', 'zoom', 'shake_px', 'exposure', 'white_balance'):
+      pair = getattr(self, field)
+      if pair is None and field in ('far_dpt', 'range_dpt', 'blur_px'):
+        continue
+      check(field, isinstance(pair, tuple) and len(pair) == 2 and pair[0] <= pair[1], 'two numbers, the lower first')
+    check('spacing', self.spacing in SPACINGS, f'one of {", ".join(SPACINGS)}')
+    check('uneven', 0 <= self.uneven < 1, 'a number from 0 to below 1')
+    check('far_dpt', self.far_dpt is None or self.far_dpt[0] >= 0, 'nothing beyond infinity')
+    check('range_dpt', self.range_dpt is None or self.range_dpt[0] > 0, 'more than 0')
+    check('blur_px', self.blur_px is None or self.blur_px[0] > 0, 'more than 0')
+    check('cameras', len(self.cameras) > 0, 'at least one')
+    for camera in map(as_camera, self.cameras):
+      usual = camera.sweep_dpt(2)
+      far = self.far_dpt or (usual[0], usual[0])
+      near = far[1] + (self.range_dpt[1] if self.range_dpt else usual[1] - usual[0])
+      field = 'far_dpt' if self.range_dpt is None else 'range_dpt'
+      check(field, near * camera.focal_length_m < 1, f'a focus beyond the focal length of {camera.name}')
+      check('far_dpt', camera.unit != 'm' or far[0] > 0, f'more than 0 for {camera.name}, whose unit is m')
 
 
 @flax.struct.dataclass
 class Sweep:
   """One sweep, frames far to near. `motion` is the truth that a warp must undo (`warp`), relative to the last frame."""
 
-  focus: Float[Array | np.ndarray, '*B N']  # dioptres
+  focus: Float[Array | np.ndarray, '*B N']  # in the camera's unit: what a stack hands out
+  focus_dpt: Float[Array | np.ndarray, '*B N']  # dioptres, rising
   fov: Float[Array | np.ndarray, '*B N']
   motion: Float[Array | np.ndarray, '*B N 3']
-  blur_px_per_dpt: Float[Array | np.ndarray, '*B']  # radius of the circle of confusion per dioptre of defocus
+  # px of the last frame per dioptre of defocus: radius of the disc, or distance between neighbouring views.
+  blur_px_per_dpt: Float[Array | np.ndarray, '*B']
+  views: Float[Array | np.ndarray, '*B']  # 1: the kernel is a grid of views; 0: a disc
+  exposure: Float[Array | np.ndarray, '*B N']  # factor on linear light, 1 for the last frame
+  white_balance: Float[Array | np.ndarray, '*B N 3']  # gains, 1 for the last frame and for green
+  unit: Int[Array | np.ndarray, '*B']  # of focus and target: place in UNITS
 
 
-def draw_sweep(key: PRNGKeyArray, num_frames: int, settings: SweepSettings = SweepSettings()) -> Sweep:
-  """A random sweep of a random phone, in the pixels of an image as wide as makes the blur what was drawn."""
-  key, grid_key, drift_key = random.split(key, 3)
-  draw = Draws(key, 8)
-  columns = jnp.array(
-    [
-      (p.sensor_width_px, p.alpha_slope_m, p.alpha_intercept, *p.beta_px, *p.gamma_px, p.focal_length_m, p.f_number)
-      for p in PHONES
-    ]
-  )
-  _, slope, intercept, beta_mean, beta_sd, gamma_mean, gamma_sd, focal_length, f_number = columns[
-    jnp.floor(draw.uniform(0.0, len(PHONES))).astype(int)
-  ]
+class _Optics(NamedTuple):
+  """What a sweep needs of its camera, as numbers in a row of a table."""
 
-  far, extent = draw.uniform(*settings.far_dpt), draw.uniform(*settings.range_dpt)
-  step = 1.0 / (num_frames - 1)
-  jitter = settings.uneven * step * random.uniform(grid_key, (num_frames,), minval=-0.5, maxval=0.5)
-  position = jnp.linspace(0.0, 1.0, num_frames) + jitter.at[jnp.array([0, -1])].set(0.0)
-  focus = far + extent * position
+  focal_length: Float[Array, ''] | float
+  f_number: Float[Array, ''] | float
+  pitch: Float[Array, ''] | float
+  width: Float[Array, ''] | float
+  alpha_slope: Float[Array, ''] | float
+  alpha_intercept: Float[Array, ''] | float
+  beta_mean: Float[Array, ''] | float
+  beta_sd: Float[Array, ''] | float
+  gamma_mean: Float[Array, ''] | float
+  gamma_sd: Float[Array, ''] | float
+  views: Float[Array, ''] | float
+  aligned: Float[Array, ''] | float
+  unit: Float[Array, ''] | float
 
-  # Radius per dioptre on the full sensor, then the scale of the rendered image that gives the blur drawn above.
-  distance = optics.dioptres_to_metres(focus[-1])
-  diameter = optics.circle_of_confusion(focal_length, f_number, distance, optics.dioptres_to_metres(focus[-1] - 1.0))
-  blur = draw.log_uniform(*settings.blur_px) / extent
-  scale = blur / (diameter / 2 / PIXEL_PITCH_M)
 
-  fov = optics.relative_field_of_view(focal_length, optics.dioptres_to_metres(focus))
-  alpha = (slope * focus + intercept) * draw.uniform(*settings.breathing)
+def draw_sweep(
+  key: PRNGKeyArray, num_frames: int, width_px: float | int, settings: SweepSettings = SweepSettings()
+) -> Sweep:
+  """A random sweep of a random camera.
+
+  Args:
+    num_frames: N, at least 2.
+    width_px: px across the whole field of view: of the image, or of the larger one that it is a crop of. Without
+      effect where `settings.blur_px` decides how large the blur is, and with it the scale.
+
+  Raises:
+    InputError: for fewer than two frames.
+  """
+  if num_frames < 2:
+    raise InputError(f'num_frames is {num_frames}, expected at least 2')
+  cameras = [as_camera(camera) for camera in settings.cameras]
+  scalars_key, grid_key, frames_key = random.split(key, 3)
+  draw = Draws(scalars_key, 9)
+  camera, usual = _pick(cameras, num_frames, jnp.floor(draw.uniform(0.0, len(cameras))).astype(int))
+  is_aligned = camera.aligned > 0
+
+  far = usual[0] if settings.far_dpt is None else draw.uniform(*settings.far_dpt)
+  extent = usual[-1] - usual[0] if settings.range_dpt is None else draw.uniform(*settings.range_dpt)
+  focus_dpt = far + extent * _positions(grid_key, usual, settings)
+  distance = optics.dioptres_to_metres(focus_dpt)
+
+  # On the sensor, in the last frame; then the scale of the image.
+  image_distance = jnp.where(is_aligned, camera.focal_length, optics.image_distance(camera.focal_length, distance[-1]))
+  diameter = image_distance * camera.focal_length / camera.f_number / camera.pitch  # px per dioptre
+  parts = jnp.where(camera.views > 0, VIEWS - 1, 2)  # distances between views, or radii, in a diameter
+  if settings.blur_px is None:
+    scale = width_px / camera.width
+  else:
+    scale = 2 * draw.log_uniform(*settings.blur_px) / extent / diameter
+
+  fov = optics.relative_field_of_view(camera.focal_length, distance)
+  alpha = (camera.alpha_slope * focus_dpt + camera.alpha_intercept) * draw.uniform(*settings.breathing)
   zoom = jnp.clip((fov + alpha) / (fov[-1] + alpha[-1]), *settings.zoom)
-  phone_noise, shake_noise = random.normal(drift_key, (2, num_frames, 2))
-  drift = jnp.array([beta_mean, gamma_mean]) + jnp.array([beta_sd, gamma_sd]) * phone_noise
-  drift = drift * scale + draw.uniform(*settings.shake_px) * shake_noise
+  noise = random.normal(frames_key, (num_frames, 7))
+  mean, sd = jnp.stack([camera.beta_mean, camera.gamma_mean]), jnp.stack([camera.beta_sd, camera.gamma_sd])
+  drift = (mean + sd * noise[:, :2]) * scale + draw.uniform(*settings.shake_px) * noise[:, 2:4]
   drift = drift - drift[-1]
 
   kind = draw.uniform()
-  aligned = kind < settings.aligned
-  no_metadata = kind > 1.0 - settings.no_metadata
-  zoom, drift = jnp.where(aligned, 1.0, zoom), jnp.where(aligned, 0.0, drift)
-  fov = jnp.where(aligned | no_metadata, 1.0, fov)
-  motion = jnp.concatenate([(zoom - fov)[:, None], drift], axis=-1)
-  return Sweep(focus=focus, fov=fov, motion=motion, blur_px_per_dpt=blur)
+  still = is_aligned | (kind < settings.aligned)
+  untold = still | (kind > 1.0 - settings.no_metadata)
+  zoom, drift = jnp.where(still, 1.0, zoom), jnp.where(still, 0.0, drift)
+  fov = jnp.where(untold, 1.0, fov)
+
+  amounts = jnp.stack([draw.uniform(*settings.exposure), *[draw.uniform(*settings.white_balance)] * 2])
+  stops = jnp.where(is_aligned, 0.0, amounts * noise[:, 4:]).at[-1].set(0.0)
+  exposure, red, blue = jnp.exp2(stops).T
+  unit = camera.unit.astype(jnp.int32)
+  return Sweep(
+    focus=to_unit(focus_dpt, unit),
+    focus_dpt=focus_dpt,
+    fov=fov,
+    motion=jnp.concatenate([(zoom - fov)[:, None], drift], axis=-1),
+    blur_px_per_dpt=diameter / parts * scale,
+    views=camera.views,
+    exposure=exposure,
+    white_balance=jnp.stack([red, jnp.ones_like(red), blue], axis=-1),
+    unit=unit,
+  )
+
+
+def _pick(cameras: list[Camera], num_frames: int, index: Int[Array, '']) -> tuple[_Optics, Float[Array, ' N']]:
+  """A camera's numbers and its usual sweep, dioptres."""
+  rows = []
+  for c in cameras:
+    numbers = _Optics(
+      focal_length=c.focal_length_m,
+      f_number=c.f_number,
+      pitch=c.pixel_pitch_m,
+      width=c.sensor_width_px,
+      alpha_slope=c.alpha_slope_m,
+      alpha_intercept=c.alpha_intercept,
+      beta_mean=c.beta_px[0],
+      beta_sd=c.beta_px[1],
+      gamma_mean=c.gamma_px[0],
+      gamma_sd=c.gamma_px[1],
+      views=float(c.kernel == 'views'),
+      aligned=float(c.aligned),
+      unit=float(UNITS.index(c.unit)),
+    )
+    rows.append([*numbers, *c.sweep_dpt(num_frames)])
+  row = jnp.array(rows)[index]
+  return _Optics(*row[:-num_frames]), row[-num_frames:]
+
+
+def _positions(key: PRNGKeyArray, usual: Float[Array, ' N'], settings: SweepSettings) -> Float[Array, ' N']:
+  """Places of the frames between the first (0) and the last (1), rising, linear in dioptres."""
+  num_frames = len(usual)
+  if settings.spacing == 'dioptres':
+    steps = jnp.full(num_frames - 1, 1.0)
+  elif settings.spacing == 'camera':
+    steps = jnp.diff(usual)
+  else:  # up to nine times as wide as one another
+    key, steps_key = random.split(key)
+    steps = random.uniform(steps_key, (num_frames - 1,), minval=0.2, maxval=1.8)
+  steps = steps / steps.sum()
+  jitter = settings.uneven * random.uniform(key, (num_frames - 2,), minval=-0.5, maxval=0.5)
+  inner = jnp.cumsum(steps)[:-1] + jitter * jnp.minimum(steps[:-1], steps[1:])
+  return jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])
+
+
+def to_unit(dioptres: Float[Array, '*#S'], unit: Int[Array, '*#S'] | int) -> Float[Array, '*S']:
+  """Dioptres in the unit at that place of UNITS; in metres, what is beyond 1e6 m is 1e6 m, so that all is finite."""
+  metres = 1.0 / jnp.maximum(dioptres, 1e-6)
+  return jnp.select([unit == 0, unit == 1], [dioptres, optics.DDFF_DISPARITY_M_PX * dioptres], metres)

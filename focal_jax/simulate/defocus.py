@@ -1,88 +1,188 @@
-"""Defocus by a disc-shaped circle of confusion of any radius, varying over a surface, with occlusion between surfaces.
+"""Defocus by an aperture of any size, varying over a surface, with occlusion between surfaces. Plain JAX.
 
-A disc is applied as its exact transfer function, so that the radius is continuous and radius 0 changes nothing. Each
-surface is blurred at a few fixed radii and a pixel takes the linear mixture of the two nearest to its own.
+Each surface is blurred at a few fixed radii, once for all frames, and in each frame a pixel takes the linear mixture of
+the two nearest to its own. Radius 0 is the surface as it is, so what is in focus is exactly sharp. Surfaces are then
+put over one another from far to near, premultiplied by their blurred alpha, so that a blurred edge lets through what
+lies behind it.
+
+Images are [H, C, W] in here: a row of all channels lies together, so that resampling rows is one matrix product.
+
+Two apertures: a disc, as every lens has, whose radius is that of the circle of confusion; and a 9 x 9 grid of views, as
+a light field is refocused with, whose radius is the distance between the images of neighbouring views.
 """
+
+import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
+from scipy.special import j1
 
-RADII_PX = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 6.5, 9.0)
+# Radii at which surfaces are blurred. Below, a step changes the variance of the blur by about as much as below it.
+DISC_RADII_PX = (0.0, 0.6, 1.2, 1.9, 2.6, 3.4, 4.6, 6.4, 9.0, 12.5, 17.5, 25.0)
+VIEWS = 9  # along each side of the grid
+STENCIL_LIMIT_PX = 3.5  # up to here adding shifted images is faster than Fourier transforms
 
 
-def bessel_j1(x: Float[Array, '*S']) -> Float[Array, '*S']:
-  """Bessel function of the first kind and order 1, x >= 0; absolute error below 1e-6.
+def disc_radii(largest_px: float | int) -> tuple[float, ...]:
+  """As many of DISC_RADII_PX as reach a radius; what is larger than the last counts as the last."""
+  count = int(np.searchsorted(DISC_RADII_PX, largest_px)) + 1
+  return DISC_RADII_PX[: max(count, 2)]
 
-  Abramowitz and Stegun, Handbook of Mathematical Functions, 9.4.4 and 9.4.6.
+
+@functools.cache
+def disc_kernel(radius_px: float) -> np.ndarray:
+  """[2 n + 1, 2 n + 1] weights of the pixels under a disc, of sum 1 and of the disc's variance, radius^2 / 4 an axis.
+
+  They are the shares that a disc covers of each pixel. Thought of as lying at the pixels' centres they spread as those
+  of another disc would; its radius is found by bisection.
   """
-  small = jnp.minimum(x, 3.0)
-  t = (small / 3.0) ** 2
-  series = (0.5, -0.56249985, 0.21093573, -0.03954289, 0.00443319, -0.00031761, 0.00001109)
-  near = small * jnp.polyval(jnp.array(series[::-1]), t)
-  large = jnp.maximum(x, 3.0)
-  t = 3.0 / large
-  amplitude = (0.79788456, 0.00000156, 0.01659667, 0.00017105, -0.00249511, 0.00113653, -0.00020033)
-  phase = (-2.35619449, 0.12499612, 0.0000565, -0.00637879, 0.00074348, 0.00079824, -0.00029166)
-  far = jnp.polyval(jnp.array(amplitude[::-1]), t) / jnp.sqrt(large)
-  far = far * jnp.cos(large + jnp.polyval(jnp.array(phase[::-1]), t))
-  return jnp.where(x < 3.0, near, far)
+  n, fine = int(np.ceil(radius_px)), 32
+  offsets = (np.arange((2 * n + 1) * fine) + 0.5) / fine - n - 0.5
+  squares = offsets[:, None] ** 2 + offsets**2
+  low, high = 0.0, radius_px + 1.0
+  for _ in range(20):
+    middle = (low + high) / 2
+    kernel = (squares <= middle**2).reshape(2 * n + 1, fine, 2 * n + 1, fine).mean((1, 3))
+    kernel /= max(kernel.sum(), 1e-9)
+    variance = kernel.sum(0) @ (np.arange(-n, n + 1) ** 2)
+    low, high = (middle, high) if variance < radius_px**2 / 4 else (low, middle)
+  return kernel
 
 
-def frequencies(side: int) -> Float[Array, 'S F']:
-  """Magnitude of the frequencies of `rfft2` on side x side px, cycles per px."""
-  return jnp.hypot(*jnp.meshgrid(jnp.fft.fftfreq(side), jnp.fft.rfftfreq(side), indexing='ij'))
+def correlate(image: Float[Array, 'H C W'], kernel: np.ndarray) -> Float[Array, 'H C W']:
+  """Correlation with a small kernel that is symmetric in both axes, edges repeated."""
+  n = len(kernel) // 2
+  height, _, width = image.shape
+  padded = jnp.pad(image, ((n, n), (0, 0), (n, n)), mode='edge')
+
+  def both(image, offset, axis, length):
+    first, second = (
+      lax.slice_in_dim(image, n + sign * offset, n + sign * offset + length, axis=axis) for sign in (1, -1)
+    )
+    return first + second if offset else first
+
+  total = jnp.zeros_like(image)
+  for i in range(n + 1):
+    rows = both(padded, i, 0, height)
+    for j in range(n + 1):
+      if kernel[n + i, n + j]:
+        total += kernel[n + i, n + j] * both(rows, j, 2, width)
+  return total
 
 
-def disc_transfer(radius_px: Float[Array, '*R'], side: int) -> Float[Array, '*R S F']:
-  """Transfer function of a uniform disc on the frequencies of `rfft2`: 2 J1(z) / z, z = 2 pi radius frequency."""
-  z = 2 * jnp.pi * jnp.asarray(radius_px)[..., None, None] * frequencies(side)
-  return jnp.where(z > 1e-4, 2 * bessel_j1(z) / jnp.maximum(z, 1e-4), 1.0)
+def disc_transfer(radius_px: float, height: int, width: int) -> np.ndarray:
+  """[H, W // 2 + 1] transfer function of a uniform disc on the frequencies of `rfft2`: 2 J1(z) / z, z = 2 pi r f.
+
+  The disc is spread over the square of a pixel, as light on a sensor, so that edges do not ring, and is smaller by the
+  variance of that square.
+  """
+  y, x = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
+  z = np.maximum(2 * np.pi * np.sqrt(radius_px**2 - 1 / 3) * np.hypot(y, x), 1e-9)
+  return (2 * j1(z) / z * np.sinc(y) * np.sinc(x)).astype(np.float32)
 
 
-def gaussian_transfer(sigma_px: Float[Array, ''], side: int) -> Float[Array, 'S F']:
-  """Transfer function of a Gaussian of the given standard deviation."""
-  return jnp.exp(-2 * (jnp.pi * sigma_px * frequencies(side)) ** 2)
+def views_transfer(step_px: float, height: int, width: int) -> np.ndarray:
+  """[H, W // 2 + 1] transfer function of a 9 x 9 grid of points `step_px` apart, on the frequencies of `rfft2`."""
+  places = step_px * (np.arange(VIEWS) - VIEWS // 2)
+  y, x = (np.cos(2 * np.pi * f[:, None] * places).mean(1) for f in (np.fft.fftfreq(height), np.fft.rfftfreq(width)))
+  return (y[:, None] * x).astype(np.float32)
 
 
-def mixture_weights(radius_px: Float[Array, '*S']) -> list[Float[Array, '*S']]:
-  """Weight of each of RADII_PX in the linear interpolation at a radius; radii beyond the last count as the last."""
-  rising = [
-    jnp.clip((radius_px - low) / (high - low), 0.0, 1.0) for low, high in zip(RADII_PX, RADII_PX[1:], strict=False)
-  ]
-  return [a - b for a, b in zip([jnp.ones_like(radius_px), *rising], [*rising, jnp.zeros_like(radius_px)], strict=True)]
+def disc_levels(image: Float[Array, 'H C W'], radii_px: tuple[float, ...]) -> list[Float[Array, 'H C W']]:
+  """The image blurred by a disc of each radius."""
+  height, _, width = image.shape
+  wide = [radius for radius in radii_px if radius > STENCIL_LIMIT_PX]
+  levels = [correlate(image, disc_kernel(radius)) if radius else image for radius in radii_px[: -len(wide) or None]]
+  return levels + filter_all(image, [disc_transfer(radius, height, width) for radius in wide])
+
+
+def view_levels(image: Float[Array, 'H C W'], steps_px: tuple[float, ...]) -> list[Float[Array, 'H C W']]:
+  """The image seen through the grid of views at each distance, of which the first is 0."""
+  height, _, width = image.shape
+  return [image, *filter_all(image, [views_transfer(step, height, width) for step in steps_px[1:]])]
+
+
+def filter_all(image: Float[Array, 'H C W'], transfers: list[np.ndarray]) -> list[Float[Array, 'H C W']]:
+  """The image filtered by each transfer function [H, W // 2 + 1]; periodic."""
+  if not transfers:
+    return []
+  spectrum = jnp.fft.rfft2(image.swapaxes(0, 1))
+  filtered = jnp.fft.irfft2(spectrum * np.stack(transfers)[:, None], s=image.shape[::2])
+  return list(filtered.swapaxes(1, 2))
+
+
+def lens_blur(images: Float[Array, 'K H C W'], sigma_px: Float[Array, '']) -> Float[Array, 'K H C W']:
+  """Gaussian blur by lens and pixel, sigma at most about 1 px, edges repeated."""
+  weights = jnp.exp(-0.5 * (jnp.arange(-3, 4) / jnp.maximum(sigma_px, 1e-3)) ** 2)
+  weights /= weights.sum()
+  for axis in (1, 3):
+    padded = jnp.pad(images, [(3, 3) if a == axis else (0, 0) for a in range(4)], mode='edge')
+    length = images.shape[axis]
+    images = sum(weights[i] * lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(7))
+  return images
+
+
+def premultiply(
+  colour: Float[Array, 'K 3 H W'], alpha: Float[Array, 'K H W'], lens_sigma_px: Float[Array, '']
+) -> Float[Array, 'K H 4 W']:
+  """Surfaces as `render` and `compose` want them: colour times alpha, and alpha, blurred by lens and pixel."""
+  surfaces = jnp.concatenate([colour * alpha[:, None], alpha[:, None]], axis=1)
+  return lens_blur(surfaces.swapaxes(1, 2), lens_sigma_px)
+
+
+def compose(surfaces: Float[Array, 'K H 4 W'] | list[Float[Array, 'H 4 W']]) -> Float[Array, 'H 3 W']:
+  """Premultiplied surfaces over one another, far to near (Porter and Duff, "Compositing digital images", 1984)."""
+  behind = jnp.zeros_like(surfaces[0][:, :3])
+  for surface in surfaces:
+    # Wide filters ring a little beyond 0 .. 1. (So does colour, but to cut that would add light.)
+    behind = surface[:, :3] + (1.0 - jnp.clip(surface[:, 3:], 0.0, 1.0)) * behind
+  return behind
 
 
 def render(
-  colour: Float[Array, 'K 3 S S'],
-  alpha: Float[Array, 'K S S'],
-  radius_px: Float[Array, 'N K S S'],
-  lens_sigma_px: Float[Array, ''],
-) -> Float[Array, 'N 3 S S']:
-  """Frames of a scene whose surfaces lie far to near, composited with the "over" operator on blurred, premultiplied
-  colour.
+  surfaces: Float[Array, 'K H 4 W'],
+  radius_px: Float[Array, 'N K H W'],
+  radii_px: tuple[float, ...],
+  through_views: bool = False,
+) -> Float[Array, 'N H 3 W']:
+  """Frames of a scene, in the light that it has.
 
   Args:
-    colour, alpha: the surfaces, in linear light.
-    radius_px: radius of the circle of confusion at every pixel of every surface in every frame, >= 0.
-    lens_sigma_px: Gaussian blur of lens and pixel, on top of the disc, at every depth.
+    surfaces: far to near, premultiplied (`premultiply`), complete behind what covers them; the first should cover all.
+    radius_px: of every pixel of every surface in every frame, >= 0.
+    radii_px: at which to blur, from 0 upwards (`disc_radii`).
+    through_views: the radius is that of the grid of views, not of a disc.
 
-  The blur is periodic: leave a margin as wide as the largest radius around what is to be seen.
+  Radii above `STENCIL_LIMIT_PX`, and views, are applied periodically: leave a margin as wide as the largest radius
+  around what is to be seen. Below, the edge is repeated.
   """
-  side = colour.shape[-1]
-  transfer = disc_transfer(jnp.array(RADII_PX), side) * gaussian_transfer(lens_sigma_px, side)
+  blur = view_levels if through_views else disc_levels
 
-  def over(behind, surface):
-    colour, alpha, radius_px = surface
-    premultiplied = jnp.concatenate([colour * alpha, alpha[None]])
-    spectrum = jnp.fft.rfft2(premultiplied)
-    levels = jnp.fft.irfft2(spectrum[None] * transfer[:, None], s=(side, side))
-    blurred = sum(w[:, None] * level for w, level in zip(mixture_weights(radius_px), levels, strict=True))
-    # A sampled disc rings: where alpha overshoots 1 the colour must not, or the edge would shine.
-    blurred_alpha = jnp.clip(blurred[:, 3:], 0.0, 1.0)
-    blurred_colour = jnp.maximum(blurred[:, :3], 0.0) / jnp.maximum(blurred[:, 3:], 1.0)
-    return blurred_colour + (1.0 - blurred_alpha) * behind, None
+  def steps_of(surface):
+    levels = blur(surface, radii_px)
+    return [levels[0], *(above - below for below, above in itertools.pairwise(levels))]
 
-  black = jnp.zeros((radius_px.shape[0], 3, side, side))
-  frames, _ = jax.lax.scan(over, black, (colour, alpha, jnp.moveaxis(radius_px, 1, 0)))
-  return frames
+  # A loop, because what it makes is stored: else XLA would blur anew for every frame.
+  steps = lax.map(steps_of, surfaces)
+
+  def frame(radius_px):
+    return compose([interpolate([step[k] for step in steps], radius, radii_px) for k, radius in enumerate(radius_px)])
+
+  return jax.vmap(frame)(radius_px)
+
+
+def interpolate(
+  steps: list[Float[Array, 'H C W']], radius_px: Float[Array, 'H W'], radii_px: tuple[float, ...]
+) -> Float[Array, 'H C W']:
+  """Linear interpolation at the radius of each pixel, from the first level and what each adds to the one below.
+
+  Beyond the last level it is the last.
+  """
+  radius_px, value = radius_px[:, None], steps[0]
+  for step, (low, high) in zip(steps[1:], itertools.pairwise(radii_px), strict=True):
+    value += jnp.clip(radius_px * (1 / (high - low)) - low / (high - low), 0.0, 1.0) * step
+  return value

@@ -1,9 +1,10 @@
 """Procedural scenes: overlapping textured surfaces with real depth order (dead leaves in depth).
 
 A scene is a list of surfaces sorted far to near. Each is complete, with colour behind whatever covers it, so that a
-blurred edge in front can let the background through. The first one is a background that fills the image.
+blurred edge in front can let the background through. The first one is a background that fills the canvas.
 """
 
+import dataclasses
 import math
 
 import flax.struct
@@ -11,25 +12,55 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
-from focal_jax.simulate.defocus import frequencies
+from focal_jax.errors import InputError
 from focal_jax.simulate.draws import Draws
+
+POSITION_LIMITS = (-0.1, 1.1)  # surfaces that reach farther out of the sweep's range flatten here
+CROSSING = 0.004  # difference in position over which one surface emerges from another, about a pixel's worth
+DRAWS = 64  # random numbers of a surface, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneSettings:
+  """What is drawn for each surface. Pairs are the ends of a log-uniform distribution; shares lie in 0 .. 1."""
+
+  shape_px: tuple[float, float] = (6.0, 96.0)  # half-axes
+  thin_px: tuple[float, float] = (0.8, 6.0)  # width of wires, bars and rims
+  period_px: tuple[float, float] = (3.0, 40.0)  # of stripes, tiles and text
+  highlight_level: tuple[float, float] = (1.5, 20.0)  # linear light, where 1 is white
+  thin: float = 0.35  # share of wires, rims, fences, grids and perforated plates
+  curved: float = 0.5  # share of cylinders, balls, bowls and corrugated surfaces
+  plain: float = 0.2  # share of surfaces with almost no texture
+  highlights: float = 0.2  # share of surfaces with small, bright spots
+  relief: float = 0.15  # greatest change of position from the centre of a surface to its edge, by slant or curvature
+  background_relief: float = 0.3  # the same for the background: floors and walls
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value, name = getattr(self, field.name), f'simulator.scene.{field.name}'
+      if isinstance(field.default, tuple):
+        if len(value) != 2 or not 0 < value[0] <= value[1] < math.inf:
+          raise InputError(f'{name} is {value}, expected two numbers above 0, the lower one first')
+      elif not 0 <= value <= 1:
+        raise InputError(f'{name} is {value}, expected a number from 0 to 1')
 
 
 @flax.struct.dataclass
 class Scene:
-  """Surfaces far to near. K surfaces, S canvas side in px."""
+  """Surfaces far to near. K surfaces on a canvas of H x W px."""
 
-  colour: Float[Array | np.ndarray, '*B K 3 S S']  # linear light, 0 .. 1
-  alpha: Float[Array | np.ndarray, '*B K S S']  # 0 .. 1, antialiased
+  colour: Float[Array | np.ndarray, '*B K 3 H W']  # linear light, >= 0; 1 is white, highlights are brighter
+  alpha: Float[Array | np.ndarray, '*B K H W']  # 0 .. 1, antialiased; the first surface is opaque
   position: Float[
-    Array | np.ndarray, '*B K S S'
+    Array | np.ndarray, '*B K H W'
   ]  # place between the first (0) and last (1) focus of a sweep, linear in dioptres
+  known: Float[Array | np.ndarray, '*B H W']  # 1 where the position of the nearest surface is known, else 0
 
 
-def top_position(scene: Scene) -> Float[Array, 'S S']:
-  """Position of the nearest surface that covers each pixel."""
+def top_position(scene: Scene) -> Float[Array, 'H W']:
+  """Position of the nearest surface that covers each pixel by more than half."""
 
   def over(below, surface):
     alpha, position = surface
@@ -38,84 +69,228 @@ def top_position(scene: Scene) -> Float[Array, 'S S']:
   return jax.lax.scan(over, scene.position[0], (scene.alpha, scene.position))[0]
 
 
-def draw_scene(key: PRNGKeyArray, num_surfaces: int, side: int, shape_px: tuple[float, float] = (4.0, 64.0)) -> Scene:
-  """A random scene; half-axes of its shapes are log-uniform in `shape_px`."""
-  depth_key, range_key, *keys = random.split(key, 2 + num_surfaces)
+def all_in_focus(scene: Scene) -> Float[Array, '3 H W']:
+  """The scene without any blur, linear light: surfaces composited far to near with the "over" operator."""
+
+  def over(below, surface):
+    colour, alpha = surface
+    return colour * alpha + (1.0 - alpha) * below, None
+
+  return jax.lax.scan(over, jnp.zeros_like(scene.colour[0]), (scene.colour, scene.alpha))[0]
+
+
+def draw_scene(
+  key: PRNGKeyArray, num_surfaces: int, height: int, width: int, settings: SceneSettings = SceneSettings()
+) -> Scene:
+  """A random scene; the same key gives the same one."""
+  depth_key, key = random.split(key)
   # A scene fills part of the sweep's range or all of it, and a little beyond.
-  ends = jnp.sort(random.uniform(range_key, (2,), minval=-0.05, maxval=1.05))
-  # One base position each; sorting them is the depth order, the farthest is the background.
-  base = ends[0] + (ends[1] - ends[0]) * jnp.sort(random.uniform(depth_key, (num_surfaces,)))
+  numbers = random.uniform(depth_key, (2 + num_surfaces,))
+  low, high = -0.05 + 1.1 * jnp.sort(numbers[:2])
+  # Sorting the surfaces' centres is the order of painting, the farthest is the background.
+  base = low + (high - low) * jnp.sort(numbers[2:])
   is_background = jnp.arange(num_surfaces) == 0
-  colour, alpha, position = jax.vmap(_draw_surface, in_axes=(0, 0, 0, None, None))(
-    jnp.stack(keys), base, is_background, side, shape_px
+  colour, alpha, position = jax.vmap(lambda *drawn: _draw_surface(*drawn, height, width, settings))(
+    random.split(key, num_surfaces), base, is_background
   )
-  return Scene(colour=colour, alpha=alpha, position=position)
+
+  def emerge(top, surface):
+    # Slanted and curved surfaces cross: what lies behind an earlier surface is hidden by it.
+    alpha, position = surface
+    alpha = alpha * jnp.clip(0.5 + (position - top) / CROSSING, 0.0, 1.0)
+    return jnp.where(alpha > 0.5, position, top), alpha
+
+  start = jnp.full((height, width), -jnp.inf)
+  _, alpha = jax.lax.scan(emerge, start, (alpha, position))
+  return Scene(colour=colour, alpha=alpha, position=position, known=jnp.ones((height, width)))
 
 
-def _draw_surface(key: PRNGKeyArray, base, is_background, side: int, shape_px: tuple[float, float]):
-  shape_key, slant_key, texture_key = random.split(key, 3)
-  axis = jnp.arange(side) - (side - 1) / 2
-  y, x = jnp.meshgrid(axis, axis, indexing='ij')
-  alpha = jnp.where(is_background, 1.0, _shape(shape_key, x, y, shape_px))
-  # A plane in space is linear in inverse depth. Backgrounds slant more: floors and walls. Many surfaces face the
-  # camera.
-  draw = Draws(slant_key, 4)
-  slant = [jnp.where(draw.uniform() < 0.7, draw.normal(), 0.0) for _ in range(2)]
-  slope = jnp.where(is_background, 0.3, 0.1) / side
-  return _texture(texture_key, x, y), alpha, base + slope * (slant[0] * x + slant[1] * y)
+def relief(across: Float[Array, 'H W'], down: Float[Array, 'H W'], profile: Float[Array, '']) -> Float[Array, 'H W']:
+  """Height of a curved surface, 1 at its centre, over coordinates that are -1 .. 1 between its edges.
+
+  Args:
+    across, down: the coordinates; a `down` of 0 gives a cylinder's relief.
+    profile: 0 .. 1 a ball, flat around it; 1 .. 2 a paraboloid; 2 .. 3 corrugated.
+  """
+  square = across**2 + down**2
+  ball = jnp.sqrt(jnp.maximum(1.0 - square, 0.0))
+  waves = _sine(2 * across + 0.25)
+  return jnp.where(profile < 1.0, ball, jnp.where(profile < 2.0, 1.0 - square, waves))
 
 
-def _shape(key: PRNGKeyArray, x, y, shape_px: tuple[float, float]):
-  """Alpha of a rotated superellipse: diamonds, ellipses, near-rectangles, thin bars."""
-  side = x.shape[0]
-  draw = Draws(key, 6)
-  centre_x, centre_y = draw.uniform(-side / 2, side / 2), draw.uniform(-side / 2, side / 2)
-  half_width, half_height = draw.log_uniform(*shape_px), draw.log_uniform(*shape_px)
-  power = draw.log_uniform(1.0, 12.0)
-  u, v = _rotate(x - centre_x, y - centre_y, draw.uniform(0.0, math.pi))
-  # The epsilon keeps the power's gradient finite on the axes.
-  radius = (jnp.abs(u / half_width) + 1e-6) ** power + (jnp.abs(v / half_height) + 1e-6) ** power
-  # (radius - 1) times a half axis is about the distance to the edge in px.
-  return jnp.clip(0.5 - (radius ** (1 / power) - 1.0) * jnp.minimum(half_width, half_height), 0.0, 1.0)
+def _draw_surface(key: PRNGKeyArray, base, is_background, height: int, width: int, settings: SceneSettings):
+  """Colour [3, H, W], alpha and position [H, W] of one surface."""
+  draw = Draws(key, DRAWS)
+  is_thin = draw.uniform() < settings.thin
+  y, x = jnp.meshgrid(jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing='ij')
+  centre_x, centre_y = (draw.uniform(-side / 2, side / 2) for side in (width, height))
+  # The outline of something thin is large, or there would be little of it.
+  half_u, half_v = (draw.log_uniform(*settings.shape_px) * jnp.where(is_thin, 2.0, 1.0) for _ in range(2))
+  centre_x, centre_y = (jnp.where(is_background, 0.0, centre) for centre in (centre_x, centre_y))
+  half_u, half_v = (jnp.where(is_background, math.hypot(height, width) / 2, half) for half in (half_u, half_v))
+  u, v = _rotate(x - centre_x, y - centre_y, draw.uniform(0.0, 2 * math.pi))
+
+  inside_px = _shape(draw, u, v, half_u, half_v, is_thin, settings)
+  alpha = jnp.where(is_background, 1.0, jnp.clip(0.5 + inside_px, 0.0, 1.0))
+
+  # A plane in space is linear in inverse depth. Some surfaces face the camera.
+  slant_u, slant_v = (jnp.where(draw.uniform() < 0.7, draw.uniform(-1.0, 1.0), 0.0) for _ in range(2))
+  slant = (slant_u * u + slant_v * v) / jnp.maximum(half_u, half_v)
+  bump = jnp.where(draw.uniform() < settings.curved, draw.uniform(-0.5, 1.0), 0.0)
+  is_cylinder = draw.uniform() < 0.5
+  bump = bump * relief(u / half_u, jnp.where(is_cylinder, 0.0, v / half_v), draw.uniform(0.0, 2.4))
+  amount = jnp.where(is_background, settings.background_relief, settings.relief)
+  position = jnp.clip(base + amount * (slant + bump), *POSITION_LIMITS)
+  return _paint(draw, u, v, half_u, half_v, settings), alpha, position
+
+
+def _mod(x, length):
+  # Several times as fast as `jnp.mod`.
+  return x - length * jnp.floor(x / length)
+
+
+def _sine(turns):
+  """Sine of an angle in turns, within 0.0011, several times as fast as `jnp.sin`: a parabola, and its square."""
+  t = _mod(turns + 0.5, 1.0) - 0.5
+  parabola = 8 * t * (1.0 - 2 * jnp.abs(t))
+  return parabola * (0.775 + 0.225 * jnp.abs(parabola))
 
 
 def _rotate(x, y, angle):
   return jnp.cos(angle) * x + jnp.sin(angle) * y, jnp.cos(angle) * y - jnp.sin(angle) * x
 
 
-def _texture(key: PRNGKeyArray, x, y) -> Float[Array, '3 S S']:
-  """Linear-light colour of one of five kinds of texture, between two random colours, plus a gradient of light."""
-  noise_key, key = random.split(key)
-  side = x.shape[0]
-  draw = Draws(key, 20)
-  noise = random.normal(noise_key, (side, side))
+def _shape(draw: Draws, u, v, half_u, half_v, is_thin, settings: SceneSettings) -> Float[Array, 'H W']:
+  """About how far inside the surface a pixel lies, px; below 0 outside."""
+  # Superellipses, with or without lobes: diamonds, ellipses, near-rectangles, stars and leaves.
+  power = draw.log_uniform(1.0, 12.0)
+  across, down = u / half_u, v / half_v
+  # Through logarithms, which is several times as fast as `**`.
+  radius = jnp.exp(jnp.logaddexp(*(power * jnp.log(jnp.abs(w) + 1e-6) for w in (across, down))) / power)
+  # The cosines of 2, 3, 5 and 8 times the angle, as polynomials of its cosine.
+  c = across / (jnp.hypot(across, down) + 1e-6)
+  two = 2 * c**2 - 1
+  lobes = (two, c * (4 * c**2 - 3), c * (16 * c**4 - 20 * c**2 + 5), 2 * (2 * two**2 - 1) ** 2 - 1)
+  depth = jnp.where(draw.uniform() < 0.5, 0.3, 0.0)
+  reach = 1.0 + depth * sum(draw.uniform(-1.0, 1.0) ** 3 * lobe for lobe in lobes)
+  # Over its slope, it is about the distance to the edge, however long the shape.
+  solid = (reach - radius) / (jnp.hypot(*jnp.gradient(reach - radius)) + 1e-6)
 
-  # Noise with spectrum 1 / frequency^slope: from grain to clouds.
-  coloured = jnp.fft.rfft2(noise) / (frequencies(side) + 1 / side) ** draw.uniform(0.3, 2.0)
-  coloured = jnp.fft.irfft2(coloured, s=(side, side))
-  coloured = coloured / (jnp.std(coloured) + 1e-6)
+  half_width = draw.log_uniform(*settings.thin_px) / 2
+  rim = half_width - jnp.abs(solid - half_width)
+  pitch = 2 * half_width * draw.log_uniform(2.5, 8.0)
+  from_u, from_v = (jnp.abs(_mod(w, pitch) - pitch / 2) for w in (u, v))
+  bars = half_width - from_u
+  grid = jnp.maximum(bars, half_width - from_v)
+  plate = jnp.hypot(from_u, from_v) - (pitch / 2 - half_width)
+  # A wire, longer than other things, straight or bent to a wave.
+  length, bend = draw.log_uniform(0.5, 8.0) * half_u, jnp.where(draw.uniform() < 0.5, draw.uniform(), 0.0)
+  wave, slope = bend * length / (2 * jnp.pi) * _sine(u / length), bend * _sine(u / length + 0.25)
+  from_wire = jnp.abs(v - wave) / jnp.hypot(1.0, slope)
+  wire = jnp.minimum(half_width - from_wire, 4 * half_u - jnp.abs(u))
+  thin = (rim, *(jnp.minimum(solid, part) for part in (bars, grid, plate)), wire)
+  return jnp.where(is_thin, _pick(draw, thin), solid)
 
-  u, v = _rotate(x, y, draw.uniform(0.0, math.pi))
-  period, hardness = draw.log_uniform(3.0, 30.0), draw.log_uniform(0.4, 12.0)
-  stripes = jnp.tanh(hardness * jnp.sin(2 * jnp.pi * u / period)) / jnp.tanh(hardness)
-  checks = stripes * jnp.tanh(hardness * jnp.sin(2 * jnp.pi * v / period)) / jnp.tanh(hardness)
 
-  # Cells of random grey, as letters and tiles have: rows twice as high as their letters are wide.
-  cell = jnp.maximum(period / 3, 1.5)
-  rows, columns = jnp.floor(v / (2 * cell)).astype(int) % side, jnp.floor(u / cell).astype(int) % side
-  cells = jnp.sign(noise[rows, columns] - draw.uniform(-0.5, 1.0))
+def _pick(draw: Draws, choices) -> Float[Array, 'H W']:
+  """One of several arrays, each as likely."""
+  # A select per choice is less work for XLA than a gather from their stack.
+  kind = jnp.floor(draw.uniform(0.0, len(choices)))
+  picked = choices[0]
+  for n, choice in enumerate(choices[1:], 1):
+    picked = jnp.where(kind == n, choice, picked)
+  return picked
 
-  kinds = jnp.stack([coloured, 0.7 * coloured, stripes, checks, cells])
-  pattern = kinds[jnp.floor(draw.uniform(0.0, len(kinds))).astype(int)]
+
+def _noise(seed, slope, height: int, width: int) -> Float[Array, 'H W']:
+  """Noise of variance 1 whose amplitude falls as 1 / frequency^slope: from grain to clouds. Periodic."""
+  frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) + 1 / max(height, width)
+  # Random phases make Gaussian noise; a byte each is plenty.
+  turns = _share(_hash(*jnp.meshgrid(*(jnp.arange(side) for side in frequency.shape), indexing='ij'), seed), 0)
+  spectrum = jnp.exp(-slope * np.log(frequency)) * jax.lax.complex(_sine(turns + 0.25), _sine(turns))
+  noise = jnp.fft.irfft2(spectrum.at[0, 0].set(0.0), s=(height, width))
+  return noise / (jnp.std(noise) + 1e-12)
+
+
+def _hash(row, column, seed) -> UInt32[Array, 'H W']:
+  """Random bits for each cell of an endless grid, without a table: the mixing of C. Wellons's `lowbias32`."""
+  bits = row.astype(jnp.int32).astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
+  bits = bits ^ (column.astype(jnp.int32).astype(jnp.uint32) * jnp.uint32(0x85EBCA77)) ^ seed
+  bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
+  bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B)
+  return bits ^ (bits >> 16)
+
+
+def _share(bits, shift: int) -> Float[Array, 'H W']:
+  """Eight of the bits as a number 0 .. 1."""
+  return ((bits >> shift) & 255).astype(jnp.float32) / 255
+
+
+def _paint(draw: Draws, u, v, half_u, half_v, settings: SceneSettings) -> Float[Array, '3 H W']:
+  """Linear-light colour: a texture between two random colours, light and shadow, highlights."""
+  seed = draw.uniform(0.0, 2.0**24).astype(jnp.uint32)
+  noise = _noise(seed, draw.uniform(0.3, 2.2), *u.shape)
+  pattern = _pattern(draw, noise, seed, *_rotate(u, v, draw.uniform(0.0, 2 * math.pi)), settings)
+  is_plain = draw.uniform() < settings.plain
+  contrast = jnp.where(is_plain, draw.uniform(0.0, 0.005), draw.log_uniform(0.05, 1.0))
   # Faint noise on everything: nothing printed or painted is perfectly even.
-  pattern = draw.log_uniform(0.02, 1.0) * pattern + draw.uniform(0.0, 0.1) * coloured
-  mix = jnp.clip(0.5 + 0.4 * pattern, 0.0, 1.0)
+  grain = jnp.where(is_plain, 0.004, 0.15) * draw.uniform()
+  mix = jnp.clip(0.5 + 0.5 * contrast * pattern + grain * noise, 0.0, 1.0)
+  saturation = 0.9 * draw.uniform() ** 2
+  dark, light = (
+    jnp.stack([jnp.clip(grey + saturation * draw.uniform(-0.5, 0.5), 0.02, 1.0) ** 2.2 for _ in range(3)])
+    for grey in (draw.uniform(), draw.uniform())
+  )
 
-  saturation = draw.uniform(0.0, 0.5)
-  colours = []
-  for _ in range(2):
-    grey = draw.uniform()
-    tint = jnp.stack([draw.uniform(-0.5, 0.5) for _ in range(3)])
-    colours.append(jnp.clip(grey + saturation * tint, 0.02, 1.0)[:, None, None] ** 2.2)
-  shade = jnp.clip(1.0 + 0.3 / side * (draw.normal() * x + draw.normal() * y), 0.3, 2.0)
-  return jnp.clip((colours[0] * (1 - mix) + colours[1] * mix) * shade, 0.0, 1.0)
+  # Soft light from a side, and the edge of a shadow, from sharp to soft.
+  soft = 1.0 + 0.25 * (draw.normal() * u / half_u + draw.normal() * v / half_v)
+  edge, _ = _rotate(u, v, draw.uniform(0.0, 2 * math.pi))
+  edge = 0.5 + (edge - draw.uniform(-0.7, 0.7) * jnp.maximum(half_u, half_v)) / draw.log_uniform(1.0, 60.0)
+  shadow = jnp.where(draw.uniform() < 0.4, draw.uniform(0.3, 0.85), 0.0) * jnp.clip(edge, 0.0, 1.0)
+  shade = jnp.clip(soft, 0.3, 1.7) * (1.0 - shadow)
+
+  # At most one spot in each cell of a grid, so that any number costs the same.
+  pitch, spot_px = draw.log_uniform(12.0, 80.0), draw.log_uniform(0.6, 3.0)
+  bits = _hash(jnp.floor(v / pitch), jnp.floor(u / pitch), seed)
+  from_u = _mod(u, pitch) - pitch * (0.25 + 0.5 * _share(bits, 0))
+  from_v = _mod(v, pitch) - pitch * (0.25 + 0.5 * _share(bits, 8))
+  spots = jnp.clip(0.5 + spot_px - jnp.hypot(from_u, from_v), 0.0, 1.0) * (_share(bits, 16) < draw.uniform(0.02, 0.4))
+  level = draw.log_uniform(*settings.highlight_level)
+  spots = jnp.where(draw.uniform() < settings.highlights, level, 0.0) * spots
+
+  dark, light = dark[:, None, None], light[:, None, None]
+  return (dark + (light - dark) * mix) * shade + spots * (0.5 + 0.5 * light)
+
+
+def _pattern(draw: Draws, noise, seed, u, v, settings: SceneSettings) -> Float[Array, 'H W']:
+  """One of seven kinds of texture, about -1 .. 1: noise, contours, stripes, checks, tiles, text, marble."""
+  period = draw.log_uniform(*settings.period_px)
+  # Edges no sharper than about a pixel.
+  hardness = jnp.minimum(draw.log_uniform(0.4, 12.0), 0.4 * period)
+  across, down = _sine(u / period), _sine(v / period)
+  stripes = jnp.tanh(hardness * across) / jnp.tanh(hardness)
+  checks = jnp.tanh(hardness * across * down) / jnp.tanh(hardness)
+  contours = jnp.tanh(2 * hardness * (noise - draw.uniform(-1.0, 1.0)))
+  marble = _sine(u / period + draw.uniform(0.1, 0.5) * noise)
+
+  # Tiles and bricks, each of its own grey, with joints; every other row may be moved.
+  tile_u, tile_v = period * draw.uniform(1.0, 2.5), period
+  row = jnp.floor(v / tile_v)
+  along = u + draw.uniform(-0.5, 0.5) * tile_u * _mod(row, 2.0)
+  to_joint = jnp.minimum(_to_edge(along, tile_u), _to_edge(v, tile_v)) - draw.uniform(-0.5, 0.1) * period
+  greys = 2 * _share(_hash(row, jnp.floor(along / tile_u), seed), 0) - 1
+  tiles = jnp.where(draw.uniform() < 0.5, jnp.where(to_joint > 0.0, greys, -1.0), greys)
+
+  # Text: 26 letters of 4 x 6 dots drawn at random, in words, with gaps between letters and lines.
+  dot = jnp.maximum(period / 8, 0.8)
+  column, row = jnp.floor(u / dot), jnp.floor(v / dot)
+  letter = _hash(jnp.floor(row / 9), jnp.floor(column / 5), seed)
+  in_letter = (_mod(column, 5.0) < 4) & (_mod(row, 9.0) < 6) & (_share(letter, 8) > 0.15)
+  dots = _hash(_mod(row, 9.0) + 9 * (letter % 26).astype(jnp.float32), _mod(column, 5.0), seed)
+  text = jnp.where(in_letter & (_share(dots, 0) < 0.5), 1.0, -1.0)
+  return _pick(draw, (0.7 * noise, contours, stripes, checks, tiles, text, marble))
+
+
+def _to_edge(w, length) -> Float[Array, 'H W']:
+  """Distance to the nearest multiple of a length."""
+  return length / 2 - jnp.abs(_mod(w, length) - length / 2)

@@ -1,90 +1,173 @@
-"""Simulated focal stacks with truth: a random scene, seen by a random camera's sweep. Plain JAX, any number from one
-key.
-"""
+"""Simulated focal stacks with truth: a scene, seen by a random camera's sweep. Plain JAX, any number from one key."""
 
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from focal_jax.errors import InputError
-from focal_jax.simulate import defocus
-from focal_jax.simulate.cameras import Sweep, SweepSettings, draw_sweep
-from focal_jax.simulate.scenes import Scene, draw_scene, top_position
+from focal_jax.simulate import cameras, defocus
+from focal_jax.simulate.cameras import Sweep, SweepSettings, as_camera, draw_sweep
+from focal_jax.simulate.rgbd import scene_from_rgbd
+from focal_jax.simulate.scenes import Scene, SceneSettings, draw_scene, top_position
+from focal_jax.simulate.sensor import GAMMA, SensorSettings, record
 from focal_jax.stack import FocalStack
+
+_VIEW_LEVELS = 6  # at which surfaces are seen through a grid of views
 
 
 @dataclasses.dataclass(frozen=True)
 class SimulatorSettings:
-  """What the simulator draws; pairs are the ends of a uniform distribution."""
+  """What the simulator draws; pairs are the ends of a uniform distribution.
+
+  Raises:
+    InputError: naming the field, for a value that makes no sense.
+  """
 
   num_frames: int = 10
-  size_px: int = 96  # height and width of the frames
-  num_surfaces: int = 10
+  height_px: int = 96  # of the frames
+  width_px: int = 96
   margin_px: int = 16  # around the frames, for what blur, zoom and drift bring in
-  lens_sigma_px: tuple[float, float] = (0.2, 0.9)
-  noise: tuple[float, float] = (0.0, 0.015)  # standard deviation, of display values 0 .. 1
+  num_surfaces: int = 10  # of procedural scenes
+  num_layers: int = 4  # into which photographs with depth are cut
+  lens_sigma_px: tuple[float, float] = (0.2, 0.9)  # standard deviation of the blur of lens and pixel
+  scene: SceneSettings = SceneSettings()
   sweep: SweepSettings = SweepSettings()
+  sensor: SensorSettings = SensorSettings()
 
   def __post_init__(self):
-    if self.num_frames < 2:
-      raise InputError(f'simulator.num_frames is {self.num_frames}, expected at least 2')
-    if self.size_px % 32 or self.size_px < 32:
-      raise InputError(f'simulator.size_px is {self.size_px}, expected a positive multiple of 32')
-    if self.num_surfaces < 1:
-      raise InputError(f'simulator.num_surfaces is {self.num_surfaces}, expected at least 1')
-    if self.margin_px < 0:
-      raise InputError(f'simulator.margin_px is {self.margin_px}, expected at least 0')
-    for name, settings in (('simulator', self), ('simulator.sweep', self.sweep)):
-      for field in dataclasses.fields(settings):
-        pair = getattr(settings, field.name)
-        if isinstance(pair, tuple) and (len(pair) != 2 or not pair[0] <= pair[1]):
-          raise InputError(f'{name}.{field.name} is {pair}, expected two numbers, the lower one first')
+    lowest = {'num_frames': 2, 'height_px': 8, 'width_px': 8, 'margin_px': 0, 'num_surfaces': 1, 'num_layers': 1}
+    for field, low in lowest.items():
+      if getattr(self, field) < low:
+        raise InputError(f'simulator.{field} is {getattr(self, field)}, expected at least {low}')
+    pair = self.lens_sigma_px
+    if not (isinstance(pair, tuple) and len(pair) == 2 and 0 <= pair[0] <= pair[1] <= 1):
+      raise InputError(f'simulator.lens_sigma_px is {pair!r}, expected two numbers from 0 to 1, the lower one first')
+
+  @property
+  def canvas(self) -> tuple[int, int]:
+    """Height and width of the frames with their margin, px."""
+    return self.height_px + 2 * self.margin_px, self.width_px + 2 * self.margin_px
 
 
 def simulate_batch(key: PRNGKeyArray, batch_size: int, settings: SimulatorSettings) -> FocalStack:
-  """A batch of stacks, images float 0 .. 1 in steps of 1/255, focus in dioptres; the same key gives the same batch."""
+  """A batch of stacks of procedural scenes; the same key gives the same batch. See `simulate`."""
   # One after the other: a batch in one piece would not be faster on a CPU and would need its memory at once.
   return lax.map(lambda key: simulate(key, settings), random.split(key, batch_size))
 
 
 def simulate(key: PRNGKeyArray, settings: SimulatorSettings) -> FocalStack:
-  """One random stack with target, valid mask and true motion."""
+  """One random stack of a random procedural scene, with all truth. See `photograph`."""
   scene_key, sweep_key, camera_key = random.split(key, 3)
-  side = settings.size_px + 2 * settings.margin_px
-  scene = draw_scene(scene_key, settings.num_surfaces, side)
-  sweep = draw_sweep(sweep_key, settings.num_frames, settings.sweep)
+  scene = draw_scene(scene_key, settings.num_surfaces, *settings.canvas, settings.scene)
+  sweep = draw_sweep(sweep_key, settings.num_frames, settings.width_px, settings.sweep)
+  return photograph(camera_key, scene, sweep, settings)
+
+
+def simulate_rgbd(
+  key: PRNGKeyArray,
+  rgb: Float[Array, 'H W 3'],
+  depth_m: Float[Array, 'H W'],
+  settings: SimulatorSettings,
+) -> FocalStack:
+  """One random stack of a photograph with depth, which is rescaled to fill the sweep's range in inverse depth.
+
+  Args:
+    rgb: display values 0 .. 1, of the size of `settings.canvas`.
+    depth_m: 0 or not finite where not known.
+  """
+  sweep_key, camera_key = random.split(key)
+  sweep = draw_sweep(sweep_key, settings.num_frames, settings.width_px, settings.sweep)
+  scene = scene_from_rgbd(rgb, depth_m, depth_m > 0, settings.num_layers)
   return photograph(camera_key, scene, sweep, settings)
 
 
 def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: SimulatorSettings) -> FocalStack:
-  """The stack that a sweep records of a scene; target and valid mask are those of the last frame."""
-  lens_key, noise_key, amount_key = random.split(key, 3)
-  size, margin = settings.size_px, settings.margin_px
-  first, extent = sweep.focus[0], sweep.focus[-1] - sweep.focus[0]
-  position = scene.position * extent + first  # dioptres
+  """The stack that a sweep records of a scene, differentiable in both.
+
+  Args:
+    scene: on a canvas of the size of `settings.canvas`.
+
+  Returns:
+    Images float 0 .. 1 in steps of 1/255; focus and target in the camera's unit (`cameras.UNITS`); target, valid mask
+    and all-in-focus image are those of the last frame, and motion the truth that `warp` undoes.
+  """
+  lens_key, sensor_key = random.split(key)
+  height, width, margin = settings.height_px, settings.width_px, settings.margin_px
+  first, extent = sweep.focus_dpt[0], sweep.focus_dpt[-1] - sweep.focus_dpt[0]
   zoom = sweep.fov + sweep.motion[:, 0]
-  radius = sweep.blur_px_per_dpt * jnp.abs(position[None] - sweep.focus[:, None, None, None])
-  # The canvas has the last frame's scale, in which a frame of wider view is enlarged and its blur with it.
-  radius = radius * zoom[:, None, None, None]
+  # In the last frame's scale, which the canvas has, a thin lens blurs all frames alike: the image distance, which makes
+  # the circle of confusion of a frame smaller, makes its field of view wider.
+  defocus_dpt = jnp.abs(scene.position * extent + first - sweep.focus_dpt[:, None, None, None])
+  radius = sweep.blur_px_per_dpt * defocus_dpt
   lens_sigma = random.uniform(lens_key, (), minval=settings.lens_sigma_px[0], maxval=settings.lens_sigma_px[1])
-  frames = defocus.render(scene.colour, scene.alpha, radius, lens_sigma)
+  surfaces = defocus.premultiply(scene.colour, scene.alpha, lens_sigma)
+  light = _defocus(surfaces, radius, sweep, settings)
 
-  rows, columns = (
-    cubic_matrix(margin + recorded_positions(zoom, sweep.motion[:, axis], size), frames.shape[-1]) for axis in (2, 1)
+  light = _move(
+    light, *(margin + recorded_positions(zoom, sweep.motion[:, i], n) for i, n in ((2, height), (1, width)))
   )
-  frames = jnp.einsum('nyj,ncji,nxi->nyxc', rows, frames, columns, precision=lax.Precision.HIGHEST)
-  display = jnp.clip(frames, 0.0, 1.0) ** (1 / 2.2)
-  noise = random.uniform(amount_key, (), minval=settings.noise[0], maxval=settings.noise[1])
-  display = display + noise * random.normal(noise_key, display.shape)
-  images = jnp.round(jnp.clip(display, 0.0, 1.0) * 255) / 255
+  images = record(sensor_key, light, sweep.exposure, sweep.white_balance, settings.sensor)
 
-  seen = top_position(scene)[margin : margin + size, margin : margin + size]
+  def inner(image):
+    return image[margin : margin + height, margin : margin + width]
+
+  sharp = inner(defocus.compose(surfaces).swapaxes(1, 2))
+  seen = inner(top_position(scene))
   # What lies outside the sweep is nowhere sharp, and no mixture of its focus distances.
-  valid = ((seen >= 0.0) & (seen <= 1.0)).astype(images.dtype)
-  target = jnp.clip(seen, 0.0, 1.0) * extent + first
-  return FocalStack(images=images, focus=sweep.focus, fov=sweep.fov, target=target, valid=valid, motion=sweep.motion)
+  valid = inner(scene.known) * ((seen >= 0.0) & (seen <= 1.0))
+  return FocalStack(
+    images=images,
+    focus=sweep.focus,
+    fov=sweep.fov,
+    target=cameras.to_unit(jnp.clip(seen, 0.0, 1.0) * extent + first, sweep.unit),
+    valid=valid,
+    motion=sweep.motion,
+    all_in_focus=jnp.round(jnp.clip(sharp, 1e-9, 1.0) ** (1 / GAMMA) * 255) / 255,
+  )
+
+
+def _defocus(
+  surfaces: Float[Array, 'K H 4 W'], radius: Float[Array, 'N K H W'], sweep: Sweep, settings: SimulatorSettings
+) -> Float[Array, 'N H 3 W']:
+  """Through a disc or a grid of views, whichever the camera has; only what the settings' cameras have is compiled."""
+  kernels = {as_camera(camera).kernel for camera in settings.sweep.cameras}
+
+  def through_disc(surfaces, radius):
+    return defocus.render(surfaces, radius, defocus.disc_radii(largest_blur_px(settings, 'disc')))
+
+  def through_views(surfaces, radius):
+    steps = tuple(np.linspace(0, largest_blur_px(settings, 'views'), _VIEW_LEVELS).tolist())
+    return defocus.render(surfaces, radius, steps, through_views=True)
+
+  if kernels == {'disc'}:
+    return through_disc(surfaces, radius)
+  if kernels == {'views'}:
+    return through_views(surfaces, radius)
+  return lax.cond(sweep.views > 0, through_views, through_disc, surfaces, radius)
+
+
+def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
+  """The largest radius of the cameras of a kernel: of a surface at one end of the sweep, focused at the other."""
+  sweep, largest = settings.sweep, 0.0
+  for camera in map(as_camera, sweep.cameras):
+    if camera.kernel != kernel:
+      continue
+    if sweep.blur_px is not None:
+      radius = sweep.blur_px[1]
+    else:
+      usual = camera.sweep_dpt(2)
+      far = usual[0] if sweep.far_dpt is None else sweep.far_dpt[1]
+      extent = usual[-1] - usual[0] if sweep.range_dpt is None else sweep.range_dpt[1]
+      image_distance = 1 / (1 / camera.focal_length_m - (0.0 if camera.aligned else far + extent))
+      aperture_m = camera.focal_length_m / camera.f_number
+      scale = settings.width_px / camera.sensor_width_px
+      radius = image_distance * aperture_m / 2 / camera.pixel_pitch_m * scale * extent
+    # Of a diameter, views are 8 distances, and a disc two radii.
+    largest = max(largest, radius * (2 / (cameras.VIEWS - 1) if kernel == 'views' else 1.0))
+  return largest
 
 
 def recorded_positions(zoom: Float[Array, ' N'], shift_px: Float[Array, ' N'], size: int) -> Float[Array, 'N size']:
@@ -98,13 +181,27 @@ def recorded_positions(zoom: Float[Array, ' N'], shift_px: Float[Array, ' N'], s
   return centre + (jnp.arange(size) - centre + shift_px[:, None]) / gain[:, None]
 
 
-def cubic_matrix(positions: Float[Array, 'N out'], length: int) -> Float[Array, 'N out length']:
-  """Rows that interpolate an axis at `positions` with Keys's cubic kernel (a = -1/2), which blurs far less than a
-  linear one.
+def _move(
+  frames: Float[Array, 'N H C W'], rows: Float[Array, 'N h'], columns: Float[Array, 'N w']
+) -> Float[Array, 'N h w C']:
+  """Each frame sampled at its rows and columns: a matrix product each."""
+  n, height, channels, width = frames.shape
+  along_y, along_x = (
+    cubic_weights(at[..., None] - jnp.arange(length)) for at, length in ((rows, height), (columns, width))
+  )
+  lines = jnp.concatenate([frames[:, :, c] for c in range(channels)], axis=-1)
+  moved = jnp.matmul(along_y, lines, precision=lax.Precision.HIGHEST)
+  moved = moved.reshape(n, -1, width)
+  moved = jnp.matmul(moved, along_x.swapaxes(1, 2), precision=lax.Precision.HIGHEST)
+  return moved.reshape(n, rows.shape[1], channels, -1).swapaxes(2, 3)
+
+
+def cubic_weights(distance_px: Float[Array, '*S']) -> Float[Array, '*S']:
+  """Keys's cubic kernel (a = -1/2), which blurs far less than a linear one.
 
   Keys, "Cubic convolution interpolation for digital image processing", 1981, equation 15.
   """
-  d = jnp.abs(positions[..., None] - jnp.arange(length))
+  d = jnp.abs(distance_px)
   near = 1.5 * d**3 - 2.5 * d**2 + 1.0
   far = -0.5 * d**3 + 2.5 * d**2 - 4.0 * d + 2.0
   return jnp.where(d <= 1.0, near, jnp.where(d < 2.0, far, 0.0))

@@ -89,7 +89,7 @@ def test_a_folder_that_is_not_there_or_empty(folder):
 
 
 def test_the_simulator_as_a_source():
-  settings = SimulatorSettings(num_frames=3, size_px=32, num_surfaces=3, margin_px=8)
+  settings = SimulatorSettings(num_frames=3, height_px=32, width_px=32, num_surfaces=3, margin_px=8)
   train, val = (open_source('simulated', split, '', settings) for split in ('train', 'val'))
   assert len(train) >= 10**6
   example = train[123]

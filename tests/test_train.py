@@ -89,6 +89,9 @@ def test_folder_of_something_else_is_refused(tmp_path):
   ('section', 'changes', 'message'),
   [
     (None, {'networks': 'align'}, "networks is 'align'"),
+    ('data', {'rgbd_share': 1.5}, r'data\.rgbd_share is 1\.5, expected a number from 0 to 1'),
+    ('data', {'rgbd': 'nyu_depth', 'source': 'ddff12'}, "data.rgbd is 'nyu_depth' and data.source 'ddff12', expected"),
+    ('data', {'rgbd': 'folder:nowhere'}, 'nowhere: found no such folder'),
     ('model', {'name': 'resnet'}, "model.name is 'resnet'"),
     ('model', {'channels': 'GBR'}, "model.channels is 'GBR'"),
     ('optimizer', {'schedule': 'step'}, "optimizer.schedule is 'step'"),
@@ -148,6 +151,48 @@ def test_the_motion_must_be_known_to_train_alignment_alone(two_folders):
   two_folders.networks = 'alignment'
   with pytest.raises(InputError, match="networks is 'alignment', but the motion is not known in all"):
     TrainingData(two_folders, devices=1)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+  """Config of tiny stacks, four a step, half of them of one photograph: noise in grey, depth known but for a corner."""
+  rng = np.random.default_rng(0)
+  depth = np.linspace(1, 3, 50 * 60).reshape(50, 60)
+  depth[:5, :5] = np.nan
+  np.save(tmp_path / 'rgb.npy', np.broadcast_to(rng.integers(0, 256, (50, 60, 1), np.uint8), (50, 60, 3)))
+  np.save(tmp_path / 'depth.npy', depth)
+  config = simulated.get_config('smoke')
+  config.simulator.update(num_surfaces=2, num_layers=2)
+  config.data.rgbd = f'folder:{tmp_path}'
+  config.batch_size = 4
+  return config
+
+
+def test_stacks_of_photographs_are_made_beside_procedural_ones(photographs):
+  data = TrainingData(photographs, devices=1)
+  inputs = jax.tree.map(lambda x: x[0], next(data.inputs(first_step=0)))
+  assert isinstance(inputs['rgb'], jax.Array)
+  assert inputs['rgb'].shape == (4, 48, 48, 3)
+
+  key, made = jax.random.key(3), {}
+  for share in (0.0, 0.5, 1.0):  # of which only the first compiles
+    photographs.data.rgbd_share = share
+    made[share] = jax.device_get(data.make_batch(key, inputs))
+  procedural = simulate_batch(key, 4, simulator_settings(photographs.simulator))
+  # The same formulas, compiled in other company, round otherwise.
+  for a, b in zip(jax.tree.leaves(made[0.0]), jax.tree.leaves(procedural), strict=True):
+    np.testing.assert_allclose(a, b, atol=1.01 / 255)
+
+  every = made[1.0]
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(every))
+  np.testing.assert_array_equal(every.all_in_focus, every.all_in_focus[..., :1].repeat(3, axis=-1))  # grey
+  assert np.ptp(every.all_in_focus, axis=(1, 2, 3)).min() > 0.3
+  assert np.all(every.target >= every.focus[:, :1, None] - 1e-5)
+  assert np.all(every.target <= every.focus[:, -1:, None] + 1e-5)
+  assert np.all(every.valid.mean((1, 2)) > 0.5)
+  assert len({x.tobytes() for x in every.all_in_focus}) == 4  # each has a crop of its own
+  same = {tuple(bool(np.all(made[0.5].images[i] == made[share].images[i])) for share in (0.0, 1.0)) for i in range(4)}
+  assert same == {(True, False), (False, True)}
 
 
 def test_initial_weights_are_checked(tmp_path):

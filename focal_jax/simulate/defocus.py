@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from scipy.special import j1
 
 # Radii at which surfaces are blurred. Below, a step changes the variance of the blur by about as much as below it.
-DISC_RADII_PX = (0.0, 0.6, 1.2, 1.9, 2.6, 3.4, 4.6, 6.4, 9.0, 12.5, 17.5, 25.0)
+DISC_RADII_PX = (0.0, 0.8, 1.6, 2.4, 3.4, 4.6, 6.4, 9.0, 12.5, 17.5, 25.0)
 VIEWS = 9  # along each side of the grid
 STENCIL_LIMIT_PX = 3.5  # up to here adding shifted images is faster than Fourier transforms
 

@@ -1,6 +1,7 @@
 """Simulated focal stacks with truth: a scene, seen by a random camera's sweep. Plain JAX, any number from one key."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -184,16 +185,23 @@ def recorded_positions(zoom: Float[Array, ' N'], shift_px: Float[Array, ' N'], s
 def _move(
   frames: Float[Array, 'N H C W'], rows: Float[Array, 'N h'], columns: Float[Array, 'N w']
 ) -> Float[Array, 'N h w C']:
-  """Each frame sampled at its rows and columns: a matrix product each."""
-  n, height, channels, width = frames.shape
-  along_y, along_x = (
-    cubic_weights(at[..., None] - jnp.arange(length)) for at, length in ((rows, height), (columns, width))
-  )
+  """Each frame sampled at its rows and columns.
+
+  Rows by a matrix product: XLA stores what goes into it, where else it would render a pixel anew for each of the 16 that
+  are interpolated from it. Columns by gathering four, which is faster.
+  """
+  height, channels, width = frames.shape[1:]
+  along_y = cubic_weights(rows[..., None] - jnp.arange(height))
+  # Side by side, not reshaped: that would make the loop that renders them compute its indices by division.
   lines = jnp.concatenate([frames[:, :, c] for c in range(channels)], axis=-1)
   moved = jnp.matmul(along_y, lines, precision=lax.Precision.HIGHEST)
-  moved = moved.reshape(n, -1, width)
-  moved = jnp.matmul(moved, along_x.swapaxes(1, 2), precision=lax.Precision.HIGHEST)
-  return moved.reshape(n, rows.shape[1], channels, -1).swapaxes(2, 3)
+  moved = moved.reshape(*rows.shape, channels, width).transpose(0, 3, 1, 2)  # [N, W, h, C]
+  below = jnp.floor(columns).astype(int)
+  total = 0.0
+  for index in (below + offset for offset in range(-1, 3)):
+    taken = jax.vmap(lambda frame, at: jnp.take(frame, at, axis=0, mode='clip'))(moved, index)
+    total += cubic_weights(columns - index)[:, :, None, None] * taken
+  return total.swapaxes(1, 2)
 
 
 def cubic_weights(distance_px: Float[Array, '*S']) -> Float[Array, '*S']:
@@ -205,3 +213,49 @@ def cubic_weights(distance_px: Float[Array, '*S']) -> Float[Array, '*S']:
   near = 1.5 * d**3 - 2.5 * d**2 + 1.0
   far = -0.5 * d**3 + 2.5 * d**2 - 4.0 * d + 2.0
   return jnp.where(d <= 1.0, near, jnp.where(d < 2.0, far, 0.0))
+
+
+def settings_from(config: Any) -> SimulatorSettings:
+  """The settings that a config's `simulator` section describes: a mapping with the names of the dataclasses' fields."""
+
+  def build(kind, section):
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
+    parts = {'scene': SceneSettings, 'sweep': SweepSettings, 'sensor': SensorSettings}
+    return kind(**{name: build(parts[name], value) if name in parts else value for name, value in values.items()})
+
+  return build(SimulatorSettings, config)
+
+
+def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings:
+  """The settings with one camera of `cameras.CAMERAS`, its own sweep, breathing, drift and blur.
+
+  Raises:
+    InputError: there is no such camera.
+  """
+  sweep = dataclasses.replace(
+    settings.sweep,
+    cameras=(name,),
+    far_dpt=None,
+    range_dpt=None,
+    spacing='camera',
+    uneven=0.0,
+    blur_px=None,
+    breathing=(1.0, 1.0),
+    zoom=(0.5, 2.0),  # no limit
+    shake_px=(0.0, 0.0),
+    aligned=0.0,
+    no_metadata=0.0,
+  )
+  return dataclasses.replace(settings, num_frames=as_camera(name).num_frames, sweep=sweep)
+
+
+def focus_unit(settings: SimulatorSettings) -> str:
+  """The unit of focus and target in all stacks of these settings, one of `cameras.UNITS`.
+
+  Raises:
+    InputError: if their cameras have different ones.
+  """
+  units = sorted({as_camera(camera).unit for camera in settings.sweep.cameras})
+  if len(units) > 1:
+    raise InputError(f'simulator.sweep.cameras have the units {", ".join(units)}, expected cameras of one unit')
+  return units[0]

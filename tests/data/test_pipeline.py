@@ -1,4 +1,4 @@
-"""Order, crops and frames of training batches, on small sources made here."""
+"""Order, crops and frames of training batches, on small sources and photographs made here."""
 
 import itertools
 import time
@@ -9,7 +9,15 @@ import pytest
 from absl import flags
 
 from focal_jax import warp
-from focal_jax.data.pipeline import Batches, BatchSettings, random_crop, random_frames
+from focal_jax.data.pipeline import (
+  BatchSettings,
+  crop_photograph,
+  motion_known,
+  random_crop,
+  random_frames,
+  rgbd_batches,
+  stack_batches,
+)
 from focal_jax.errors import InputError
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags
@@ -46,7 +54,7 @@ class Slow(list):
 def batches(first_step, count, sources=((SOURCE, 1.0),), **changes):
   hosts = {name: changes.pop(name) for name in ('devices', 'host', 'hosts') if name in changes}
   settings = BatchSettings(**{'batch_size': 2, 'crop_px': 32, 'min_valid': 0.8, 'seed': 7} | changes)
-  return list(itertools.islice(Batches(sources, settings, **hosts).iterate(first_step), count))
+  return list(itertools.islice(stack_batches(sources, settings, **hosts).iterate(first_step), count))
 
 
 def assert_same(a, b):
@@ -170,6 +178,8 @@ def test_motion_is_left_out_where_a_source_does_not_know_it():
   unknown = [x | {'motion': np.full((2, 3), np.nan, np.float32)} for x in SOURCE]
   (batch,) = batches(0, 1, [(SOURCE, 1.0), (unknown, 1.0)])
   assert batch.motion is None
+  assert motion_known([SOURCE])
+  assert not motion_known([SOURCE, unknown])
 
 
 @pytest.mark.parametrize(
@@ -191,3 +201,113 @@ def test_motion_is_left_out_where_a_source_does_not_know_it():
 def test_bad_settings(changes, message):
   with pytest.raises(InputError, match=message):
     batches(0, 1, **changes)
+
+
+CANVAS = (32, 40)
+
+
+def photograph(index=0, height=48, width=64):
+  """Colour tells the place, in steps of 1/3 px, and depth too."""
+  rows, columns = np.mgrid[:height, :width]
+  rgb = np.stack([3 * rows, 3 * columns, np.full_like(rows, index)], -1).astype(np.uint8)
+  return {'rgb': rgb, 'depth_m': (1 + rows + 1000 * columns).astype(np.float32), 'name': f'photo_{index}'}
+
+
+PHOTOGRAPHS = [photograph(0), photograph(1, 60, 50), photograph(2, 40, 80), photograph(3, 24, 36)]
+
+
+def rgbd(first_step, count, source=PHOTOGRAPHS, **order):
+  return list(
+    itertools.islice(rgbd_batches(source, CANVAS, **{'batch_size': 4, 'seed': 7} | order).iterate(first_step), count)
+  )
+
+
+def assert_same_photographs(a, b):
+  for name in ('rgb', 'depth_m'):
+    np.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.parametrize(
+  ('size', 'cover'), [((48, 64), 2 / 3), ((60, 41), 40 / 41), ((24, 40), 4 / 3), (CANVAS, 1.0)], ids=str
+)
+def test_colour_and_depth_of_a_photograph_stay_in_register(size, cover):
+  whole = photograph(5, *size)
+  scales, mirrored, corners = [], [], []
+  for seed in range(40):
+    crop = crop_photograph(whole, CANVAS, np.random.default_rng(seed))
+    assert crop['rgb'].shape == (*CANVAS, 3)
+    columns, rows = np.divmod(crop['depth_m'] - 1, 1000)
+    # A pixel's depth is that of the nearest, at most half a pixel away; colour near the photograph's border is bent.
+    for place, colour, end in ((rows, crop['rgb'][..., 0], size[0]), (columns, crop['rgb'][..., 1], size[1])):
+      inside = (place >= 3) & (place < end - 3)
+      np.testing.assert_array_less(np.abs(place - colour / 3.0)[inside], 0.8)
+    assert np.all(crop['rgb'][..., 2] == 5)
+    assert np.all(np.diff(rows, axis=0) >= 0)
+    step = np.diff(columns[0])
+    assert np.all(step >= 0) or np.all(step <= 0)
+    mirrored.append(columns[0, 0] > columns[0, -1])
+    corners.append((rows.min(), columns.min()))
+    # The slopes of both directions, which are equal.
+    down, along = ((x[-1] - x[0]) / (len(x) - 1) for x in (rows[:, 0], np.sort(columns[0])))
+    np.testing.assert_allclose(down, along, atol=0.06)
+    scales.append(1 / along)
+  assert 8 < sum(mirrored) < 32
+  low, high = cover, max(cover, 1.0)
+  tolerance = 0.05 + 0.1 * (high - low)
+  assert low - 0.05 < min(scales) < low + tolerance
+  assert high - tolerance < max(scales) < high + 0.05
+  assert len(set(corners)) == 1 if size == CANVAS else len(set(corners)) > 5
+
+
+def test_a_photograph_of_the_canvas_is_kept_as_it_is():
+  whole = photograph(1, *CANVAS)
+  crop = crop_photograph(whole, CANVAS, np.random.default_rng(0))
+  step = 1 if crop['depth_m'][0, 0] == 1 else -1
+  assert_same_photographs(crop, {name: whole[name][:, ::step] for name in ('rgb', 'depth_m')})
+
+
+def test_crops_of_photographs_hold_known_depth():
+  whole = photograph(height=48, width=200)
+  whole['depth_m'][:, 60:] = 0
+  shares = [np.mean(crop_photograph(whole, CANVAS, np.random.default_rng(s))['depth_m'] > 0) for s in range(20)]
+  assert min(shares) >= 0.5  # one in three draws has as much
+  whole['depth_m'][:, 10:] = 0
+  shares = [np.mean(crop_photograph(whole, CANVAS, np.random.default_rng(s))['depth_m'] > 0) for s in range(20)]
+  assert 0 < np.mean(shares) < 0.5  # the best of what there is
+
+
+def test_photographs_without_depth_are_named():
+  empty = photograph(9)
+  empty['depth_m'][:] = 0
+  with pytest.raises(InputError, match="photograph 'photo_9': found no pixel whose depth is known") as caught:
+    rgbd(0, 3, [*PHOTOGRAPHS, empty])
+  assert '\n' not in str(caught.value)
+
+
+def test_batches_of_photographs():
+  (batch,) = rgbd(0, 1, devices=2)
+  assert batch.keys() == {'rgb', 'depth_m'}
+  assert batch['rgb'].shape == (2, 2, *CANVAS, 3)
+  assert batch['depth_m'].shape == (2, 2, *CANVAS)
+  assert (batch['rgb'].dtype, batch['depth_m'].dtype) == (np.uint8, np.float32)
+  assert sorted(batch['rgb'][..., 0, 0, 2].ravel()) == [0, 1, 2, 3]  # an epoch
+  with pytest.raises(InputError, match='batch_size is 4, expected a multiple of the number of devices, 3'):
+    rgbd(0, 1, devices=3)
+
+
+def test_photographs_come_in_the_same_order_after_a_restart_and_with_any_number_of_threads():
+  straight = rgbd(0, 8, Slow(PHOTOGRAPHS), num_threads=1)
+  assert not np.array_equal(straight[0]['depth_m'], straight[1]['depth_m'])
+  for threads in (1, 16):
+    for first in (0, 5):
+      for a, b in zip(straight[first:], rgbd(first, 3, Slow(PHOTOGRAPHS), num_threads=threads), strict=False):
+        assert_same_photographs(a, b)
+  assert not np.array_equal(rgbd(0, 1, seed=8)[0]['depth_m'], straight[0]['depth_m'])
+
+
+def test_hosts_share_photographs():
+  whole = rgbd(3, 4)
+  halves = [rgbd(3, 4, host=host, hosts=2) for host in (0, 1)]
+  for batch, *parts in zip(whole, *halves, strict=True):
+    for host, part in enumerate(parts):
+      assert_same_photographs(part, {name: x[:, host::2] for name, x in batch.items()})

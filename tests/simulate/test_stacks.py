@@ -1,0 +1,280 @@
+"""Whole stacks: truth against loops over pixels, and motion undone by `warp`. Lens and cameras are tested beside."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+
+from focal_jax import optics, warp
+from focal_jax.errors import InputError
+from focal_jax.simulate import stacks
+from focal_jax.simulate.cameras import CAMERAS, Sweep, SweepSettings
+from focal_jax.simulate.scenes import Scene
+from focal_jax.simulate.sensor import SensorSettings
+from focal_jax.simulate.stacks import SimulatorSettings
+
+HEIGHT, WIDTH, MARGIN, FRAMES, SURFACES = 32, 40, 16, 5, 3
+CANVAS = (HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN)
+CLEAN = SensorSettings(shot_noise=(0.0, 0.0), read_noise=(0.0, 0.0), jpeg_quality=None)
+SETTINGS = SimulatorSettings(
+  num_frames=FRAMES,
+  height_px=HEIGHT,
+  width_px=WIDTH,
+  num_surfaces=SURFACES,
+  margin_px=MARGIN,
+  lens_sigma_px=(0.0, 0.0),
+  sensor=CLEAN,
+)
+# Compiled once each, for one shape, and fast to compile rather than to run.
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+photograph = jit(lambda scene, sweep: stacks.photograph(random.key(0), scene, sweep, SETTINGS))
+
+
+@pytest.fixture(scope='module')
+def batches():
+  """Batches of two from the keys 0, 0 and 1, of procedural scenes, with all that there is."""
+  settings = dataclasses.replace(SETTINGS, lens_sigma_px=(0.2, 0.9), sensor=SensorSettings())
+  simulate = jit(lambda key: stacks.simulate_batch(key, 2, settings))
+  return [jax.tree.map(np.asarray, simulate(random.key(seed))) for seed in (0, 0, 1)]
+
+
+def still_sweep(focus_dpt, blur_px_per_dpt):
+  n = len(focus_dpt)
+  return Sweep(
+    focus=jnp.asarray(focus_dpt, jnp.float32),
+    focus_dpt=jnp.asarray(focus_dpt, jnp.float32),
+    fov=jnp.ones(n),
+    motion=jnp.zeros((n, 3)),
+    blur_px_per_dpt=jnp.asarray(blur_px_per_dpt, jnp.float32),
+    views=jnp.zeros(()),
+    exposure=jnp.ones(n),
+    white_balance=jnp.ones((n, 3)),
+    unit=jnp.zeros((), jnp.int32),
+  )
+
+
+def plain_scene(colour, position):
+  """A background of the given colour [3, H, W] and position; the other surfaces are transparent."""
+  transparent = [0.0] * (SURFACES - 1)
+  return Scene(
+    colour=jnp.stack([jnp.asarray(colour, jnp.float32)] * SURFACES),
+    alpha=jnp.array([1.0, *transparent])[:, None, None] * jnp.ones(CANVAS),
+    position=jnp.broadcast_to(jnp.asarray(position, jnp.float32), (SURFACES, *CANVAS)),
+    known=jnp.ones(CANVAS),
+  )
+
+
+def display(linear):
+  """As `photograph` encodes: [3, H, W] linear light to [H, W, 3] display values in steps of 1/255."""
+  return np.round(np.moveaxis(np.asarray(linear, np.float64), 0, -1) ** (1 / 2.2) * 255) / 255
+
+
+def crop(canvas):
+  return np.asarray(canvas)[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+def test_the_key_decides(batches):
+  first, again, other = batches
+  for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+    np.testing.assert_array_equal(a, b)
+  for name in ('images', 'focus', 'target', 'all_in_focus'):
+    assert not np.array_equal(getattr(first, name), getattr(other, name)), name
+    assert not np.array_equal(getattr(first, name)[0], getattr(first, name)[1]), name
+
+
+def test_batches_are_as_documented(batches):
+  for batch in batches[1:]:
+    assert batch.images.shape == (2, FRAMES, HEIGHT, WIDTH, 3)
+    assert batch.focus.shape == batch.fov.shape == (2, FRAMES)
+    assert batch.target.shape == batch.valid.shape == (2, HEIGHT, WIDTH)
+    assert batch.all_in_focus.shape == (2, HEIGHT, WIDTH, 3)
+    assert batch.motion.shape == (2, FRAMES, 3)
+    assert {leaf.dtype for leaf in jax.tree.leaves(batch)} == {np.dtype(np.float32)}
+    for images in (batch.images, batch.all_in_focus):
+      np.testing.assert_allclose(images * 255, np.round(images * 255), atol=1e-4)
+      assert images.min() >= 0
+      assert images.max() <= 1
+      assert images.std() > 0.05
+    assert np.all(np.diff(batch.focus) > 0)
+    assert np.all(batch.target >= batch.focus[:, :1, None] - 1e-5)
+    assert np.all(batch.target <= batch.focus[:, -1:, None] + 1e-5)
+
+
+@pytest.fixture(scope='module')
+def checks():
+  """Random colour on the canvas, as sharp as can be."""
+  return np.random.default_rng(2).uniform(0.02, 1, (3, *CANVAS)).astype(np.float32)
+
+
+def test_a_frame_is_sharp_exactly_where_it_is_focused(checks):
+  """A plane at the third of five distances; then one half of it there and the other half at the last."""
+  focus = [1.0, 2.0, 3.0, 4.0, 5.0]
+  sharp = display(crop(checks))
+  stack = photograph(plain_scene(checks, 0.5), still_sweep(focus, 1.5))
+  np.testing.assert_allclose(stack.images[2], sharp, atol=1.01 / 255)  # one step, where rounding is a tie
+  np.testing.assert_array_equal(stack.all_in_focus, stack.images[2])
+  error = np.abs(np.asarray(stack.images) - sharp).mean((1, 2, 3))
+  assert error[2] < 1e-3
+  assert np.all(error[[0, 1, 3, 4]] > 0.05)
+  np.testing.assert_allclose(error[[0, 1]], error[[4, 3]], rtol=1e-3)  # the same on both sides in dioptres
+  np.testing.assert_array_equal(stack.target, 3)
+
+  halves = np.where(np.arange(CANVAS[1]) < CANVAS[1] // 2, 0.5, 1.0)
+  stack = photograph(plain_scene(checks, halves), still_sweep(focus, 1.5))
+  error = np.abs(np.asarray(stack.images) - sharp).mean((1, 3))  # [N, W]
+  assert error[2, : WIDTH // 2].max() < 2e-3
+  assert error[4, WIDTH // 2 :].max() < 2e-3
+  assert error[2, WIDTH // 2 :].min() > 0.04
+  assert error[4, : WIDTH // 2].min() > 0.04
+
+
+def random_scene(seed):
+  """Three random surfaces at random, slanted positions, the nearer two with holes."""
+  rng = np.random.default_rng(seed)
+  y, x = np.mgrid[: CANVAS[0], : CANVAS[1]] / CANVAS[1] - 0.5
+  slopes = rng.uniform(-0.3, 0.3, (2, SURFACES, 1, 1))
+  alpha = rng.random((SURFACES, *CANVAS)) > 0.6
+  alpha[0] = True
+  return Scene(
+    colour=jnp.asarray(rng.random((SURFACES, 3, *CANVAS)), jnp.float32),
+    alpha=jnp.asarray(alpha, jnp.float32),
+    position=jnp.asarray(np.array([0.1, 0.5, 0.9])[:, None, None] + slopes[0] * y + slopes[1] * x, jnp.float32),
+    known=jnp.asarray(rng.random(CANVAS) > 0.1, jnp.float32),
+  )
+
+
+def test_truth_is_that_of_the_nearest_surface():
+  """A loop from near to far over surfaces and pixels; what lies outside the sweep, or is not known, is not valid."""
+  scene, sweep = random_scene(0), still_sweep(np.linspace(1, 3, FRAMES), 1.0)
+  stack = photograph(scene, sweep)
+  alpha, position, known, colour = (crop(getattr(scene, name)) for name in ('alpha', 'position', 'known', 'colour'))
+  target, valid, sharp = np.empty((HEIGHT, WIDTH)), np.empty((HEIGHT, WIDTH)), np.empty((HEIGHT, WIDTH, 3))
+  for y, x in np.ndindex(HEIGHT, WIDTH):
+    surface = next(k for k in reversed(range(SURFACES)) if alpha[k, y, x] > 0.5)
+    place = float(position[surface, y, x])
+    valid[y, x] = known[y, x] * (0 <= place <= 1)
+    target[y, x] = 1 + min(max(place, 0), 1) * 2
+    sharp[y, x] = colour[surface, :, y, x] ** (1 / 2.2)
+  assert 0.02 < 1 - valid.mean() < 0.5
+  np.testing.assert_allclose(stack.target, target, atol=1e-5)
+  np.testing.assert_array_equal(stack.valid, valid)
+  np.testing.assert_allclose(stack.all_in_focus, sharp, atol=0.51 / 255)
+
+
+def test_units_of_focus_and_target():
+  """The same sweep in dioptres, disparity and metres."""
+  scene = plain_scene(np.full((3, *CANVAS), 0.5), np.linspace(0, 1, CANVAS[1]))
+  focus = np.array([0.5, 1.0, 2.0, 3.0, 4.0])
+  metres = [np.asarray(1 / photograph(scene, still_sweep(focus, 1.0)).target)]
+  for unit, convert in ((1, lambda x: optics.DDFF_DISPARITY_M_PX / x), (2, lambda x: x)):
+    sweep = still_sweep(focus, 1.0).replace(unit=jnp.asarray(unit))
+    metres.append(np.asarray(convert(photograph(scene, sweep).target)))
+  np.testing.assert_allclose(metres[1], metres[0], rtol=1e-5)
+  np.testing.assert_allclose(metres[2], metres[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_undoing_the_true_motion_gives_the_stack_without_motion(seed):
+  """Frames aligned by `warp` with the truth are those that the same sweep renders without motion, blur and all.
+
+  Half of the zoom is told as field of view, the other half is left to the motion.
+  """
+  rng = np.random.default_rng(seed)
+  y, x = np.mgrid[: CANVAS[0], : CANVAS[1]]
+  waves = [np.sin(2 * np.pi * (x / a + y / b)) for a, b in ((11, 37), (-29, 9), (14, 15))]
+  scene = plain_scene(0.5 + 0.3 * np.stack(waves), np.linspace(0, 1, CANVAS[1]))
+  still = still_sweep([1.0, 2.0, 3.0, 4.0, 5.0], 0.5)
+  zoom = np.array([1.06, 1.04, 1.02, 1.01, 1.0])
+  fov = (1 + zoom) / 2
+  drift = rng.uniform(-3, 3, (FRAMES, 2)) * (np.arange(FRAMES) < FRAMES - 1)[:, None]
+  motion = jnp.asarray(np.concatenate([(zoom - fov)[:, None], drift], -1), jnp.float32)
+  moving = photograph(scene, still.replace(fov=jnp.asarray(fov, jnp.float32), motion=motion))
+  expected = photograph(scene, still)
+  aligned = np.asarray(warp.warp(moving.images, moving.fov, moving.motion))
+  inside = np.asarray(warp.coverage(moving.fov, moving.motion, HEIGHT, WIDTH)) > 0.999
+  assert inside[:-1].mean() > 0.5
+  error, before = (np.abs(np.asarray(a) - expected.images)[inside].mean() for a in (aligned, moving.images))
+  assert error < 0.006
+  assert error < 0.15 * before
+  np.testing.assert_array_equal(moving.images[-1], expected.images[-1])
+  np.testing.assert_array_equal(moving.target, expected.target)
+
+
+def test_recorded_positions_by_hand():
+  """32 px, a zoom of 1.1: x shows the frame at x - 16 * 0.1 * (x - 15.5) / 15.5 - 2; the edge 31 at 31 - 1.6 - 2."""
+  recorded = stacks.recorded_positions(jnp.array([1.0, 1.1]), jnp.array([0.0, 2.0]), 32)
+  np.testing.assert_array_equal(recorded[0], np.arange(32))
+  slope = recorded[1, 1] - recorded[1, 0]
+  np.testing.assert_allclose(recorded[1, 27] + slope * 0.4, 31, rtol=1e-5)
+
+
+def test_cubic_weights():
+  """Exact on pixels and for quadratics, weights that sum to 1."""
+  positions = np.array([3.0, 4.25, 7.5, 8.9])
+  matrix = np.asarray(jit(stacks.cubic_weights)(jnp.asarray(positions[:, None] - np.arange(16), jnp.float32)))
+  np.testing.assert_array_equal(matrix[0], np.eye(16)[3])
+  np.testing.assert_allclose(matrix.sum(-1), 1, atol=1e-6)
+  np.testing.assert_allclose(matrix @ (np.arange(16) - 6.0) ** 2, (positions - 6) ** 2, atol=1e-4)
+
+
+def test_levels_reach_the_blur_of_a_preset():
+  """In closed form for a phone: a surface at the far end, in the frame focused at the near end."""
+  phone = CAMERAS['pixel_4_xl']
+  sweep = SweepSettings(cameras=('pixel_4_xl',), far_dpt=None, range_dpt=None, blur_px=None)
+  settings = dataclasses.replace(SETTINGS, width_px=352, sweep=sweep)
+  diameter = optics.circle_of_confusion(phone.focal_length_m, phone.f_number, phone.focus_m[-1], phone.focus_m[0])
+  radius = float(diameter) / 2 / phone.pixel_pitch_m * 352 / phone.sensor_width_px
+  assert stacks.largest_blur_px(settings, 'disc') == pytest.approx(radius, rel=1e-5)
+  views = dataclasses.replace(settings, width_px=552, sweep=dataclasses.replace(sweep, cameras=('ddff12',)))
+  span = optics.ddff_focus_disparities()[[0, -1]]
+  assert stacks.largest_blur_px(views, 'views') == pytest.approx(span[0] - span[1], rel=1e-5)
+
+
+def test_a_camera_of_one_aperture_among_others_sees_what_it_sees_alone():
+  """Discs and grids of views in one program: each stack goes through its own."""
+  scene, still = random_scene(1), still_sweep(np.linspace(0.2, 2, FRAMES), 0.15)
+  both = SweepSettings(cameras=('pixel_6', 'ddff12'), far_dpt=(0.1, 1.0))
+  mixed = jit(
+    lambda scene, sweep: stacks.photograph(random.key(0), scene, sweep, dataclasses.replace(SETTINGS, sweep=both))
+  )
+  through_disc, through_views = (mixed(scene, still.replace(views=jnp.asarray(v))) for v in (0.0, 1.0))
+  alone = photograph(scene, still)  # phones only
+  np.testing.assert_allclose(through_disc.images, alone.images, atol=1.01 / 255)
+  assert np.abs(np.asarray(through_views.images) - alone.images).mean() > 0.01
+
+
+def test_a_photograph_with_depth():
+  """A slanted plane with a hole in its depth: linear in inverse depth from the first to the last focus."""
+  rng = np.random.default_rng(0)
+  rgb = rng.random((*CANVAS, 3)).astype(np.float32)
+  inverse = np.linspace(0.5, 2.0, CANVAS[0])[:, None] + np.zeros(CANVAS)
+  depth = (1 / inverse).astype(np.float32)
+  depth[20:24, 30:40] = 0
+  sweep = SweepSettings(cameras=('pixel_6',), aligned=1.0)
+  settings = dataclasses.replace(SETTINGS, num_layers=2, sweep=sweep)
+  simulate = jit(lambda key, rgb, depth: stacks.simulate_rgbd(key, rgb, depth, settings))
+  stack = simulate(random.key(0), jnp.asarray(rgb), jnp.asarray(depth))
+  place = (np.asarray(stack.target) - stack.focus[0]) / (stack.focus[-1] - stack.focus[0])
+  np.testing.assert_allclose(place, crop((inverse - 0.5) / 1.5), atol=0.01)
+  np.testing.assert_array_equal(np.asarray(stack.valid)[2:-2], crop(depth > 0)[2:-2])
+  np.testing.assert_allclose(stack.all_in_focus, crop(np.moveaxis(rgb, -1, 0)).transpose(1, 2, 0), atol=0.6 / 255)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('num_frames', 1), ('height_px', 0), ('width_px', -32), ('num_surfaces', 0), ('num_layers', 0), ('margin_px', -1),
+    ('lens_sigma_px', (0.5, 0.1)), ('lens_sigma_px', (0.0, 2.0)),
+  ],
+)  # fmt: skip
+def test_bad_settings_name_the_field(field, value):
+  with pytest.raises(InputError, match=rf'simulator\.{field} is .*, expected'):
+    SimulatorSettings(**{field: value})
+
+
+def test_the_canvas_is_the_frame_with_its_margin():
+  assert SimulatorSettings(num_surfaces=1, height_px=8, width_px=16, margin_px=4).canvas == (16, 24)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
@@ -187,8 +188,8 @@ def _move(
 ) -> Float[Array, 'N h w C']:
   """Each frame sampled at its rows and columns.
 
-  Rows by a matrix product: XLA stores what goes into it, where else it would render a pixel anew for each of the 16 that
-  are interpolated from it. Columns by gathering four, which is faster.
+  Rows by a matrix product: XLA stores what goes into it, where else it would render a pixel anew for each of the 16
+  that are interpolated from it. Columns by gathering four, which is faster.
   """
   height, channels, width = frames.shape[1:]
   along_y = cubic_weights(rows[..., None] - jnp.arange(height))

@@ -24,7 +24,7 @@ from absl import flags
 from scipy.ndimage import gaussian_filter
 
 import tfds_ddff
-from focal_jax.data.pipeline import Batches, BatchSettings
+from focal_jax.data.pipeline import BatchSettings, stack_batches
 from tfds_ddff.build import build
 
 EXAMPLES, FRAMES, HEIGHT, WIDTH = 32, 10, 383, 552
@@ -63,7 +63,7 @@ class Repeated(Sequence):
 
 def ours(folder: Path) -> Iterator:
   source = Repeated(tfds_ddff.load('ddff12', 'train', folder / 'data'))
-  return Batches([(source, 1.0)], BatchSettings(batch_size=BATCH, crop_px=CROP, min_valid=0.8)).iterate()
+  return stack_batches([(source, 1.0)], BatchSettings(batch_size=BATCH, crop_px=CROP, min_valid=0.8)).iterate()
 
 
 def tf_data(folder: Path) -> Iterator:

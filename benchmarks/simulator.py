@@ -28,7 +28,7 @@ PHONE = CAMERAS['pixel_4_xl']
 SWEEP = SweepSettings(
   cameras=('pixel_4_xl',), far_dpt=None, range_dpt=None, blur_px=None, spacing='camera', uneven=0.0, aligned=0.0
 )
-SETTINGS = SimulatorSettings(10, 224, 352, 16, sweep=SWEEP, sensor=SensorSettings(jpeg_quality=None))
+SETTINGS = SimulatorSettings(10, 224, 352, margin_px=16, sweep=SWEEP, sensor=SensorSettings(jpeg_quality=None))
 
 
 def picture(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,13 +24,17 @@ def get_config() -> ConfigDict:
   # simulated; a data set built by tfds_ddff.build; folder:DIR with a folder of images and target.npy for each stack in
   # DIR/train and DIR/val; or several of them with weights, as in '0.7*ddff12 + 0.3*simulated'.
   data.source = 'simulated'
+  # Photographs with depth that become stacks in the training step, beside procedural scenes; with the source
+  # 'simulated' alone. nyu_depth, or folder:DIR in a layout of `focal_jax.data.rgbd`; empty: procedural scenes only.
+  data.rgbd = ''
+  data.rgbd_share = 0.5  # of the stacks, those made of photographs, drawn at random; 0 .. 1
   data.data_dir = ''  # where data sets were built
+  data.num_threads = 16  # that read and crop; the batches do not depend on it
   # The rest is for all but simulated stacks alone, which are rendered as they shall be.
   data.crop_px = 224  # side of the random crop
   data.min_valid = 0.8  # least share of valid pixels in a crop
   data.num_frames = ()  # least and greatest number of frames of a batch, drawn at random; empty: all frames
   data.augment = True  # published photometric and geometric augmentation
-  data.num_threads = 16  # that read and crop; the batches do not depend on it
 
   # Scenes, cameras and sensor, with every field of `focal_jax.simulate.stacks.SimulatorSettings`, where each has a
   # comment: config.simulator.height_px, .scene.thin, .sweep.blur_px, .sensor.shot_noise and so on.

@@ -1,5 +1,6 @@
-"""The command line: `python -m focal_jax.main --mode=train|evaluate|predict ...`."""
+"""The command line: `python -m focal_jax.main --mode=train|evaluate|predict|simulate ...`."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from ml_collections import config_flags
 from focal_jax.errors import InputError
 from focal_jax.writers import show_progress
 
-_MODES = ('train', 'evaluate', 'predict')
+_MODES = ('train', 'evaluate', 'predict', 'simulate')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Recipe, for example configs/simulated.py or ...py:smoke.')
 _MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'What to do.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'train: folder of the run; made, or continued.')
@@ -17,13 +18,19 @@ _WEIGHTS = flags.DEFINE_string(
   'weights', None, 'evaluate, predict: a .npz of ours or a published .pth. Default: shipped.'
 )
 _STACK = flags.DEFINE_string('stack', None, 'predict: folder with the frames of one stack.')
-_OUT = flags.DEFINE_string('out', None, 'evaluate, predict: folder for the results.')
+_OUT = flags.DEFINE_string('out', None, 'evaluate, predict, simulate: folder for the results.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace results that are in --out already.')
 _ALIGN = flags.DEFINE_bool('align', True, 'predict: align the frames first.')
 _NEAR_TO_FAR = flags.DEFINE_bool('near_to_far', False, 'predict: without metadata, the first frame is the nearest.')
 _MAX_SIDE = flags.DEFINE_integer(
   'max_side', 1024, 'predict: longer side that frames are reduced to, px; 0: as they are.'
 )
+_PRESETS = flags.DEFINE_list('presets', [], 'simulate: cameras, each with its own sweep. Default: as the config says.')
+_COUNT = flags.DEFINE_integer('count', 4, 'simulate: number of stacks, of each preset.')
+_RGBD = flags.DEFINE_string(
+  'rgbd', None, 'simulate: photographs with depth, folder:DIR or a data set; else random scenes.'
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'simulate: another one gives other stacks.')
 
 
 def main(argv: list[str]) -> None:
@@ -41,6 +48,22 @@ def main(argv: list[str]) -> None:
 
     config = _CONFIG.value or default.get_config()
     evaluate(config.eval, _WEIGHTS.value, Path(_required('out', _OUT)), overwrite=_OVERWRITE.value)
+  elif _MODE.value == 'simulate':
+    from configs import default
+    from focal_jax.data.rgbd import open_rgbd
+    from focal_jax.simulate.stacks import settings_from
+    from focal_jax.simulate_stacks import simulate_stacks
+
+    config = _CONFIG.value or default.get_config()
+    simulate_stacks(
+      settings_from(config.simulator),
+      Path(_required('out', _OUT)),
+      presets=_PRESETS.value,
+      count=_COUNT.value,
+      photographs=open_rgbd(_RGBD.value, config.data.data_dir) if _RGBD.value else None,
+      seed=_SEED.value,
+      overwrite=_OVERWRITE.value,
+    )
   else:
     from focal_jax.predict import predict_folder
 
@@ -74,7 +97,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _one_line(error: Exception) -> str:
   if isinstance(error, KeyError | AttributeError):
-    name = str(error).strip('\'"')
+    name = re.search(r'\w+', str(error))[0]  # the first quoted; proposals may follow
     return f'--config: no field {name!r}; expected one of those in the config file'
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   if any(line.startswith('Traceback') for line in lines):  # a config file that raised: what it said is at the end

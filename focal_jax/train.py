@@ -14,19 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from ml_collections import ConfigDict
 
 from focal_jax import losses, parallel, pictures
 from focal_jax.checkpoints import Checkpoints, claim_workdir
 from focal_jax.data import pipeline, sources
 from focal_jax.data.augment import augment_batch
+from focal_jax.data.rgbd import open_rgbd
 from focal_jax.errors import InputError
 from focal_jax.models.end_to_end import EndToEnd, init_variables, variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights, save_weights
-from focal_jax.simulate.cameras import SweepSettings
-from focal_jax.simulate.scenes import SceneSettings
-from focal_jax.simulate.sensor import SensorSettings
-from focal_jax.simulate.stacks import SimulatorSettings, simulate_batch
+from focal_jax.simulate.stacks import SimulatorSettings, settings_from, simulate, simulate_batch, simulate_rgbd
 from focal_jax.stack import FocalStack
 from focal_jax.writers import Progress, Writer
 
@@ -157,34 +156,34 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
   return optax.adam(optax.join_schedules([warmup, rest], [config.warmup_steps]), config.b1, config.b2)
 
 
-def simulator_settings(config: ConfigDict) -> SimulatorSettings:
-  """The dataclass that a config's `simulator` section describes."""
-
-  def build(kind, section):
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
-    parts = {'scene': SceneSettings, 'sweep': SweepSettings, 'sensor': SensorSettings}
-    return kind(**{name: build(parts[name], value) if name in parts else value for name, value in values.items()})
-
-  return build(SimulatorSettings, config)
-
-
 class TrainingData:
   """What the host hands to each device every step, and what the device makes of it.
 
-  Simulated stacks alone are rendered on the device, which needs nothing but the key; everything else is read, cropped
-  and mixed on the host (`data.pipeline`) and augmented on the device.
+  Simulated stacks alone are rendered on the device, which needs nothing but the key and, for stacks of photographs, the
+  photographs; everything else is read, cropped and mixed on the host (`data.pipeline`) and augmented on the device.
   """
 
   def __init__(self, config: ConfigDict, devices: int):
+    data = config.data
     self._config, self._devices = config, devices
-    self._simulator = simulator_settings(config.simulator)
+    self._simulator = settings_from(config.simulator)
     self._batches = None
-    if config.data.source != 'simulated':
-      names = sources.parse_sources(config.data.source)
-      opened = [
-        (sources.open_source(name, 'train', config.data.data_dir, self._simulator), weight) for name, weight in names
-      ]
-      data = config.data
+    if not 0 <= data.rgbd_share <= 1:
+      raise InputError(f'data.rgbd_share is {data.rgbd_share}, expected a number from 0 to 1')
+    if data.rgbd and data.source != 'simulated':
+      raise InputError(f"data.rgbd is '{data.rgbd}' and data.source '{data.source}', expected data.source 'simulated'")
+    if data.rgbd:
+      self._batches = pipeline.rgbd_batches(
+        open_rgbd(data.rgbd, data.data_dir),
+        self._simulator.canvas,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_threads=data.num_threads,
+        devices=devices,
+      )
+    elif data.source != 'simulated':
+      names = sources.parse_sources(data.source)
+      opened = [(sources.open_source(name, 'train', data.data_dir, self._simulator), weight) for name, weight in names]
       settings = pipeline.BatchSettings(
         batch_size=config.batch_size,
         crop_px=data.crop_px,
@@ -193,11 +192,9 @@ class TrainingData:
         seed=config.seed,
         num_threads=data.num_threads,
       )
-      self._batches = pipeline.Batches(opened, settings, devices=devices)
-      if config.networks == 'alignment' and not self._batches.with_motion:
-        raise InputError(
-          f"networks is 'alignment', but the motion is not known in all of data.source '{config.data.source}'"
-        )
+      self._batches = pipeline.stack_batches(opened, settings, devices=devices)
+      if config.networks == 'alignment' and not pipeline.motion_known([source for source, _ in opened]):
+        raise InputError(f"networks is 'alignment', but the motion is not known in all of data.source '{data.source}'")
 
   def inputs(self, first_step: int) -> Iterator[Any]:
     if self._batches is None:
@@ -207,8 +204,37 @@ class TrainingData:
   def make_batch(self, key: jax.Array, inputs: Any) -> FocalStack:
     if self._batches is None:
       return simulate_batch(key, self._config.batch_size // self._devices, self._simulator)
+    if self._config.data.rgbd:
+      return simulate_mixture(key, inputs['rgb'], inputs['depth_m'], self._config.data.rgbd_share, self._simulator)
     stack = inputs.replace(images=inputs.images.astype(jnp.float32) / 255)
     return augment_batch(key, stack) if self._config.data.augment else stack
+
+
+def simulate_mixture(
+  key: PRNGKeyArray,
+  rgb: UInt8[Array, 'B H W 3'],
+  depth_m: Float[Array, 'B H W'],
+  share: float,
+  settings: SimulatorSettings,
+) -> FocalStack:
+  """As many stacks as photographs: each of its photograph with probability `share`, else of a procedural scene.
+
+  Procedural stacks are those of `simulate_batch`.
+  """
+  size = len(rgb)
+  # Of a number that none of the stacks' keys has.
+  chosen = jax.random.bernoulli(jax.random.fold_in(key, size), share, (size,))
+
+  def one(inputs):
+    key, chosen, rgb, depth_m = inputs
+    return jax.lax.cond(
+      chosen,
+      lambda: simulate_rgbd(key, rgb.astype(jnp.float32) / 255, depth_m, settings),
+      lambda: simulate(key, settings),
+    )
+
+  # One after the other, so that only one of both is computed: for a whole batch, `cond` would become a choice.
+  return jax.lax.map(one, (jax.random.split(key, size), chosen, rgb, depth_m))
 
 
 class Validation:
@@ -224,7 +250,7 @@ class Validation:
     measured = next((name for name, _ in sources.parse_sources(config.data.source) if name != 'simulated'), None)
     if measured:
       self._source = sources.open_source(measured, 'val', config.data.data_dir)
-    settings = simulator_settings(config.simulator)
+    settings = settings_from(config.simulator)
     self._simulate = jax.jit(lambda key: simulate_batch(key, config.batch_size, settings))
 
     @jax.jit

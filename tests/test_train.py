@@ -16,8 +16,8 @@ from focal_jax import parallel
 from focal_jax.errors import InputError
 from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.npz_file import load_weights, save_weights
-from focal_jax.simulate.stacks import SimulatorSettings, simulate_batch
-from focal_jax.train import TrainingData, make_optimizer, simulator_settings, train_and_evaluate
+from focal_jax.simulate.stacks import SimulatorSettings, settings_from, simulate_batch
+from focal_jax.train import TrainingData, make_optimizer, train_and_evaluate
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 
@@ -178,7 +178,7 @@ def test_stacks_of_photographs_are_made_beside_procedural_ones(photographs):
   for share in (0.0, 0.5, 1.0):  # of which only the first compiles
     photographs.data.rgbd_share = share
     made[share] = jax.device_get(data.make_batch(key, inputs))
-  procedural = simulate_batch(key, 4, simulator_settings(photographs.simulator))
+  procedural = simulate_batch(key, 4, settings_from(photographs.simulator))
   # The same formulas, compiled in other company, round otherwise.
   for a, b in zip(jax.tree.leaves(made[0.0]), jax.tree.leaves(procedural), strict=True):
     np.testing.assert_allclose(a, b, atol=1.01 / 255)
@@ -221,7 +221,7 @@ def test_variants_are_checked():
 
 
 def test_simulator_settings_come_from_the_config():
-  settings = simulator_settings(shipped.get_config().simulator)
+  settings = settings_from(shipped.get_config().simulator)
   assert settings.num_frames == 8
   assert settings.sweep.blur_px == (0.8, 7.0)
   assert shipped.get_config('depth').simulator.sweep.aligned == 1.0

@@ -15,7 +15,8 @@ from tfds_ddff.stack_builder import Config, StackBuilder
 from tfds_ddff.stack_source import StackSource
 
 DATASETS = (
-  'ddff12', 'flyingthings_fs', 'fod500', 'hci4d', 'middlebury_fs', 'mobile_depth', 'nyu_depth', 'smartphone',
+  'ddff12', 'flyingthings_fs', 'fod500', 'hci4d', 'middlebury_fs', 'mobile_depth', 'nyu_depth', 'simulated',
+  'smartphone',
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
-"""Builds a data set from the files that its authors publish.
+"""Builds a data set from the files that its authors publish, or from the simulator.
 
   python -m tfds_ddff.build --dataset=ddff12 --manual_dir=DIR --data_dir=DIR [--overwrite]
+  python -m tfds_ddff.build --dataset=simulated --config=configs/simulated.py --num_train=1000 --data_dir=DIR
 
 `--manual_dir` holds the published files, which are only read; `--data_dir` receives the data set, for `tfds_ddff.load`,
 with a picture of some examples in its folder. All input is checked before anything is written, and a build that fails
@@ -11,41 +12,53 @@ interrupted.
 import contextlib
 import io
 import os
+import re
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from focal_jax.errors import InputError
 from focal_jax.outputs import staging
 from focal_jax.pictures import Panel, contact_sheet
+from focal_jax.simulate.stacks import SimulatorSettings, settings_from
 from tfds_ddff import DATASETS, built_folder, find, load
+from tfds_ddff.simulated.simulated_dataset_builder import joined_splits, simulated_metadata, simulated_splits
+from tfds_ddff.stack_builder import SourceSplit
 
 CONTACT_SHEET = 'contact_sheet.png'
+FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # config files are programs
 
 
 def build(
   name: str,
-  manual_dir: str | os.PathLike[str],
+  manual_dir: str | os.PathLike[str] | None,
   data_dir: str | os.PathLike[str],
   overwrite: bool = False,
   should_stop: Callable[[], bool] = lambda: False,
+  *,
+  splits: dict[str, SourceSplit] | None = None,
+  metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, int]:
   """Builds one data set.
 
   Args:
     name: data set, with or without its config, as for `tfds_ddff.load`.
-    manual_dir: the published files; never written to.
+    manual_dir: the published files; never written to. None where `splits` are given.
     data_dir: made if it does not exist.
     overwrite: replace the data set if it is already there. The old one stays until the new one is complete.
     should_stop: asked after each example; True interrupts the build.
+    splits: what to write; None: what the data set finds in `manual_dir`.
+    metadata: stored with the data set, over its own.
 
   Returns:
     Number of examples of each split.
@@ -54,15 +67,19 @@ def build(
     InputError: bad input, or the data set is already built. `data_dir` is then as it was.
     KeyboardInterrupt: interrupted. `data_dir` is then as it was.
   """
-  manual_dir, data_dir = Path(manual_dir).expanduser(), Path(data_dir).expanduser()
+  data_dir = Path(data_dir).expanduser()
   builder_class, config = find(name)
   target = built_folder(name, data_dir)
   if target.exists() and not overwrite:
     raise InputError(f'{target}: found a built data set, expected none; pass --overwrite to replace it')
-  splits = config.find_splits(manual_dir)
-  for split, file in config.optional.items():
-    if split not in splits:
-      print(f'{manual_dir / file}: not there, so there will be no split {split!r}')
+  if splits is None:
+    if manual_dir is None:
+      raise InputError(f'{name} needs --manual_dir, the folder with the files that its authors publish')
+    manual_dir = Path(manual_dir).expanduser()
+    splits = config.find_splits(manual_dir)
+    for split, file in config.optional.items():
+      if split not in splits:
+        print(f'{manual_dir / file}: not there, so there will be no split {split!r}')
 
   with staging(data_dir) as stage:
     free, needed = shutil.disk_usage(stage).free, sum(source.num_bytes for source in splits.values())
@@ -70,6 +87,7 @@ def build(
       raise InputError(f'{data_dir}: found {free / 1e9:.1f} GB free on its disk, expected {needed / 1e9:.1f} GB')
     builder = builder_class(data_dir=stage, config=config, file_format='array_record')
     builder.sources = splits
+    builder.info.metadata.update(metadata or {})
     total = sum(map(len, splits.values()))
     # TFDS announces the stage on stdout, a folder that is gone by the end.
     with contextlib.redirect_stdout(io.StringIO()), tqdm(total=total, desc=name, unit=' examples') as bar:
@@ -90,6 +108,54 @@ def build(
       target.rename(stage / 'replaced')
     built_folder(name, stage).rename(target)
   return {split: len(source) for split, source in splits.items()}
+
+
+def build_simulated(
+  settings: SimulatorSettings,
+  counts: Mapping[str, int],
+  data_dir: str | os.PathLike[str],
+  *,
+  seed: int = 0,
+  process_index: int | None = None,
+  process_count: int = 1,
+  overwrite: bool = False,
+  should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[Path, dict[str, int]]:
+  """Builds the data set `simulated`, a part of it, or joins its parts; see its builder's module.
+
+  Args:
+    counts: number of examples of 'train' and 'val'.
+    process_index: the part to build, from 0; None with several processes: join the parts.
+
+  Returns:
+    The folder that it was built in, `data_dir` or a part's in it; number of examples of each split there.
+
+  Raises:
+    InputError, KeyboardInterrupt: as `build`.
+  """
+  for name, value, low, high in (
+    ('num_train', counts['train'], 1, None),
+    ('num_val', counts['val'], 0, None),
+    ('process_count', process_count, 1, counts['train']),
+    ('process_index', process_index or 0, 0, process_count - 1),
+  ):
+    if value < low or (high is not None and value > high):
+      limit = f'at least {low}' if high is None else f'{low} to {high}'
+      raise InputError(f'--{name} is {value}, expected {limit}')
+  data_dir = Path(data_dir).expanduser()
+  metadata = simulated_metadata(settings, counts, seed)
+  folders = [data_dir / f'part-{n}-of-{process_count}' for n in range(process_count)]
+  join = process_count > 1 and process_index is None
+  if join:
+    splits = joined_splits([built_folder('simulated', folder) for folder in folders], counts, metadata)
+  else:
+    splits = simulated_splits(settings, counts, seed, process_index or 0, process_count)
+  target = data_dir if join or process_count == 1 else folders[process_index]
+  built = build('simulated', None, target, overwrite, should_stop, splits=splits, metadata=metadata)
+  if join:
+    for folder in folders:
+      shutil.rmtree(folder)
+  return target, built
 
 
 def draw_contact_sheet(name: str, data_dir: str | os.PathLike[str], examples_per_split: int = 2) -> Path:
@@ -147,8 +213,21 @@ def main(argv: list[str]) -> int:
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: stop.set())
   try:
-    counts = build(options.dataset, options.manual_dir, options.data_dir, options.overwrite, stop.is_set)
-    sheet = draw_contact_sheet(options.dataset, options.data_dir)
+    if options.dataset.partition('/')[0] == 'simulated':
+      data_dir, counts = build_simulated(
+        _simulator_settings(options.config),
+        {'train': options.num_train, 'val': options.num_val},
+        options.data_dir,
+        seed=options.seed,
+        process_index=options.process_index,
+        process_count=options.process_count,
+        overwrite=options.overwrite,
+        should_stop=stop.is_set,
+      )
+    else:
+      data_dir = options.data_dir
+      counts = build(options.dataset, options.manual_dir, data_dir, options.overwrite, stop.is_set)
+    sheet = draw_contact_sheet(options.dataset, data_dir)
   except InputError as error:
     print(f'tfds_ddff.build: error: {error}', file=sys.stderr)
     return 2
@@ -162,13 +241,47 @@ def main(argv: list[str]) -> int:
   return 0
 
 
+def _simulator_settings(config: ConfigDict | None) -> SimulatorSettings:
+  """Of the flag --config. InputError if it is missing or wrong."""
+  if config is None:
+    raise InputError('simulated needs --config, for example configs/simulated.py')
+  try:
+    return settings_from(config.simulator)
+  except FLAG_ERRORS as error:
+    raise InputError(_one_line(error)) from error
+
+
+def _parse(argv: list[str]) -> list[str]:
+  """Parses flags; what is wrong with them is one line, in a config file, too."""
+  try:
+    return flags.FLAGS(argv)
+  except FLAG_ERRORS as error:
+    print(f'tfds_ddff.build: error: {_one_line(error)}', file=sys.stderr)
+    sys.exit(2)
+
+
+def _one_line(error: Exception) -> str:
+  if isinstance(error, AttributeError | KeyError):
+    name = re.search(r'\w+', str(error))[0]  # the first quoted; proposals may follow
+    return f'--config: no field {name!r}; expected one of those in the config file'
+  return str(error).strip().splitlines()[-1].strip()  # of a config file's traceback, what it said
+
+
 def run() -> None:
   """Entry point. Flags are global, so they are defined here and not on import: other programs have a --data_dir too."""
   flags.DEFINE_string('dataset', None, f'One of {", ".join(DATASETS)}; a config may follow a slash.', required=True)
-  flags.DEFINE_string('manual_dir', None, 'Folder with the files that the authors publish; only read.', required=True)
+  flags.DEFINE_string(
+    'manual_dir', None, 'Folder with the files that the authors publish; only read. Not for simulated.'
+  )
   flags.DEFINE_string('data_dir', None, 'Folder to build in; made if it does not exist.', required=True)
   flags.DEFINE_bool('overwrite', False, 'Replace the data set if it is already built.')
-  app.run(main)
+  config_flags.DEFINE_config_file('config', None, 'simulated: recipe whose simulator makes the stacks.')
+  flags.DEFINE_integer('num_train', 1000, 'simulated: examples of the split train.')
+  flags.DEFINE_integer('num_val', 0, 'simulated: examples of the split val; 0: there is none.')
+  flags.DEFINE_integer('seed', 0, 'simulated: another one gives other stacks.')
+  flags.DEFINE_integer('process_count', 1, 'simulated: parts that it is built in, each by a process of its own.')
+  flags.DEFINE_integer('process_index', None, 'simulated: the part to build, from 0. Without it, the parts are joined.')
+  app.run(main, flags_parser=_parse)
 
 
 if __name__ == '__main__':

@@ -56,6 +56,7 @@ def make_example(
   *,
   fov: np.ndarray | None = None,
   aligned: bool = True,
+  motion: np.ndarray | None = None,
   all_in_focus: np.ndarray | None = None,
 ) -> Example:
   """An example as in `stack_features`, with what a data set does not have filled in.
@@ -68,6 +69,7 @@ def make_example(
     valid: [H, W] weight, or bool; what is not finite in `target` is not valid whatever it says. None: where finite.
     fov: [N]; None for frames of equal field of view.
     aligned: the frames show the same view by construction, so that their true motion is 0.
+    motion: [N, 3], where it is known and not 0.
     all_in_focus: [H, W, 3] uint8 RGB.
   """
   if target is None:
@@ -76,11 +78,13 @@ def make_example(
   with np.errstate(over='ignore'):  # what is beyond float32 becomes infinite
     target = np.where(weight > 0, target, 0).astype(np.float32)
   weight = np.where(np.isfinite(target), weight, 0)
+  if motion is None:
+    motion = np.full((len(images), 3), 0.0 if aligned else np.nan)
   return {
     'images': images,
     'focus': np.asarray(focus, np.float32),
     'fov': np.ones(len(images), np.float32) if fov is None else np.asarray(fov, np.float32),
-    'motion': np.full((len(images), 3), 0.0 if aligned else np.nan, np.float32),
+    'motion': np.asarray(motion, np.float32),
     'target': np.where(weight > 0, target, np.float32(0)),
     'valid': weight.astype(np.float32),
     'all_in_focus': np.zeros((1, 1, 3), np.uint8) if all_in_focus is None else all_in_focus,

@@ -17,7 +17,7 @@ def augment_batch(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
 
 def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
   """Contrast about 0.5, brightness and gamma of the images; flips and quarter turns of images, target, valid mask and,
-  where it is known, true motion.
+  where they are known, true motion and all-in-focus image, whose brightness stays.
   """
   keys = random.split(key, 5)
   contrast, brightness, gamma = (
@@ -49,4 +49,5 @@ def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
     target=move(stack.target, (0, 1)),
     valid=move(stack.valid, (0, 1)),
     motion=None if stack.motion is None else move_motion(stack.motion),
+    all_in_focus=None if stack.all_in_focus is None else move(stack.all_in_focus, (0, 1)),
   )

@@ -1,15 +1,18 @@
-"""Batches for training, on the host: crops of stacks from one or several sources, in an order that a restart repeats.
+"""Batches for training, on the host, in an order that a restart repeats: crops of stacks, from one or several sources,
+and crops of photographs with depth, of which the device makes stacks.
 
-Knows grain. Frames stay uint8; photometric work is the device's (`augment`).
+Knows grain. Pixels stay uint8; photometric work is the device's (`augment`).
 """
 
 import ctypes
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
+import jax
 import numpy as np
+from PIL import Image
 
 from focal_jax import warp
 from focal_jax.data.sources import Source
@@ -17,11 +20,12 @@ from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack
 
 _TRIES = 20  # random crops looked at before the one with most valid pixels is taken
+_MIN_KNOWN = 0.5  # least share of pixels with known depth in a crop of a photograph
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
-  """What a batch is made of.
+  """What a batch of stacks is made of.
 
   Attributes:
     batch_size: stacks a step, over all devices and hosts.
@@ -44,60 +48,97 @@ class BatchSettings:
 class Batches:
   """Endless batches, from the same seed always the same.
 
-  Which examples make up a batch, and how each is cropped, follows from the seed and the number of the batch: not from
+  Which examples make up a batch, and how each is prepared, follows from the seed and the number of the batch: not from
   restarts, threads, or on how many hosts and devices it is spread. An epoch of a source shows each example once.
-
-  Attributes:
-    with_motion: whether all sources know the true motion; else batches are without it.
   """
 
   def __init__(
     self,
     sources: Sequence[tuple[Source, float]],
-    settings: BatchSettings,
+    prepare: Callable[[Any, int], Any],
     *,
+    batch_size: int,
+    seed: int = 0,
+    num_threads: int = 16,
     devices: int = 1,
     host: int = 0,
     hosts: int = 1,
   ):
-    """Opens the pipeline; nothing is read yet but the first example of each source.
+    """Opens the pipeline; nothing is read yet.
 
     Args:
       sources: and their weights, in proportion to which examples are drawn.
+      prepare: what becomes of the example at a place of the order, a tree of arrays of one shape for a whole batch; its
+        random numbers, if any, follow from the place.
+      batch_size: examples a step, over all devices and hosts.
+      seed: of the order.
+      num_threads: that read and prepare. What comes out does not depend on it.
       devices: of this host.
       host: index of this host among `hosts`.
 
     Raises:
-      InputError: settings that the sources cannot fill.
+      InputError: devices cannot share a batch equally.
     """
-    if settings.batch_size % (devices * hosts):
-      raise InputError(
-        f'batch_size is {settings.batch_size}, expected a multiple of the number of devices, {devices * hosts}'
-      )
-    self.with_motion = _check_sources([source for source, _ in sources], settings)
-    self._devices, self._share = devices, settings.batch_size // hosts
+    if batch_size % (devices * hosts):
+      raise InputError(f'batch_size is {batch_size}, expected a multiple of the number of devices, {devices * hosts}')
+    self._devices, self._share = devices, batch_size // hosts
     parts = [
-      grain.MapDataset.source(source).seed(settings.seed + index).shuffle().repeat()
-      for index, (source, _) in enumerate(sources)
+      grain.MapDataset.source(source).seed(seed + index).shuffle().repeat() for index, (source, _) in enumerate(sources)
     ]
     data = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, [weight for _, weight in sources])
-    data = data.map_with_index(lambda index, example: prepare(example, index, settings))
+    data = data.map_with_index(lambda index, example: prepare(example, index))
     # Batches are put together behind the threads, which so work on examples, and none waits for another's.
-    options = grain.ReadOptions(num_threads=settings.num_threads, prefetch_buffer_size=2 * settings.num_threads)
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     self._data = data[host::hosts].to_iter_dataset(options).batch(self._share)
 
-  def iterate(self, first_step: int = 0) -> Iterator[FocalStack]:
-    """This host's share from batch `first_step` on, with an axis for its devices: [devices, stacks of each, ...]."""
+  def iterate(self, first_step: int = 0) -> Iterator[Any]:
+    """This host's share from batch `first_step` on, each array with an axis for its devices: [devices, share, ...]."""
     _keep_large_blocks()
     iterator = iter(self._data)
     iterator.set_state({'next_index': first_step * self._share})
     for batch in iterator:
-      if not self.with_motion:
-        del batch['motion']
-      yield FocalStack(**{name: x.reshape(self._devices, -1, *x.shape[1:]) for name, x in batch.items()})
+      yield jax.tree.map(lambda x: x.reshape(self._devices, -1, *x.shape[1:]), batch)
 
 
-def prepare(example: dict[str, Any], index: int, settings: BatchSettings) -> dict[str, Any]:
+def stack_batches(sources: Sequence[tuple[Source, float]], settings: BatchSettings, **spread: int) -> Batches:
+  """Batches of `FocalStack`: random crops, and frames, of the stacks of weighted sources.
+
+  Without `motion` unless all sources know it. The first example of each source is read.
+
+  Args:
+    spread: `devices`, `host` and `hosts`, as for `Batches`.
+
+  Raises:
+    InputError: settings that the sources cannot fill.
+  """
+  _check_sources([source for source, _ in sources], settings)
+  with_motion = motion_known([source for source, _ in sources])
+
+  def prepare(example, index):
+    stack = FocalStack(**prepare_stack(example, index, settings))
+    return stack if with_motion else stack.replace(motion=None)
+
+  order = {name: getattr(settings, name) for name in ('batch_size', 'seed', 'num_threads')}
+  return Batches(sources, prepare, **order, **spread)
+
+
+def rgbd_batches(source: Source, canvas: tuple[int, int], *, seed: int = 0, **order: int) -> Batches:
+  """Batches of random crops of photographs with depth: dicts of `rgb` [..., H, W, 3] uint8 and `depth_m` [..., H, W].
+
+  Args:
+    source: of photographs, as `data.rgbd.open_rgbd` opens it.
+    canvas: height and width of the crops, px.
+    seed: of order and crops.
+    order: the rest, as for `Batches`.
+  """
+
+  def prepare(example, index):
+    return crop_photograph(example, canvas, np.random.default_rng((seed, 1, index)))
+
+  return Batches([(source, 1.0)], prepare, seed=seed, **order)
+
+
+def prepare_stack(example: dict[str, Any], index: int, settings: BatchSettings) -> dict[str, Any]:
   """The crop and frames of the example at place `index` of the order; arrays are copies."""
   if settings.num_frames:
     # One number for the whole batch, whose stacks must be of equal length.
@@ -142,15 +183,60 @@ def random_frames(example: dict[str, Any], count: int, rng: np.random.Generator)
   return example | {name: example[name][chosen] for name in ('images', 'focus', 'fov', 'motion')}
 
 
-def _check_sources(sources: Sequence[Source], settings: BatchSettings) -> bool:
-  """Whether all sources know the motion; InputError unless they can fill equal batches."""
+def crop_photograph(
+  example: dict[str, Any], canvas: tuple[int, int], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+  """A random part of a photograph with depth, of the size of a canvas, mirrored every other time.
+
+  The scale lies between that at which the photograph just covers the canvas and 1; a photograph too small for it is
+  enlarged until it does. Of up to 20 draws the first whose depth is known in half of the pixels, or the best.
+
+  Raises:
+    InputError: the depth is not known anywhere.
+  """
+  depth = example['depth_m']
+  if not np.any(depth > 0):
+    raise InputError(f'photograph {example["name"]!r}: found no pixel whose depth is known, expected at least one')
+  size, canvas = np.array(depth.shape), np.array(canvas)
+  cover = np.max(canvas / size)
+  best, best_share = None, -1.0
+  for _ in range(_TRIES):
+    scale = max(cover, rng.uniform(min(cover, 1.0), 1.0))
+    window = np.minimum(canvas / scale, size)
+    corner = rng.uniform(0, size - window)
+    # The nearest pixel to the middle of each of the crop's.
+    rows, columns = (
+      (start + (np.arange(n) + 0.5) * extent / n).astype(int)
+      for start, n, extent in zip(corner, canvas, window, strict=True)
+    )
+    crop = depth[rows][:, columns]
+    share = np.mean(crop > 0)
+    if share > best_share:
+      best, best_share = (crop, corner, np.minimum(corner + window, size)), share
+    if share >= _MIN_KNOWN:
+      break
+  depth, (top, left), (bottom, right) = best
+  rgb = Image.fromarray(example['rgb']).resize(
+    (canvas[1], canvas[0]), Image.Resampling.LANCZOS, box=(left, top, right, bottom)
+  )
+  step = -1 if rng.random() < 0.5 else 1
+  return {'rgb': np.asarray(rgb)[:, ::step], 'depth_m': depth[:, ::step]}
+
+
+def motion_known(sources: Sequence[Source]) -> bool:
+  """Whether all sources know the true motion, by their first examples."""
+  return all(np.isfinite(source[0]['motion']).all() for source in sources)
+
+
+def _check_sources(sources: Sequence[Source], settings: BatchSettings) -> None:
+  """InputError unless the sources can fill equal batches."""
   firsts = [source[0] for source in sources]
   side = min(min(example['images'].shape[1:3]) for example in firsts)
   if settings.crop_px > side or settings.crop_px % 32:
     raise InputError(f"data.crop_px is {settings.crop_px}, expected a multiple of 32, at most the frames' {side} px")
   counts = [len(example['focus']) for example in firsts]
   if min(counts) < 2:
-    raise InputError('data.source has stacks of one frame, expected at least two: an RGB-D set is for the simulator')
+    raise InputError('data.source has stacks of one frame, expected at least two; photographs are for data.rgbd')
   if settings.num_frames is None:
     if len(set(counts)) > 1:
       raise InputError(f'data.source has stacks of {counts} frames; expected data.num_frames to make them equal')
@@ -160,7 +246,6 @@ def _check_sources(sources: Sequence[Source], settings: BatchSettings) -> bool:
       raise InputError(
         f"data.num_frames is {(low, high)}, expected 2 <= least <= greatest <= the sources' {min(counts)}"
       )
-  return all(np.isfinite(example['motion']).all() for example in firsts)
 
 
 def _keep_large_blocks() -> None:

@@ -92,6 +92,23 @@ class FolderRgbd(Sequence):
     return {'rgb': rgb, 'depth_m': depth_m, 'name': name}
 
 
+def fit_to_canvas(
+  rgb: UInt8[np.ndarray, 'h w 3'], depth_m: Float32[np.ndarray, 'h w'], height: int, width: int
+) -> tuple[UInt8[np.ndarray, '{height} {width} 3'], Float32[np.ndarray, '{height} {width}']]:
+  """A photograph with depth, scaled so that it covers the canvas, and its middle cut out.
+
+  Colour is resampled by Lanczos's filter, depth, which has edges and holes, takes the nearest pixel's.
+  """
+  h, w = depth_m.shape
+  # Of the box that is left, the side that fits is whole: rounding cannot push it over the border.
+  left = max(0.0, (w - h * width / height) / 2)
+  top = max(0.0, (h - w * height / width) / 2)
+  box = (left, top, w - left, h - top)
+  size = (width, height)
+  colour = Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS, box)
+  return np.asarray(colour), np.asarray(Image.fromarray(depth_m).resize(size, Image.Resampling.NEAREST, box))
+
+
 def _find_pairs(folder: Path) -> list[tuple[Path, Path]]:
   """Colour and depth file of each pair, in order."""
   if not folder.is_dir():

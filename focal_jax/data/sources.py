@@ -28,6 +28,7 @@ Source = Sequence[Any]
 EXAMPLES = Path(__file__).parents[2] / 'examples'
 DDFF_EXAMPLES = EXAMPLES / 'ddff12_val.h5'
 TARGET_FILE = 'target.npy'
+MOTION_FILE = 'motion.npy'
 SIMULATED_LENGTH = 1_000_000  # stacks of an epoch, which has no meaning here but must end
 
 
@@ -78,7 +79,8 @@ class FolderSource(Sequence):
 
   `target.npy` is [H, W], floating-point, the depth seen in the nearest frame in the unit of the stack's focus: 1 / the
   unit of `focus_distance.txt`, or the frame index; not finite where it is not known. Stacks are those in `DIR/<split>`,
-  by name. The true motion of the frames is not known.
+  by name. `motion.npy`, [N, 3], is the true motion of the frames, far to near, where there is such a file
+  (`--mode=simulate` writes it).
   """
 
   def __init__(self, folder: Path, split: str):
@@ -98,24 +100,31 @@ class FolderSource(Sequence):
   def __getitem__(self, index: int) -> dict[str, Any]:
     folder = self._folders[index]
     stack = read_stack_folder(folder)
-    path = folder / TARGET_FILE
-    try:
-      target = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-      raise InputError(f'{path}: found a file that cannot be read ({error}), expected an array') from error
     shape = stack.images.shape
-    if target.shape != shape[1:3] or not np.issubdtype(target.dtype, np.floating):
-      raise InputError(f'{path}: is {target.shape} {target.dtype}, expected {shape[1:3]} floating-point, as the frames')
+    target = self._read(folder / TARGET_FILE, shape[1:3])
     known = np.isfinite(target)
+    motion = np.full((shape[0], 3), np.nan, np.float32)
+    if (folder / MOTION_FILE).is_file():
+      motion = self._read(folder / MOTION_FILE, motion.shape).astype(np.float32)
     return {
       'images': stack.images,
       'focus': stack.focus.astype(np.float32),
       'fov': stack.fov.astype(np.float32),
-      'motion': np.full((shape[0], 3), np.nan, np.float32),
+      'motion': motion,
       'target': np.where(known, target, 0).astype(np.float32),
       'valid': known.astype(np.float32),
       'name': folder.name,
     }
+
+  @staticmethod
+  def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+      array = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+      raise InputError(f'{path}: found a file that cannot be read ({error}), expected an array') from error
+    if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
+      raise InputError(f'{path}: is {array.shape} {array.dtype}, expected {shape} floating-point, as the frames')
+    return array
 
 
 class SimulatedSource(Sequence):

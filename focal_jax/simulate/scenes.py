@@ -84,9 +84,9 @@ def draw_scene(
 ) -> Scene:
   """A random scene; the same key gives the same one."""
   depth_key, key = random.split(key)
-  # A scene fills part of the sweep's range or all of it, and a little beyond.
+  # A scene fills a fifth of the sweep's range or more, up to all of it and a little beyond.
   numbers = random.uniform(depth_key, (2 + num_surfaces,))
-  low, high = -0.05 + 1.1 * jnp.sort(numbers[:2])
+  low, high = 0.45 * numbers[0] - 0.05, 1.05 - 0.45 * numbers[1]
   # Sorting the surfaces' centres is the order of painting, the farthest is the background.
   base = low + (high - low) * jnp.sort(numbers[2:])
   is_background = jnp.arange(num_surfaces) == 0

@@ -31,6 +31,7 @@ class SimulatorSettings:
   num_frames: int = 10
   height_px: int = 96  # of the frames
   width_px: int = 96
+  view_width_px: int = 0  # of the camera's whole picture, of which frames are the middle; 0: frames are all of it
   margin_px: int = 16  # around the frames, for what blur, zoom and drift bring in
   num_surfaces: int = 10  # of procedural scenes
   num_layers: int = 4  # into which photographs with depth are cut
@@ -44,9 +45,16 @@ class SimulatorSettings:
     for field, low in lowest.items():
       if getattr(self, field) < low:
         raise InputError(f'simulator.{field} is {getattr(self, field)}, expected at least {low}')
+    if self.view_width_px and self.view_width_px < self.width_px:
+      raise InputError(f'simulator.view_width_px is {self.view_width_px}, expected 0 or at least {self.width_px}')
     pair = self.lens_sigma_px
     if not (isinstance(pair, tuple) and len(pair) == 2 and 0 <= pair[0] <= pair[1] <= 1):
       raise InputError(f'simulator.lens_sigma_px is {pair!r}, expected two numbers from 0 to 1, the lower one first')
+
+  @property
+  def whole_width_px(self) -> int:
+    """Width of the camera's whole picture."""
+    return self.view_width_px or self.width_px
 
   @property
   def canvas(self) -> tuple[int, int]:
@@ -64,7 +72,7 @@ def simulate(key: PRNGKeyArray, settings: SimulatorSettings) -> FocalStack:
   """One random stack of a random procedural scene, with all truth. See `photograph`."""
   scene_key, sweep_key, camera_key = random.split(key, 3)
   scene = draw_scene(scene_key, settings.num_surfaces, *settings.canvas, settings.scene)
-  sweep = draw_sweep(sweep_key, settings.num_frames, settings.width_px, settings.sweep)
+  sweep = draw_sweep(sweep_key, settings.num_frames, settings.whole_width_px, settings.sweep)
   return photograph(camera_key, scene, sweep, settings)
 
 
@@ -81,7 +89,7 @@ def simulate_rgbd(
     depth_m: 0 or not finite where not known.
   """
   sweep_key, camera_key = random.split(key)
-  sweep = draw_sweep(sweep_key, settings.num_frames, settings.width_px, settings.sweep)
+  sweep = draw_sweep(sweep_key, settings.num_frames, settings.whole_width_px, settings.sweep)
   scene = scene_from_rgbd(rgb, depth_m, depth_m > 0, settings.num_layers)
   return photograph(camera_key, scene, sweep, settings)
 
@@ -165,7 +173,7 @@ def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
       extent = usual[-1] - usual[0] if sweep.range_dpt is None else sweep.range_dpt[1]
       image_distance = 1 / (1 / camera.focal_length_m - (0.0 if camera.aligned else far + extent))
       aperture_m = camera.focal_length_m / camera.f_number
-      scale = settings.width_px / camera.sensor_width_px
+      scale = settings.whole_width_px / camera.sensor_width_px
       radius = image_distance * aperture_m / 2 / camera.pixel_pitch_m * scale * extent
     # Of a diameter, views are 8 distances, and a disc two radii.
     largest = max(largest, radius * (2 / (cameras.VIEWS - 1) if kernel == 'views' else 1.0))
@@ -230,6 +238,8 @@ def settings_from(config: Any) -> SimulatorSettings:
 def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings:
   """The settings with one camera of `cameras.CAMERAS`, its own sweep, breathing, drift and blur.
 
+  DDFF-12's frames are crops of its pictures of 552 px, as in the data set; those of the others are whole pictures.
+
   Raises:
     InputError: there is no such camera.
   """
@@ -247,7 +257,9 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
     aligned=0.0,
     no_metadata=0.0,
   )
-  return dataclasses.replace(settings, num_frames=as_camera(name).num_frames, sweep=sweep)
+  camera = as_camera(name)
+  view_width_px = max(int(camera.sensor_width_px), settings.width_px) if camera.kernel == 'views' else 0
+  return dataclasses.replace(settings, num_frames=camera.num_frames, view_width_px=view_width_px, sweep=sweep)
 
 
 def focus_unit(settings: SimulatorSettings) -> str:

@@ -56,6 +56,8 @@ def test_a_folder_of_stacks(folder):
   np.testing.assert_array_equal(example['valid'], np.isfinite(target))
   np.testing.assert_array_equal(example['target'], np.where(np.isfinite(target), target, 0).astype(np.float32))
   assert np.isnan(example['motion']).all()
+  np.save(folder / 'train' / 'b' / 'motion.npy', np.arange(9.0).reshape(3, 3))
+  np.testing.assert_array_equal(source[1]['motion'], np.arange(9).reshape(3, 3))
   assert {example[name].dtype for name in ('focus', 'fov', 'motion', 'target', 'valid')} == {np.dtype('float32')}
 
 

@@ -229,7 +229,8 @@ def test_levels_reach_the_blur_of_a_preset():
   diameter = optics.circle_of_confusion(phone.focal_length_m, phone.f_number, phone.focus_m[-1], phone.focus_m[0])
   radius = float(diameter) / 2 / phone.pixel_pitch_m * 352 / phone.sensor_width_px
   assert stacks.largest_blur_px(settings, 'disc') == pytest.approx(radius, rel=1e-5)
-  views = dataclasses.replace(settings, width_px=552, sweep=dataclasses.replace(sweep, cameras=('ddff12',)))
+  views = stacks.preset_settings('ddff12', settings)
+  assert views.whole_width_px == 552
   span = optics.ddff_focus_disparities()[[0, -1]]
   assert stacks.largest_blur_px(views, 'views') == pytest.approx(span[0] - span[1], rel=1e-5)
 
@@ -268,12 +269,12 @@ def test_a_photograph_with_depth():
   ('field', 'value'),
   [
     ('num_frames', 1), ('height_px', 0), ('width_px', -32), ('num_surfaces', 0), ('num_layers', 0), ('margin_px', -1),
-    ('lens_sigma_px', (0.5, 0.1)), ('lens_sigma_px', (0.0, 2.0)),
+    ('lens_sigma_px', (0.5, 0.1)), ('lens_sigma_px', (0.0, 2.0)), ('view_width_px', 50),
   ],
 )  # fmt: skip
 def test_bad_settings_name_the_field(field, value):
   with pytest.raises(InputError, match=rf'simulator\.{field} is .*, expected'):
-    SimulatorSettings(**{field: value})
+    SimulatorSettings(**{field: value})  # 96 px wide
 
 
 def test_the_canvas_is_the_frame_with_its_margin():

@@ -1,0 +1,1 @@
+"""Simulated stacks, frozen, see `simulated_dataset_builder.py`."""

@@ -6,7 +6,7 @@
 With `--config.data.rgbd=nyu_depth` or `folder:DIR` half of the stacks are made of photographs with depth.
 
 The full recipe is sized for one accelerator and has not been run to its end; `configs/shipped.py` is the recipe of the
-weights that ship. `smoke` goes through all of it on two CPU cores in one to two minutes, most of them compilation.
+weights that ship. `smoke` goes through all of it on two CPU cores in two to three minutes, most of them compilation.
 """
 
 from ml_collections import ConfigDict

@@ -104,6 +104,36 @@ def test_batches_are_as_documented(batches):
     assert np.all(batch.target <= batch.focus[:, -1:, None] + 1e-5)
 
 
+def test_stacks_side_by_side_are_those_one_after_the_other(batches):
+  """`vmap` over keys gives the batch of `simulate_batch`, but for the rounding of other programs."""
+  settings = dataclasses.replace(SETTINGS, lens_sigma_px=(0.2, 0.9), sensor=SensorSettings())
+  keys = random.split(random.key(1), 2)
+  rendered = jit(jax.vmap(lambda key: stacks.simulate(key, settings)))(keys)
+  np.testing.assert_allclose(rendered.target, batches[2].target, atol=1e-4)
+  difference = np.abs(np.asarray(rendered.images) - batches[2].images)
+  assert np.mean(difference > 1.01 / 255) < 1e-3
+
+
+def test_depth_and_camera_have_gradients():
+  """Of the contrast of the frames, by the place of a plane and by the size of the blur, against differences."""
+  rng = np.random.default_rng(0)
+  colour = rng.uniform(0.2, 0.8, (3, *CANVAS)).astype(np.float32)
+  sweep = still_sweep([1.0, 2.0, 3.0, 4.0, 5.0], 0.5)
+
+  def contrast(place, blur):
+    scene = plain_scene(colour, 0.0).replace(position=jnp.broadcast_to(place, (SURFACES, *CANVAS)))
+    frames = stacks.photograph(random.key(0), scene, sweep.replace(blur_px_per_dpt=blur), SETTINGS).images
+    return jnp.var(frames[0])
+
+  value, slopes = jit(contrast), jit(jax.grad(contrast, (0, 1)))
+  place, blur, step = jnp.asarray(0.55), jnp.asarray(0.8), 0.02
+  by_place, by_blur = slopes(place, blur)
+  assert by_place < 0  # farther from the first frame's focus
+  assert by_blur < 0
+  np.testing.assert_allclose(by_place, (value(place + step, blur) - value(place - step, blur)) / (2 * step), rtol=0.05)
+  np.testing.assert_allclose(by_blur, (value(place, blur + step) - value(place, blur - step)) / (2 * step), rtol=0.05)
+
+
 @pytest.fixture(scope='module')
 def checks():
   """Random colour on the canvas, as sharp as can be."""
@@ -225,12 +255,16 @@ def test_levels_reach_the_blur_of_a_preset():
   """In closed form for a phone: a surface at the far end, in the frame focused at the near end."""
   phone = CAMERAS['pixel_4_xl']
   sweep = SweepSettings(cameras=('pixel_4_xl',), far_dpt=None, range_dpt=None, blur_px=None)
-  settings = dataclasses.replace(SETTINGS, width_px=352, sweep=sweep)
+  settings = dataclasses.replace(SETTINGS, width_px=352, sweep=sweep, sensor=SensorSettings())
   diameter = optics.circle_of_confusion(phone.focal_length_m, phone.f_number, phone.focus_m[-1], phone.focus_m[0])
   radius = float(diameter) / 2 / phone.pixel_pitch_m * 352 / phone.sensor_width_px
   assert stacks.largest_blur_px(settings, 'disc') == pytest.approx(radius, rel=1e-5)
   views = stacks.preset_settings('ddff12', settings)
   assert views.whole_width_px == 552
+  assert views.sensor.shot_noise == (0.0, 0.03 / 9) == tuple(s / 9 for s in SensorSettings().shot_noise)
+  assert views.sensor.jpeg_quality is None
+  assert stacks.preset_settings('defocusnet', settings).sensor.read_noise == (0.0, 0.0)
+  assert stacks.preset_settings('dslr', settings).sensor == settings.sensor
   span = optics.ddff_focus_disparities()[[0, -1]]
   assert stacks.largest_blur_px(views, 'views') == pytest.approx(span[0] - span[1], rel=1e-5)
 

@@ -5,18 +5,16 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from absl import flags
 from PIL import Image
 
 import focal_jax
 from configs import ddff12, shipped, simulated
-from focal_jax import parallel
 from focal_jax.errors import InputError
 from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.npz_file import load_weights, save_weights
-from focal_jax.simulate.stacks import SimulatorSettings, settings_from, simulate_batch
+from focal_jax.simulate.stacks import settings_from, simulate_batch
 from focal_jax.train import TrainingData, make_optimizer, train_and_evaluate
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags
@@ -241,20 +239,3 @@ def test_schedule():
   assert rates[10] == pytest.approx(0.1, rel=1e-4)
   assert rates[60] == pytest.approx(0.05, rel=1e-4)
   assert rates[110] == pytest.approx(0.0, abs=1e-5)
-
-
-def test_steps_on_one_batch_lower_its_loss():
-  """Thirty steps on one fixed batch."""
-  settings = SimulatorSettings(num_frames=3, height_px=32, width_px=32, num_surfaces=4, margin_px=8)
-  batch = jax.jit(lambda: simulate_batch(jax.random.key(1), 2, settings))()
-  tx = optax.adam(1e-3)
-  state = parallel.init_state(init_variables(EndToEnd(), 0), tx)
-  step = parallel.make_train_step(
-    EndToEnd(axis_name=parallel.AXIS), tx, lambda key, inputs: inputs, 0, (0.3, 0.5, 0.7, 1.0), 0.0, 'depth'
-  )
-  inputs = jax.tree.map(lambda x: jnp.asarray(x)[None], batch)
-  losses = []
-  for _ in range(30):
-    state, metrics = step(state, inputs)
-    losses.append(float(metrics['depth_loss']))
-  assert losses[-1] < 0.5 * losses[0]

@@ -1,4 +1,6 @@
-"""The one exception that means: something the user gave us is wrong."""
+"""The one exception that means: something the user gave us is wrong; and what others say, in one line."""
+
+import re
 
 
 class InputError(ValueError):
@@ -6,3 +8,21 @@ class InputError(ValueError):
 
   The command line prints it without a traceback and exits with status 2; library users may catch it as a `ValueError`.
   """
+
+
+def one_line(error: Exception) -> str:
+  """What another library's exception says, in one line."""
+  return ' '.join(str(error).split())
+
+
+def flag_message(error: Exception) -> str:
+  """What is wrong with the flags, in one line, from the exception that parsing them raised; config files are programs
+  and may raise anything.
+  """
+  if isinstance(error, KeyError | AttributeError):
+    name = re.search(r'\w+', str(error))[0]  # the first quoted; proposals may follow
+    return f'--config: no field {name!r}; expected one of those in the config file'
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  if any(line.startswith('Traceback') for line in lines):  # a config file that raised: what it said is at the end
+    lines = [f'--config: {lines[-1]}']
+  return ' '.join(lines) or repr(error)

@@ -1,13 +1,12 @@
 """The command line: `python -m focal_jax.main --mode=train|evaluate|predict|simulate ...`."""
 
-import re
 import sys
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from focal_jax.errors import InputError
+from focal_jax.errors import InputError, flag_message
 from focal_jax.writers import show_progress
 
 _MODES = ('train', 'evaluate', 'predict', 'simulate')
@@ -92,17 +91,7 @@ def _parse(argv: list[str]) -> list[str]:
       _CONFIG.value.to_dict()  # a file that could not be loaded only says so when it is used
     return rest
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    raise InputError(_one_line(error)) from None
-
-
-def _one_line(error: Exception) -> str:
-  if isinstance(error, KeyError | AttributeError):
-    name = re.search(r'\w+', str(error))[0]  # the first quoted; proposals may follow
-    return f'--config: no field {name!r}; expected one of those in the config file'
-  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  if any(line.startswith('Traceback') for line in lines):  # a config file that raised: what it said is at the end
-    lines = [f'--config: {lines[-1]}']
-  return ' '.join(lines) or repr(error)
+    raise InputError(flag_message(error)) from None
 
 
 def run() -> None:

@@ -12,7 +12,6 @@ interrupted.
 import contextlib
 import io
 import os
-import re
 import shutil
 import signal
 import sys
@@ -27,7 +26,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from focal_jax.errors import InputError
+from focal_jax.errors import InputError, flag_message
 from focal_jax.outputs import staging
 from focal_jax.pictures import Panel, contact_sheet
 from focal_jax.simulate.stacks import SimulatorSettings, settings_from
@@ -248,7 +247,7 @@ def _simulator_settings(config: ConfigDict | None) -> SimulatorSettings:
   try:
     return settings_from(config.simulator)
   except FLAG_ERRORS as error:
-    raise InputError(_one_line(error)) from error
+    raise InputError(flag_message(error)) from error
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -256,15 +255,8 @@ def _parse(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except FLAG_ERRORS as error:
-    print(f'tfds_ddff.build: error: {_one_line(error)}', file=sys.stderr)
+    print(f'tfds_ddff.build: error: {flag_message(error)}', file=sys.stderr)
     sys.exit(2)
-
-
-def _one_line(error: Exception) -> str:
-  if isinstance(error, AttributeError | KeyError):
-    name = re.search(r'\w+', str(error))[0]  # the first quoted; proposals may follow
-    return f'--config: no field {name!r}; expected one of those in the config file'
-  return str(error).strip().splitlines()[-1].strip()  # of a config file's traceback, what it said
 
 
 def run() -> None:

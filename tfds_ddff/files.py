@@ -12,7 +12,7 @@ import numpy as np
 import OpenEXR
 from PIL import Image
 
-from focal_jax.errors import InputError
+from focal_jax.errors import InputError, one_line
 
 Size = tuple[int, int]  # height, width
 
@@ -25,7 +25,7 @@ def open_hdf5(path: Path, homepage: str) -> Iterator[h5py.File]:
   try:
     file = h5py.File(path, 'r')
   except OSError as error:
-    raise InputError(f'{path}: found a file that cannot be read ({_one_line(error)}), expected HDF5') from error
+    raise InputError(f'{path}: found a file that cannot be read ({one_line(error)}), expected HDF5') from error
   with file:
     yield file
 
@@ -57,7 +57,7 @@ def read_array(file: h5py.File, key: str, index: int) -> np.ndarray:
     return file[key][index]
   except OSError as error:
     raise InputError(
-      f'{file.filename}: found {key}[{index}] damaged ({_one_line(error)}), expected an intact file'
+      f'{file.filename}: found {key}[{index}] damaged ({one_line(error)}), expected an intact file'
     ) from error
 
 
@@ -99,7 +99,7 @@ def read_image(path: Path, homepage: str) -> np.ndarray:
     try:
       return np.array(image)
     except (OSError, SyntaxError, ValueError) as error:
-      raise InputError(f'{path}: found a damaged image ({_one_line(error)}), expected an intact one') from error
+      raise InputError(f'{path}: found a damaged image ({one_line(error)}), expected an intact one') from error
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def _open_image(path: Path, homepage: str) -> Iterator[Image.Image]:
   try:
     image = Image.open(path)
   except (OSError, SyntaxError, ValueError) as error:
-    raise InputError(f'{path}: found a file that cannot be read ({_one_line(error)}), expected an image') from error
+    raise InputError(f'{path}: found a file that cannot be read ({one_line(error)}), expected an image') from error
   with image:
     yield image
 
@@ -141,7 +141,7 @@ def _open_exr(path: Path, homepage: str, header_only: bool = False) -> OpenEXR.F
   try:
     return OpenEXR.File(str(path), separate_channels=True, header_only=header_only)
   except RuntimeError as error:
-    raise InputError(f'{path}: found a file that cannot be read ({_one_line(error)}), expected OpenEXR') from error
+    raise InputError(f'{path}: found a file that cannot be read ({one_line(error)}), expected OpenEXR') from error
 
 
 def subfolders(folder: Path, homepage: str) -> list[Path]:
@@ -158,7 +158,3 @@ def check_same_size(path: Path, size: Size, expected: Size, like: Path) -> None:
   """InputError unless a picture has the size of another one."""
   if size != expected:
     raise InputError(f'{path}: is {size[0]} x {size[1]} pixels, expected {expected[0]} x {expected[1]} as {like}')
-
-
-def _one_line(error: Exception) -> str:
-  return ' '.join(str(error).split())

@@ -15,7 +15,7 @@ from jaxtyping import Float64, UInt8
 from PIL import Image, ImageOps
 
 from focal_jax import optics
-from focal_jax.errors import InputError
+from focal_jax.errors import InputError, one_line
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
@@ -194,8 +194,7 @@ def _read_image(path: Path) -> Image.Image:
       with Image.open(path) as image:
         return _to_rgb(ImageOps.exif_transpose(image))
   except Exception as error:  # Decoders raise nearly anything on damaged files.
-    reason = ' '.join(str(error).split())
-    raise InputError(f'{path}: cannot be read as an image ({type(error).__name__}: {reason})') from error
+    raise InputError(f'{path}: cannot be read as an image ({type(error).__name__}: {one_line(error)})') from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -22,7 +22,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 import tfds_ddff
-from focal_jax.errors import InputError
+from focal_jax.errors import InputError, one_line
 
 NO_DEPTH_MM = 65535
 COLOUR, DEPTH = r'\.(jpg|jpeg|png)', r'\.png'  # suffixes
@@ -193,7 +193,7 @@ def _read_image(path: Path) -> Image.Image:
       image.load()
       return image
   except Exception as error:  # decoders raise nearly anything on damaged files
-    raise InputError(f'{path}: cannot be read ({" ".join(str(error).split())}), expected an image') from error
+    raise InputError(f'{path}: cannot be read ({one_line(error)}), expected an image') from error
 
 
 def _colour_of_array(path: Path) -> UInt8[np.ndarray, 'H W 3']:

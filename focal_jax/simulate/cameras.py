@@ -16,10 +16,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from focal_jax import optics
 from focal_jax.errors import InputError
+from focal_jax.simulate.defocus import VIEWS
 from focal_jax.simulate.draws import Draws
 
 PIXEL_PITCH_M = 1.4e-6
-VIEWS = 9  # along each axis of the kernel 'views'
 UNITS = ('1/m', 'px', 'm')  # `Sweep.unit` is a place in here
 KERNELS = ('disc', 'views')
 SPACINGS = ('dioptres', 'random', 'camera')

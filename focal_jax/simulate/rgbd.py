@@ -14,10 +14,10 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from focal_jax.errors import InputError
 from focal_jax.simulate.scenes import POSITION_LIMITS, Scene
+from focal_jax.simulate.sensor import GAMMA
 
 PUBLISHED_DEPTH_M = (0.1, 1.1)  # to which Won and Jeon (ECCV 2022) map the depth of each picture
 PUBLISHED_ENDS_DPT = (1 / 0.9, 10.0)  # their sweeps: focused from 0.9 m to 0.1 m
-GAMMA = 2.2
 OVERLAP = 0.5  # share of its thickness by which a layer reaches into the next nearer one, so that seams do not show
 COARSEST_PX = 6  # longer side of the coarsest grid of a fill
 

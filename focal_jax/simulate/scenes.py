@@ -69,16 +69,6 @@ def top_position(scene: Scene) -> Float[Array, 'H W']:
   return jax.lax.scan(over, scene.position[0], (scene.alpha, scene.position))[0]
 
 
-def all_in_focus(scene: Scene) -> Float[Array, '3 H W']:
-  """The scene without any blur, linear light: surfaces composited far to near with the "over" operator."""
-
-  def over(below, surface):
-    colour, alpha = surface
-    return colour * alpha + (1.0 - alpha) * below, None
-
-  return jax.lax.scan(over, jnp.zeros_like(scene.colour[0]), (scene.colour, scene.alpha))[0]
-
-
 def draw_scene(
   key: PRNGKeyArray, num_surfaces: int, height: int, width: int, settings: SceneSettings = SceneSettings()
 ) -> Scene:

@@ -176,7 +176,7 @@ def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
       scale = settings.whole_width_px / camera.sensor_width_px
       radius = image_distance * aperture_m / 2 / camera.pixel_pitch_m * scale * extent
     # Of a diameter, views are 8 distances, and a disc two radii.
-    largest = max(largest, radius * (2 / (cameras.VIEWS - 1) if kernel == 'views' else 1.0))
+    largest = max(largest, radius * (2 / (defocus.VIEWS - 1) if kernel == 'views' else 1.0))
   return largest
 
 
@@ -260,7 +260,7 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
   )
   camera, sensor, view_width_px = as_camera(name), settings.sensor, 0
   if camera.aligned:
-    share = 1 / cameras.VIEWS if camera.kernel == 'views' else 0.0
+    share = 1 / defocus.VIEWS if camera.kernel == 'views' else 0.0
     shot, read = (tuple(share * amount for amount in pair) for pair in (sensor.shot_noise, sensor.read_noise))
     sensor = dataclasses.replace(sensor, shot_noise=shot, read_noise=read, jpeg_quality=None)
   if camera.kernel == 'views':

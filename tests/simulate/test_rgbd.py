@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from focal_jax.errors import InputError
-from focal_jax.simulate import rgbd, scenes
+from focal_jax.simulate import defocus, rgbd, scenes
 
 HEIGHT, WIDTH, LAYERS, EDGE_PX, REACH_PX = 48, 65, 4, 2.0, 8
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -41,12 +41,17 @@ def inputs():
   return rgb, depth, known
 
 
+def all_in_focus(scene):
+  """What a stack hands out as sharp everywhere, in linear light: [3, H, W]."""
+  return defocus.compose(defocus.premultiply(scene.colour, scene.alpha, jnp.zeros(()))).swapaxes(0, 1)
+
+
 @jax.jit
 @jax.vmap
 def cut_each(rgb, depth, known):
   """The scene, the top position and the composite of each."""
   scene = rgbd.scene_from_rgbd(rgb, depth, known, LAYERS, EDGE_PX, reach_px=REACH_PX, percentiles=(0.0, 100.0))
-  return scene, scenes.top_position(scene), scenes.all_in_focus(scene)
+  return scene, scenes.top_position(scene), all_in_focus(scene)
 
 
 def arrays(rgb, depth, known):

@@ -10,12 +10,17 @@ from jax import random
 from scipy import ndimage
 
 from focal_jax.errors import InputError
-from focal_jax.simulate import scenes
+from focal_jax.simulate import defocus, scenes
 from focal_jax.simulate.scenes import Scene, SceneSettings
 
 HEIGHT, WIDTH, SURFACES, COUNT = 64, 96, 6, 48
 SHAPE_PX = (4.0, 32.0)
 WHITE = 1.7  # a white surface in the brightest light
+
+
+def all_in_focus(scene):
+  """What a stack hands out as sharp everywhere, in linear light: [3, H, W]."""
+  return defocus.compose(defocus.premultiply(scene.colour, scene.alpha, jnp.zeros(()))).swapaxes(0, 1)
 
 
 @functools.cache
@@ -24,7 +29,7 @@ def draw(**settings):
 
   def one(key):
     scene = scenes.draw_scene(key, SURFACES, HEIGHT, WIDTH, SceneSettings(shape_px=SHAPE_PX, **settings))
-    return scene, scenes.top_position(scene), scenes.all_in_focus(scene)
+    return scene, scenes.top_position(scene), all_in_focus(scene)
 
   keys = random.split(random.key(0), COUNT).at[1].set(random.split(random.key(0), COUNT)[0])  # the first one twice
   return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(keys))

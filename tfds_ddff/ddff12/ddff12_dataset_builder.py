@@ -49,7 +49,7 @@ import h5py
 import numpy as np
 import tensorflow_datasets as tfds
 
-from focal_jax.errors import InputError
+from focal_jax.errors import InputError, one_line
 from focal_jax.optics import DDFF_DISPARITY_M_PX, ddff_focus_disparities
 from tfds_ddff.ddff12.refocus import refocus
 from tfds_ddff.files import check_array, check_same_size, image_size, open_hdf5, read_array, read_image, to_uint8
@@ -220,8 +220,9 @@ def _open_light_field(path: Path) -> np.ndarray:
   try:
     array = np.load(path, mmap_mode='r')
   except (OSError, EOFError, ValueError) as error:
-    message = ' '.join(str(error).split())
-    raise InputError(f'{path}: found a file that cannot be read ({message}), expected a whole .npy file') from error
+    raise InputError(
+      f'{path}: found a file that cannot be read ({one_line(error)}), expected a whole .npy file'
+    ) from error
   if not isinstance(array, np.ndarray):
     raise InputError(f'{path}: found an archive, expected one array')
   views_fit = array.ndim == 5 and array.shape[:2] == (NUM_VIEWS, NUM_VIEWS) and array.shape[4] == 3

@@ -12,8 +12,8 @@ import numpy as np
 from absl import app, flags
 
 from focal_jax import losses
-from focal_jax.models.end_to_end import EndToEnd
 from focal_jax.models.npz_file import load_weights
+from focal_jax.models.registry import make_model
 from focal_jax.simulate.cameras import SweepSettings
 from focal_jax.simulate.stacks import SimulatorSettings, simulate_batch
 
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
   scale = _SIZE.value / 64
   sweep = SweepSettings(aligned=0.0, shake_px=(0.0, scale), blur_px=(0.8 * scale, 7.0))
   settings = SimulatorSettings(8, _SIZE.value, _SIZE.value, num_surfaces=16, margin_px=32, sweep=sweep)
-  simulate = jax.jit(lambda key: simulate_batch(key, 1, settings))
+  simulate = jax.jit(lambda key: simulate_batch(key[None], settings))
   stacks = [simulate(jax.random.fold_in(jax.random.key(11), i)) for i in range(_STACKS.value)]
   size = (_SIZE.value, _SIZE.value)
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
   print('| side, px | error, px |\n| ---: | ---: |')
   print(f'| none | {mean_error(lambda stack: jnp.zeros_like(stack.motion)):.3f} |')
   for side in map(int, _SIDES.value):
-    network = EndToEnd(**description['arguments'] | {'motion_side_px': side})
+    network = make_model(description['model'], description['arguments'] | {'motion_side_px': side})
     estimate = jax.jit(lambda stack, network=network: network.apply(variables, stack, method='estimate_motion'))
     print(f'| {side} | {mean_error(estimate):.3f} |')
 

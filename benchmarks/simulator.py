@@ -94,8 +94,8 @@ def main() -> None:
   small_rgb, small_depth = np.ascontiguousarray(rgb[inner]), np.ascontiguousarray(depth_m[inner])
 
   rgbd = jax.jit(lambda key: simulate_rgbd(key, rgb, depth_m, SETTINGS))
-  scenes = jax.jit(lambda key: simulate_batch(key, 1, SETTINGS))
-  four = jax.jit(lambda key: simulate_batch(key, 4, SETTINGS))
+  scenes = jax.jit(lambda key: simulate_batch(key[None], SETTINGS))
+  four = jax.jit(lambda key: simulate_batch(jax.random.split(key, 4), SETTINGS))
   key = random.key(0)
   calls = {
     'photograph with depth': (lambda: rgbd(key), 1),

@@ -19,6 +19,9 @@ def get_config() -> ConfigDict:
   model.channels = 'RGB'  # order of the channels that the network sees: RGB or BGR
   model.padding = 'edge'  # what fills up frames to multiples of 32 px: edge or black
   model.motion_side_px = 0  # longer side to which frames are reduced before their motion is estimated; 0: not at all
+  model.alignment = 'learned'  # learned; metadata: field-of-view crop only; none: frames as they are
+  model.detection = 'both'  # sharp region detection: both, plane (2-D block) only, attention only, or none
+  model.downsampling = 'both'  # both, stride (strided convolution) only, or pooling only
 
   config.data = data = ConfigDict()
   # simulated; a data set built by tfds_ddff.build; folder:DIR with a folder of images and target.npy for each stack in
@@ -45,28 +48,51 @@ def get_config() -> ConfigDict:
   init.depth = ''  # a .npz of ours from which the depth network starts; empty: random
   init.alignment = ''  # likewise, the alignment network
 
-  config.batch_size = 4  # stacks a step, over all devices
+  config.batch_size = 4  # stacks a step, over all devices of all processes
+  config.accumulate = 1  # parts that a device takes its share of the batch in, one after the other, to save memory
   config.steps = 100_000
+  config.parallel = 'pmap'  # how the step runs on the devices: pmap or shard_map
+  config.compute_dtype = 'float32'  # of the networks' activations: float32 or bfloat16; parameters are float32
+  config.remat = False  # compute each block's activations anew in the backward pass: slower, in less memory
+  config.ema_decay = 0.0  # of a moving average of the weights, which is then validated and written; 0: none
+
   config.optimizer = optimizer = ConfigDict()
   optimizer.learning_rate = 1e-4  # not published; what others in the field use
   optimizer.b1 = 0.9
   optimizer.b2 = 0.99
   optimizer.warmup_steps = 0  # linear, from 0
   optimizer.schedule = 'constant'  # constant, or cosine to 0 at the last step
+  optimizer.clip_norm = 0.0  # gradients of a greater norm are scaled down to it; 0: none are
 
   config.loss = loss = ConfigDict()
-  loss.pyramid_weights = (0.3, 0.5, 0.7, 1.0)  # of the squared errors of D1 .. D4
+  loss.pyramid_weights = (0.3, 0.5, 0.7, 1.0)  # of the losses of D1 .. D4
+  loss.penalty = 'squared'  # of a pixel's error, in units of the focus range: squared, absolute, huber or charbonnier
+  loss.penalty_scale = 0.05  # where huber and charbonnier turn from squared to absolute
+  loss.gradient_weight = 0.0  # of the error of the depth's slopes; published: none
+  loss.gradient_scales = 4  # of them: slopes between pixels 1, 2, 4, 8 apart
   loss.motion_weight = 0.05  # of the mean displacement error, px, where the motion is known; published: none
 
+  config.max_skipped = 20  # steps in a row with a loss or gradient that is not finite, after which the run stops
   config.log_every = 50  # steps
   config.checkpoint_every = 500  # steps
-  config.keep_checkpoints = 2
+  config.keep_checkpoints = 2  # at least 2, so that there is one to fall back to
   config.validation_every = 1000  # steps
-  config.validation_batches = 8
+  config.validation_stacks = 32
+  config.validation_split = 'val'  # of a data set
+  config.validation_seed = 0  # of simulated stacks: runs of any seed are measured on the same
+  config.best_metric = 'mse'  # of the validation: the weights that had the least of it are kept in best.npz
 
   config.eval = evaluation = ConfigDict()
   evaluation.dataset = 'examples'  # examples (ships with the project), or the name of a built data set
   evaluation.split = 'val'
   evaluation.align = False  # DDFF-12 is refocused from light fields: aligned as it is
   evaluation.data_dir = ''  # where data sets were built
+  return config
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+  """Shrinks a recipe to seconds a step: a few steps on few and small stacks, with all that a run does in them."""
+  config.simulator.update(num_frames=3, height_px=32, width_px=32, num_surfaces=4, margin_px=8)
+  config.data.update(crop_px=32, num_frames=(3, 3))
+  config.update(batch_size=2, steps=6, log_every=2, checkpoint_every=3, validation_every=6, validation_stacks=2)
   return config

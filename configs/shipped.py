@@ -20,7 +20,7 @@ def get_config(stage: str = 'both') -> ConfigDict:
   config.model.motion_side_px = 128  # crops of 64 px hold no large displacements; see benchmarks/alignment.py
   config.simulator.update(num_frames=8, height_px=64, width_px=64, num_surfaces=8, margin_px=16)
   config.optimizer.update(learning_rate=1e-3, warmup_steps=50, schedule='cosine')
-  config.update(checkpoint_every=200, validation_every=250, validation_batches=8, log_every=20)
+  config.update(checkpoint_every=200, validation_every=250, validation_stacks=32, log_every=20)
   if stage == 'depth':
     config.simulator.sweep.aligned = 1.0
     config.update(batch_size=4, steps=1150)

@@ -17,8 +17,7 @@ from configs import default
 def get_config(variant: str = '') -> ConfigDict:
   config = default.get_config()
   if variant == 'smoke':
-    config.simulator.update(num_frames=3, height_px=32, width_px=32, num_surfaces=4, margin_px=8)
-    config.update(batch_size=2, steps=6, log_every=2, checkpoint_every=3, validation_every=6, validation_batches=1)
+    default.smoke(config)
   elif variant:
     raise ValueError(f"unknown variant '{variant}' of configs/simulated.py, expected 'smoke' or nothing")
   return config

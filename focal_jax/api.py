@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from focal_jax.errors import InputError
 from focal_jax.models import published
-from focal_jax.models.end_to_end import EndToEnd, variable_shapes
+from focal_jax.models.end_to_end import variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
+from focal_jax.models.registry import MODELS, make_model
 from focal_jax.stack import FocalStack, Prediction
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class Model:
     unused: tensors of a published file that the network does not use.
   """
 
-  def __init__(self, name: str, network: EndToEnd, variables: dict, description: dict[str, Any], unused: list[str]):
+  def __init__(self, name: str, network: nn.Module, variables: dict, description: dict[str, Any], unused: list[str]):
     self.name, self.description, self.unused = name, description, unused
     self._variables = jax.device_put(variables)
 
@@ -90,16 +92,19 @@ def load(weights: str | Path | None = None) -> Model:
       raise InputError(f'{_SHIPPED[0]}: the weights that ship with the project are missing; give a weights file')
   path = Path(weights)
   if path.suffix in ('.pth', '.pt', '.tar'):
-    network = EndToEnd(**published.INPUT_CONVENTION)
+    network = make_model('end_to_end', published.INPUT_CONVENTION)
     variables, unused = published.import_published(path, variable_shapes(network))
     log.info('%s: published weights; %d tensors in it are not used by the network', path, len(unused))
     return Model(str(path), network, variables, {}, unused)
   if path.suffix != '.npz':
     raise InputError(f"{path}: weights of type '{path.suffix}', expected .npz or .pth")
   variables, description = load_weights(path)
-  if description.get('model') != 'end_to_end':
-    raise InputError(f"{path}: weights of a model '{description.get('model')}', expected 'end_to_end'")
-  network = EndToEnd(**description['arguments'])
+  if description.get('model') not in MODELS:
+    raise InputError(f"{path}: weights of a model '{description.get('model')}', expected one of {', '.join(MODELS)}")
+  try:
+    network = make_model(description['model'], description['arguments'])
+  except InputError as error:
+    raise InputError(f'{path}: {error}') from None
   check_weights(path, variables, variable_shapes(network))
   return Model(str(path), network, variables, description, [])
 

@@ -6,13 +6,22 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from focal_jax.errors import InputError, flag_message
+from focal_jax.errors import InputError, RunError, flag_message
 from focal_jax.writers import show_progress
 
 _MODES = ('train', 'evaluate', 'predict', 'simulate')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Recipe, for example configs/simulated.py or ...py:smoke.')
 _MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'What to do.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'train: folder of the run; made, or continued.')
+_PROFILE = flags.DEFINE_list('profile', None, 'train: first and last step of a trace for jax.profiler: 20,30.')
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed', False, 'train: one of several processes, as the cluster says (Cloud TPU, GKE, SLURM, Open MPI).'
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'train: host:port of the first of several processes, where no cluster says.'
+)
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'train: how many there are, with --coordinator.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'train: which one this is, from 0, with --coordinator.')
 _WEIGHTS = flags.DEFINE_string(
   'weights', None, 'evaluate, predict: a .npz of ours or a published .pth. Default: shipped.'
 )
@@ -37,10 +46,13 @@ def main(argv: list[str]) -> None:
     raise InputError(f'unexpected argument {argv[1]!r}; expected flags only, see --help')
   show_progress()
   if _MODE.value == 'train':
+    from focal_jax import parallel
     from focal_jax.train import train_and_evaluate
 
     config, workdir = _required('config', _CONFIG), _required('workdir', _WORKDIR)
-    train_and_evaluate(config, workdir)
+    if _DISTRIBUTED.value or any(flag.value is not None for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)):
+      parallel.start_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    train_and_evaluate(config, workdir, _profile())
   elif _MODE.value == 'evaluate':
     from configs import default
     from focal_jax.evaluate import evaluate
@@ -77,6 +89,18 @@ def main(argv: list[str]) -> None:
     )
 
 
+def _profile() -> tuple[int, int] | None:
+  if _PROFILE.value is None:
+    return None
+  try:
+    first, last = map(int, _PROFILE.value)
+  except ValueError:
+    first, last = 0, 0
+  if not 1 <= first <= last:
+    raise InputError(f"--profile is '{','.join(_PROFILE.value)}', expected two steps, the first one first: 20,30")
+  return first, last
+
+
 def _required(name: str, flag: flags.FlagHolder):
   if flag.value is None:
     raise InputError(f'--mode={_MODE.value} needs --{name}')
@@ -95,12 +119,12 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def run() -> None:
-  """Entry point: an InputError is printed as one line and exits with status 2."""
+  """Entry point: an InputError or RunError is printed as one line and exits with its status."""
   try:
     app.run(main, flags_parser=_parse)
-  except InputError as error:
+  except (InputError, RunError) as error:
     print(f'focal_jax: error: {error}', file=sys.stderr)
-    sys.exit(2)
+    sys.exit(error.status)
 
 
 if __name__ == '__main__':

@@ -1,114 +1,144 @@
-"""The training step of one device, and how it runs on several: `jax.pmap` with a replicated state."""
+"""How a function runs on many devices: `jax.pmap` or `jax.shard_map`, of one process or several.
+
+A batch has one share a device, on a leading axis; the training state has none, every device holds all of it. Reductions
+go over `AXIS`.
+"""
 
 import collections
-import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
-import flax.linen as nn
-import flax.struct
 import jax
-import jax.numpy as jnp
-import optax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PRNGKeyArray
 
-from focal_jax import losses
-from focal_jax.stack import FocalStack
+from focal_jax.errors import InputError, one_line
 
 AXIS = 'batch'
+KINDS = ('pmap', 'shard_map')
 
 
-@flax.struct.dataclass
-class TrainState:
-  """Everything a run needs to go on, besides the position in the data."""
+def start_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+  """Joins this process to the others of the run; before anything else asks JAX for its devices.
 
-  step: Any  # int32 scalar: an array, or its shape where a checkpoint is restored
-  params: Any
-  batch_stats: Any
-  opt_state: Any
+  Args:
+    coordinator: 'host:port' of process 0; None, like the rest: as the cluster's environment says (Cloud TPU, GKE,
+      SLURM, Open MPI, Kubernetes: whatever `jax.distributed.initialize` knows).
 
-
-Networks = Literal['both', 'depth', 'alignment']
-MakeBatch = Callable[[PRNGKeyArray, Any], FocalStack]
-
-
-def init_state(variables: dict, tx: optax.GradientTransformation) -> TrainState:
-  """The state of a run's first step, from variables {'params', 'batch_stats'}."""
-  params, batch_stats = variables['params'], variables['batch_stats']
-  return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats=batch_stats, opt_state=tx.init(params))
-
-
-def local_mesh() -> Mesh:
-  """All local devices in a row."""
-  return jax.make_mesh((jax.local_device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
-
-
-def ahead(inputs: Iterable[Any], size: int = 2) -> Iterator[Any]:
-  """The same inputs, with a leading axis of local devices, on these devices `size` steps before they are asked for.
-
-  Transfers run while the devices compute.
+  Raises:
+    InputError: some of the arguments but not all, or no cluster around.
   """
-  sharding = NamedSharding(local_mesh(), PartitionSpec(AXIS))
-  inputs, waiting = iter(inputs), collections.deque()
-  for one in itertools.islice(inputs, size):
-    waiting.append(jax.device_put(one, sharding))
-  while waiting:
-    yield waiting.popleft()
-    for one in itertools.islice(inputs, 1):
-      waiting.append(jax.device_put(one, sharding))
+  given = (coordinator, num_processes, process_id)
+  if any(one is None for one in given) and any(one is not None for one in given):
+    raise InputError(f'--coordinator, --num_processes and --process_id are {given}, expected all of them or none')
+  try:
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+  except (ValueError, RuntimeError) as error:
+    raise InputError(f'processes cannot be joined ({one_line(error)})') from error
 
 
-def make_train_step(
-  model: nn.Module,
-  tx: optax.GradientTransformation,
-  make_batch: MakeBatch,
-  seed: int,
-  pyramid_weights: tuple[float, ...],
-  motion_weight: float,
-  networks: Networks,
-) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]:
-  """step(state, inputs) -> (state, metrics) on all local devices.
+class Devices:
+  """The devices that share a batch, and how a function runs on each of them.
 
-  `inputs` has a leading device axis; `make_batch(key, inputs)` turns a device's share into a batch of stacks, on the
-  device. The key is the seed's, folded with the step and then the device's index, so that a resumed run draws what it
-  would have. `model` must have `axis_name` = AXIS. Sums and counts are added over the devices before they are divided,
-  so that the gradient is that of the whole batch, however its valid pixels are spread.
+  Attributes:
+    count: devices of all processes.
+    local_count: those of this process.
+    first: index of this process's first one among all.
   """
 
-  def loss_fn(params, batch_stats, stack):
-    unit = losses.unit_focus(stack)
-    apply = functools.partial(
-      model.apply, {'params': params, 'batch_stats': batch_stats}, unit, train=True, mutable=['batch_stats']
+  def __init__(self, kind: str = 'pmap', devices: Sequence[Any] | None = None):
+    """All devices; or those given, of one process.
+
+    Raises:
+      InputError: `kind` is neither 'pmap' nor 'shard_map'.
+    """
+    if kind not in KINDS:
+      raise InputError(f"parallel is '{kind}', expected one of {', '.join(KINDS)}")
+    self._kind, self._chosen = kind, devices
+    everywhere = list(devices or jax.devices())
+    local = [device for device in everywhere if device.process_index == jax.process_index()]
+    self.count, self.local_count, self.first = len(everywhere), len(local), everywhere.index(local[0])
+    # A pmapped function takes and returns what lies on this process's devices.
+    mesh = local if kind == 'pmap' else everywhere
+    self._mesh = Mesh(np.array(mesh), (AXIS,), axis_types=(AxisType.Auto,))
+
+  def replicate(self, tree: Any) -> Any:
+    """A tree of arrays, the same on every process, on every device."""
+    return self._place(tree, PartitionSpec())
+
+  def share(self, tree: Any) -> Any:
+    """A tree of this process's arrays, each with a leading axis of its devices, a slice on each of them."""
+    return self._place(tree, PartitionSpec(AXIS))
+
+  def _place(self, tree, spec):
+    sharding = NamedSharding(self._mesh, spec)
+    if sharding.is_fully_addressable:
+      return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
+
+  def run(self, function: Callable, *, outputs: Sequence[bool], donate: bool = False) -> Callable:
+    """`function(replicated, share)` on every device, compiled.
+
+    Args:
+      function: returns a tuple; it sees one device's share, without the leading axis.
+      outputs: for each of the results, whether devices have a share of it each; the others are the same on all.
+      donate: the memory of the first argument is given up for the results.
+    """
+    donated = (0,) if donate else ()
+    if self._kind == 'pmap':
+      out_axes = tuple(0 if shared else None for shared in outputs)
+      return jax.pmap(
+        function, AXIS, in_axes=(None, 0), out_axes=out_axes, devices=self._chosen, donate_argnums=donated
+      )
+
+    def on_device(replicated, share):
+      results = function(replicated, jax.tree.map(lambda x: x[0], share))
+      pairs = zip(results, outputs, strict=True)
+      return tuple(jax.tree.map(lambda x: x[None], result) if shared else result for result, shared in pairs)
+
+    specs = tuple(PartitionSpec(AXIS) if shared else PartitionSpec() for shared in outputs)
+    mapped = jax.shard_map(
+      on_device,
+      mesh=self._mesh,
+      in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+      out_specs=specs,
+      check_vma=False,  # with it, the gradient of a sum over devices would be summed over them once more
     )
-    loss, parts = 0.0, {}
-    if networks == 'alignment':
-      motion, updates = apply(method='estimate_motion')
-    else:
-      prediction, updates = apply(align=networks == 'both')
-      motion = prediction.motion
-      total, count = losses.pyramid_loss(prediction.pyramid, unit.target, unit.valid, pyramid_weights)
-      count = jnp.maximum(jax.lax.psum(count, AXIS), 1.0)
-      squared, _ = losses.masked_squared_error(prediction.depth, unit.target, unit.valid)
-      loss = total / count
-      parts = {'depth_loss': loss, 'mse': squared / count}
-    if networks != 'depth' and stack.motion is not None:
-      error = losses.motion_error(motion, stack.motion, *stack.images.shape[2:4])
-      parts['motion_px'] = jnp.mean(error) / jax.lax.axis_size(AXIS)
-      loss += motion_weight * parts['motion_px']
-    return loss, ({'loss': loss, **parts}, updates['batch_stats'])
+    return jax.jit(mapped, donate_argnums=donated)
 
-  def step(state: TrainState, inputs: Any):
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
-    key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-    stack = make_batch(key, inputs)
-    gradient, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params, state.batch_stats, stack)
-    # Each device holds its share of one sum.
-    gradient, metrics = jax.lax.psum((gradient, metrics), AXIS)
-    metrics['gradient_norm'] = optax.tree.norm(gradient)
-    updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
+  def ahead(self, inputs: Iterable[Any], size: int = 2) -> Iterator[Any]:
+    """The same inputs, shared among the devices `size` steps before they are asked for.
 
-  return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=0)
+    Transfers run while the devices compute.
+    """
+    inputs, waiting = iter(inputs), collections.deque()
+    for one in itertools.islice(inputs, size):
+      waiting.append(self.share(one))
+    while waiting:
+      yield waiting.popleft()
+      for one in itertools.islice(inputs, 1):
+        waiting.append(self.share(one))
+
+
+def local_shares(tree: Any) -> Any:
+  """This process's shares of a result, as numpy arrays with a leading axis of its devices."""
+
+  def fetch(x):
+    shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+  return jax.tree.map(fetch, tree)
+
+
+def from_first_process(tree: Any, note: dict) -> tuple[Any, dict]:
+  """What process 0 has of a tree of arrays, alike in shape everywhere, and of a JSON-able note."""
+  if jax.process_count() == 1:
+    return tree, note
+  text = np.frombuffer(json.dumps(note).encode(), np.uint8)
+  length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+  text = np.resize(text, length)  # of other processes: any text of that length
+  tree, text = multihost_utils.broadcast_one_to_all((tree, text))
+  return jax.tree.map(np.asarray, tree), json.loads(np.asarray(text).tobytes())

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
 
 DEPTH_COLOURS = 'turbo'
 CONFIDENCE_COLOURS = 'gray'
@@ -62,12 +62,26 @@ def contact_sheet(path: Path, rows: Sequence[Sequence[Panel]], title: str = '') 
   figure.savefig(path, dpi=110)
 
 
-def training_panel(images, depth, target, valid, low: float, high: float) -> np.ndarray:
-  """uint8 [H, 5 W, 3]: farthest frame, nearest frame, depth, truth, |error| (full scale: a quarter of the range)."""
-  hidden = np.where(valid > 0, target, np.nan)
-  error = colour(np.abs(depth - hidden), 0.0, (high - low) / 4, 'magma')
-  parts = [to_uint8(images[0]), to_uint8(images[-1]), colour(depth, low, high), colour(hidden, low, high), error]
-  return np.concatenate(parts, axis=1)
+def tile(rows: Sequence[Sequence[Panel]], title: str = '') -> np.ndarray:
+  """Rows of panels of one size, pixel by pixel, under their names: uint8 [H, W, 3].
+
+  For pictures that are made often, while others wait: a contact sheet takes a hundred times as long.
+  """
+  height, width = rows[0][0].image.shape[:2]
+  line, gap = 14, 4  # px
+  top = 2 * line + gap
+  columns = max(len(row) for row in rows)
+  sheet = Image.new('RGB', (columns * (width + gap) - gap, top + len(rows) * (height + gap) - gap), 'white')
+  draw = ImageDraw.Draw(sheet)
+  draw.text((2, 0), title, fill='black')
+  for row, panels in enumerate(rows):
+    for column, panel in enumerate(panels):
+      left = column * (width + gap)
+      pixels = panel.image if panel.unit is None else colour(panel.image, *panel.limits, panel.colours)
+      sheet.paste(Image.fromarray(to_uint8(pixels)), (left, top + row * (height + gap)))
+      if row == 0:
+        draw.text((left + 2, line), panel.title, fill='black')
+  return np.asarray(sheet)
 
 
 def save_image(path: Path, image: np.ndarray) -> None:

@@ -2,135 +2,314 @@
 stopped.
 """
 
+import collections
 import contextlib
-import itertools
+import errno
 import logging
+import math
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from focal_jax import losses, parallel, pictures
+from focal_jax import parallel
 from focal_jax.checkpoints import Checkpoints, claim_workdir
-from focal_jax.data import pipeline, sources
-from focal_jax.data.augment import augment_batch
-from focal_jax.data.rgbd import open_rgbd
-from focal_jax.errors import InputError
-from focal_jax.models.end_to_end import EndToEnd, init_variables, variable_shapes
+from focal_jax.data.training import TrainingData
+from focal_jax.errors import InputError, RunError, Stopped, one_line
+from focal_jax.losses import loss_settings
+from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights, save_weights
-from focal_jax.simulate.stacks import SimulatorSettings, settings_from, simulate, simulate_batch, simulate_rgbd
-from focal_jax.stack import FocalStack
-from focal_jax.writers import Progress, Writer
+from focal_jax.models.registry import make_model
+from focal_jax.parallel import Devices
+from focal_jax.step import StepSettings, TrainState, averaged_variables, init_state, make_train_step
+from focal_jax.validate import Validation
+from focal_jax.writers import Progress, Writer, memory_gb
 
 log = logging.getLogger(__name__)
 
-WEIGHTS_FILE = 'weights.npz'
+WEIGHTS_FILE, BEST_FILE = 'weights.npz', 'best.npz'
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Path:
-  """Trains to `config.steps` on all local devices; returns the weights file, `workdir`/weights.npz (flat, float32).
+def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[int, int] | None = None) -> Path:
+  """Trains to `config.steps` on all devices of all processes; returns the weights file, `workdir`/weights.npz (flat,
+  float32).
 
-  Besides it the folder gets config.json, checkpoints, metrics.jsonl, TensorBoard files and validation pictures. Called
-  again on the same folder it continues from the newest checkpoint, with the data and random numbers that it would have
-  had.
+  Besides it the folder gets best.npz (the weights that had the least `config.best_metric`), config.json, checkpoints,
+  metrics.jsonl, TensorBoard files and validation pictures. Called again on the same folder it continues from the newest
+  checkpoint, with the data and random numbers that it would have had.
+
+  Args:
+    profile: first and last step of a trace for `jax.profiler`, written to the folder `profile`.
 
   Raises:
     InputError: a config value that makes no sense, or a folder of another model; before anything is written.
+    RunError: the disk is full, or too many steps in a row were not finite. The run can be gone on with.
+    Stopped: SIGTERM or SIGINT came; a checkpoint was written first.
   """
   workdir = Path(workdir)
-  devices = jax.local_device_count()
-  if config.batch_size % devices:
-    raise InputError(f'batch_size is {config.batch_size}, expected a multiple of the number of devices, {devices}')
-  if config.networks not in ('both', 'depth', 'alignment'):
-    raise InputError(f"networks is '{config.networks}', expected 'both', 'depth' or 'alignment'")
-  model = make_model(config.model)
-  tx = make_optimizer(config.optimizer, config.steps)
+  devices = Devices(config.parallel)
+  _check(config, devices)
+  model = model_of(config)
+  loss = loss_settings(config.loss)
+  settings = StepSettings(config.networks, loss, config.accumulate, float(config.ema_decay))
+  schedule = make_schedule(config.optimizer, config.steps)
+  tx = make_optimizer(config.optimizer, schedule)
   data = TrainingData(config, devices)
-  variables = initial_variables(model, config)
-  claim_workdir(workdir, config.to_dict())
+  if config.networks == 'alignment' and not data.motion_known:
+    raise InputError(
+      f"networks is 'alignment', but the motion is not known in all of data.source '{config.data.source}'"
+    )
+  validation = Validation(config, model, devices, workdir)
+  state = init_state(initial_variables(model, config), tx, settings, config.seed)
+  train_step = devices.run(make_train_step(model, tx, data.make_batch, settings), outputs=(False, False), donate=True)
 
-  with (
-    contextlib.closing(Checkpoints(workdir, config.keep_checkpoints)) as checkpoints,
-    contextlib.closing(Writer(workdir)) as writer,
+  with _disk_errors(workdir), _StopSignals() as stop, contextlib.ExitStack() as opened:
+    if jax.process_index() == 0:
+      claim_workdir(workdir, config.to_dict())
+    run = _Run(config, workdir, state, stop, opened)
+    run.go(devices, train_step, data, validation, schedule, profile)
+    return run.finish()
+
+
+class _Run:
+  """A run's state, and where it is written. Only the first process writes."""
+
+  def __init__(
+    self, config: ConfigDict, workdir: Path, state: TrainState, stop: '_StopSignals', opened: contextlib.ExitStack
   ):
-    state = parallel.init_state(variables, tx)
-    restored = checkpoints.restore(state)
-    if restored is not None:
-      state = restored
-      log.info('continuing from step %d', state.step)
+    """Restores the newest checkpoint, if there is one, in place of `state`; files are closed with `opened`."""
+    self._config, self._workdir, self._stop = config, workdir, stop
+    self._checkpoints = self._writer = None
+    # stacks: position in the data; validated: last step whose validation is done; best: its step and value.
+    note = {'stacks': 0, 'validated': None, 'best': None, 'config': None}
+    if jax.process_index() == 0:
+      self._checkpoints = opened.enter_context(contextlib.closing(Checkpoints(workdir, config.keep_checkpoints)))
+      restored = self._checkpoints.restore(state)
+      if restored is not None:
+        state, note = restored
+        log.info('continuing from step %d', state.step)
+      self._writer = opened.enter_context(contextlib.closing(Writer(workdir, int(state.step))))
+    self._state, self._note = parallel.from_first_process(state, note)
+    self._note['config'] = config.to_dict()
+    self._step = int(self._state.step)
+
+  def go(
+    self,
+    devices: Devices,
+    train_step: Any,
+    data: TrainingData,
+    validation: Validation,
+    schedule: optax.Schedule,
+    profile: tuple[int, int] | None,
+  ) -> None:
+    """The steps to the config's last.
+
+    Raises:
+      Stopped: a signal came; what was reached is saved.
+    """
+    config, first = self._config, self._step
     # As the step returns it: else its second call would compile again.
-    state = jax.device_put(state, NamedSharding(parallel.local_mesh(), PartitionSpec()))
-    state = _train(config, model, tx, data, state, Validation(config, model, workdir), checkpoints, writer)
+    self._state = devices.replicate(self._state)
+    inputs = data.inputs(math.ceil(self._note['stacks'] / config.batch_size))
+    progress = Progress(first, config.steps)
+    # On accelerators the next step starts before the numbers of this one are asked for. More steps in flight can
+    # deadlock several devices on a CPU.
+    unread, lag = collections.deque(), int(jax.default_backend() != 'cpu')
 
-  description = {'model': config.model.name, 'arguments': model_arguments(config.model), 'steps': int(state.step)}
-  path = workdir / WEIGHTS_FILE
-  save_weights(path, jax.device_get({'params': state.params, 'batch_stats': state.batch_stats}), description)
-  log.info('wrote %s', path)
-  return path
+    def read(lag=0):
+      while len(unread) > lag:
+        self._report(*unread.popleft(), progress, schedule)
 
+    if self._is_due(config.validation_every) and self._note['validated'] != self._step:
+      self._validate(validation)
+    if self._step < config.steps:
+      log.info('compiling the training step for %d device(s)', devices.count)
+    while self._step < config.steps and not self._stop.requested(self._step):
+      if profile and self._step + 1 == profile[0]:
+        jax.profiler.start_trace(str(self._workdir / 'profile'))
+      self._state, metrics = train_step(self._state, next(inputs))
+      self._step += 1
+      self._note['stacks'] += config.batch_size
+      unread.append((self._step, metrics))
+      if self._step == first + 1:
+        read()
+        progress = Progress(self._step, config.steps)  # compilation is over
+      read(lag)
+      if profile and self._step == profile[1]:
+        read()
+        jax.profiler.stop_trace()
+        log.info('wrote a trace of steps %d to %d: tensorboard --logdir=%s', *profile, self._workdir / 'profile')
+      if self._is_due(config.validation_every):
+        read()
+        self._validate(validation)
+      if self._is_due(config.checkpoint_every):
+        read()
+        self._save()
+      if self._is_due(config.validation_every) or self._is_due(config.checkpoint_every):
+        progress.resume(self._step)
+    read()
+    self._save()
+    if self._checkpoints:
+      self._checkpoints.wait()
+    if self._step < config.steps or self._note['validated'] != self._step:
+      name = signal.Signals(self._stop.signal).name
+      raise Stopped(
+        f'{self._workdir}: stopped by {name} after step {self._step} of {config.steps}, which is saved; the same '
+        'command goes on from there',
+        self._stop.signal,
+      )
 
-def _train(
-  config: ConfigDict,
-  model: EndToEnd,
-  tx: optax.GradientTransformation,
-  data: 'TrainingData',
-  state: parallel.TrainState,
-  validate: 'Validation',
-  checkpoints: Checkpoints,
-  writer: Writer,
-) -> parallel.TrainState:
-  """The steps from `state` to the config's last."""
-  model = model.clone(axis_name=parallel.AXIS)
-  weights, motion_weight = tuple(config.loss.pyramid_weights), config.loss.motion_weight
-  train_step = parallel.make_train_step(
-    model, tx, data.make_batch, config.seed, weights, motion_weight, config.networks
-  )
-  first, last = int(state.step), config.steps
-  inputs = data.inputs(first)
-  log.info('compiling the training step for %d device(s)', jax.local_device_count())
-  progress = Progress(first, last)
-  for step in range(first + 1, last + 1):
-    state, metrics = train_step(state, next(inputs))
-    # Fetching a number each step keeps one step in flight: more of them can deadlock several devices on a CPU.
+  def _is_due(self, every: int) -> bool:
+    return self._step == self._config.steps or (self._step > 0 and self._step % every == 0)
+
+  def _report(self, step: int, metrics: Any, progress: Progress, schedule: optax.Schedule) -> None:
+    """Waits for a step's numbers, and says them where it is time to.
+
+    Raises:
+      RunError: too many steps in a row were not finite.
+    """
     metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if step == first + 1:
-      progress = Progress(step, last)  # compilation is over
-    if step % config.log_every == 0 or step == last:
-      speed = config.batch_size / max(progress.seconds_a_step(step), 1e-9)
-      numbers = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
-      log.info('step %d/%d: %s, %.2f stacks/s, %s left', step, last, numbers, speed, progress.time_left(step))
-      writer.write_scalars(step, {**metrics, 'stacks_per_second': speed})
-    if step % config.checkpoint_every == 0 or step == last:
-      checkpoints.save(state)
-    if step % config.validation_every == 0 or step == last:
-      scalars, picture = validate(state, step)
-      log.info('validation at step %d: %s', step, ', '.join(f'{name} {value:.4g}' for name, value in scalars.items()))
-      writer.write_scalars(step, scalars)
-      writer.write_image(step, 'validation', picture)
-  return state
+    config, in_row = self._config, int(metrics.pop('skipped_in_row'))
+    if in_row:
+      log.warning('step %d was skipped: loss %g, gradient norm %g', step, metrics['loss'], metrics['gradient_norm'])
+    if in_row >= config.max_skipped:
+      raise RunError(
+        f'{self._workdir}: the loss or gradient of {in_row} steps in a row, up to step {step}, was not finite '
+        '(max_skipped); nothing of them is in the weights. A lower optimizer.learning_rate or optimizer.clip_norm help'
+      )
+    if step % config.log_every and step != config.steps:
+      return
+    seconds = progress.seconds_a_step(step)
+    rates = {'learning_rate': float(schedule(step - 1 - int(metrics['skipped']))), 'step_seconds': seconds}
+    rates |= {'stacks_per_second': config.batch_size / seconds, **memory_gb()}
+    numbers = ', '.join(f'{name} {value:.4g}' for name, value in (metrics | rates).items())
+    log.info('step %d/%d: %s, %s left', step, config.steps, numbers, progress.time_left(step))
+    if self._writer:
+      self._writer.write_scalars(step, metrics | rates)
+
+  def _validate(self, validation: Validation) -> None:
+    # All processes take part in it and must stop alike, which they agree on between steps only.
+    alone = jax.process_count() == 1
+    result = validation(self._state, self._step, lambda: alone and self._stop.requested(self._step))
+    if result is None:
+      return  # told to stop: it is done again when the run goes on
+    scalars, picture = result
+    self._note['validated'] = self._step
+    log.info('validation at step %d: %s', self._step, ', '.join(f'{n} {v:.4g}' for n, v in scalars.items()))
+    value, best = scalars[f'validation/{self._config.best_metric}'], self._note['best']
+    if math.isfinite(value) and (best is None or value < best['value']):
+      self._note['best'] = {'step': self._step, 'value': value}
+      self._write_weights(BEST_FILE)
+    if self._writer:
+      self._writer.write_scalars(self._step, scalars)
+      self._writer.write_image(self._step, 'validation', picture)
+
+  def _save(self) -> None:
+    if self._checkpoints:
+      self._checkpoints.save(self._step, self._state, self._note)
+
+  def _write_weights(self, name: str) -> Path:
+    path, model = self._workdir / name, self._config.model
+    if jax.process_index() == 0:
+      description = {'model': model.name, 'arguments': model_arguments(model), 'steps': self._step}
+      save_weights(path, jax.device_get(averaged_variables(self._state)), description)
+    return path
+
+  def finish(self) -> Path:
+    path = self._write_weights(WEIGHTS_FILE)
+    if best := self._note['best']:
+      metric = self._config.best_metric
+      log.info('best %s %.4g at step %d: %s', metric, best['value'], best['step'], self._workdir / BEST_FILE)
+    log.info('wrote %s', path)
+    return path
+
+
+class _StopSignals(contextlib.AbstractContextManager):
+  """Notes SIGTERM and SIGINT for the run to stop at its next step; a second one ends the program at once.
+
+  Attributes:
+    signal: its number, once one came.
+  """
+
+  def __init__(self):
+    self.signal, self._before = None, {}
+
+  def __enter__(self) -> '_StopSignals':
+    # Among several processes JAX's coordination service listens, and makes them stop at the same step.
+    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._before[number] = signal.signal(number, self._note)
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+    self._before = {}
+
+  def _note(self, number: int, _: Any) -> None:
+    log.warning('%s: stopping after this step', signal.Signals(number).name)
+    self.signal = number
+    self.__exit__()
+
+  def requested(self, step: int) -> bool:
+    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+      self.signal = signal.SIGTERM
+    return self.signal is not None
+
+
+@contextlib.contextmanager
+def _disk_errors(workdir: Path) -> Iterator[None]:
+  """A full disk becomes one line."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in _DISK_FULL:
+      raise
+    raise RunError(
+      f'{workdir}: cannot be written ({one_line(error)}); the checkpoints there are intact: make room and start again'
+    ) from error
+
+
+def _check(config: ConfigDict, devices: Devices) -> None:
+  """InputError unless the fields that no part of the run checks make sense."""
+  for field, allowed in (('networks', ('both', 'depth', 'alignment')), ('compute_dtype', ('float32', 'bfloat16'))):
+    if config[field] not in allowed:
+      raise InputError(f"{field} is '{config[field]}', expected one of {', '.join(allowed)}")
+  lowest = {'log_every': 1, 'checkpoint_every': 1, 'validation_every': 1, 'keep_checkpoints': 2, 'max_skipped': 1}
+  for field, low in {'steps': 0, 'accumulate': 1, 'batch_size': 1, **lowest}.items():
+    if config[field] < low:
+      raise InputError(f'{field} is {config[field]}, expected at least {low}')
+  if config.batch_size % (devices.count * config.accumulate):
+    raise InputError(
+      f'batch_size is {config.batch_size}, expected a multiple of the number of devices, {devices.count}, times '
+      f'accumulate, {config.accumulate}'
+    )
+  if not 0 <= config.ema_decay < 1:
+    raise InputError(f'ema_decay is {config.ema_decay}, expected at least 0 and below 1')
 
 
 def model_arguments(config: ConfigDict) -> dict[str, Any]:
-  return {name: config[name] for name in ('channels', 'padding', 'motion_side_px')}
+  return {name: value for name, value in config.items() if name != 'name'}
 
 
-def make_model(config: ConfigDict) -> EndToEnd:
-  if config.name != 'end_to_end':
-    raise InputError(f"model.name is '{config.name}', expected 'end_to_end'")
-  for field, allowed in (('channels', ('RGB', 'BGR')), ('padding', ('edge', 'black'))):
-    if config[field] not in allowed:
-      raise InputError(f"model.{field} is '{config[field]}', expected one of {', '.join(allowed)}")
-  return EndToEnd(**model_arguments(config))
+def model_of(config: ConfigDict) -> nn.Module:
+  """The config's model, as the training step needs it."""
+  arguments = model_arguments(config.model)
+  return make_model(
+    config.model.name, arguments, axis_name=parallel.AXIS, dtype=np.dtype(config.compute_dtype), remat=config.remat
+  )
 
 
-def initial_variables(model: EndToEnd, config: ConfigDict) -> dict:
+def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
   """Random variables, with each network that `config.init` names a weights file for as it is in that file."""
   variables = init_variables(model, config.seed)
   for network, path in config.init.items():
@@ -142,8 +321,8 @@ def initial_variables(model: EndToEnd, config: ConfigDict) -> dict:
   return variables
 
 
-def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
-  """Adam, with a linear warm-up to the learning rate and a constant or cosine rest."""
+def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
+  """The learning rate: a linear warm-up, and a constant or cosine rest."""
   if config.schedule not in ('constant', 'cosine'):
     raise InputError(f"optimizer.schedule is '{config.schedule}', expected 'constant' or 'cosine'")
   after = max(steps - config.warmup_steps, 1)
@@ -153,141 +332,10 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
     else optax.cosine_decay_schedule(config.learning_rate, after)
   )
   warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-  return optax.adam(optax.join_schedules([warmup, rest], [config.warmup_steps]), config.b1, config.b2)
+  return optax.join_schedules([warmup, rest], [config.warmup_steps])
 
 
-class TrainingData:
-  """What the host hands to each device every step, and what the device makes of it.
-
-  Simulated stacks alone are rendered on the device, which needs nothing but the key and, for stacks of photographs, the
-  photographs; everything else is read, cropped and mixed on the host (`data.pipeline`) and augmented on the device.
-  """
-
-  def __init__(self, config: ConfigDict, devices: int):
-    data = config.data
-    self._config, self._devices = config, devices
-    self._simulator = settings_from(config.simulator)
-    self._batches = None
-    if not 0 <= data.rgbd_share <= 1:
-      raise InputError(f'data.rgbd_share is {data.rgbd_share}, expected a number from 0 to 1')
-    if data.rgbd and data.source != 'simulated':
-      raise InputError(f"data.rgbd is '{data.rgbd}' and data.source '{data.source}', expected data.source 'simulated'")
-    if data.rgbd:
-      self._batches = pipeline.rgbd_batches(
-        open_rgbd(data.rgbd, data.data_dir),
-        self._simulator.canvas,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        num_threads=data.num_threads,
-        devices=devices,
-      )
-    elif data.source != 'simulated':
-      names = sources.parse_sources(data.source)
-      opened = [(sources.open_source(name, 'train', data.data_dir, self._simulator), weight) for name, weight in names]
-      settings = pipeline.BatchSettings(
-        batch_size=config.batch_size,
-        crop_px=data.crop_px,
-        min_valid=data.min_valid,
-        num_frames=tuple(data.num_frames) or None,
-        seed=config.seed,
-        num_threads=data.num_threads,
-      )
-      self._batches = pipeline.stack_batches(opened, settings, devices=devices)
-      if config.networks == 'alignment' and not pipeline.motion_known([source for source, _ in opened]):
-        raise InputError(f"networks is 'alignment', but the motion is not known in all of data.source '{data.source}'")
-
-  def inputs(self, first_step: int) -> Iterator[Any]:
-    if self._batches is None:
-      return itertools.repeat(np.zeros((self._devices,), np.int32))
-    return parallel.ahead(self._batches.iterate(first_step))
-
-  def make_batch(self, key: jax.Array, inputs: Any) -> FocalStack:
-    if self._batches is None:
-      return simulate_batch(key, self._config.batch_size // self._devices, self._simulator)
-    if self._config.data.rgbd:
-      return simulate_mixture(key, inputs['rgb'], inputs['depth_m'], self._config.data.rgbd_share, self._simulator)
-    stack = inputs.replace(images=inputs.images.astype(jnp.float32) / 255)
-    return augment_batch(key, stack) if self._config.data.augment else stack
-
-
-def simulate_mixture(
-  key: PRNGKeyArray,
-  rgb: UInt8[Array, 'B H W 3'],
-  depth_m: Float[Array, 'B H W'],
-  share: float,
-  settings: SimulatorSettings,
-) -> FocalStack:
-  """As many stacks as photographs: each of its photograph with probability `share`, else of a procedural scene.
-
-  Procedural stacks are those of `simulate_batch`.
-  """
-  size = len(rgb)
-  # Of a number that none of the stacks' keys has.
-  chosen = jax.random.bernoulli(jax.random.fold_in(key, size), share, (size,))
-
-  def one(inputs):
-    key, chosen, rgb, depth_m = inputs
-    return jax.lax.cond(
-      chosen,
-      lambda: simulate_rgbd(key, rgb.astype(jnp.float32) / 255, depth_m, settings),
-      lambda: simulate(key, settings),
-    )
-
-  # One after the other, so that only one of both is computed: for a whole batch, `cond` would become a choice.
-  return jax.lax.map(one, (jax.random.split(key, size), chosen, rgb, depth_m))
-
-
-class Validation:
-  """Error of depth, and of motion where it is known, on a fixed set of stacks, and a picture of the first of them.
-
-  The set: the first stacks in the split `val` of the first source that is not simulated; or stacks simulated from a key
-  that no step has. Depth errors are in units of the sweep's focus range, motion errors in px.
-  """
-
-  def __init__(self, config: ConfigDict, model: EndToEnd, workdir: Path):
-    self._config, self._workdir = config, workdir
-    self._source = None
-    measured = next((name for name, _ in sources.parse_sources(config.data.source) if name != 'simulated'), None)
-    if measured:
-      self._source = sources.open_source(measured, 'val', config.data.data_dir)
-    settings = settings_from(config.simulator)
-    self._simulate = jax.jit(lambda key: simulate_batch(key, config.batch_size, settings))
-
-    @jax.jit
-    def measure(variables, stack):
-      stack = losses.unit_focus(stack)
-      prediction = model.apply(variables, stack, align=config.networks != 'depth')
-      error = jnp.abs(prediction.depth - stack.target) * stack.valid
-      sums = {'mae': (error.sum(), stack.valid.sum()), 'mse': ((error**2).sum(), stack.valid.sum())}
-      if stack.motion is not None and config.networks != 'depth':
-        for name, motion in (('motion_px', prediction.motion), ('unmoved_px', jnp.zeros_like(stack.motion))):
-          px = losses.motion_error(motion, stack.motion, *stack.images.shape[2:4])
-          sums[name] = (px.sum(), jnp.asarray(px.size, px.dtype))
-      return sums, stack, prediction.depth
-
-    self._measure = measure
-
-  def _batch(self, index: int) -> FocalStack:
-    if self._source is None:
-      key = jax.random.fold_in(jax.random.key(self._config.seed), 2**31 - 1)
-      return self._simulate(jax.random.fold_in(key, index))
-    first = index * self._config.batch_size
-    examples = [self._source[i % len(self._source)] for i in range(first, first + self._config.batch_size)]
-    fields = ('images', 'focus', 'fov', 'target', 'valid')
-    stack = FocalStack(**{name: np.stack([example[name] for example in examples]) for name in fields})
-    return stack.replace(images=stack.images.astype(np.float32) / 255)
-
-  def __call__(self, state: parallel.TrainState, step: int) -> tuple[dict[str, float], np.ndarray]:
-    # Off the devices' mesh: validation runs on one.
-    variables = jax.device_get({'params': state.params, 'batch_stats': state.batch_stats})
-    totals, picture = None, None
-    for index in range(self._config.validation_batches):
-      sums, stack, depth = jax.device_get(self._measure(variables, self._batch(index)))
-      totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
-      if picture is None:
-        panels = zip(stack.images, depth, stack.target, stack.valid, strict=True)
-        picture = np.concatenate([pictures.training_panel(*panel, 0.0, 1.0) for panel in panels])
-    folder = self._workdir / 'pictures'
-    folder.mkdir(exist_ok=True)
-    pictures.save_image(folder / f'validation_{step:07}.png', picture)
-    return {f'validation/{name}': float(total / count) for name, (total, count) in totals.items()}, picture
+def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+  """Adam; gradients of a norm above `clip_norm` are scaled down to it first."""
+  clip = optax.clip_by_global_norm(config.clip_norm or math.inf)
+  return optax.chain(clip, optax.adam(schedule, config.b1, config.b2))

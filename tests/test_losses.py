@@ -1,61 +1,249 @@
 """Losses against loops over pixels, and their gradients where roots and quotients could break."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import default
 from focal_jax import losses, warp
+from focal_jax.errors import InputError
+from focal_jax.losses import PENALTIES, LossSettings
 from focal_jax.stack import FocalStack
 
 motion_error = jax.jit(losses.motion_error, static_argnums=(2, 3))
 unit_focus = jax.jit(losses.unit_focus)
-WEIGHTS = (0.3, 0.5, 0.7, 1.0)
+depth_sums = jax.jit(losses.depth_sums, static_argnums=2)
+penalty = jax.jit(losses.penalty, static_argnums=(1, 2))
+depth_counts = jax.jit(losses.depth_counts, static_argnums=1)
+PUBLISHED = LossSettings()
+WITH_SLOPES = LossSettings(gradient_weight=0.5, gradient_scales=3)
 
 
 def random_maps(seed=0, shape=(2, 5, 6)):
+  """D1 .. D4, and a stack with a target and weights of which a third is 0 and one is neither 0 nor 1."""
   rng = np.random.default_rng(seed)
-  pyramid = [rng.random(shape).astype(np.float32) for _ in range(4)]
-  return pyramid, rng.random(shape).astype(np.float32), (rng.random(shape) < 0.7).astype(np.float32)
+  pyramid = [jnp.asarray(rng.random(shape), jnp.float32) for _ in range(4)]
+  valid = (rng.random(shape) < 0.7).astype(np.float32)
+  valid[1, 2, 3] = 0.25
+  return pyramid, stack_with(rng.random(shape), valid)
 
 
-def test_pyramid_loss_is_the_weighted_sum_over_valid_pixels():
-  pyramid, target, valid = random_maps()
-  valid[1, 2, 3] = 0.25  # a weight, not only a mask
+def stack_with(target, valid):
+  """A stack in which nothing but the target and its weight matters."""
+  batch, height, width = target.shape
+  target, valid = jnp.asarray(target, jnp.float32), jnp.asarray(valid, jnp.float32)
+  ones = jnp.ones((batch, 2))
+  return FocalStack(images=jnp.zeros((batch, 2, height, width, 3)), focus=ones, fov=ones, target=target, valid=valid)
+
+
+def whole_loss(pyramid, stack, settings):
+  """As the module says that the loss follows from sums and counts."""
+  sums, counts = depth_sums(pyramid, stack, settings), depth_counts(stack, settings)
+  assert sums.keys() == counts.keys()
+  loss = sums['depth'] / counts['depth']
+  return loss + settings.gradient_weight * sums['gradient'] / counts['gradient'] if 'gradient' in sums else loss
+
+
+value_and_grad = jax.jit(jax.value_and_grad(whole_loss), static_argnums=2)
+
+
+def test_the_published_loss():
+  """Mean squared error over all valid pixels of the batch, of D1 .. D4 with their weights."""
+  pyramid, stack = random_maps()
+  target, valid = np.asarray(stack.target, np.float64), np.asarray(stack.valid, np.float64)
   expected = 0.0
-  for weight, depth in zip(WEIGHTS, pyramid, strict=True):
+  for weight, depth in zip((0.3, 0.5, 0.7, 1.0), pyramid, strict=True):
     for b, y, x in np.ndindex(target.shape):
       expected += weight * valid[b, y, x] * (float(depth[b, y, x]) - target[b, y, x]) ** 2
-  total, count = jax.jit(losses.pyramid_loss)(tuple(pyramid), target, valid)
-  np.testing.assert_allclose(total, expected, rtol=1e-5)
-  np.testing.assert_allclose(count, valid.sum(), rtol=1e-6)
+  sums = depth_sums(pyramid, stack, PUBLISHED)
+  counts = depth_counts(stack, PUBLISHED)
+  assert sums.keys() == counts.keys() == {'depth'}
+  np.testing.assert_allclose(sums['depth'], expected, rtol=1e-5)
+  np.testing.assert_allclose(counts['depth'], valid.sum(), rtol=1e-6)
+  np.testing.assert_allclose(
+    losses.masked_squared_error(pyramid[3], stack.target, stack.valid)[0],
+    np.sum(valid * (np.asarray(pyramid[3]) - target) ** 2),
+    rtol=1e-5,
+  )
 
 
-def test_sums_and_counts_add_up_over_devices():
-  pyramid, target, valid = (jax.tree.map(jnp.asarray, x) for x in random_maps(1))
-  whole = losses.pyramid_loss(pyramid, target, valid)
-  parts = [losses.pyramid_loss([d[b] for d in pyramid], target[b], valid[b]) for b in range(2)]
-  np.testing.assert_allclose(whole, np.sum(parts, axis=0), rtol=1e-5)
+def by_hand(error, name, scale):
+  size = abs(error)
+  if name == 'huber':
+    return size**2 if size <= scale else scale * (2 * size - scale)
+  return {'squared': size**2, 'absolute': size, 'charbonnier': 2 * scale * ((size**2 + scale**2) ** 0.5 - scale)}[name]
 
 
-def test_pyramid_and_weights_must_match():
-  pyramid, target, valid = (jax.tree.map(jnp.asarray, x) for x in random_maps())
+@pytest.mark.parametrize('name', PENALTIES)
+def test_penalties_and_slopes_against_loops(name):
+  settings = LossSettings(penalty=name, penalty_scale=0.3, gradient_weight=0.5, gradient_scales=3)
+  pyramid, stack = random_maps(1)
+  target, valid = np.asarray(stack.target, np.float64), np.asarray(stack.valid, np.float64)
+  errors = [np.asarray(depth, np.float64) - target for depth in pyramid]
+  depth = sum(
+    weight * valid[place] * by_hand(error[place], name, 0.3)
+    for weight, error in zip(settings.pyramid_weights, errors, strict=True)
+    for place in np.ndindex(target.shape)
+  )
+  slopes = pairs = 0.0
+  for b, y, x in np.ndindex(target.shape):
+    for step in (1, 2, 4):
+      for below, right in ((y + step, x), (y, x + step)):
+        if below < target.shape[1] and right < target.shape[2]:
+          weight = valid[b, y, x] * valid[b, below, right]
+          slopes += weight * abs(errors[3][b, below, right] - errors[3][b, y, x])
+          pairs += weight
+  sums = depth_sums(pyramid, stack, settings)
+  counts = depth_counts(stack, settings)
+  np.testing.assert_allclose(sums['depth'], depth, rtol=1e-5)
+  np.testing.assert_allclose(sums['gradient'], slopes, rtol=1e-5)
+  np.testing.assert_allclose(counts['gradient'], pairs, rtol=1e-5)
+
+
+def test_a_wrong_slope_by_hand():
+  """A ramp too steep by 0.1 a pixel errs by 0.1, 0.2, 0.4 between pixels 1, 2, 4 apart along x, and by 0 along y."""
+  ramp = jnp.broadcast_to(jnp.arange(8.0), (1, 6, 8))
+  stack = stack_with(ramp, np.ones((1, 6, 8)))
+  sums, counts = depth_sums([1.1 * ramp] * 4, stack, WITH_SLOPES), depth_counts(stack, WITH_SLOPES)
+  np.testing.assert_allclose(sums['gradient'], 6 * (7 * 0.1 + 6 * 0.2 + 4 * 0.4), rtol=1e-5)
+  assert counts['gradient'] == 6 * (7 + 6 + 4) + 8 * (5 + 4 + 2)
+
+
+def test_a_constant_error_has_no_wrong_slope():
+  pyramid, stack = random_maps()
+  sums = depth_sums([*pyramid[:3], stack.target + 0.25], stack, WITH_SLOPES)
+  np.testing.assert_allclose(sums['gradient'], 0, atol=1e-5)
+
+
+def test_maps_smaller_than_a_scale_have_no_pairs_there():
+  pyramid, stack = random_maps()
+  few, many = (dataclasses.replace(WITH_SLOPES, gradient_scales=scales) for scales in (3, 6))
+  assert depth_counts(stack, few) == depth_counts(stack, many)
+  assert depth_sums(pyramid, stack, few) == depth_sums(pyramid, stack, many)
+
+
+@pytest.mark.parametrize('scale', [0.01, 0.3])
+@pytest.mark.parametrize('name', ['huber', 'charbonnier'])
+def test_robust_penalties_are_squares_near_zero_and_straight_far_from_it(name, scale):
+  slope = jax.jit(jax.grad(losses.penalty), static_argnums=(1, 2))
+  small, large = 1e-3 * scale, 1e3 * scale
+  np.testing.assert_allclose(penalty(jnp.float32(small), name, scale), small**2, rtol=1e-5)
+  np.testing.assert_allclose(slope(small, name, scale), 2 * small, rtol=1e-5)
+  for sign in (-1, 1):
+    np.testing.assert_allclose(penalty(jnp.float32(sign * large), name, scale), 2 * scale * large, rtol=2e-3)
+    np.testing.assert_allclose(slope(sign * large, name, scale), sign * 2 * scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', PENALTIES)
+def test_penalties_in_another_unit(name):
+  """With the errors and the scale 7 times as large the penalty is 49 times as large, or 7 times without a square."""
+  error = jnp.linspace(-1, 1, 41)
+  factor = 7 if name == 'absolute' else 49
+  scaled = penalty(7 * error, name, 7 * 0.2)
+  np.testing.assert_allclose(scaled, factor * penalty(error, name, 0.2), rtol=1e-5)
+
+
+def test_an_unknown_penalty():
+  with pytest.raises(ValueError, match="penalty is 'cubic', expected one of squared"):
+    losses.penalty(jnp.ones(3), 'cubic')
+
+
+def test_sums_and_counts_add_up_over_the_parts_of_a_batch():
+  pyramid, stack = random_maps(1)
+  parts = [jax.tree.map(lambda x, b=b: x[b : b + 1], (pyramid, stack)) for b in range(2)]
+  for got, expected in (
+    ([depth_counts(s, WITH_SLOPES) for _, s in parts], depth_counts(stack, WITH_SLOPES)),
+    ([depth_sums(p, s, WITH_SLOPES) for p, s in parts], depth_sums(pyramid, stack, WITH_SLOPES)),
+  ):
+    assert expected.keys() == {'depth', 'gradient'}
+    for name, value in expected.items():
+      np.testing.assert_allclose(sum(part[name] for part in got), value, rtol=1e-5)
+
+
+def test_the_mean_is_weighted_by_confidence():
+  """Half the confidence everywhere is the same loss; a pixel of confidence 1/4 counts a quarter of another."""
+  pyramid, stack = random_maps()
+  halved = stack.replace(valid=stack.valid / 2)
+  expected = whole_loss(pyramid, stack, WITH_SLOPES)
+  np.testing.assert_allclose(whole_loss(pyramid, halved, WITH_SLOPES), expected, rtol=1e-5)
+  two = stack_with(np.zeros((1, 1, 2)), np.array([[[1.0, 0.25]]]))
+  settings = LossSettings(pyramid_weights=(0.0, 0.0, 0.0, 1.0))
+  np.testing.assert_allclose(whole_loss([jnp.array([[[1.0, 2.0]]])] * 4, two, settings), (1 + 0.25 * 4) / 1.25)
+
+
+def test_the_pyramid_must_be_complete():
+  pyramid, stack = random_maps()
   with pytest.raises(ValueError, match='zip'):
-    losses.pyramid_loss(pyramid[:3], target, valid)
-  total, _ = losses.pyramid_loss(pyramid[3:], target, valid, weights=(1.0,))
-  np.testing.assert_allclose(total, losses.masked_squared_error(pyramid[3], target, valid)[0])
+    depth_sums(pyramid[:3], stack, PUBLISHED)
 
 
-def test_unknown_pixels_have_neither_loss_nor_gradient():
-  pyramid, target, valid = (jax.tree.map(jnp.asarray, x) for x in random_maps(2))
+@pytest.mark.parametrize('name', PENALTIES)
+def test_unknown_pixels_have_neither_loss_nor_gradient(name):
+  settings = dataclasses.replace(WITH_SLOPES, penalty=name)
+  pyramid, stack = random_maps(2)
+  anything = jnp.resize(jnp.array([9.0, jnp.nan, jnp.inf]), stack.target.shape)
+  odd = stack.replace(target=jnp.where(stack.valid > 0, stack.target, anything))
+  loss, slopes = value_and_grad(pyramid, odd, settings)
+  expected_loss, expected_slopes = value_and_grad(pyramid, stack, settings)
+  np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+  for slope, expected in zip(slopes, expected_slopes, strict=True):
+    np.testing.assert_allclose(slope, expected, rtol=1e-6)
+    np.testing.assert_array_equal(np.asarray(slope)[np.asarray(stack.valid) == 0], 0)
+  squared, _ = losses.masked_squared_error(pyramid[3], odd.target, odd.valid)
+  np.testing.assert_allclose(squared, losses.masked_squared_error(pyramid[3], stack.target, stack.valid)[0])
 
-  def loss(pyramid, target):
-    return losses.pyramid_loss(pyramid, target, valid)[0]
 
-  value, gradient = jax.jit(jax.value_and_grad(loss))(pyramid, target)
-  np.testing.assert_allclose(loss(pyramid, jnp.where(valid > 0, target, 9.0)), value, rtol=1e-6)
-  for weight, depth, slope in zip(WEIGHTS, pyramid, gradient, strict=True):
-    np.testing.assert_allclose(slope, 2 * weight * valid * (depth - target), rtol=1e-5)
+def test_gradient_of_the_published_loss():
+  pyramid, stack = random_maps(2)
+  slopes = jax.grad(lambda pyramid: depth_sums(pyramid, stack, PUBLISHED)['depth'])(pyramid)
+  for weight, depth, slope in zip(PUBLISHED.pyramid_weights, pyramid, slopes, strict=True):
+    np.testing.assert_allclose(slope, 2 * weight * stack.valid * (depth - stack.target), rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', PENALTIES)
+def test_gradients_of_a_perfect_prediction(name):
+  _, stack = random_maps()
+  settings = dataclasses.replace(WITH_SLOPES, penalty=name)
+  loss, slopes = value_and_grad([stack.target] * 4, stack, settings)
+  assert loss == 0
+  for slope in slopes:
+    np.testing.assert_array_equal(slope, 0)
+
+
+def test_settings_come_from_the_config():
+  config = default.get_config().loss
+  assert set(config) == {field.name for field in dataclasses.fields(LossSettings)}
+  assert losses.loss_settings(config) == LossSettings() == losses.loss_settings({})
+  config.update(pyramid_weights=[0, 0, 0, 1], penalty='huber', penalty_scale=1, gradient_weight=2, gradient_scales=1)
+  settings = losses.loss_settings(config)
+  assert settings == LossSettings((0.0, 0.0, 0.0, 1.0), 'huber', 1.0, 2.0, 1)
+  assert isinstance(hash(settings), int)  # static in jit
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'penalty': 'cubic'}, "loss.penalty is 'cubic', expected one of squared, absolute, huber, charbonnier"),
+    ({'penalty_scale': 0.0}, 'loss.penalty_scale is 0.0, expected a number above 0'),
+    ({'penalty_scale': float('nan')}, 'loss.penalty_scale is nan, expected a number above 0'),
+    ({'gradient_weight': -0.5}, 'loss.gradient_weight is -0.5, expected a number of at least 0'),
+    ({'motion_weight': float('inf')}, 'loss.motion_weight is inf, expected a number of at least 0'),
+    ({'gradient_scales': 0}, 'loss.gradient_scales is 0, expected a whole number of at least 1'),
+    ({'gradient_scales': 1.5}, 'loss.gradient_scales is 1.5, expected a whole number of at least 1'),
+    ({'pyramid_weights': (1.0, 1.0)}, 'loss.pyramid_weights is (1.0, 1.0), expected four numbers of at least 0, not'),
+    ({'pyramid_weights': (0.0,) * 4}, 'not all of them 0'),
+    ({'pyramid_weights': (1.0, 1.0, 'a', 1.0)}, 'expected four numbers'),
+    ({'pyramid_weights': (1.0, 1.0, -1.0, 1.0)}, 'expected four numbers'),
+    ({'pyramid_weights': 1.0}, 'expected four numbers'),
+  ],
+)
+def test_settings_that_make_no_sense(changes, message):
+  with pytest.raises(InputError) as error:
+    losses.loss_settings(dict(default.get_config().loss) | changes)
+  assert message in str(error.value)
 
 
 @pytest.mark.parametrize('shape', [(8, 12), (9, 7)])
@@ -78,13 +266,10 @@ def test_motion_error_by_hand():
   np.testing.assert_allclose(motion_error(jnp.zeros((1, 3)), zoom, 3, 3), [0.1 * np.sqrt(12 / 9)], rtol=1e-5)
 
 
-def test_gradients_at_zero_error():
+def test_motion_error_has_a_gradient_where_it_is_zero():
   truth = jnp.array([[0.01, 1.0, -2.0]])
   value, slope = jax.jit(jax.value_and_grad(lambda m: losses.motion_error(m, truth, 32, 32).sum()))(truth)
   np.testing.assert_allclose(value, 0, atol=2e-6)
-  np.testing.assert_array_equal(slope, 0)
-  depth = jnp.ones((1, 2, 2))
-  slope = jax.jit(jax.grad(lambda d: losses.pyramid_loss([d] * 4, depth, depth)[0]))(depth)
   np.testing.assert_array_equal(slope, 0)
 
 

@@ -3,16 +3,16 @@
 import jax
 import jax.numpy as jnp
 from jax import random
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 
 from focal_jax.stack import FocalStack
 
 CONTRAST, BRIGHTNESS, GAMMA = (0.4, 1.6), (-0.1, 0.1), (0.5, 2.0)
 
 
-def augment_batch(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
-  """Each stack of a batch by its own draw; images float 0 .. 1, square."""
-  return jax.vmap(augment)(random.split(key, stack.images.shape[0]), stack)
+def augment_batch(keys: Key[Array, 'B'], stack: FocalStack) -> FocalStack:
+  """Each stack of a batch by its own draw, with its own key; images float 0 .. 1, square."""
+  return jax.vmap(augment)(keys, stack)
 
 
 def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:

@@ -1,7 +1,10 @@
 """Building blocks of the networks: convolutions with parameters, batch normalisation, and the paper's two blocks.
 
-All take and return [B, N, H, W, C] and compute what the published network of Won and Jeon (ECCV 2022) does.
+All take and return [B, N, H, W, C] and compute what the published network of Won and Jeon (ECCV 2022) does, or leave a
+part of it out. They compute in the floating-point type of what they are given; parameters and statistics are float32.
 """
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -30,9 +33,9 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x: Stack) -> Stack:
     kernel = self.param('kernel', kernel_init, (*self.kernel_size, x.shape[-1], self.features))
-    y = conv.conv(x, kernel, stride=self.stride, dilation=self.dilation)
+    y = conv.conv(x, kernel.astype(x.dtype), stride=self.stride, dilation=self.dilation)
     if self.use_bias:
-      y += self.param('bias', nn.initializers.zeros, (self.features,))
+      y += self.param('bias', nn.initializers.zeros, (self.features,)).astype(x.dtype)
     return y
 
 
@@ -43,7 +46,8 @@ class ConvTranspose(nn.Module):
 
   @nn.compact
   def __call__(self, x: Stack) -> Stack:
-    return conv.conv_transpose(x, self.param('kernel', kernel_init, (*CUBE, x.shape[-1], self.features)))
+    kernel = self.param('kernel', kernel_init, (*CUBE, x.shape[-1], self.features))
+    return conv.conv_transpose(x, kernel.astype(x.dtype))
 
 
 class ConvNorm(nn.Module):
@@ -66,8 +70,43 @@ class ConvNorm(nn.Module):
       x = ConvTranspose(self.features, name='conv')(x)
     else:
       x = Conv(self.features, self.kernel_size, self.stride, self.dilation, name='conv')(x)
-    norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, axis_name=self.axis_name, name='norm')
+    # The statistics are float32 in any case; `dtype` is that of the result.
+    norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=x.dtype, axis_name=self.axis_name, name='norm')
     return norm(x, use_running_average=not train)
+
+
+def apply_block(block: nn.Module, *arrays: Any, remat: bool, **options: Any) -> Any:
+  """block(*arrays, **options); with `remat` its activations are computed anew in the backward pass, not kept.
+
+  `options` (train, sizes) are not traced.
+  """
+  if not remat:
+    return block(*arrays, **options)
+  return nn.remat(lambda block, *arrays: block(*arrays, **options))(block, *arrays)
+
+
+# The parts of the two blocks. They make their layers in the module that calls them, so that names do not depend on
+# which parts it has.
+
+
+def _plane(x: Stack, features: int, axis_name: str | None, train: bool) -> Stack:
+  """Residual 2-D block in every frame."""
+  y = nn.relu(ConvNorm(features, PLANE, axis_name=axis_name, name='plane1')(x, train=train))
+  return nn.relu(x + ConvNorm(features, PLANE, axis_name=axis_name, name='plane2')(y, train=train))
+
+
+def _attention(x: Stack, features: int) -> Stack:
+  """Attention across neighbouring frames, added."""
+  attention = nn.relu(Conv(features, (3, 1, 1), name='attention1')(x))
+  return x + nn.relu(Conv(features, POINT, name='attention2')(attention))
+
+
+def _strided(x: Stack, features: int, axis_name: str | None, train: bool) -> Stack:
+  return ConvNorm(features, stride=2, axis_name=axis_name, name='strided')(x, train=train)
+
+
+def _pooled(x: Stack, features: int, axis_name: str | None, train: bool) -> Stack:
+  return ConvNorm(features, axis_name=axis_name, name='pooled')(conv.max_pool(x), train=train)
 
 
 class SharpRegionDetection(nn.Module):
@@ -78,10 +117,39 @@ class SharpRegionDetection(nn.Module):
 
   @nn.compact
   def __call__(self, x: Stack, *, train: bool) -> Stack:
-    y = nn.relu(ConvNorm(self.features, PLANE, axis_name=self.axis_name, name='plane1')(x, train=train))
-    y = nn.relu(x + ConvNorm(self.features, PLANE, axis_name=self.axis_name, name='plane2')(y, train=train))
-    attention = nn.relu(Conv(self.features, (3, 1, 1), name='attention1')(y))
-    return y + nn.relu(Conv(self.features, POINT, name='attention2')(attention))
+    return _attention(_plane(x, self.features, self.axis_name, train), self.features)
+
+
+class PlaneDetection(nn.Module):
+  """SRD without its attention."""
+
+  features: int
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Stack, *, train: bool) -> Stack:
+    return _plane(x, self.features, self.axis_name, train)
+
+
+class AttentionDetection(nn.Module):
+  """SRD without its 2-D block."""
+
+  features: int
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Stack, *, train: bool) -> Stack:
+    return _attention(x, self.features)
+
+
+class NoDetection(nn.Module):
+  """SRD without either part: the identity."""
+
+  features: int
+  axis_name: str | None = None
+
+  def __call__(self, x: Stack, *, train: bool) -> Stack:
+    return x
 
 
 class EffectiveDownsampling(nn.Module):
@@ -92,14 +160,35 @@ class EffectiveDownsampling(nn.Module):
 
   @nn.compact
   def __call__(self, x: Stack, *, train: bool) -> Stack:
-    strided = ConvNorm(self.features, stride=2, axis_name=self.axis_name, name='strided')(x, train=train)
-    pooled = ConvNorm(self.features, axis_name=self.axis_name, name='pooled')(conv.max_pool(x), train=train)
-    return nn.relu(strided + pooled)
+    parts = (self.features, self.axis_name, train)
+    return nn.relu(_strided(x, *parts) + _pooled(x, *parts))
+
+
+class StridedDownsampling(nn.Module):
+  """EFD's strided convolution alone."""
+
+  features: int
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Stack, *, train: bool) -> Stack:
+    return nn.relu(_strided(x, self.features, self.axis_name, train))
+
+
+class PooledDownsampling(nn.Module):
+  """EFD's convolution of the max-pooled stack alone."""
+
+  features: int
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Stack, *, train: bool) -> Stack:
+    return nn.relu(_pooled(x, self.features, self.axis_name, train))
 
 
 def upsample(scores: Float[Array, 'B N h w'], height: int, width: int) -> Float[Array, 'B N H W']:
-  """Bilinear, half-pixel centres (align-corners false)."""
-  return jax.image.resize(scores, (*scores.shape[:2], height, width), 'bilinear')
+  """Bilinear, half-pixel centres (align-corners false), in float32: from here on depth needs the precision."""
+  return jax.image.resize(scores.astype(jnp.float32), (*scores.shape[:2], height, width), 'bilinear')
 
 
 def focus_distribution(scores: Float[Array, 'B N H W']) -> Float[Array, 'B N H W']:

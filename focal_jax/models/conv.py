@@ -2,7 +2,8 @@
 
 Every convolution here is "same" in PyTorch's sense: zero padding (k - 1) / 2 x dilation on both sides of every axis, at
 stride 2 too (JAX's 'SAME' pads (0, 1) there). Stride and dilation are spatial; frames have stride 1. The results do not
-depend on the form and neither do the parameters:
+depend on the form and neither do the parameters. Stack, kernel and result have one floating-point type; weight
+gradients are summed in float32 even where that is bfloat16:
 
 * native: XLA's 3-D convolution. What accelerators get.
 * planes: two-dimensional convolutions with the frames in the batch. XLA's CPU backend computes 3-D convolutions 3 to 12
@@ -138,11 +139,11 @@ def _weight_gradient(
 
   def add(total, pair):
     left, right = (operand.reshape(-1, operand.shape[-1]) for operand in operands(*pair))
-    return total + left.T @ right, None
+    return total + jnp.matmul(left.T, right, preferred_element_type=total.dtype), None
 
   zero = jnp.zeros((split[0] * split[1] * (split[2] if stride > 1 else 1), split[3] * (split[2] if stride == 1 else 1)))
-  total, _ = lax.scan(add, zero.astype(x.dtype), (x, cotangent))
-  return total.reshape(split).transpose(order)
+  total, _ = lax.scan(add, zero, (x, cotangent))
+  return total.reshape(split).transpose(order).astype(x.dtype)
 
 
 def _conv_phases(x: Stack, kernel: Kernel) -> Stack:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -15,6 +16,7 @@ from focal_jax.models.blocks import (
   EffectiveDownsampling,
   SharpRegionDetection,
   Stack,
+  apply_block,
   expected_focus,
   focus_distribution,
   upsample,
@@ -94,11 +96,13 @@ class DepthNetwork(nn.Module):
 
   Any number of frames; height and width must be multiples of 32. `detect` and `downsample` are exchangeable: modules
   made with (features, axis_name) that map [B, N, H, W, C] to `features` channels at the same size, and at half of it.
+  Computes in the type of the images up to the scores, from there in float32. `remat`: see `apply_block`.
   """
 
   axis_name: str | None = None
   detect: Callable[..., nn.Module] = SharpRegionDetection
   downsample: Callable[..., nn.Module] = EffectiveDownsampling
+  remat: bool = False
 
   @nn.compact
   def __call__(
@@ -110,23 +114,30 @@ class DepthNetwork(nn.Module):
     detect = partial(self.detect, axis_name=self.axis_name)
     downsample = partial(self.downsample, axis_name=self.axis_name)
 
-    stem = nn.relu(cell(8, (1, 9, 9), dilation=2, name='stem')(images, train=train))
-    v1 = detect(8, name='detect1')(stem, train=train)
-    v2 = detect(16, name='detect2')(downsample(16, name='down2')(v1, train=train), train=train)
-    v3 = detect(32, name='detect3')(downsample(32, name='down3')(v2, train=train), train=train)
+    run = partial(apply_block, train=train, remat=self.remat)
 
-    x = MultiScaleAggregation(self.axis_name, name='aggregation')(v3, train=train)
-    scores = [Conv(1, name='score0')(nn.relu(cell(32, name='head0')(x, train=train)))]
-    x = nn.relu(cell(64, name='fuse1')(x, train=train))
-    x = nn.relu(cell(64, name='fuse2')(x, train=train))
+    stem = nn.relu(run(cell(8, (1, 9, 9), dilation=2, name='stem'), images))
+    v1 = run(detect(8, name='detect1'), stem)
+    v2 = run(detect(16, name='detect2'), run(downsample(16, name='down2'), v1))
+    v3 = run(detect(32, name='detect3'), run(downsample(32, name='down3'), v2))
+
+    x = run(MultiScaleAggregation(self.axis_name, name='aggregation'), v3)
+    scores = [Conv(1, name='score0')(nn.relu(run(cell(32, name='head0'), x)))]
+    x = nn.relu(run(cell(64, name='fuse1'), x))
+    x = nn.relu(run(cell(64, name='fuse2'), x))
 
     first = out = None
     for level, (features, skip) in enumerate(((32, v3), (16, v2), (8, v1)), start=1):
-      x = cell(features, transpose=True, name=f'up{level}')(x, train=train)
+      x = run(cell(features, transpose=True, name=f'up{level}'), x)
       hourglass = Hourglass(features, self.axis_name, name=f'hourglass{level}')
-      out, first = hourglass(jnp.concatenate([x, skip], axis=-1), first, out, train=train)
+      out, first = run(hourglass, jnp.concatenate([x, skip], axis=-1), first, out)
       x = x + out
       scores.append(Conv(1, POINT, name=f'score{level}')(x))
 
-    distributions = [focus_distribution(upsample(score[..., 0], height, width)) for score in scores]
-    return tuple(expected_focus(weights, focus) for weights in distributions), distributions[-1]
+    def regress(score):
+      weights = focus_distribution(upsample(score[..., 0], height, width))
+      return expected_focus(weights, focus), weights
+
+    regress = jax.checkpoint(regress) if self.remat else regress
+    depths, distributions = zip(*map(regress, scores), strict=True)
+    return depths, distributions[-1]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from focal_jax.errors import InputError
 from focal_jax.simulate import cameras, defocus
@@ -62,10 +62,10 @@ class SimulatorSettings:
     return self.height_px + 2 * self.margin_px, self.width_px + 2 * self.margin_px
 
 
-def simulate_batch(key: PRNGKeyArray, batch_size: int, settings: SimulatorSettings) -> FocalStack:
-  """A batch of stacks of procedural scenes; the same key gives the same batch. See `simulate`."""
+def simulate_batch(keys: Key[Array, 'B'], settings: SimulatorSettings) -> FocalStack:
+  """A batch of stacks of procedural scenes, one for each key. See `simulate`."""
   # One after the other: a batch in one piece would not be faster on a CPU and would need its memory at once.
-  return lax.map(lambda key: simulate(key, settings), random.split(key, batch_size))
+  return lax.map(lambda key: simulate(key, settings), keys)
 
 
 def simulate(key: PRNGKeyArray, settings: SimulatorSettings) -> FocalStack:

@@ -14,7 +14,10 @@ from focal_jax.stack import FocalStack
 BATCH, FRAMES, SIDE = 64, 3, 6
 LOW, HIGH = 0.3, 0.7  # of the images: neither contrast nor brightness can clip them
 # Fast to compile rather than to run.
-augment_batch = jax.jit(augment.augment_batch, compiler_options={'xla_backend_optimization_level': 0})
+augment_batch = jax.jit(
+  lambda key, stack: augment.augment_batch(random.split(key, BATCH), stack),
+  compiler_options={'xla_backend_optimization_level': 0},
+)
 
 
 def original():

@@ -38,7 +38,7 @@ photograph = jit(lambda scene, sweep: stacks.photograph(random.key(0), scene, sw
 def batches():
   """Batches of two from the keys 0, 0 and 1, of procedural scenes, with all that there is."""
   settings = dataclasses.replace(SETTINGS, lens_sigma_px=(0.2, 0.9), sensor=SensorSettings())
-  simulate = jit(lambda key: stacks.simulate_batch(key, 2, settings))
+  simulate = jit(lambda key: stacks.simulate_batch(random.split(key, 2), settings))
   return [jax.tree.map(np.asarray, simulate(random.key(seed))) for seed in (0, 0, 1)]
 
 

@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from layouts import DDFF12_TRAINVAL as TRAINVAL
+from layouts import write_ddff12
 from tensorflow_datasets.core import shuffle
 
 import tfds_ddff.build
@@ -21,24 +23,16 @@ from tfds_ddff.build import build, draw_contact_sheet
 
 ROOT = Path(__file__).parents[2]
 REAL_DATA = ROOT.parent / 'shared' / 'data' / 'ddff12'
-TRAINVAL, TEST = 'ddff-dataset-trainval.h5', 'ddff-dataset-test.h5'
+TEST = 'ddff-dataset-test.h5'
 COUNTS = {'train': 5, 'val': 3}
 HEIGHT, WIDTH = 6, 8
 
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-  """A folder with a small train and val file in the official layout, random pixels, some disparities unknown."""
-  rng = np.random.default_rng(0)
+  """A folder with a small train and val file in the official layout, some disparities unknown."""
   folder = tmp_path / 'official'
-  folder.mkdir()
-  with h5py.File(folder / TRAINVAL, 'w') as file:
-    for split, count in COUNTS.items():
-      stack = rng.integers(0, 256, (count, 10, HEIGHT, WIDTH, 3), np.uint8)
-      disparity = rng.uniform(-0.1, 0.3, (count, HEIGHT, WIDTH)).clip(0)
-      disparity[0, 0, :4] = [np.nan, np.inf, -1.0, 0.5]  # only the last is a depth
-      file.create_dataset(f'stack_{split}', data=stack, chunks=(1, *stack.shape[1:]), compression='gzip')
-      file[f'disp_{split}'] = disparity
+  write_ddff12(folder, COUNTS, (HEIGHT, WIDTH))
   return folder
 
 

@@ -5,34 +5,23 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from layouts import HCI4D_FILE as FILE
+from layouts import HCI4D_FOCUS as FOCUS
+from layouts import write_hci4d
 
 from focal_jax.errors import InputError
 from tfds_ddff import load
 from tfds_ddff.build import build, draw_contact_sheet
 
-FILE = 'HCI_FS_trainval.h5'
 COUNTS = {'train': 3, 'val': 2}
 HEIGHT, WIDTH = 6, 8
-FOCUS = np.linspace(-2.5, 2.5, 10, dtype=np.float32)[None]
 
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-  """A folder with a small file as the tools of AiFDepthNet write it: all is float32, grey levels are 0 .. 255."""
-  rng = np.random.default_rng(0)
+  """A folder with a small file."""
   folder = tmp_path / 'official'
-  folder.mkdir()
-  with h5py.File(folder / FILE, 'w') as file:
-    file['focus_position_disp'] = FOCUS
-    for split, count in COUNTS.items():
-      stack = rng.integers(0, 256, (count, 10, HEIGHT, WIDTH, 3))
-      disparity = rng.uniform(-4, 4, (count, HEIGHT, WIDTH))
-      disparity[0, 0] = [-2.5, 2.5, 0, np.nan, np.inf, -2.5001, 2.5001, -np.inf]
-      file.create_dataset(f'stack_{split}', data=stack, dtype=np.float32, chunks=True)
-      file.create_dataset(f'disp_{split}', data=disparity, dtype=np.float32, chunks=True)
-      # The tools divide the central view by 255 and multiply it again, which is not exact.
-      all_in_focus = rng.integers(0, 256, (count, HEIGHT, WIDTH, 3)) / 255 * 255
-      file.create_dataset(f'AiF_{split}', data=all_in_focus, dtype=np.float32, chunks=True)
+  write_hci4d(folder, COUNTS, (HEIGHT, WIDTH))
   return folder
 
 

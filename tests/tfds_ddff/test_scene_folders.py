@@ -1,19 +1,31 @@
 """Data sets that come as folders of pictures: from small files in the official layouts to what a reader gets."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import OpenEXR
 import pytest
+from layouts import (
+  FLYING_PLANES,
+  MIDDLEBURY_PLANES,
+  PHONE_CONFIDENCE,
+  PHONE_DEPTH,
+  PHONE_FRAME,
+  PHONE_TEN,
+  write_exr,
+  write_flyingthings_fs,
+  write_fod500,
+  write_image,
+  write_middlebury_fs,
+  write_smartphone,
+)
 from PIL import Image
 
 from focal_jax.errors import InputError
 from tfds_ddff import find, load
 from tfds_ddff.build import build, draw_contact_sheet
-
-SIZES = ((6, 8), (7, 5), (6, 8))  # of the scenes, in turn
 
 # Of learntoautofocus-google.github.io, farthest first.
 PHONE_MM = (
@@ -22,87 +34,11 @@ PHONE_MM = (
   171.69, 165.57, 160.99, 155.61, 150.59, 146.81, 142.35, 138.98, 134.99, 131.23, 127.69, 124.99, 121.77, 118.73,
   116.40, 113.63, 110.99, 108.47, 106.54, 104.23, 102.01,
 )  # fmt: skip
-PHONE_TEN = (0, 5, 11, 16, 21, 27, 32, 37, 43, 48)
-PHONE_FRAME = 'scaled_images/{scene}/{index}/result_scaled_image_center.jpg'
-PHONE_DEPTH = 'merged_depth/{scene}/result_merged_depth_center.png'
-PHONE_CONFIDENCE = 'merged_conf/{scene}/result_merged_conf_center.exr'
-
-
-def write_image(path: Path, pixels: np.ndarray) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(pixels).save(path)
-
-
-def write_exr(path: Path, **channels: np.ndarray) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  header = {'compression': OpenEXR.ZIP_COMPRESSION, 'type': OpenEXR.scanlineimage}
-  OpenEXR.File(header, channels).write(str(path))
 
 
 def read(path: Path) -> np.ndarray:
   with Image.open(path) as image:
     return np.array(image)
-
-
-def write_fod500(folder: Path) -> None:
-  """Six scenes, so four are for training."""
-  rng = np.random.default_rng(0)
-  for scene, size in enumerate(2 * SIZES):
-    for frame in range(5):
-      write_image(folder / f'fs_6/{scene:06d}_{frame:02d}All.tif', rng.integers(0, 256, (*size, 3), np.uint8))
-    depth = rng.uniform(-0.2, 2.4, size).astype(np.float16)
-    depth[0, :4] = [math.nan, math.inf, 0, 0.1]  # the last is 0.09998 as a half float
-    depth[1, :4] = [0.1001, 1.5, 2, 2.002]
-    write_exr(folder / f'fs_6/{scene:06d}Dpt.exr', R=depth, G=depth + 1, B=depth + 2)
-
-
-def write_disparity_scene(folder: Path, size: tuple[int, int], planes: list[float], names: list[str]) -> None:
-  """The far plane is dark and the near one is bright."""
-  rng = np.random.default_rng(len(folder.name))
-  for n, name in enumerate(names):
-    write_image(folder / f'{name}.png', rng.integers(16 * n, 16 * n + 16, (*size, 3), np.uint8))
-  write_image(folder / 'AiF.png', rng.integers(0, 256, (*size, 3), np.uint8))
-  disparity = rng.uniform(-20, planes[-1] + 20, size).astype(np.float32)
-  disparity[0, :5] = [math.nan, math.inf, -math.inf, 0, 1e-3]
-  disparity[1, :5] = [10, 9.99, planes[-1], planes[-1] + 0.01, -10]
-  write_exr(folder / 'disp.exr', Y=disparity)
-
-
-FLYING_PLANES = [10 + 90 * n / 14 for n in range(15)]
-MIDDLEBURY_PLANES = [10 + 50 * n / 14 for n in range(15)]
-
-
-def write_flyingthings_fs(folder: Path) -> None:
-  names = [f'{plane:.1f}' for plane in FLYING_PLANES]  # 10.0, 16.4 .. 100.0, which is before 16.4 if sorted as text
-  for place, size in zip(('train/0007', 'train/0003', 'val/0001'), SIZES, strict=True):
-    write_disparity_scene(folder / 'FlyingThings3D_FS' / place, size, FLYING_PLANES, names)
-  (folder / 'FlyingThings3D_FS/train/focal_stack_path.txt').write_text('paths')
-
-
-def write_middlebury_fs(folder: Path) -> None:
-  names = [str(plane) for plane in MIDDLEBURY_PLANES]
-  for scene, size in zip(('Piano', 'Jadeplant', 'ArtL'), SIZES, strict=True):
-    write_disparity_scene(folder / 'Middlebury_FS' / scene, size, MIDDLEBURY_PLANES, names)
-
-
-def write_smartphone(folder: Path, indices: Iterable[int] = PHONE_TEN) -> None:
-  """Three scenes for training, one for the test; depth as grey and as RGB, confidence in one channel or in three."""
-  rng = np.random.default_rng(0)
-  scenes = (('train1', 'b', (6, 8)), ('train1', 'a', (7, 5)), ('train3', 'c', (6, 8)), ('test', 'd', (6, 8)))
-  for place, scene, size in scenes:
-    for index in indices:
-      pixels = rng.integers(0, 256, (*size, 3), np.uint8)
-      write_image(folder / place / PHONE_FRAME.format(scene=scene, index=index), pixels)
-    grey = rng.integers(0, 256, size, np.uint8)
-    grey[0, :4] = [0, 242, 243, 255]  # beyond 242 it is farther than 3.91 m
-    rgb = np.repeat(grey[..., None], 3, axis=-1)
-    write_image(folder / place / PHONE_DEPTH.format(scene=scene), rgb if scene == 'b' else grey)
-    confidence = rng.uniform(-0.2, 1.2, size).astype(np.float32)
-    confidence[0, :2] = 0.5
-    confidence[1, :3] = [math.nan, math.inf, -math.inf]
-    other = np.ones(size, np.float32)
-    channels = {'V': confidence} if scene == 'c' else {'R': confidence, 'G': other, 'Y': other}
-    write_exr(folder / place / PHONE_CONFIDENCE.format(scene=scene), **channels)
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {

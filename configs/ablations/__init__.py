@@ -1,0 +1,19 @@
+"""Sweeps that answer the paper's questions, on simulated stacks; see `focal_jax.sweep` for what a sweep is.
+
+Each takes `:smoke`, for a few steps on small stacks, which go through everything and answer nothing.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default, simulated
+
+
+def recipe(variant: str, path: str) -> ConfigDict:
+  """configs/simulated.py, or its smoke version of four steps; ValueError naming `path` for another variant."""
+  if variant not in ('', 'smoke'):
+    raise ValueError(f"unknown variant '{variant}' of {path}, expected 'smoke' or nothing")
+  config = simulated.get_config()
+  if variant == 'smoke':
+    default.smoke(config)
+    config.update(steps=4, log_every=1, checkpoint_every=2, validation_every=4)
+  return config

@@ -1,0 +1,25 @@
+"""What do the two parts of sharp region detection contribute: its 2-D block, and its attention?
+
+  python -m focal_jax.sweep --config=configs/ablations/detection.py --workdir=runs/detection
+  python -m focal_jax.sweep --config=configs/ablations/detection.py:smoke --seeds=1 --workdir=runs/detection_smoke
+
+The depth network alone, on stacks that are aligned, so that errors of the alignment do not cover what it does.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ablations
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  config = ablations.recipe(variant, 'configs/ablations/detection.py')
+  config.networks = 'depth'
+  config.simulator.sweep.aligned = 1.0
+  return config
+
+
+def sweep(add) -> None:
+  add({'model.detection': 'attention'}, label='without 2-D block')
+  add({'model.detection': 'plane'}, label='without attention')
+  add({'model.detection': 'none'}, label='without both')
+  add({'model.detection': 'both'}, label='with both')

@@ -1,0 +1,24 @@
+"""How should feature maps be made smaller: by strided convolution, by pooling, or by both side by side?
+
+  python -m focal_jax.sweep --config=configs/ablations/downsampling.py --workdir=runs/downsampling
+  python -m focal_jax.sweep --config=configs/ablations/downsampling.py:smoke --seeds=1 --workdir=runs/downsampling_smoke
+
+The depth network alone, on stacks that are aligned, so that errors of the alignment do not cover what it does.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ablations
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  config = ablations.recipe(variant, 'configs/ablations/downsampling.py')
+  config.networks = 'depth'
+  config.simulator.sweep.aligned = 1.0
+  return config
+
+
+def sweep(add) -> None:
+  add({'model.downsampling': 'stride'}, label='stride only')
+  add({'model.downsampling': 'pooling'}, label='pooling only')
+  add({'model.downsampling': 'both'}, label='both')

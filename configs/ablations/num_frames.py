@@ -1,0 +1,20 @@
+"""How many frames does a stack need?
+
+  python -m focal_jax.sweep --config=configs/ablations/num_frames.py --workdir=runs/num_frames
+  python -m focal_jax.sweep --config=configs/ablations/num_frames.py:smoke --seeds=1 --workdir=runs/num_frames_smoke
+
+End to end; trained and validated with the same number of frames, which share the same range of focus distances.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ablations
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  return ablations.recipe(variant, 'configs/ablations/num_frames.py')
+
+
+def sweep(add) -> None:
+  for num_frames in (3, 5, 8, 10, 15):
+    add({'simulator.num_frames': num_frames}, label=f'{num_frames} frames')

@@ -1,0 +1,31 @@
+"""Is it better to train end to end, or each network by itself?
+
+  python -m focal_jax.sweep --config=configs/ablations/stages.py --workdir=runs/stages
+  python -m focal_jax.sweep --config=configs/ablations/stages.py:smoke --seeds=1 --workdir=runs/stages_smoke
+
+End to end; the alignment and the depth network alone, on stacks that are aligned, for half of the steps each, then
+joined; and alone for a quarter each, then joined and trained end to end. All of them take as many steps altogether; a
+step of one network alone costs less than one of both.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ablations
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  return ablations.recipe(variant, 'configs/ablations/stages.py')
+
+
+def sweep(add) -> None:
+  steps = add.config.steps
+
+  def alone(alignment_steps, depth_steps):
+    """What joins the two networks, each trained alone."""
+    alignment = add(networks='alignment', best_metric='motion_px', steps=alignment_steps, report=False)
+    depth = add({'networks': 'depth', 'simulator.sweep.aligned': 1.0, 'steps': depth_steps}, report=False)
+    return {'init.alignment': alignment.weights, 'init.depth': depth.weights}
+
+  add(label='end to end')
+  add(alone(steps // 2, steps - steps // 2), steps=0, label='two stages')
+  add(alone(steps // 4, steps // 4), steps=steps - 2 * (steps // 4), label='two stages, then end to end')

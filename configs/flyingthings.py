@@ -1,0 +1,29 @@
+"""FlyingThings3D_FS, the published recipe: aligned stacks of 15 frames, depth network alone, crops of 256 px.
+
+  python -m tfds_ddff.build --dataset=flyingthings_fs --manual_dir=DOWNLOADS --data_dir=data
+  python -m tfds_ddff.build --dataset=middlebury_fs --manual_dir=DOWNLOADS --data_dir=data
+  python -m focal_jax.main --config=configs/flyingthings.py --workdir=runs/flyingthings
+  python -m focal_jax.main --config=configs/flyingthings.py:smoke --workdir=runs/smoke
+
+Protocol: training and validation on FlyingThings3D, wherever its disparity is known; errors on Middlebury_FS, which is
+for the test alone, where disparity is 10 .. 60 px.
+
+Not run to its end: wants an accelerator; no time or figures are known. `smoke` takes a few steps on small crops.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  config = default.get_config()
+  config.networks = 'depth'
+  config.data.update(source='flyingthings_fs', data_dir='data', crop_px=256)
+  config.steps = 250_000  # 1000 epochs of 1000 stacks in batches of 4
+  config.eval.update(dataset='middlebury_fs', split='test', data_dir='data')
+  if variant == 'smoke':
+    default.smoke(config)
+  elif variant:
+    raise ValueError(f"unknown variant '{variant}' of configs/flyingthings.py, expected 'smoke' or nothing")
+  return config

@@ -1,0 +1,30 @@
+"""HCI 4D Light Field, the published recipe: aligned stacks, depth network alone, crops of 256 px.
+
+  python -m tfds_ddff.build --dataset=hci4d --manual_dir=DOWNLOADS --data_dir=data
+  python -m focal_jax.main --config=configs/hci4d.py --workdir=runs/hci4d
+  python -m focal_jax.main --config=configs/hci4d.py:smoke --workdir=runs/smoke
+
+Protocol: training on 20 scenes; MSE, RMS error and bumpiness on the other four (boxes, cotton, dino and sideboard)
+where disparity is -2.5 .. 2.5 px. These four are the split val, so best.npz is chosen on what results are reported on:
+report those of weights.npz, the last step's.
+
+Not run to its end: wants an accelerator; no time or figures are known. `smoke` takes a few steps on small crops.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  config = default.get_config()
+  config.networks = 'depth'
+  config.data.update(source='hci4d', data_dir='data', crop_px=256)
+  # 1000 epochs of 20 stacks in batches of 4, looked at every 50 epochs on all there are.
+  config.update(steps=5000, validation_every=250, validation_stacks=4)
+  config.eval.update(dataset='hci4d', split='val', data_dir='data')
+  if variant == 'smoke':
+    default.smoke(config)
+  elif variant:
+    raise ValueError(f"unknown variant '{variant}' of configs/hci4d.py, expected 'smoke' or nothing")
+  return config

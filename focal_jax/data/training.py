@@ -1,0 +1,109 @@
+"""What a training step eats: stacks that the host reads, or that the device renders."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt8
+from ml_collections import ConfigDict
+
+from focal_jax.data import pipeline, sources
+from focal_jax.data.augment import augment_batch
+from focal_jax.data.rgbd import open_rgbd
+from focal_jax.errors import InputError
+from focal_jax.parallel import Devices
+from focal_jax.simulate.stacks import SimulatorSettings, settings_from, simulate, simulate_batch, simulate_rgbd
+from focal_jax.stack import FocalStack
+
+
+class TrainingData:
+  """What the host hands to each device every step, and what the device makes of it.
+
+  Simulated stacks alone are rendered on the device, which needs nothing but the keys and, for stacks of photographs,
+  the photographs; everything else is read, cropped and mixed on the host (`data.pipeline`) and augmented on the device.
+
+  Attributes:
+    motion_known: whether the stacks' true motion is.
+  """
+
+  def __init__(self, config: ConfigDict, devices: Devices):
+    """Opens the sources.
+
+    Raises:
+      InputError: a field of `config.data` or `config.simulator` that makes no sense, or data that is not there.
+    """
+    data = config.data
+    self._config, self._devices = config, devices
+    self._simulator = settings_from(config.simulator)
+    self._batches, self.motion_known = None, True
+    order = {
+      'batch_size': config.batch_size,
+      'seed': config.seed,
+      'num_threads': data.num_threads,
+    }
+    spread = {'devices': devices.local_count, 'host': jax.process_index(), 'hosts': jax.process_count()}
+    if not 0 <= data.rgbd_share <= 1:
+      raise InputError(f'data.rgbd_share is {data.rgbd_share}, expected a number from 0 to 1')
+    if data.rgbd and data.source != 'simulated':
+      raise InputError(f"data.rgbd is '{data.rgbd}' and data.source '{data.source}', expected data.source 'simulated'")
+    if data.rgbd:
+      photographs = open_rgbd(data.rgbd, data.data_dir)
+      self._batches = pipeline.rgbd_batches(photographs, self._simulator.canvas, **order, **spread)
+    elif data.source != 'simulated':
+      names = sources.parse_sources(data.source)
+      opened = [(sources.open_source(name, 'train', data.data_dir, self._simulator), weight) for name, weight in names]
+      settings = pipeline.BatchSettings(
+        crop_px=data.crop_px, min_valid=data.min_valid, num_frames=tuple(data.num_frames) or None, **order
+      )
+      self._batches = pipeline.stack_batches(opened, settings, **spread)
+      self.motion_known = pipeline.motion_known([source for source, _ in opened])
+
+  def inputs(self, first_batch: int) -> Iterator[tuple[Any, Any]]:
+    """(index, data) of every batch from `first_batch` on, on the devices: numbers of the stacks, and what was read."""
+    return self._devices.ahead(zip(itertools.repeat(self._index()), self._data(first_batch)))
+
+  def _index(self) -> Int[np.ndarray, 'devices share']:
+    """The number in the batch of each stack: hosts take turns (`data.pipeline`)."""
+    devices, host, hosts = self._devices, jax.process_index(), jax.process_count()
+    share = self._config.batch_size // devices.count
+    number = np.arange(devices.local_count * share, dtype=np.int32) * hosts + host
+    return number.reshape(devices.local_count, share)
+
+  def _data(self, first_batch: int) -> Iterator[Any]:
+    return itertools.repeat(()) if self._batches is None else self._batches.iterate(first_batch)
+
+  def make_batch(self, keys: Key[Array, 'B'], inputs: Any) -> FocalStack:
+    """A device's stacks, from a key for each of them and their data."""
+    if self._batches is None:
+      return simulate_batch(keys, self._simulator)
+    if self._config.data.rgbd:
+      return simulate_mixture(keys, inputs['rgb'], inputs['depth_m'], self._config.data.rgbd_share, self._simulator)
+    stack = inputs.replace(images=inputs.images.astype(jnp.float32) / 255)
+    return augment_batch(keys, stack) if self._config.data.augment else stack
+
+
+def simulate_mixture(
+  keys: Key[Array, 'B'],
+  rgb: UInt8[Array, 'B H W 3'],
+  depth_m: Float[Array, 'B H W'],
+  share: float,
+  settings: SimulatorSettings,
+) -> FocalStack:
+  """As many stacks as photographs: each of its photograph with probability `share`, else of a procedural scene.
+
+  Procedural stacks are those of `simulate_batch`.
+  """
+
+  def one(inputs):
+    key, rgb, depth_m = inputs
+    return jax.lax.cond(
+      jax.random.bernoulli(jax.random.fold_in(key, 3), share),  # `simulate` splits the key into three
+      lambda: simulate_rgbd(key, rgb.astype(jnp.float32) / 255, depth_m, settings),
+      lambda: simulate(key, settings),
+    )
+
+  # One after the other, so that only one of both is computed: for a whole batch, `cond` would become a choice.
+  return jax.lax.map(one, (keys, rgb, depth_m))

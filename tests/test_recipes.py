@@ -1,0 +1,157 @@
+"""Configs as recipes: what is published is in them, and each trains on small files in the layout of its data set."""
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+from layouts import write_ddff12, write_flyingthings_fs, write_fod500, write_hci4d, write_smartphone
+
+import tfds_ddff
+from configs import default, shipped
+from focal_jax.losses import loss_settings
+from focal_jax.models.npz_file import load_weights
+from focal_jax.simulate.stacks import settings_from
+from focal_jax.train import train_and_evaluate
+from tfds_ddff.build import build
+
+flags.FLAGS.mark_as_parsed()  # grain reads absl flags
+
+SIZE = (40, 48)  # of the small files' frames: one size, so that the recipes share what is compiled
+SIZES = (SIZE,) * 3
+COUNTS = {'train': 3, 'val': 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  dataset: str
+  examples: int  # of the split train, as published
+  crop_px: int
+  networks: str
+  validation: str  # split
+  reported: tuple[str, str, bool]  # data set, split, and whether frames are to be aligned
+  write: Callable[[Path], None]  # small files
+
+
+RECIPES = {
+  'ddff12': Recipe(
+    'ddff12', 5269, 224, 'depth', 'val', ('ddff12', 'val', False), lambda f: write_ddff12(f, COUNTS, SIZE)
+  ),
+  'fod500': Recipe('fod500', 400, 256, 'depth', 'test', ('fod500', 'test', False), lambda f: write_fod500(f, SIZES)),
+  'hci4d': Recipe('hci4d', 20, 256, 'depth', 'val', ('hci4d', 'val', False), lambda f: write_hci4d(f, COUNTS, SIZE)),
+  'flyingthings': Recipe(
+    'flyingthings_fs',
+    1000,
+    256,
+    'depth',
+    'val',
+    ('middlebury_fs', 'test', False),
+    lambda f: write_flyingthings_fs(f, SIZES),
+  ),
+  'smartphone': Recipe(
+    'smartphone',
+    355,
+    224,
+    'both',
+    'test',
+    ('smartphone', 'test', True),
+    lambda f: write_smartphone(f, sizes=SIZES),
+  ),
+}
+
+
+def module_of(name):
+  return importlib.import_module(f'configs.{name}')
+
+
+def fields(config):
+  """Names of all fields, with those of their sections."""
+  for name, value in config.to_dict().items():
+    yield from (f'{name}.{field}' for field in fields(config[name])) if isinstance(value, dict) else (name,)
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_the_published_values(name):
+  recipe, config = RECIPES[name], module_of(name).get_config()
+  assert config.data.source == recipe.dataset
+  assert (config.data.crop_px, config.networks) == (recipe.crop_px, recipe.networks)
+  assert config.data.crop_px % 32 == 0
+  assert config.data.augment
+  assert config.data.num_frames == ()
+  assert config.batch_size == 4
+  assert config.steps * config.batch_size == 1000 * recipe.examples
+  optimizer = config.optimizer
+  assert (optimizer.b1, optimizer.b2, optimizer.schedule, optimizer.warmup_steps) == (0.9, 0.99, 'constant', 0)
+  assert (config.loss.pyramid_weights, config.loss.penalty) == ((0.3, 0.5, 0.7, 1.0), 'squared')
+  assert (config.loss.gradient_weight, optimizer.clip_norm, config.ema_decay) == (0, 0, 0)
+  assert config.validation_split == recipe.validation
+  assert (config.eval.dataset, config.eval.split, config.eval.align) == recipe.reported
+  assert config.data.data_dir == config.eval.data_dir == 'data'
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_the_data_sets_of_a_recipe_exist(name):
+  config = module_of(name).get_config()
+  for dataset in (config.data.source, config.eval.dataset):
+    _, protocol = tfds_ddff.find(dataset)
+    assert protocol.num_frames >= 2
+    assert f'tfds_ddff.build --dataset={dataset} --manual_dir=DOWNLOADS --data_dir=data\n' in module_of(name).__doc__
+
+
+@pytest.mark.parametrize('name', [*RECIPES, 'simulated'])
+def test_the_text_of_a_recipe_has_its_commands(name):
+  for variant in ('', ':smoke'):
+    assert f'python -m focal_jax.main --config=configs/{name}.py{variant} --workdir=runs/' in module_of(name).__doc__
+
+
+@pytest.mark.parametrize(
+  ('name', 'variant'),
+  [(name, variant) for name in (*RECIPES, 'simulated') for variant in ('', 'smoke')]
+  + [('shipped', stage) for stage in ('depth', 'alignment', 'both')],
+)
+def test_recipes_have_the_fields_of_the_default_and_values_that_make_sense(name, variant):
+  config = module_of(name).get_config(variant)
+  assert list(fields(config)) == list(fields(default.get_config()))
+  assert loss_settings(config.loss).motion_weight == 0.05
+  assert settings_from(config.simulator).num_frames == config.simulator.num_frames
+
+
+@pytest.mark.parametrize('name', [*RECIPES, 'simulated'])
+def test_an_unknown_variant(name):
+  with pytest.raises(ValueError, match=rf"unknown variant 'smoky' of configs/{name}\.py, expected 'smoke' or nothing"):
+    module_of(name).get_config('smoky')
+
+
+def test_an_unknown_stage():
+  with pytest.raises(ValueError, match=r"unknown stage 'smoke' of configs/shipped\.py"):
+    shipped.get_config('smoke')
+
+
+def test_every_recipe_is_tested():
+  files = {path.stem for path in Path(default.__file__).parent.glob('*.py')}
+  assert files - {'__init__'} == {*RECIPES, 'default', 'simulated', 'shipped'}
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_a_smoke_run_on_small_files(name, tmp_path):
+  recipe, config = RECIPES[name], module_of(name).get_config('smoke')
+  recipe.write(tmp_path / 'files')
+  build(recipe.dataset, tmp_path / 'files', tmp_path / 'data')
+  config.data.data_dir = str(tmp_path / 'data')
+  config.update(steps=2, log_every=1, checkpoint_every=2, validation_every=2)
+  weights = train_and_evaluate(config, tmp_path / 'run')
+
+  lines = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  training = [line for line in lines if 'loss' in line]
+  assert [line['step'] for line in training] == [1, 2]
+  for line in training:
+    assert all(np.isfinite(value) for value in line.values())
+    assert line['loss'] == line['depth_loss']  # the motion is not known, or not estimated
+  (validation,) = [line for line in lines if 'validation/mse' in line]
+  assert 0 < validation['validation/mse'] < 10
+  assert weights == tmp_path / 'run' / 'weights.npz'
+  assert load_weights(weights)[1]['steps'] == 2

@@ -13,11 +13,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from focal_jax.errors import InputError, RunError, one_line
+from focal_jax.outputs import PARTIAL, write_whole
 
 log = logging.getLogger(__name__)
 
 _CONFIG = 'config.json'
-_PARTIAL = _CONFIG + '.partial'
 _FOLDER = 'checkpoints'
 _DAMAGED = 'damaged_checkpoints'
 _TENSORS, _CHECKSUM = 'tensors', 'crc32'  # in a checkpoint's note, besides what the run put there
@@ -174,23 +174,18 @@ def claim_workdir(workdir: Path, config: dict) -> None:
       raise InputError(f'{path}: not the config of a run; expected a new folder or one of this program') from None
     if model != config['model']:
       raise InputError(f"{path}: this run's model is {model}, expected {config['model']}; choose another --workdir")
-    for name, old, new in _changes(before, config):
+    for name, old, new in config_changes(before, config):
       log.warning('going on with %s = %s; it was %s', name, new, old)
-  elif workdir.exists() and (not workdir.is_dir() or {one.name for one in workdir.iterdir()} - {_PARTIAL}):
+  elif workdir.exists() and (not workdir.is_dir() or {one.name for one in workdir.iterdir()} - {path.name + PARTIAL}):
     raise InputError(f'{workdir}: not a folder of a run (it has no {_CONFIG}); expected a new or an empty folder')
   workdir.mkdir(parents=True, exist_ok=True)
-  partial = workdir / _PARTIAL
-  partial.write_text(json.dumps(config, indent=2) + '\n')
-  partial.replace(path)
+  write_whole(path, json.dumps(config, indent=2) + '\n')
 
 
-def _changes(before: dict, after: dict, prefix: str = '') -> list[tuple[str, Any, Any]]:
-  """(dotted name, value before, value after) of the fields that differ."""
-  changes = []
-  for name in before | after:
-    old, new = before.get(name), after.get(name)
-    if isinstance(old, dict) and isinstance(new, dict):
-      changes += _changes(old, new, f'{prefix}{name}.')
-    elif old != new:
-      changes.append((prefix + name, old, new))
-  return changes
+def config_changes(before: Any, after: Any, field: str = '') -> list[tuple[str, Any, Any]]:
+  """(dotted field, value before, value after) of what differs between two configs, as JSON has them."""
+  if isinstance(before, dict) and isinstance(after, dict):
+    names = [*after, *(name for name in before if name not in after)]
+    pairs = [(f'{field}.{name}' if field else name, before.get(name), after.get(name)) for name in names]
+    return [change for name, old, new in pairs for change in config_changes(old, new, name)]
+  return [] if before == after else [(field, before, after)]

@@ -2,8 +2,6 @@
 line.
 """
 
-import re
-
 
 class InputError(ValueError):
   """Bad input. The message is one line: the file or field, what was found, what was expected.
@@ -31,16 +29,3 @@ class Stopped(RunError):
 def one_line(error: Exception) -> str:
   """What another library's exception says, in one line."""
   return ' '.join(str(error).split())
-
-
-def flag_message(error: Exception) -> str:
-  """What is wrong with the flags, in one line, from the exception that parsing them raised; config files are programs
-  and may raise anything.
-  """
-  if isinstance(error, KeyError | AttributeError):
-    name = re.search(r'\w+', str(error))[0]  # the first quoted; proposals may follow
-    return f'--config: no field {name!r}; expected one of those in the config file'
-  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  if any(line.startswith('Traceback') for line in lines):  # a config file that raised: what it said is at the end
-    lines = [f'--config: {lines[-1]}']
-  return ' '.join(lines) or repr(error)

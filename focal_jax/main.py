@@ -1,12 +1,12 @@
 """The command line: `python -m focal_jax.main --mode=train|evaluate|predict|simulate ...`."""
 
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
-from focal_jax.errors import InputError, RunError, flag_message
+from focal_jax.command_line import run_program
+from focal_jax.errors import InputError
 from focal_jax.writers import show_progress
 
 _MODES = ('train', 'evaluate', 'predict', 'simulate')
@@ -107,24 +107,9 @@ def _required(name: str, flag: flags.FlagHolder):
   return flag.value
 
 
-def _parse(argv: list[str]) -> list[str]:
-  """Parses flags; whatever is wrong with them, a config's unknown key too, becomes one line."""
-  try:
-    rest = flags.FLAGS(argv)
-    if _CONFIG.value is not None:
-      _CONFIG.value.to_dict()  # a file that could not be loaded only says so when it is used
-    return rest
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    raise InputError(flag_message(error)) from None
-
-
 def run() -> None:
-  """Entry point: an InputError or RunError is printed as one line and exits with its status."""
-  try:
-    app.run(main, flags_parser=_parse)
-  except (InputError, RunError) as error:
-    print(f'focal_jax: error: {error}', file=sys.stderr)
-    sys.exit(error.status)
+  """Entry point."""
+  run_program(main, 'focal_jax')
 
 
 if __name__ == '__main__':

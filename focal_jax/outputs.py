@@ -8,6 +8,15 @@ from pathlib import Path
 
 from focal_jax.errors import InputError
 
+PARTIAL = '.partial'  # what the name of a file ends with while it is written
+
+
+def write_whole(path: Path, text: str) -> None:
+  """Writes a file that readers find as it was or complete, whenever the program is killed."""
+  partial = path.with_name(path.name + PARTIAL)
+  partial.write_text(text)
+  partial.replace(path)
+
 
 def check_output(out: Path, overwrite: bool) -> None:
   """InputError if `out` is a file, or a folder that holds something and may not be written over."""

@@ -12,6 +12,8 @@ import absl.logging
 import jax
 import numpy as np
 
+from focal_jax.outputs import write_whole
+
 
 def show_progress() -> None:
   """Logs what this project says, and of others warnings only: Orbax alone writes some twenty lines a checkpoint."""
@@ -28,9 +30,7 @@ class Writer:
   def __init__(self, workdir: Path, step: int = 0):
     path = workdir / 'metrics.jsonl'
     if path.exists():
-      partial = path.with_suffix('.partial')
-      partial.write_text(''.join(f'{line}\n' for line in path.read_text().splitlines() if _is_of(line, step)))
-      partial.replace(path)
+      write_whole(path, ''.join(f'{line}\n' for line in path.read_text().splitlines() if _is_of(line, step)))
     self._file = path.open('a')
     try:
       from tensorboardX import SummaryWriter  # optional

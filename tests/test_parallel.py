@@ -63,6 +63,15 @@ print('RESULT', json.dumps([run(*case) for case in cases]))
 """
 
 
+@pytest.fixture(scope='module', autouse=True)
+def compiled_once(tmp_path_factory):
+  """By the processes that the tests start, which inherit it."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path_factory.mktemp('cache')))
+    patch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+    yield
+
+
 def environment(devices):
   flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={devices}'
   return os.environ | {'XLA_FLAGS': flags, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')])}

@@ -126,6 +126,12 @@ def wait_for_step(workdir, step, process):
   pytest.fail(f'the run ended or hung before step {step}: exit status {process.exitcode}')
 
 
+def test_the_best_weights_are_those_with_the_least_error(straight):
+  errors = {line['step']: line['validation/mse'] for line in metrics(straight) if 'validation/mse' in line}
+  assert sorted(errors) == [10, 20, 30, 40]
+  assert load_weights(straight / 'best.npz')[1]['steps'] == min(errors, key=errors.get)
+
+
 def test_killed_at_random_moments(start, config, straight, tmp_path):
   """kill -9, twenty times; runs that nevertheless come to their end are compared, and others begun in their place."""
   rng = np.random.default_rng(0)
@@ -144,7 +150,7 @@ def test_killed_at_random_moments(start, config, straight, tmp_path):
     runs += 1
     while True:
       process = start(config, workdir)
-      process.join(rng.uniform(0.3, 1.0) * duration if kills < KILLS else 120)
+      process.join(rng.uniform(0.3, 0.8) * duration if kills < KILLS else 120)
       if process.exitcode is not None:
         assert process.exitcode == 0
         break

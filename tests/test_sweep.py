@@ -25,17 +25,10 @@ from focal_jax import train
 from focal_jax.data.training import TrainingData
 from focal_jax.errors import InputError
 from focal_jax.parallel import Devices
-from focal_jax.sweep import (
-  Add,
-  declared_variants,
-  find_devices,
-  make_devices,
-  make_runs,
-  mean_and_spread,
-  override,
-  run_sweep,
-  variant_name,
-)
+from focal_jax.sweep import run_sweep
+from focal_jax.sweeps.devices import find_devices, make_devices
+from focal_jax.sweeps.report import mean_and_spread
+from focal_jax.sweeps.variants import Add, declared_variants, make_runs, override, variant_name
 from focal_jax.validate import Validation
 
 ROOT = Path(__file__).parents[1]
@@ -278,7 +271,8 @@ def in_another_process(sweep):
   code = (
     'import json, pathlib, sys\n'
     'from ml_collections import ConfigDict\n'
-    'from focal_jax.sweep import make_devices, run_sweep\n'
+    'from focal_jax.sweep import run_sweep\n'
+    'from focal_jax.sweeps.devices import make_devices\n'
     'folder, config = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])\n'
     'command = lambda *paths: [sys.executable, "-S", str(folder.parent / "fake.py"), *map(str, paths)]\n'
     'sweep = lambda add: [add({"model.width": width}) for width in (1.0, 2.0, 3.0)]\n'
@@ -418,18 +412,18 @@ def test_one_run_a_device_at_a_time_and_all_devices(sweep, monkeypatch):
 def test_devices_are_found(monkeypatch):
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
   assert [device.name for device in find_devices()] == ['CPU']
-  monkeypatch.setattr('focal_jax.sweep._ASK', """print('warning'); print('["cpu", 1]')""")
+  monkeypatch.setattr('focal_jax.sweeps.devices._ASK', """print('warning'); print('["cpu", 1]')""")
   with pytest.raises(InputError, match='--devices is 0,1, but jax finds no GPU or TPU'):
     find_devices(['0', '1'])
   with pytest.raises(InputError, match='--devices is 0,0, expected each device once'):
     find_devices(['0', '0'])
-  monkeypatch.setattr('focal_jax.sweep._ASK', """print('["gpu", 2]')""")
+  monkeypatch.setattr('focal_jax.sweeps.devices._ASK', """print('["gpu", 2]')""")
   monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
   assert [device.environment['CUDA_VISIBLE_DEVICES'] for device in find_devices()] == ['0', '1']
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,GPU-abc')
   assert [device.environment['CUDA_VISIBLE_DEVICES'] for device in find_devices()] == ['2', 'GPU-abc']
   assert [device.name for device in find_devices(['7'])] == ['GPU 7']
-  monkeypatch.setattr('focal_jax.sweep._ASK', "raise RuntimeError('no driver')")
+  monkeypatch.setattr('focal_jax.sweeps.devices._ASK', "raise RuntimeError('no driver')")
   with pytest.raises(InputError, match='jax finds no devices: RuntimeError: no driver'):
     find_devices()
 

@@ -219,14 +219,15 @@ def test_initial_weights_are_checked(tmp_path):
 
 def test_each_network_starts_from_its_own_file(tmp_path):
   """No step: what comes out is what went in, depth from one file and alignment from another."""
-  files = {}
+  config, expected = toy.get_config(toy.write_stacks(tmp_path / 'data')), {}
+  config.steps = 0
   for seed, network in ((1, 'depth'), (2, 'alignment')):
-    files[network] = tmp_path / f'{network}.npz'
-    save_weights(files[network], init_variables(EndToEnd(), seed), {})
-  joined, _ = load_weights(run(tmp_path / 'run', steps=0, init={name: str(path) for name, path in files.items()}))
-  for seed, network in ((1, 'depth'), (2, 'alignment')):
-    expected = init_variables(EndToEnd(), seed)['params'][network]
-    jax.tree.map(np.testing.assert_array_equal, joined['params'][network], expected)
+    variables = init_variables(toy.Toy(), seed)
+    save_weights(tmp_path / f'{network}.npz', variables, {})
+    config.init[network] = str(tmp_path / f'{network}.npz')
+    expected[network] = variables['params'][network]
+  joined, _ = load_weights(train_and_evaluate(config, tmp_path / 'run'))
+  jax.tree.map(np.testing.assert_array_equal, joined['params'], expected)
 
 
 def test_variants_are_checked():

@@ -26,7 +26,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from focal_jax.errors import InputError, flag_message
+from focal_jax.command_line import FLAG_ERRORS, flag_message, run_program
+from focal_jax.errors import InputError
 from focal_jax.outputs import staging
 from focal_jax.pictures import Panel, contact_sheet
 from focal_jax.simulate.stacks import SimulatorSettings, settings_from
@@ -35,7 +36,6 @@ from tfds_ddff.simulated.simulated_dataset_builder import joined_splits, simulat
 from tfds_ddff.stack_builder import SourceSplit
 
 CONTACT_SHEET = 'contact_sheet.png'
-FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # config files are programs
 
 
 def build(
@@ -250,15 +250,6 @@ def _simulator_settings(config: ConfigDict | None) -> SimulatorSettings:
     raise InputError(flag_message(error)) from error
 
 
-def _parse(argv: list[str]) -> list[str]:
-  """Parses flags; what is wrong with them is one line, in a config file, too."""
-  try:
-    return flags.FLAGS(argv)
-  except FLAG_ERRORS as error:
-    print(f'tfds_ddff.build: error: {flag_message(error)}', file=sys.stderr)
-    sys.exit(2)
-
-
 def run() -> None:
   """Entry point. Flags are global, so they are defined here and not on import: other programs have a --data_dir too."""
   flags.DEFINE_string('dataset', None, f'One of {", ".join(DATASETS)}; a config may follow a slash.', required=True)
@@ -273,7 +264,7 @@ def run() -> None:
   flags.DEFINE_integer('seed', 0, 'simulated: another one gives other stacks.')
   flags.DEFINE_integer('process_count', 1, 'simulated: parts that it is built in, each by a process of its own.')
   flags.DEFINE_integer('process_index', None, 'simulated: the part to build, from 0. Without it, the parts are joined.')
-  app.run(main, flags_parser=_parse)
+  run_program(main, 'tfds_ddff.build')
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ import flax.traverse_util
 import numpy as np
 
 from focal_jax.errors import InputError
+from focal_jax.outputs import PARTIAL
 
 _DESCRIPTION = 'description'  # a JSON string: the model's name and the fields it is made with
 
@@ -26,7 +27,7 @@ def save_weights(
     if not np.isfinite(arrays[name]).all():
       raise InputError(f'{path}: {name} is not finite as {arrays[name].dtype}; nothing was written')
   path = Path(path)
-  partial = path.with_name(path.name + '.partial')
+  partial = path.with_name(path.name + PARTIAL)
   with partial.open('wb') as file:
     np.savez_compressed(file, **arrays, **{_DESCRIPTION: np.array(json.dumps(description))})
   partial.replace(path)

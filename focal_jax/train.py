@@ -133,9 +133,10 @@ class _Run:
       self._validate(validation)
     if self._step < config.steps:
       log.info('compiling the training step for %d device(s)', devices.count)
+    trace = contextlib.ExitStack()
     while self._step < config.steps and not self._stop.requested(self._step):
       if profile and self._step + 1 == profile[0]:
-        jax.profiler.start_trace(str(self._workdir / 'profile'))
+        trace.enter_context(jax.profiler.trace(str(self._workdir / 'profile')))
       self._state, metrics = train_step(self._state, next(inputs))
       self._step += 1
       self._note['stacks'] += config.batch_size
@@ -146,8 +147,7 @@ class _Run:
       read(lag)
       if profile and self._step == profile[1]:
         read()
-        jax.profiler.stop_trace()
-        log.info('wrote a trace of steps %d to %d: tensorboard --logdir=%s', *profile, self._workdir / 'profile')
+        trace.close()
       if self._is_due(config.validation_every):
         read()
         self._validate(validation)
@@ -157,6 +157,7 @@ class _Run:
       if self._is_due(config.validation_every) or self._is_due(config.checkpoint_every):
         progress.resume(self._step)
     read()
+    trace.close()
     self._save()
     if self._checkpoints:
       self._checkpoints.wait()
@@ -331,6 +332,8 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     if config.schedule == 'constant'
     else optax.cosine_decay_schedule(config.learning_rate, after)
   )
+  if not config.warmup_steps:
+    return rest
   warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
   return optax.join_schedules([warmup, rest], [config.warmup_steps])
 

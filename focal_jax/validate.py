@@ -20,6 +20,7 @@ from focal_jax.stack import FocalStack
 from focal_jax.step import TrainState, averaged_variables
 
 _PICTURES = 4  # stacks that are drawn
+_PICTURE_PX = 256  # longest side of what is drawn; of larger frames every second, third ... pixel
 
 
 class Validation:
@@ -70,13 +71,13 @@ class Validation:
         for name, motion in (('motion_px', prediction.motion), ('unmoved_px', jnp.zeros_like(stack.motion))):
           px = losses.motion_error(motion, stack.motion, *stack.images.shape[2:4]) * weight[:, None]
           sums[name] = (px.sum(), weight.sum() * px.shape[1])
-      ends = jnp.array([0, -1])
+      ends, every = jnp.array([0, -1]), -(-max(stack.images.shape[2:4]) // _PICTURE_PX)
       shown = {
-        'images': stack.images[:, ends],
-        'aligned': prediction.aligned[:, ends],
-        'depth': prediction.depth,
-        'confidence': prediction.confidence,
-        'truth': jnp.where(stack.valid > 0, stack.target, jnp.nan),
+        'images': stack.images[:, ends, ::every, ::every],
+        'aligned': prediction.aligned[:, ends, ::every, ::every],
+        'depth': prediction.depth[:, ::every, ::every],
+        'confidence': prediction.confidence[:, ::every, ::every],
+        'truth': jnp.where(stack.valid > 0, stack.target, jnp.nan)[:, ::every, ::every],
       }
       return jax.lax.psum({name: sums[name] for name in self.metrics}, AXIS), shown
 
@@ -113,7 +114,7 @@ class Validation:
       totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
       if len(rows) < _PICTURES:
         shown = jax.tree.map(lambda x: x[:, 0], local_shares(shown))
-        rows += [_panels(**{name: x[i] for name, x in shown.items()}) for i in range(self._devices.local_count)]
+        rows += [_panels(**{name: x[i] for name, x in shown.items()}) for i in np.flatnonzero(share[1])]
       if should_stop():
         return None
     scalars = {f'validation/{name}': float(total / max(count, 1e-9)) for name, (total, count) in totals.items()}

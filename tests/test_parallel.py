@@ -180,6 +180,17 @@ def test_runs_of_two_processes(tmp_path):
   assert [process.returncode for process in processes] == [0, 0], errors
   lines = [json.loads(line) for line in metrics.read_text().splitlines()]
   assert [line['step'] for line in lines if 'loss' in line] == list(range(1, 13))
+  validations = [
+    [
+      line
+      for line in map(json.loads, (tmp_path / name / 'metrics.jsonl').read_text().splitlines())
+      if 'loss' not in line
+    ]
+    for name in ('run', 'alone')
+  ]
+  assert [line['step'] for line in validations[0]] == [6, 12]
+  for together, single in zip(*validations, strict=True):
+    assert together == pytest.approx(single, abs=1e-4)
   both, one = (load_weights(tmp_path / name / 'weights.npz')[0] for name in ('run', 'alone'))
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), both, one)
 

@@ -27,6 +27,7 @@ def get_config(stage: str = 'both') -> ConfigDict:
   elif stage == 'alignment':
     config.simulator.sweep.aligned = 0.1
     config.optimizer.learning_rate = 2e-3
+    config.best_metric = 'motion_px'
     config.update(batch_size=4, steps=1150)
   elif stage == 'both':
     config.steps = 0  # joins the two; more steps train them on together

@@ -137,8 +137,8 @@ def _panels(images, aligned, depth, confidence, truth) -> list[Panel]:
   """One stack: nearest frame, its difference to the farthest before and after alignment, and the maps."""
   return [
     Panel('nearest', images[1]),
-    Panel('|far - near|', np.abs(images[0] - images[1])),
-    Panel('aligned', np.abs(aligned[0] - aligned[1])),
+    Panel('3 |far - near|', 3 * np.abs(images[0] - images[1])),
+    Panel('aligned', 3 * np.abs(aligned[0] - aligned[1])),
     Panel('depth', depth, '', (0.0, 1.0)),
     Panel('truth', truth, '', (0.0, 1.0)),
     Panel('|error|', np.abs(depth - truth), '', (0.0, 0.25), 'magma'),

@@ -46,7 +46,8 @@ class Writer:
     self._file.flush()
     if self._board is not None:
       for name, value in scalars.items():
-        self._board.add_scalar(name, value, step)
+        # TensorBoard has a section for each first part of a name.
+        self._board.add_scalar(name if '/' in name else f'train/{name}', value, step)
 
   def write_image(self, step: int, name: str, image: np.ndarray) -> None:
     """`image` uint8 [H, W, 3]."""

@@ -121,6 +121,7 @@ def test_recipes_have_the_fields_of_the_default_and_values_that_make_sense(name,
   assert list(fields(config)) == list(fields(default.get_config()))
   assert loss_settings(config.loss).motion_weight == 0.05
   assert settings_from(config.simulator).num_frames == config.simulator.num_frames
+  assert config.best_metric == ('motion_px' if config.networks == 'alignment' else 'mse')  # else a run refuses it
 
 
 @pytest.mark.parametrize('name', [*RECIPES, 'simulated'])

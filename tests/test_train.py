@@ -313,7 +313,7 @@ def test_what_tensorboard_gets(tmp_path):
     'step_seconds',
     'stacks_per_second',
   ):
-    assert {step for tag, step in scalars if tag == name} == {1, 2, 3, 4}
+    assert {step for tag, step in scalars if tag == f'train/{name}'} == {1, 2, 3, 4}
   assert {step for tag, step in scalars if tag == 'validation/mse'} == {2, 4}
   images = {event.step: value.image for event in events for value in event.summary.value if value.HasField('image')}
   assert images.keys() == {2, 4}

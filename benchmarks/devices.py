@@ -4,9 +4,9 @@
   python -m benchmarks.devices --networks=both
 
 One global batch of four stacks, of which the devices take equal shares; plain SGD, which, unlike Adam, shows a gradient
-of the wrong scale; batch normalisation over all devices. More steps show how the network amplifies rounding. The CPU plays four devices; two processes have two
-each and talk over loopback. The tests assert the same of a small network; this is the real one, so that compilation
-takes a minute a line.
+of the wrong scale; batch normalisation over all devices. More steps show how the network amplifies rounding. The CPU
+plays four devices; two processes have two each and talk over loopback. The tests assert the same of a small network;
+this is the real one, so that compilation takes a minute a line.
 """
 
 import os

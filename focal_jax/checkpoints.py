@@ -157,29 +157,44 @@ def _compare(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
 
 
 def claim_workdir(workdir: Path, config: dict) -> None:
-  """Makes a run's folder, or checks that it is this model's; `config` is written to its config.json.
-
-  Fields that differ from those of the run so far are logged.
+  """Makes a run's folder, with `config` in its config.json, or checks that it is this model's.
 
   Raises:
     InputError: the folder holds something other than a run, or a run of another model; nothing in it is changed.
   """
   path = workdir / _CONFIG
-  config = json.loads(json.dumps(config))
   if path.exists():
-    try:
-      before = json.loads(path.read_text())
-      model = before['model']
-    except (ValueError, KeyError, TypeError):
-      raise InputError(f'{path}: not the config of a run; expected a new folder or one of this program') from None
-    if model != config['model']:
-      raise InputError(f"{path}: this run's model is {model}, expected {config['model']}; choose another --workdir")
-    for name, old, new in config_changes(before, config):
-      log.warning('going on with %s = %s; it was %s', name, new, old)
-  elif workdir.exists() and (not workdir.is_dir() or {one.name for one in workdir.iterdir()} - {path.name + PARTIAL}):
+    model, wanted = _read_config(path)['model'], _as_json(config)['model']
+    if model != wanted:
+      raise InputError(f"{path}: this run's model is {model}, expected {wanted}; choose another --workdir")
+    return
+  if workdir.exists() and (not workdir.is_dir() or {one.name for one in workdir.iterdir()} - {path.name + PARTIAL}):
     raise InputError(f'{workdir}: not a folder of a run (it has no {_CONFIG}); expected a new or an empty folder')
   workdir.mkdir(parents=True, exist_ok=True)
   write_whole(path, json.dumps(config, indent=2) + '\n')
+
+
+def record_config(workdir: Path, config: dict) -> None:
+  """config.json becomes `config`, with which the run goes on; fields that were others before are logged."""
+  path = workdir / _CONFIG
+  changes = config_changes(_read_config(path), _as_json(config))
+  for name, before, after in changes:
+    log.warning('going on with %s = %s; it was %s', name, after, before)
+  if changes:
+    write_whole(path, json.dumps(config, indent=2) + '\n')
+
+
+def _read_config(path: Path) -> dict:
+  try:
+    config = json.loads(path.read_text())
+    config['model']
+  except (ValueError, KeyError, TypeError):
+    raise InputError(f'{path}: not the config of a run; expected a new folder or one of this program') from None
+  return config
+
+
+def _as_json(config: dict) -> dict:
+  return json.loads(json.dumps(config))
 
 
 def config_changes(before: Any, after: Any, field: str = '') -> list[tuple[str, Any, Any]]:

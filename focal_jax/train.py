@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from focal_jax import parallel
-from focal_jax.checkpoints import Checkpoints, claim_workdir
+from focal_jax.checkpoints import Checkpoints, claim_workdir, record_config
 from focal_jax.data.training import TrainingData
 from focal_jax.errors import InputError, RunError, Stopped, one_line
 from focal_jax.losses import loss_settings
@@ -97,6 +97,7 @@ class _Run:
       if restored is not None:
         state, note = restored
         log.info('continuing from step %d', state.step)
+      record_config(workdir, config.to_dict())
       self._writer = opened.enter_context(contextlib.closing(Writer(workdir, int(state.step))))
     self._state, self._note = parallel.from_first_process(state, note)
     self._note['config'] = config.to_dict()

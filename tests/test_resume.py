@@ -240,10 +240,23 @@ def test_numbers_that_are_not_those_saved(tmp_path):
 
 
 def test_a_checkpoint_of_something_else_is_refused(interrupted, config):
+  before = (interrupted / 'config.json').read_text()
   config.ema_decay = 0.0
   with pytest.raises(InputError, match=r'checkpoints/26: found .*ema.* as float32.*, expected nothing'):
     train_and_evaluate(config, interrupted)
   assert checkpoints(interrupted) == [24, 26]
+  assert (interrupted / 'config.json').read_text() == before
+
+
+def test_a_run_goes_on_with_another_config(interrupted, config, caplog):
+  """Which is said, and remembered."""
+  config.loss.motion_weight = 0.5
+  train_and_evaluate(config, interrupted)
+  assert 'going on with loss.motion_weight = 0.5; it was 0.05' in caplog.text
+  assert json.loads((interrupted / 'config.json').read_text())['loss']['motion_weight'] == 0.5
+  before, after = (next(line for line in metrics(interrupted) if line['step'] == step) for step in (26, 27))
+  for line, weight in ((before, 0.05), (after, 0.5)):
+    assert line['loss'] == pytest.approx(line['depth_loss'] + weight * line['motion_px'], rel=1e-4)
 
 
 def test_a_full_disk_ends_the_run(start, config, interrupted, tmp_path):

@@ -12,6 +12,7 @@ import focal_jax
 from focal_jax import pictures
 from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.outputs import check_output, result_folder
+from focal_jax.residual_motion import residual_motion
 from focal_jax.stack import Prediction
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ def predict_folder(
   """Reads a stack (`data.folder`), predicts, and writes into `out`:
 
   depth.npy, confidence.npy (float32 [H, W]), depth.png and confidence.png in colour with a scale, aligned/*.png, the
-  frames as aligned to the nearest one, contact_sheet.png with all that a person wants to see, and summary.json.
+  frames as aligned to the nearest one, contact_sheet.png with all that a person wants to see, and summary.json, which
+  says, too, how far the frames were from the nearest one before and after alignment (`residual_motion`).
 
   Raises:
     InputError: something about the folder, the weights or `out`; then nothing has been written.
@@ -45,6 +47,10 @@ def predict_folder(
   start = time.perf_counter()
   prediction = model.predict(stack.images, stack.focus, stack.fov, align)
   seconds = time.perf_counter() - start
+
+  residual = {'before': _residual(stack.images), 'after': _residual(prediction.aligned)}
+  for when, numbers in residual.items():
+    log.info('%s alignment: zoom range %s, displacement %s px', when, numbers['zoom_range'], numbers['rms_px'])
 
   with result_folder(out, overwrite) as staging:
     np.save(staging / 'depth.npy', prediction.depth)
@@ -68,6 +74,7 @@ def predict_folder(
       'size_px': [height, width],
       'depth_range': [low, high],
       'motion': prediction.motion.tolist(),
+      'residual_motion': residual,
       'seconds_with_compilation': seconds,
       'versions': {'focal_jax': focal_jax.__version__, 'jax': jax.__version__},
       'device': str(jax.devices()[0]),
@@ -75,6 +82,14 @@ def predict_folder(
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
   log.info('%.1f s with compilation; wrote %s', seconds, out / 'contact_sheet.png')
   return prediction
+
+
+def _residual(images: np.ndarray) -> dict[str, float | int | None]:
+  """How far frames are from the nearest one, measured without the network; None: the pictures do not tell."""
+  motion = residual_motion(images)
+  values = {'zoom_range': motion.zoom_range, 'rms_px': motion.rms_px}
+  rounded = {name: round(value, 5) if np.isfinite(value) else None for name, value in values.items()}
+  return rounded | {'frames_measured': int(motion.measured.sum())}
 
 
 def _depth_panel(prediction: Prediction, stack: FolderStack) -> pictures.Panel:

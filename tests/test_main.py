@@ -1,5 +1,6 @@
 """The command line: what goes wrong is one line on standard error, status 2, and nothing left behind."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,9 @@ def test_predict_writes_and_does_not_overwrite(frames, tmp_path):
   assert depth.shape == (40, 56)
   assert depth.min() >= 0
   assert depth.max() <= 2
+  residual = json.loads((out / 'summary.json').read_text())['residual_motion']
+  assert residual['before'] == {'zoom_range': None, 'rms_px': None, 'frames_measured': 1}  # noise: nothing to compare
+  assert residual.keys() == {'before', 'after'}
   assert_one_line(command(*arguments), str(out), '--overwrite')
 
 

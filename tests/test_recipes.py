@@ -140,13 +140,12 @@ def test_every_recipe_is_tested():
   assert files - {'__init__'} == {*RECIPES, 'default', 'simulated', 'shipped'}
 
 
-def smoke_run(name, workdir, steps, **data):
+def smoke_run(name, workdir, steps, model=None, **data):
   """Numbers of each step of a recipe's smoke variant, and of its validation."""
   config = module_of(name).get_config('smoke')
   config.data.update(data)
-  config.optimizer.learning_rate = 1e-3  # of all smoke runs here, which so share the compiled step
-  if name != 'ddff12':  # the network takes a minute to compile; the rest of the recipe is tried with a small one
-    config.model = ConfigDict({'name': 'toy'})
+  config.optimizer.learning_rate = 1e-3  # to see something in a few steps
+  config.model = model or config.model
   config.update(steps=steps, log_every=1, checkpoint_every=steps, validation_every=steps)
   weights = train_and_evaluate(config, workdir)
   assert weights == workdir / 'weights.npz'
@@ -164,7 +163,9 @@ def test_a_smoke_run_on_small_files(name, tmp_path):
   recipe = RECIPES[name]
   recipe.write(tmp_path / 'files')
   build(recipe.dataset, tmp_path / 'files', tmp_path / 'data')
-  training, validation = smoke_run(name, tmp_path / 'run', 2, data_dir=str(tmp_path / 'data'))
+  # The network takes a minute to compile. It is tried with one recipe below, and what else is in them with a small one.
+  small = ConfigDict({'name': 'toy'})
+  training, validation = smoke_run(name, tmp_path / 'run', 2, small, data_dir=str(tmp_path / 'data'))
   for line in training:
     assert line['loss'] == line['depth_loss']  # the motion is not known, or not estimated
   assert 0 < validation['validation/mse'] < 10

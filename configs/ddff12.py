@@ -23,8 +23,4 @@ def get_config(variant: str = '') -> ConfigDict:
   config.data.update(source='ddff12', data_dir='data')
   config.steps = 1_317_250  # 1000 epochs of 5269 crops in batches of 4
   config.eval.update(dataset='ddff12', split='val', data_dir='data')
-  if variant == 'smoke':
-    default.smoke(config)
-  elif variant:
-    raise ValueError(f"unknown variant '{variant}' of configs/ddff12.py, expected 'smoke' or nothing")
-  return config
+  return default.with_variant(config, variant, 'configs/ddff12.py')

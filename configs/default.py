@@ -90,6 +90,15 @@ def get_config() -> ConfigDict:
   return config
 
 
+def with_variant(config: ConfigDict, variant: str, file: str) -> ConfigDict:
+  """The recipe of a file as it is, or its variant 'smoke'; ValueError naming the file for another one."""
+  if variant == 'smoke':
+    smoke(config)
+  elif variant:
+    raise ValueError(f"unknown variant '{variant}' of {file}, expected 'smoke' or nothing")
+  return config
+
+
 def smoke(config: ConfigDict) -> ConfigDict:
   """Shrinks a recipe to seconds a step: a few steps on few and small stacks, with all that a run does in them."""
   config.simulator.update(num_frames=3, height_px=32, width_px=32, num_surfaces=4, margin_px=8)

@@ -22,8 +22,4 @@ def get_config(variant: str = '') -> ConfigDict:
   config.data.update(source='flyingthings_fs', data_dir='data', crop_px=256)
   config.steps = 250_000  # 1000 epochs of 1000 stacks in batches of 4
   config.eval.update(dataset='middlebury_fs', split='test', data_dir='data')
-  if variant == 'smoke':
-    default.smoke(config)
-  elif variant:
-    raise ValueError(f"unknown variant '{variant}' of configs/flyingthings.py, expected 'smoke' or nothing")
-  return config
+  return default.with_variant(config, variant, 'configs/flyingthings.py')

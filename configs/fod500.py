@@ -24,8 +24,4 @@ def get_config(variant: str = '') -> ConfigDict:
   config.steps = 100_000  # 1000 epochs of 400 stacks in batches of 4
   config.validation_split = 'test'
   config.eval.update(dataset='fod500', split='test', data_dir='data')
-  if variant == 'smoke':
-    default.smoke(config)
-  elif variant:
-    raise ValueError(f"unknown variant '{variant}' of configs/fod500.py, expected 'smoke' or nothing")
-  return config
+  return default.with_variant(config, variant, 'configs/fod500.py')

@@ -23,8 +23,4 @@ def get_config(variant: str = '') -> ConfigDict:
   # 1000 epochs of 20 stacks in batches of 4, looked at every 50 epochs on all there are.
   config.update(steps=5000, validation_every=250, validation_stacks=4)
   config.eval.update(dataset='hci4d', split='val', data_dir='data')
-  if variant == 'smoke':
-    default.smoke(config)
-  elif variant:
-    raise ValueError(f"unknown variant '{variant}' of configs/hci4d.py, expected 'smoke' or nothing")
-  return config
+  return default.with_variant(config, variant, 'configs/hci4d.py')

@@ -16,8 +16,4 @@ from configs import default
 
 def get_config(variant: str = '') -> ConfigDict:
   config = default.get_config()
-  if variant == 'smoke':
-    default.smoke(config)
-  elif variant:
-    raise ValueError(f"unknown variant '{variant}' of configs/simulated.py, expected 'smoke' or nothing")
-  return config
+  return default.with_variant(config, variant, 'configs/simulated.py')

@@ -30,8 +30,4 @@ def get_config(variant: str = '') -> ConfigDict:
   config.steps = 88_750  # 1000 epochs of 355 stacks in batches of 4
   config.validation_split = 'test'
   config.eval.update(dataset='smartphone', split='test', data_dir='data', align=True)
-  if variant == 'smoke':
-    default.smoke(config)
-  elif variant:
-    raise ValueError(f"unknown variant '{variant}' of configs/smartphone.py, expected 'smoke' or nothing")
-  return config
+  return default.with_variant(config, variant, 'configs/smartphone.py')

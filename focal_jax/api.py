@@ -8,7 +8,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from focal_jax.errors import InputError
@@ -16,7 +15,7 @@ from focal_jax.models import published
 from focal_jax.models.end_to_end import variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
 from focal_jax.models.registry import MODELS, make_model
-from focal_jax.stack import FocalStack, Prediction
+from focal_jax.stack import FocalStack, Prediction, float_images
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +44,7 @@ class Model:
 
     @functools.partial(jax.jit, static_argnames=('align',))
     def apply(variables, stack, align):
-      if stack.images.dtype == jnp.uint8:
-        stack = stack.replace(images=stack.images.astype(jnp.float32) / 255)
-      return network.apply(variables, stack, align=align)
+      return network.apply(variables, float_images(stack), align=align)
 
     self._apply = apply
 

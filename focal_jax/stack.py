@@ -73,6 +73,13 @@ def confidence_from_spread(weights: Float[Array, '*B N H W'], focus: Float[Array
   return jnp.clip(1.0 - relative, 0.0, 1.0)
 
 
+def float_images(stack: FocalStack) -> FocalStack:
+  """The stack with images float 0 .. 1, as the device wants them; uint8 is divided by 255, float stays."""
+  if stack.images.dtype != jnp.uint8:
+    return stack
+  return stack.replace(images=stack.images.astype(jnp.float32) / 255)
+
+
 def batch_stacks(stacks: Sequence[FocalStack]) -> FocalStack:
   """Stacks of equal shape, one leading batch axis."""
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *stacks)

@@ -16,7 +16,7 @@ from focal_jax.errors import InputError
 from focal_jax.parallel import AXIS, Devices, local_shares
 from focal_jax.pictures import Panel
 from focal_jax.simulate.stacks import settings_from, simulate_batch
-from focal_jax.stack import FocalStack
+from focal_jax.stack import FocalStack, float_images
 from focal_jax.step import TrainState, averaged_variables
 
 _PICTURES = 4  # stacks that are drawn
@@ -62,7 +62,7 @@ class Validation:
       index, weight, stack = share
       if self._source is None:
         stack = simulate_batch(jax.vmap(jax.random.fold_in, (None, 0))(key, index), settings)
-      stack = losses.unit_focus(stack.replace(images=_to_float(stack.images)))
+      stack = losses.unit_focus(float_images(stack))
       prediction = model.apply(variables, stack, align=config.networks != 'depth')
       valid = stack.valid * weight[:, None, None]
       error = jnp.abs(prediction.depth - stack.target)
@@ -127,10 +127,6 @@ class Validation:
     picture = pictures.tile(rows, f'step {step}: depth 0 (farthest frame) to 1 (nearest), error 0 to 0.25')
     pictures.save_image(folder / f'validation_{step:07}.png', picture)
     return picture
-
-
-def _to_float(images: Any) -> Any:
-  return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
 
 
 def _panels(images, aligned, depth, confidence, truth) -> list[Panel]:

@@ -10,10 +10,7 @@ from configs import default, simulated
 
 def recipe(variant: str, path: str) -> ConfigDict:
   """configs/simulated.py, or its smoke version of four steps; ValueError naming `path` for another variant."""
-  if variant not in ('', 'smoke'):
-    raise ValueError(f"unknown variant '{variant}' of {path}, expected 'smoke' or nothing")
-  config = simulated.get_config()
+  config = default.with_variant(simulated.get_config(), variant, path)
   if variant == 'smoke':
-    default.smoke(config)
     config.update(steps=4, log_every=1, checkpoint_every=2, validation_every=4)
   return config

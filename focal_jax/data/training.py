@@ -16,7 +16,7 @@ from focal_jax.data.rgbd import open_rgbd
 from focal_jax.errors import InputError
 from focal_jax.parallel import Devices
 from focal_jax.simulate.stacks import SimulatorSettings, settings_from, simulate, simulate_batch, simulate_rgbd
-from focal_jax.stack import FocalStack
+from focal_jax.stack import FocalStack, float_images
 
 
 class TrainingData:
@@ -81,7 +81,7 @@ class TrainingData:
       return simulate_batch(keys, self._simulator)
     if self._config.data.rgbd:
       return simulate_mixture(keys, inputs['rgb'], inputs['depth_m'], self._config.data.rgbd_share, self._simulator)
-    stack = inputs.replace(images=inputs.images.astype(jnp.float32) / 255)
+    stack = float_images(inputs)
     return augment_batch(keys, stack) if self._config.data.augment else stack
 
 

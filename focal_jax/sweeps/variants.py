@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from focal_jax.checkpoints import config_changes
 from focal_jax.errors import InputError, one_line
+from focal_jax.outputs import PARTIAL
 
 _LONGEST_NAME = 150  # characters; file systems allow 255, with what is added to it
 WEIGHTS, _METRICS, _CONFIG = 'weights.npz', 'metrics.jsonl', 'config.json'  # of a run of `focal_jax.train`
@@ -220,7 +221,7 @@ def find_state(run: Run) -> State:
     raise InputError(f'{run.workdir}: is a file, expected the folder of a run or nothing')
   path = run.workdir / _CONFIG
   if not path.exists():
-    if {entry.name for entry in run.workdir.iterdir()} - {_CONFIG + '.partial'}:  # of a run killed at its beginning
+    if {entry.name for entry in run.workdir.iterdir()} - {_CONFIG + PARTIAL}:  # of a run killed at its beginning
       raise InputError(f'{run.workdir}: not a folder of a run (it has no {_CONFIG}); expected one, or nothing')
     return State()
   try:

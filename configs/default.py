@@ -83,10 +83,15 @@ def get_config() -> ConfigDict:
   config.best_metric = 'mse'  # of the validation: the weights that had the least of it are kept in best.npz
 
   config.eval = evaluation = ConfigDict()
-  evaluation.dataset = 'examples'  # examples (ships with the project), or the name of a built data set
+  # examples (ships with the project), the name of a built data set, folder:DIR, or simulated, by `config.simulator`
+  evaluation.dataset = 'examples'
   evaluation.split = 'val'
   evaluation.align = False  # DDFF-12 is refocused from light fields: aligned as it is
   evaluation.data_dir = ''  # where data sets were built
+  evaluation.num_stacks = 0  # the first so many of the split; 0: all
+  # Beside the network: constant (the mean target of the split train), classical, classical:laplacian and so on.
+  evaluation.baselines = ('constant', 'classical')
+  evaluation.pictures = 5  # stacks of least, and of greatest, error that are drawn
   return config
 
 

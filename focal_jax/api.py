@@ -2,25 +2,21 @@
 
 import functools
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 
+from focal_jax.classical_model import ClassicalModel
 from focal_jax.errors import InputError
 from focal_jax.models import published
 from focal_jax.models.end_to_end import variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
 from focal_jax.models.registry import MODELS, make_model
-from focal_jax.stack import FocalStack, Prediction, float_images
+from focal_jax.stack import Images, Numbers, Prediction, checked_stack, float_images
 
 log = logging.getLogger(__name__)
-
-Images = np.ndarray | jax.Array
-Numbers = np.ndarray | jax.Array | Sequence[float | int]
 
 # In a checkout, and in an installed package.
 _SHIPPED = (
@@ -66,28 +62,34 @@ class Model:
 
     A second call with the same shape does not compile again.
     """
-    stack = _check(images, focus, fov)
+    stack = checked_stack(images, focus, fov)
     batch = jax.tree.map(lambda x: x[None], stack)
     prediction = jax.device_get(self._apply(self._variables, batch, align=bool(align)))
     return jax.tree.map(lambda x: x[0], prediction)
 
 
-def load(weights: str | Path | None = None) -> Model:
+def load(weights: str | Path | None = None) -> Model | ClassicalModel:
   """A model ready to predict.
 
   Args:
-    weights: None for the weights that ship with the project; a .npz that this project wrote; or a .pth (.pt, .tar) with
-    the
-      published network's weights, read without PyTorch, whose channel order and padding are then followed.
+    weights: None for the weights that ship with the project; a .npz that this project wrote; a .pth (.pt, .tar) with
+      the published network's weights, read without PyTorch, whose channel order and padding are then followed; or
+      'classical' or 'classical:MEASURE' (`classical.MEASURES`) for depth from focus without a network. What has a
+      suffix is a path: 'classical.npz' is a weights file.
 
   Raises:
-    InputError: the file is missing, unreadable, or not this network's.
+    InputError: the file is missing, unreadable, or not this network's; or there is no such measure.
   """
   if weights is None:
     weights = next((path for path in _SHIPPED if path.exists()), None)
     if weights is None:
-      raise InputError(f'{_SHIPPED[0]}: the weights that ship with the project are missing; give a weights file')
+      raise InputError(
+        f"{_SHIPPED[0]}: the weights that ship with the project are missing; give a weights file, or 'classical' "
+        '(--method=classical) for depth without a network'
+      )
   path = Path(weights)
+  if not path.suffix and str(weights).partition(':')[0] == 'classical':
+    return ClassicalModel(str(weights))
   if path.suffix in ('.pth', '.pt', '.tar'):
     network = make_model('end_to_end', published.INPUT_CONVENTION)
     variables, unused = published.import_published(path, variable_shapes(network))
@@ -104,33 +106,3 @@ def load(weights: str | Path | None = None) -> Model:
     raise InputError(f'{path}: {error}') from None
   check_weights(path, variables, variable_shapes(network))
   return Model(str(path), network, variables, description, [])
-
-
-def _check(images: Images, focus: Numbers, fov: Numbers | None) -> FocalStack:
-  images = np.asarray(images)
-  if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
-    raise InputError(f'images: shape {images.shape}, expected [N, H, W, 3]')
-  frames = images.shape[0]
-  if frames < 2:
-    raise InputError(f'images: {frames} frame, expected at least 2')
-  if images.dtype != np.uint8:
-    if not np.issubdtype(images.dtype, np.floating):
-      raise InputError(f'images: type {images.dtype}, expected uint8, or float 0 .. 1')
-    # Written so that NaN fails too; the margin is for what rounding in a resize adds.
-    if not (images.min() >= -1e-3 and images.max() <= 1 + 1e-3):
-      raise InputError(f'images: float values from {images.min()} to {images.max()}, expected 0 .. 1')
-    images = images.astype(np.float32)
-  values = {
-    'focus': np.asarray(focus, np.float32),
-    'fov': np.asarray(np.ones(frames) if fov is None else fov, np.float32),
-  }
-  for name, value in values.items():
-    if value.shape != (frames,):
-      raise InputError(f'{name}: shape {value.shape}, expected ({frames},), one for each frame')
-    if not np.isfinite(value).all():
-      raise InputError(
-        f'{name}: {value[~np.isfinite(value)][0]} at frame {np.argmin(np.isfinite(value))}, expected finite'
-      )
-  if (values['fov'] <= 0).any():
-    raise InputError(f'fov: {values["fov"].min()} at frame {values["fov"].argmin()}, expected above 0')
-  return FocalStack(images=images, **values)

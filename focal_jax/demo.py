@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
   train_and_evaluate(simulated.get_config('smoke'), out / 'training')
 
   print('\n== 2. Evaluating the shipped weights on real DDFF-12 crops, beside two baselines')
-  evaluate(default.get_config().eval, None, out / 'evaluation', overwrite=True)
+  evaluate(default.get_config(), None, out / 'evaluation', overwrite=True)
 
   print('\n== 3. Depth of a real, unaligned stack of a circuit board, recorded near to far, without metadata')
   predict_folder(EXAMPLES / 'pcb', out / 'pcb', near_to_far=True, max_side=640, overwrite=True)
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
   print('\nDone. Look at:')
   for picture in (
     sorted((out / 'training' / 'pictures').glob('*.png'))[-1],
-    out / 'evaluation' / 'contact_sheet.png',
+    out / 'evaluation' / 'worst.png',
     out / 'pcb' / 'contact_sheet.png',
   ):
     print(f'  {picture}')

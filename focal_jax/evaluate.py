@@ -1,131 +1,170 @@
-"""`--mode=evaluate`: the DDFF-12 metrics of the network beside two baselines, on the same pixels."""
+"""`--mode=evaluate`: a network's errors beside baselines and published figures, by each data set's own protocol."""
 
-import csv
+import heapq
 import json
 import logging
-import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 import focal_jax
-from focal_jax import metrics, pictures
-from focal_jax.classical import depth_from_focus
+import tfds_ddff
+from focal_jax import pictures
 from focal_jax.data import sources
 from focal_jax.errors import InputError
+from focal_jax.evaluation import plots, report
+from focal_jax.evaluation.measure import StackResult, check_stacks, measure_stacks
+from focal_jax.evaluation.methods import SHIPPED, ConstantModel, open_methods
+from focal_jax.evaluation.protocols import protocol_of
 from focal_jax.outputs import check_output, result_folder
+from focal_jax.simulate.stacks import settings_from
 
 log = logging.getLogger(__name__)
 
-METHODS = ('network', 'constant', 'classical')
-_PICTURES = 5  # stacks shown on the contact sheet
 
+def evaluate(config: ConfigDict, weights: str | None, out: Path, overwrite: bool = False) -> dict[str, Any]:
+  """Predicts every stack of a split with a network and baselines, on the same pixels, and writes into `out`:
 
-def evaluate(
-  config: ConfigDict, weights: str | None, out: Path, overwrite: bool = False
-) -> dict[str, dict[str, float]]:
-  """Predicts every stack of a split and writes into `out` the means (metrics.json, metrics.md), per_image.csv, and
-  pictures.
-
-  Methods: the network; a constant, the mean disparity of the training split; classical depth from focus. Metrics are
-  those of `metrics`, per image and then averaged, after the target's restriction to DDFF-12's range; units are
-  disparity px.
+  summary.json and summary.md (means, intervals, published rows, run time, alignment), per_image.csv, best.png and
+  worst.png (the network's stacks of least and greatest error), error_by_depth.png and sparsification.png.
 
   Args:
-    config: `eval` of a config: dataset, split, data_dir, align.
+    config: its `eval`; its `simulator` for the data set 'simulated'.
     weights: as for `focal_jax.load`.
 
+  Returns:
+    What is in summary.json.
+
   Raises:
-    InputError: a data set that is not built, has no targets, or bad weights; nothing is written then.
+    InputError: a data set that is not built or has no targets, or bad weights; nothing is written then.
+  """
+  texts = [f'network={weights or SHIPPED}', *config.eval.baselines]
+  return evaluate_methods(config, texts, out, overwrite)
+
+
+def evaluate_methods(
+  config: ConfigDict, texts: list[str], out: Path, overwrite: bool, *, paired: bool = False
+) -> dict[str, Any]:
+  """`evaluate` for any methods (`evaluation.methods.open_methods`), the first of which is the one that is drawn.
+
+  Args:
+    paired: with differences to the first method and one picture of all of them, comparison.png, in place of best.png
+      and worst.png.
   """
   check_output(out, overwrite)
-  source = sources.open_source(config.dataset, config.split, config.data_dir)
-  model = focal_jax.load(weights)
-  constant = sources.mean_target(config.dataset, config.data_dir)
+  settings = config.eval
+  source = sources.open_source(settings.dataset, settings.split, settings.data_dir, settings_from(config.simulator))
+  protocol = protocol_of(settings.dataset)
+  count = _count_stacks(settings, len(source))
+  title = f'{settings.dataset} {settings.split}'
+  check_stacks(source, count, protocol, settings.align, title)
+  methods = open_methods(texts, lambda: sources.mean_target(settings.dataset, settings.data_dir))
+  labels = list(methods)
+  rank = 'mse' if 'mse' in protocol.names else 'rms_after_px'
+  kept = _Spread(count, settings.pictures) if paired else _Extremes(labels[0], rank, settings.pictures)
 
-  measure = jax.jit(metrics.per_image)
-  totals = {method: metrics.MetricSums.zero() for method in METHODS}
-  rows, shown, seconds, shapes = [], [], [], set()
-  for example in tqdm(source, desc=f'{config.dataset} {config.split}', unit='stack'):
-    images, focus = np.asarray(example['images']), example['focus']
-    target = metrics.restrict(jnp.asarray(example['target']), metrics.DDFF_LOW_PX, metrics.DDFF_HIGH_PX)
-    valid = jnp.asarray(example['valid'])
-    if not np.any(valid):
-      raise InputError(
-        f'{config.dataset}, {config.split}: {_name(example)} has no valid target; nothing to compare with'
-      )
-    if images.shape not in shapes:  # compile before the clock runs
-      shapes.add(images.shape)
-      model.predict(images, focus, example['fov'], config.align)
-    start = time.perf_counter()
-    network = model.predict(images, focus, example['fov'], config.align)
-    seconds.append(time.perf_counter() - start)
-    depths = {
-      'network': network.depth,
-      'constant': np.full_like(network.depth, constant),
-      'classical': np.asarray(depth_from_focus(jnp.asarray(images, jnp.float32) / 255, jnp.asarray(focus))[0]),
-    }
-    for method, depth in depths.items():
-      values = measure(jnp.asarray(depth)[None], target[None], valid[None])
-      totals[method] = totals[method].add(values, metrics.has_target(target, valid)[None])
-      rows.append(
-        {'name': _name(example), 'method': method, **{name: float(values[name][0]) for name in metrics.NAMES}}
-      )
-    if len(shown) < _PICTURES:
-      shown.append(_panels(images, depths, target, valid, focus))
+  tally = report.Tally(labels)
+  for result in measure_stacks(source, count, methods, protocol, settings.align, title):
+    tally.add(result)
+    kept.add(result)
 
-  means = {method: {name: float(value) for name, value in total.mean().items()} for method, total in totals.items()}
-  table = markdown_table(means)
-  result = {
-    'dataset': config.dataset,
-    'split': config.split,
-    'stacks': len(source),
-    'weights': model.name,
-    'align': config.align,
-    'constant_px': constant,
-    'metrics': means,
-    # Host to host, compiled, on one stack at a time.
-    'seconds_a_stack': float(np.median(seconds)),
-    'device': str(jax.devices()[0]),
-  }
-  with result_folder(out, overwrite) as staging:
-    (staging / 'metrics.json').write_text(json.dumps(result, indent=2) + '\n')
-    (staging / 'metrics.md').write_text(table)
-    with (staging / 'per_image.csv').open('w', newline='') as file:
-      writer = csv.DictWriter(file, ['name', 'method', *metrics.NAMES])
-      writer.writeheader()
-      writer.writerows(rows)
-    pictures.contact_sheet(staging / 'contact_sheet.png', shown, f'{config.dataset}, {config.split}: disparity in px')
-  log.info('%s, %s: %d stacks, %.2f s a stack', config.dataset, config.split, len(source), result['seconds_a_stack'])
-  print(table)
-  log.info('wrote %s', out / 'contact_sheet.png')
-  return means
-
-
-def markdown_table(means: dict[str, dict[str, float]]) -> str:
-  """A row for each method, a column for each metric."""
-  lines = ['| method | ' + ' | '.join(metrics.NAMES) + ' |', '| --- |' + ' ---: |' * len(metrics.NAMES)]
-  lines += [
-    f'| {method} | ' + ' | '.join(f'{row[name]:.4g}' for name in metrics.NAMES) + ' |' for method, row in means.items()
-  ]
-  return '\n'.join(lines) + '\n'
-
-
-def _name(example: dict) -> str:
-  name = example['name']
-  return name.decode() if isinstance(name, bytes) else str(name)
-
-
-def _panels(images, depths, target, valid, focus) -> list[pictures.Panel]:
-  limits = (float(np.min(focus)), float(np.max(focus)))
-  truth = np.where((np.asarray(valid) > 0) & (np.asarray(target) > 0), target, np.nan)
-  maps = [('truth', truth), ('network', depths['network']), ('classical', depths['classical'])]
-  return (
-    [pictures.Panel('nearest frame', images[-1])]
-    + [pictures.Panel(title, depth, 'px', limits) for title, depth in maps]
-    + [pictures.Panel('|network - truth|', np.abs(depths['network'] - truth), 'px', (0.0, 0.1), 'magma')]
+  heading = report.Heading(
+    _full_name(settings.dataset),
+    settings.split,
+    count == len(source),
+    unit := protocol.unit or getattr(source, 'focus_unit', ''),
+    bool(settings.align),
+    _facts(methods),
   )
+  summary = report.summarise(tally, protocol, heading, paired)
+  text = report.markdown(summary)
+  with result_folder(out, overwrite) as staging:
+    (staging / 'summary.json').write_text(json.dumps(summary, indent=2, allow_nan=False) + '\n')
+    (staging / 'summary.md').write_text(text)
+    report.write_csv(staging / 'per_image.csv', tally)
+    for name, results in kept.pictures().items():
+      rows = [plots.stack_row(one, labels if paired else labels[:1], rank) for one in results]
+      pictures.contact_sheet(staging / name, rows, f'{title}: depth{f" in {unit}" if unit else ""}')
+    if protocol.names:
+      plots.draw_error_by_depth(staging / 'error_by_depth.png', tally, unit)
+    if any(tally.sparsification.values()):
+      plots.draw_sparsification(staging / 'sparsification.png', tally)
+  print(text)
+  log.info('wrote %s', out / 'summary.md')
+  return summary
+
+
+def _count_stacks(settings: ConfigDict, length: int) -> int:
+  """How many stacks to evaluate."""
+  if settings.num_stacks < 0:
+    raise InputError(f'eval.num_stacks is {settings.num_stacks}, expected a number of stacks, or 0 for all')
+  if settings.dataset == 'simulated' and not settings.num_stacks:
+    raise InputError('eval.num_stacks is 0, expected how many stacks to simulate, since there is no end to them')
+  return min(settings.num_stacks, length) if settings.num_stacks else length
+
+
+def _full_name(dataset: str) -> str:
+  """Of a built data set with its config, as in 'ddff12/official'."""
+  if dataset.partition('/')[0] not in tfds_ddff.DATASETS or dataset == 'simulated':
+    return dataset
+  builder, config = tfds_ddff.find(dataset)
+  return f'{builder.name}/{config.name}'
+
+
+def _facts(methods: Mapping[str, Any]) -> dict[str, Any]:
+  """What else a reader must know to repeat the figures."""
+  constants = [model for model in methods.values() if isinstance(model, ConstantModel)]
+  facts = {'weights': {label: model.name for label, model in methods.items() if not isinstance(model, ConstantModel)}}
+  if constants:
+    value = constants[0].value
+    facts['constant'] = 'middle of the focus range' if value is None else value
+  return facts | {
+    'device': str(jax.devices()[0]),
+    'versions': {'focal_jax': focal_jax.__version__, 'jax': jax.__version__},
+  }
+
+
+class _Extremes:
+  """The stacks on which a method has the least and the greatest value of a measure."""
+
+  def __init__(self, label: str, rank: str, number: int):
+    self._label, self._rank, self._number = label, rank, number
+    self._best: list[tuple[float, int, StackResult]] = []  # heaps, the one to give up first
+    self._worst: list[tuple[float, int, StackResult]] = []
+    self._index = 0
+
+  def add(self, result: StackResult) -> None:
+    self._index += 1
+    value = result.methods[self._label].values.get(self._rank)
+    if value is None:
+      return
+    for heap, key in ((self._best, -value), (self._worst, value)):
+      heapq.heappush(heap, (key, self._index, result))
+      if len(heap) > self._number:
+        heapq.heappop(heap)
+
+  def pictures(self) -> dict[str, list[StackResult]]:
+    """By file name, the most extreme first."""
+    heaps = {'best.png': self._best, 'worst.png': self._worst}
+    return {name: [result for *_, result in sorted(heap, reverse=True)] for name, heap in heaps.items() if heap}
+
+
+class _Spread:
+  """Stacks spread evenly over all of them."""
+
+  def __init__(self, count: int, number: int):
+    number = min(count, number)
+    self._wanted = {round(index * (count - 1) / max(number - 1, 1)) for index in range(number)}
+    self._index = 0
+    self._results: list[StackResult] = []
+
+  def add(self, result: StackResult) -> None:
+    if self._index in self._wanted:
+      self._results.append(result)
+    self._index += 1
+
+  def pictures(self) -> dict[str, list[StackResult]]:
+    return {'comparison.png': self._results} if self._results else {}

@@ -1,4 +1,4 @@
-"""The command line: `python -m focal_jax.main --mode=train|evaluate|predict|simulate ...`."""
+"""The command line: `python -m focal_jax.main --mode=train|evaluate|compare|submit|predict|simulate ...`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from focal_jax.command_line import run_program
 from focal_jax.errors import InputError
 from focal_jax.writers import show_progress
 
-_MODES = ('train', 'evaluate', 'predict', 'simulate')
+_MODES = ('train', 'evaluate', 'compare', 'submit', 'predict', 'simulate')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Recipe, for example configs/simulated.py or ...py:smoke.')
 _MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'What to do.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'train: folder of the run; made, or continued.')
@@ -23,10 +23,16 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'train: how many there are, with --coordinator.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'train: which one this is, from 0, with --coordinator.')
 _WEIGHTS = flags.DEFINE_string(
-  'weights', None, 'evaluate, predict: a .npz of ours or a published .pth. Default: shipped.'
+  'weights', None, 'evaluate, submit, predict: a .npz of ours or a published .pth. Default: shipped.'
 )
+_METHODS = flags.DEFINE_list(
+  'methods', None, 'compare: weights files, shipped, classical, classical:MEASURE, constant, each perhaps as LABEL=...'
+)
+_TEST_FILE = flags.DEFINE_string('test_file', None, "submit: DDFF-12's ddff-dataset-test.h5.")
+_PARTIAL = flags.DEFINE_bool('partial', False, 'submit: take a file of fewer stacks, for a trial.')
+_METHOD = flags.DEFINE_string('method', 'network', 'predict: network, classical, or classical:MEASURE.')
 _STACK = flags.DEFINE_string('stack', None, 'predict: folder with the frames of one stack.')
-_OUT = flags.DEFINE_string('out', None, 'evaluate, predict, simulate: folder for the results.')
+_OUT = flags.DEFINE_string('out', None, 'all but train: folder for the results.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace results that are in --out already.')
 _ALIGN = flags.DEFINE_bool('align', True, 'predict: align the frames first.')
 _NEAR_TO_FAR = flags.DEFINE_bool('near_to_far', False, 'predict: without metadata, the first frame is the nearest.')
@@ -58,7 +64,19 @@ def main(argv: list[str]) -> None:
     from focal_jax.evaluate import evaluate
 
     config = _CONFIG.value or default.get_config()
-    evaluate(config.eval, _WEIGHTS.value, Path(_required('out', _OUT)), overwrite=_OVERWRITE.value)
+    evaluate(config, _WEIGHTS.value, Path(_required('out', _OUT)), overwrite=_OVERWRITE.value)
+  elif _MODE.value == 'compare':
+    from configs import default
+    from focal_jax.compare import compare
+
+    config = _CONFIG.value or default.get_config()
+    methods, out = _required('methods', _METHODS), Path(_required('out', _OUT))
+    compare(config, methods, out, overwrite=_OVERWRITE.value)
+  elif _MODE.value == 'submit':
+    from focal_jax.submit import submit
+
+    test_file, out = Path(_required('test_file', _TEST_FILE)), Path(_required('out', _OUT))
+    submit(test_file, out, weights=_WEIGHTS.value, partial=_PARTIAL.value, overwrite=_OVERWRITE.value)
   elif _MODE.value == 'simulate':
     from configs import default
     from focal_jax.data.rgbd import open_rgbd
@@ -81,6 +99,7 @@ def main(argv: list[str]) -> None:
     predict_folder(
       Path(_required('stack', _STACK)),
       Path(_required('out', _OUT)),
+      method=_METHOD.value,
       weights=_WEIGHTS.value,
       align=_ALIGN.value,
       near_to_far=_NEAR_TO_FAR.value,

@@ -1,20 +1,23 @@
-"""The DDFF-12 benchmark's error measures, per image, and their exact mean over images.
+"""Error measures of depth maps, per image.
 
 Definitions are those of the published evaluation code of DDFF-12 (Hazirbas et al., ACCV 2018). In this module
 
-  p  prediction,   t  target,   w  weight of a pixel: `valid` where the target is not 0, else 0,   n = sum of w.
+  p  prediction,   t  target,   w  weight of a pixel: `valid` where the target is finite, else 0,   n = sum of w.
 
-A target of 0 means "unknown" in every data set that we read, so `restrict` and the files need no second mask. With the
-usual mask of zeros and ones the weighted means below are means over the valid pixels. Units are those of the target.
+With the usual mask of zeros and ones the weighted means below are means over the valid pixels; with a confidence as
+weight (Smartphone) they are its weighted means. Units are those of the target. Every measure is a pair of sums over an
+image's pixels, sum w e and n (`pixel_sums`), then a value of the image (`from_sums`); a data set's is the plain mean of
+its images' values.
 """
 
-import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
+
+from focal_jax.stack import spread
 
 # The benchmark's valid range, disparity px. These are its rounded constants, not optics' exact B f / 7 m = 0.020177 and
 # B f / 0.5 m = 0.282475: a point at exactly 7 m is left out, one at exactly 0.5 m is in.
@@ -27,18 +30,24 @@ DELTA_RATIO = 1.25
 NAMES = (
   'mse', 'rms', 'log_rms', 'abs_rel', 'sqr_rel', 'delta_1', 'delta_2', 'delta_3', 'badpix', 'bumpiness', 'mae',
 )  # fmt: skip
+_RATIOS = ('log_rms', 'abs_rel', 'sqr_rel', 'delta_1', 'delta_2', 'delta_3')  # undefined for signed targets
+_PERCENT = ('delta_1', 'delta_2', 'delta_3', 'badpix', 'bumpiness')
+
+SPARSIFICATION_STEPS = 20  # 0, 5, .. 95 percent of the pixels are taken away
+DEPTH_BINS = 20  # of the focus range
 
 
-def restrict(target: Float[Array, '*S'], low: float, high: float) -> Float[Array, '*S']:
-  """The target where it lies in [low, high], both ends included, and 0 (unknown) elsewhere, NaN included."""
-  return jnp.where((target >= low) & (target <= high), target, 0.0)
+def restrict(
+  target: Float[Array, '*S'], valid: Float[Array, '*S'], low: float, high: float
+) -> tuple[Float[Array, '*S'], Float[Array, '*S']]:
+  """Target and weights where the target lies in [low, high], both ends included; 0 and 0 elsewhere, for NaN too."""
+  inside = (target >= low) & (target <= high)
+  return jnp.where(inside, target, 0.0), jnp.where(inside, valid, 0.0)
 
 
-def has_target(
-  target: Float[Array | np.ndarray, '*B H W'], valid: Float[Array | np.ndarray, '*B H W']
-) -> Bool[Array, '*B']:
-  """Whether an image has any pixel to measure: only then are its `per_image` values defined."""
-  return jnp.any((valid > 0) & (target != 0), axis=(-2, -1))
+def is_counted(target: Float[Array | np.ndarray, '*S'], valid: Float[Array | np.ndarray, '*S']) -> Bool[Array, '*S']:
+  """Whether a pixel is measured: its weight is above 0 and its target finite."""
+  return (valid > 0) & jnp.isfinite(target)
 
 
 def per_image(
@@ -65,45 +74,136 @@ def per_image(
 
   Args:
     prediction: any values; what lies under invalid pixels counts in bumpiness only, where it touches a valid one.
-    target: 0 where unknown.
+    target: any values where `valid` is 0; taken as 0 there.
     valid: weight of each pixel, 0 .. 1.
 
   Returns:
-    One value per image and name of `NAMES`. All are NaN where `has_target` is false. Logarithms and ratios (log_rms,
-    abs_rel, sqr_rel, delta) are NaN too for an image with negative targets (signed disparities), without meaning there.
+    One value per image and name of `NAMES`. All are NaN where no pixel is counted. Logarithms and ratios (log_rms,
+    abs_rel, sqr_rel, delta) are NaN, too, for an image with targets <= 0 (signed disparities): without meaning there.
   """
-  counted = (valid > 0) & (target != 0)
+  return from_sums(pixel_sums(prediction, target, valid))
+
+
+def pixel_sums(
+  prediction: Float[Array, '*B H W'], target: Float[Array, '*B H W'], valid: Float[Array, '*B H W']
+) -> dict[str, Float[Array, '*B']]:
+  """The sums over the pixels of every image that `per_image` is made of; those of parts of an image may be added.
+
+  Returns:
+    Sums of w e for each name of `NAMES` but 'rms' (of squares for 'log_rms', not yet in percent), and 'count', n. What
+    is undefined for an image is NaN.
+  """
+  counted = is_counted(target, valid)
   weight = jnp.where(counted, valid, 0.0)
-  n = jnp.sum(weight, axis=(-2, -1))
-
-  def mean(value):  # `where` and not only a product: what is not counted may be infinite or NaN
-    return jnp.sum(jnp.where(counted, weight * value, 0.0), axis=(-2, -1)) / n
-
   t = jnp.where(counted, target, 0.0)
   p = prediction
   error = p - t
   ratio = p / t
   log_error = jnp.where(p <= 0, 0.0, jnp.log(jnp.where(p <= 0, 1.0, p)) - jnp.log(t))
-  mse = mean(error**2)
-
-  # An explicit sign test: for p < 0 both p / t and t / p are negative and would pass.
-  deltas = {f'delta_{k}': 100 * mean((p > 0) & (jnp.maximum(ratio, 1 / ratio) < DELTA_RATIO**k)) for k in (1, 2, 3)}
-  relative = {
-    'log_rms': jnp.sqrt(mean(log_error**2)),
-    'abs_rel': mean(jnp.abs(error) / t),
-    'sqr_rel': mean(error**2 / t),
-    **deltas,
-  }
-  positive = jnp.all(t >= 0, axis=(-2, -1))
   values = {
-    'mse': mse,
-    'rms': jnp.sqrt(mse),
-    **{name: jnp.where(positive, value, jnp.nan) for name, value in relative.items()},
-    'badpix': 100 * mean(~(jnp.abs(error) <= BAD_PIXEL_PX)),  # so written, NaN is bad
-    'bumpiness': 100 * mean(jnp.minimum(hessian_norm(error), BUMPINESS_CAP)),
-    'mae': mean(jnp.abs(error)),
+    'mse': error**2,
+    'log_rms': log_error**2,
+    'abs_rel': jnp.abs(error) / t,
+    'sqr_rel': error**2 / t,
+    # An explicit sign test: for p < 0 both p / t and t / p are negative and would pass.
+    **{f'delta_{k}': (p > 0) & (jnp.maximum(ratio, 1 / ratio) < DELTA_RATIO**k) for k in (1, 2, 3)},
+    'badpix': ~(jnp.abs(error) <= BAD_PIXEL_PX),  # so written, NaN is bad
+    'bumpiness': jnp.minimum(hessian_norm(error), BUMPINESS_CAP),
+    'mae': jnp.abs(error),
+    'count': jnp.ones_like(t),
   }
-  return {name: values[name] for name in NAMES}
+  # `where` and not only a product: what is not counted may be infinite or NaN.
+  totals = _sum_pixels(jnp.stack([jnp.where(counted, weight * value, 0.0) for value in values.values()]))
+  sums = dict(zip(values, totals, strict=True))
+  positive = jnp.all((t > 0) | ~counted, axis=(-2, -1))
+  return sums | {name: jnp.where(positive, sums[name], jnp.nan) for name in _RATIOS}
+
+
+def from_sums(sums: Mapping[str, Float[Array, '*B']]) -> dict[str, Float[Array, '*B']]:
+  """The measures of `per_image` from the sums over an image's pixels."""
+  values = {name: total / sums['count'] for name, total in sums.items() if name != 'count'}
+  values['rms'] = jnp.sqrt(values['mse'])
+  values['log_rms'] = jnp.sqrt(values['log_rms'])
+  return {name: 100 * values[name] if name in _PERCENT else values[name] for name in NAMES}
+
+
+def _sum_pixels(x: Float[Array, '*B H W']) -> Float[Array, '*B']:
+  """Sum over the last two axes in pairs of halves: a float32's rounding grows with the logarithm of their number only.
+
+  XLA adds hundreds of thousands of pixels one by one on a CPU, which loses three of the seven digits.
+  """
+  x = x.reshape(*x.shape[:-2], -1)
+  while x.shape[-1] > 1:
+    half = x.shape[-1] // 2
+    odd = x[..., 2 * half :]  # one, or none
+    x = jnp.concatenate([x[..., :half] + x[..., half : 2 * half], odd], axis=-1)
+  return x[..., 0]
+
+
+def average_uncertainty(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Float[Array, '*B']:
+  """avgUnc: mean over all pixels of the standard deviation of the focus distribution, in the unit of `focus`.
+
+  sqrt(sum_n w_n (focus_n - depth)^2) with depth = sum_n w_n focus_n (Yang, Huang and Zhou, CVPR 2022).
+  """
+  deviation = spread(weights, focus)
+  return _sum_pixels(deviation) / (deviation.shape[-2] * deviation.shape[-1])
+
+
+def sparsification(
+  error: Float[Array, 'H W'], confidence: Float[Array, 'H W'], weight: Float[Array, 'H W']
+) -> tuple[Float[Array, ' K'], Float[Array, ' K']]:
+  """Mean absolute error of what is left of an image when its least confident pixels are taken away, share by share.
+
+  A confidence that orders pixels as their errors do gives the second curve, the oracle's; one that knows nothing, a
+  flat one (Ilg et al., "Uncertainty estimates and multi-hypotheses networks for optical flow", ECCV 2018, section 5).
+
+  Args:
+    error: of each pixel; its sign does not matter. Not looked at where `weight` is 0.
+    confidence: any numbers, more for more confident.
+    weight: of each pixel, 0 where not measured.
+
+  Returns:
+    The curve and the oracle's, at K = `SPARSIFICATION_STEPS` shares taken away: 0, 1 / K, .. (K - 1) / K of the weight.
+    NaN for an image of no weight.
+  """
+  error = jnp.where(weight > 0, jnp.abs(error), 0.0).ravel()
+  weight = weight.ravel()
+  # In steps of pixels, the cumulative error of the most certain ones; linear within a pixel's weight.
+  left = 1 - jnp.arange(SPARSIFICATION_STEPS) / SPARSIFICATION_STEPS
+
+  def curve(order):
+    w = jnp.concatenate([jnp.zeros(1), jnp.cumsum(weight[order])])
+    e = jnp.concatenate([jnp.zeros(1), jnp.cumsum(weight[order] * error[order])])
+    at = left * w[-1]
+    return jnp.interp(at, w, e) / at
+
+  return curve(jnp.argsort(-confidence.ravel())), curve(jnp.argsort(error))
+
+
+def sparsification_area(curve: Float[np.ndarray, '*B K'], oracle: Float[np.ndarray, '*B K']) -> Float[np.ndarray, '*B']:
+  """AUSE: area between curve and oracle, both divided by the error of the whole image; 0 is best.
+
+  By the trapezoidal rule up to the last share of `sparsification`. NaN where the error is 0 or undefined.
+  """
+  whole = np.where(curve[..., :1] > 0, curve[..., :1], np.nan)
+  between = (curve - oracle) / whole
+  return np.asarray((between[..., 1:] + between[..., :-1]).sum(-1) / 2 / SPARSIFICATION_STEPS)
+
+
+def error_by_depth(
+  error: Float[Array, 'H W'], place: Float[Array, 'H W'], weight: Float[Array, 'H W']
+) -> Float[Array, '3 K']:
+  """Sums of w, w |error| and w error over the pixels in each of K = `DEPTH_BINS` equal parts of the focus range.
+
+  Args:
+    error: p - t. Not looked at where `weight` is 0.
+    place: of the target in the focus range, 0 for the farthest frame, 1 for the nearest; beyond it, the last bins.
+    weight: of each pixel.
+  """
+  bins = jnp.clip(jnp.nan_to_num(place * DEPTH_BINS), 0, DEPTH_BINS - 1).astype(jnp.int32).ravel()
+  error = jnp.where(weight > 0, error, 0.0)
+  values = jnp.stack([weight, weight * jnp.abs(error), weight * error]).reshape(3, -1)
+  return jnp.zeros((3, DEPTH_BINS)).at[:, bins].add(values)
 
 
 def hessian_norm(d: Float[Array, '*B H W']) -> Float[Array, '*B H W']:
@@ -130,44 +230,3 @@ def _scharr(d: Float[Array, '*B H W'], axis: int) -> Float[Array, '*B H W']:
   before, _, after = neighbours(d, axis)
   before, centre, after = neighbours(after - before, -3 - axis)  # -1 <-> -2
   return (3 * (before + after) + 10 * centre) / 16
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class MetricSums:
-  """Sums over images and the number of images, so that means over ragged batches and devices are exact.
-
-  A ragged last batch is padded with images without valid pixels: they, and real images without any, leave the mean.
-  Sums of several devices are added leaf by leaf (`jax.lax.psum(sums, axis)`, or `jax.tree.map` with a sum).
-
-  Attributes:
-    totals: sum over the counted images, for each name.
-    count: number of counted images.
-  """
-
-  totals: dict[str, Float[Array | np.ndarray, '*D']]
-  count: Int[Array | np.ndarray, '*D']
-
-  @classmethod
-  def zero(cls, names: Iterable[str] = NAMES) -> 'MetricSums':
-    """No images yet."""
-    return cls({name: jnp.zeros(()) for name in names}, jnp.zeros((), jnp.int32))
-
-  def add(self, values: Mapping[str, Float[Array, '*B']], counted: Bool[Array, '*B']) -> 'MetricSums':
-    """Adds a batch of images.
-
-    Args:
-      values: what `per_image` returns, or more or fewer names, but those of `zero`.
-      counted: which images enter, as a rule `has_target`; values of the others may be NaN.
-
-    Raises:
-      KeyError: the names are not those of this sum.
-    """
-    if set(values) != set(self.totals):
-      raise KeyError(f'metrics {sorted(values)}, expected {sorted(self.totals)}')
-    totals = {name: total + jnp.sum(jnp.where(counted, values[name], 0.0)) for name, total in self.totals.items()}
-    return MetricSums(totals, self.count + jnp.sum(counted, dtype=jnp.int32))
-
-  def mean(self) -> dict[str, Float[Array, '*D']]:
-    """Mean over the counted images; NaN if there are none."""
-    return {name: total / self.count for name, total in self.totals.items()}

@@ -10,7 +10,10 @@ import numpy as np
 
 import focal_jax
 from focal_jax import pictures
+from focal_jax.api import Model
+from focal_jax.classical_model import ClassicalModel
 from focal_jax.data.folder import FolderStack, read_stack_folder
+from focal_jax.errors import InputError
 from focal_jax.outputs import check_output, result_folder
 from focal_jax.residual_motion import residual_motion
 from focal_jax.stack import Prediction
@@ -23,6 +26,7 @@ def predict_folder(
   out: Path,
   *,
   weights: str | None = None,
+  method: str = 'network',
   align: bool = True,
   near_to_far: bool = False,
   max_side: int | None = 1024,
@@ -34,16 +38,27 @@ def predict_folder(
   frames as aligned to the nearest one, contact_sheet.png with all that a person wants to see, and summary.json, which
   says, too, how far the frames were from the nearest one before and after alignment (`residual_motion`).
 
+  Args:
+    folder: with the images.
+    out: new or empty, unless `overwrite`.
+    weights: as for `focal_jax.load`; the network's, so None for other methods.
+    method: 'network'; or 'classical' or 'classical:MEASURE' (`classical.MEASURES`), which need no weights.
+    align: False takes the frames as they are.
+    near_to_far: without focus distances, name order is near to far.
+    max_side: longer side that frames are reduced to, px; None: as they are.
+    overwrite: results that are in `out` already are replaced.
+
   Raises:
-    InputError: something about the folder, the weights or `out`; then nothing has been written.
+    InputError: something about the folder, the weights, the method or `out`; then nothing has been written.
   """
   check_output(out, overwrite)
+  model = _load(method, weights)
   stack = read_stack_folder(folder, max_side=max_side, reverse=near_to_far)
   for note in stack.notes:
     log.info('%s', note)
-  model = focal_jax.load(weights)
   frames, height, width = stack.images.shape[:3]
-  log.info('%s: %d frames of %d x %d px; compiling and predicting', folder, frames, width, height)
+  doing = 'compiling and predicting' if method == 'network' else f'depth from focus without a network ({method})'
+  log.info('%s: %d frames of %d x %d px; %s', folder, frames, width, height, doing)
   start = time.perf_counter()
   prediction = model.predict(stack.images, stack.focus, stack.fov, align)
   seconds = time.perf_counter() - start
@@ -69,7 +84,8 @@ def predict_folder(
       'focus_unit': stack.focus_unit,
       'fov': stack.fov.tolist(),
       'notes': stack.notes,
-      'weights': model.name,
+      'method': method,
+      'weights': model.name if method == 'network' else None,
       'align': align,
       'size_px': [height, width],
       'depth_range': [low, high],
@@ -82,6 +98,17 @@ def predict_folder(
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
   log.info('%.1f s with compilation; wrote %s', seconds, out / 'contact_sheet.png')
   return prediction
+
+
+def _load(method: str, weights: str | None) -> Model | ClassicalModel:
+  if method == 'network':
+    return focal_jax.load(weights)
+  if method.partition(':')[0] != 'classical':
+    raise InputError(f"method is '{method}', expected network, classical or classical:MEASURE")
+  model = ClassicalModel(method)
+  if weights is not None:
+    raise InputError(f"weights is '{weights}' and method '{method}', expected no weights: they belong to the network")
+  return model
 
 
 def _residual(images: np.ndarray) -> dict[str, float | int | None]:

@@ -11,6 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from focal_jax.errors import InputError
+
+# What callers may hand in, before `checked_stack`.
+Images = np.ndarray | jax.Array
+Numbers = np.ndarray | jax.Array | Sequence[float | int]
+
 
 @flax.struct.dataclass
 class FocalStack:
@@ -19,7 +25,8 @@ class FocalStack:
   Attributes:
     images: RGB; uint8 0 .. 255 on the host, float 0 .. 1 on the device.
     focus: focus coordinate of each frame, in the unit the depth is wanted in (dioptres, disparity pixels, metres,
-    index). fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`).
+      index).
+    fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`).
     target: true depth of the reference frame, in the unit of `focus`; None if unknown.
     valid: weight of each pixel of `target`, 0 .. 1; None where `target` is None.
     motion: true (alpha, beta, gamma) of each frame (`warp`), where it is known.
@@ -41,36 +48,75 @@ class Prediction:
 
   Attributes:
     depth: the finest depth map, in the unit of the stack's `focus`.
-    confidence: 0 .. 1, from the spread of the focus distribution (`confidence_from_spread`).
-    pyramid: the depth maps D1 .. D4, coarse to fine, all at full resolution; the last one is `depth`.
-    weights: the focus distribution of D4; sums to 1 over the frames.
-    aligned: the frames as the depth network saw them, aligned to the last one, RGB 0 .. 1.
+    confidence: 0 .. 1; of a network, from the spread of the focus distribution (`confidence_from_spread`).
+    aligned: the frames as the depth network saw them, aligned to the last one, RGB 0 .. 1, zeros outside.
     coverage: share of each aligned pixel that came from inside its frame, 0 .. 1.
     motion: estimated (alpha, beta, gamma) of each frame (`warp`).
+    pyramid: the depth maps D1 .. D4, coarse to fine, all at full resolution; the last one is `depth`. None where a
+      method has none.
+    weights: the focus distribution of D4; sums to 1 over the frames. None where a method has none.
   """
 
   depth: Float[Array | np.ndarray, '*B H W']
   confidence: Float[Array | np.ndarray, '*B H W']
-  pyramid: tuple[Float[Array | np.ndarray, '*B H W'], ...]
-  weights: Float[Array | np.ndarray, '*B N H W']
   aligned: Float[Array | np.ndarray, '*B N H W 3']
   coverage: Float[Array | np.ndarray, '*B N H W']
   motion: Float[Array | np.ndarray, '*B N 3']
+  pyramid: tuple[Float[Array | np.ndarray, '*B H W'], ...] | None = None
+  weights: Float[Array | np.ndarray, '*B N H W'] | None = None
+
+
+def spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Float[Array, '*B H W']:
+  """Standard deviation of the focus coordinate under a focus distribution, in the unit of `focus`."""
+  coordinate = focus[..., None, None]
+  mean = jnp.sum(weights * coordinate, axis=-3, keepdims=True)
+  return jnp.sqrt(jnp.sum(weights * (coordinate - mean) ** 2, axis=-3))
+
+
+def checked_stack(images: Images, focus: Numbers, fov: Numbers | None) -> FocalStack:
+  """A caller's stack on the host, as `api.Model.predict` describes it: uint8 or float32 images, float32 numbers.
+
+  Raises:
+    InputError: an argument of another shape, type or range.
+  """
+  images = np.asarray(images)
+  if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
+    raise InputError(f'images: shape {images.shape}, expected [N, H, W, 3]')
+  frames = images.shape[0]
+  if frames < 2:
+    raise InputError(f'images: {frames} frame, expected at least 2')
+  if images.dtype != np.uint8:
+    if not np.issubdtype(images.dtype, np.floating):
+      raise InputError(f'images: type {images.dtype}, expected uint8, or float 0 .. 1')
+    # Written so that NaN fails too; the margin is for what rounding in a resize adds.
+    if not (images.min() >= -1e-3 and images.max() <= 1 + 1e-3):
+      raise InputError(f'images: float values from {images.min()} to {images.max()}, expected 0 .. 1')
+    images = images.astype(np.float32)
+  values = {
+    'focus': np.asarray(focus, np.float32),
+    'fov': np.asarray(np.ones(frames) if fov is None else fov, np.float32),
+  }
+  for name, value in values.items():
+    if value.shape != (frames,):
+      raise InputError(f'{name}: shape {value.shape}, expected ({frames},), one for each frame')
+    if not np.isfinite(value).all():
+      raise InputError(
+        f'{name}: {value[~np.isfinite(value)][0]} at frame {np.argmin(np.isfinite(value))}, expected finite'
+      )
+  if (values['fov'] <= 0).any():
+    raise InputError(f'fov: {values["fov"].min()} at frame {values["fov"].argmin()}, expected above 0')
+  return FocalStack(images=images, **values)
 
 
 def confidence_from_spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Float[Array, '*B H W']:
   """1 - sigma / sigma_max of the focus distribution: 1 for all weight on one frame, 0 for half at either end.
 
-  sigma is the standard deviation of the focus coordinate under `weights`; a distribution on [a, b] has at most
-  (b - a) / 2 of it (Popoviciu's inequality), so that the result lies in 0 .. 1 whatever the unit.
+  sigma is its standard deviation (`spread`); a distribution on [a, b] has at most (b - a) / 2 of it (Popoviciu's
+  inequality), so that the result lies in 0 .. 1 whatever the unit.
   """
-  coordinate = focus[..., None, None]
-  mean = jnp.sum(weights * coordinate, axis=-3, keepdims=True)
-  variance = jnp.sum(weights * (coordinate - mean) ** 2, axis=-3)
   widest = (jnp.max(focus, axis=-1) - jnp.min(focus, axis=-1))[..., None, None] / 2
   # A stack whose frames all share one focus coordinate has no spread: call it certain rather than 0 / 0.
-  relative = jnp.sqrt(variance) / jnp.where(widest > 0, widest, 1.0)
-  return jnp.clip(1.0 - relative, 0.0, 1.0)
+  return jnp.clip(1.0 - spread(weights, focus) / jnp.where(widest > 0, widest, 1.0), 0.0, 1.0)
 
 
 def float_images(stack: FocalStack) -> FocalStack:

@@ -48,6 +48,8 @@ def frames(tmp_path):
     (['--config=configs/simulated.py:smoke'], ['--workdir']),
     (['--workdir=x'], ['--config']),
     (['--mode=predict', '--out=x'], ['--stack']),
+    (['--mode=compare', '--out=x'], ['--methods']),
+    (['--mode=submit', '--out=x'], ['--test_file']),
     (['--mode=paint'], ['paint']),
     (['--config=configs/none.py', '--workdir=x'], ['configs/none.py']),
     (['--config=configs/simulated.py', '--config.optimiser.b1=0.5', '--workdir=x'], ['optimiser']),
@@ -86,6 +88,21 @@ def test_predict_writes_and_does_not_overwrite(frames, tmp_path):
   assert residual['before'] == {'zoom_range': None, 'rms_px': None, 'frames_measured': 1}  # noise: nothing to compare
   assert residual.keys() == {'before', 'after'}
   assert_one_line(command(*arguments), str(out), '--overwrite')
+
+
+def test_compare_on_what_ships(tmp_path):
+  out = tmp_path / 'out'
+  settings = ('--config=configs/default.py', '--config.eval.num_stacks=2', '--config.eval.pictures=1')
+  result = command('--mode=compare', '--methods=a=classical,constant', *settings, f'--out={out}')
+  assert result.returncode == 0, result.stderr
+  names = ('summary.json', 'summary.md', 'per_image.csv', 'comparison.png', 'error_by_depth.png', 'sparsification.png')
+  assert {path.name for path in out.iterdir()} == set(names)
+  text = (out / 'summary.md').read_text()
+  assert text in result.stdout
+  assert '\n| a | these 2 stacks | 0.00' in text
+  assert '\n| constant | these 2 stacks | 0.00' in text
+  assert '\n## Differences to a\n' in text
+  assert 'Traceback' not in result.stderr
 
 
 def test_tensorflow_and_torch_are_imported_nowhere():

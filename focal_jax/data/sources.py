@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import jax
 import numpy as np
+from tqdm import tqdm
 
 import tfds_ddff
 from focal_jax import optics
@@ -174,13 +175,20 @@ def ddff_examples() -> list[dict[str, Any]]:
   ]
 
 
-def mean_target(dataset: str, data_dir: str) -> float:
-  """Mean valid target of the training split: what a constant prediction would be."""
+def mean_target(dataset: str, data_dir: str) -> float | None:
+  """Mean valid target of the training split: what a constant prediction would be. None where there is no such
+  split, or no depth in it."""
   if dataset == 'examples':
     with _open_examples() as file:
       return float(file.attrs['mean_train_disparity_px'])
+  if dataset == 'simulated':  # without an end
+    return None
+  try:
+    source = open_source(dataset, 'train', data_dir)
+  except InputError:
+    return None
   total = count = 0.0
-  for example in open_source(dataset, 'train', data_dir):
+  for example in tqdm(source, desc=f'mean depth of {dataset} train', unit='stack'):
     total += float(np.sum(example['target'] * example['valid'], dtype=np.float64))
     count += float(np.sum(example['valid'], dtype=np.float64))
-  return total / count
+  return total / count if count else None

@@ -11,6 +11,7 @@ from focal_jax.errors import InputError
 from focal_jax.models import published
 from focal_jax.models.end_to_end import EndToEnd, variable_shapes
 from focal_jax.models.torch_file import read_state_dict
+from focal_jax.stack import checked_stack
 
 TOLERANCE = 1e-4
 
@@ -67,8 +68,8 @@ def test_parameter_counts_and_unused(model, shared):
 def test_two_stacks_equal_each_alone(model, stack):
   """The published code mixes up the zoom of the stacks in a batch; ours must not."""
   images, focus, fov = stack
-  first = api._check(images, focus, fov)
-  second = api._check(images[:, ::-1].copy(), focus[::-1] ** 2, 1 + 3 * (fov - 1))
+  first = checked_stack(images, focus, fov)
+  second = checked_stack(images[:, ::-1].copy(), focus[::-1] ** 2, 1 + 3 * (fov - 1))
   both = jax.tree.map(lambda a, b: np.stack([a, b]), first, second)
   together = jax.device_get(model._apply(model._variables, both, align=True))
   for index, single in enumerate((first, second)):

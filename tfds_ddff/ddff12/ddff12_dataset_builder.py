@@ -56,6 +56,7 @@ from tfds_ddff.files import check_array, check_same_size, image_size, open_hdf5,
 from tfds_ddff.stack_builder import Config, Example, SourceSplit, StackBuilder, make_example, stack_bytes
 
 NUM_FRAMES = 10
+TEST_SIZE = (383, 552)  # height, width
 TRAINVAL_FILE = 'ddff-dataset-trainval.h5'
 TEST_FILE = 'ddff-dataset-test.h5'
 SCENE_DISJOINT_FILE = 'my_ddff_trainVal.h5'
@@ -66,7 +67,7 @@ NUM_VIEWS = 9  # along each side
 SCENES = {
   'train': ('kitchen', 'seminaroom', 'socialcorner', 'studentlab'),
   'val': ('glassroom', 'office41'),
-  'test': ('lockeroom', 'cafeteria', 'library', 'spencerlab', 'office44', 'magistrale'),
+  'test': ('lockeroom', 'cafeteria', 'library', 'spencerlab', 'office44', 'magistrale'),  # in the order of TEST_FILE
 }
 RAW_FOLDERS = {'train': 'train', 'val': 'train', 'test': 'test'}
 
@@ -96,9 +97,18 @@ def official_splits(manual_dir: Path) -> dict[str, SourceSplit]:
   with open_hdf5(manual_dir / TRAINVAL_FILE, HOMEPAGE) as file:
     splits = {name: _official_split(file, name, ('n', NUM_FRAMES, 'h', 'w', 3)) for name in ('train', 'val')}
   if (manual_dir / TEST_FILE).exists():
-    with open_hdf5(manual_dir / TEST_FILE, HOMEPAGE) as file:
-      splits['test'] = _official_split(file, 'test', ('n', NUM_FRAMES, 383, 552, 3), hidden=True)
+    splits['test'] = official_test_split(manual_dir / TEST_FILE)
   return splits
+
+
+def official_test_split(path: Path) -> SourceSplit:
+  """The split `test` of the official files, which needs this file alone.
+
+  Raises:
+    InputError: the file is missing, damaged, or not laid out as stated above.
+  """
+  with open_hdf5(path, HOMEPAGE) as file:
+    return _official_split(file, 'test', ('n', NUM_FRAMES, *TEST_SIZE, 3), hidden=True)
 
 
 def _official_split(

@@ -1,0 +1,147 @@
+"""Depth from focus without a network or weights: `focal_jax.load('classical')`.
+
+The motion of the frames is measured by phase correlation (`residual_motion`), the frames are warped by it, and depth
+is where the aligned frames are sharpest (`classical`).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from focal_jax import classical, warp
+from focal_jax.errors import InputError
+from focal_jax.residual_motion import ResidualMotion, residual_motion
+from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack, float_images
+
+LANCZOS = 3  # lobes of the kernel on either side, px
+
+
+class ClassicalModel:
+  """Classical depth from focus with the interface of `api.Model`; see `api.load`.
+
+  Attributes:
+    name: 'classical' or 'classical:MEASURE'.
+    description: {}, for there is no weights file.
+    unused: [], likewise.
+  """
+
+  def __init__(self, name: str = 'classical'):
+    """`name`: see above.
+
+    Raises:
+      InputError: there is no such measure.
+    """
+    kind, colon, measure = name.partition(':')
+    if kind != 'classical' or (colon and measure not in classical.MEASURES):
+      raise InputError(f"method is '{name}', expected classical, or classical: and {' or '.join(classical.MEASURES)}")
+    self.name, self.description, self.unused = name, {}, []
+    self._options = (('measure', measure),) if measure else ()
+
+  def predict(self, images: Images, focus: Numbers, fov: Numbers | None = None, align: bool = True) -> Prediction:
+    """Depth of one focal stack.
+
+    Args:
+      images: [N, H, W, 3] RGB, uint8 or float 0 .. 1; N >= 2 frames, the last one is what the others are aligned to;
+        any H and W.
+      focus: [N] focus coordinate of each frame, in any unit, order and spacing.
+      fov: [N] relative field of view, 1 for the narrowest (`optics.relative_field_of_view`); None: all 1. It is what
+        aligns frames whose motion cannot be measured.
+      align: False takes the frames as they are.
+
+    Returns:
+      numpy arrays, float32: `depth` and `confidence` [H, W], `coverage` [N, H, W], `aligned` [N, H, W, 3] 0 .. 1,
+      `motion` [N, 3] (alpha, beta, gamma; 0 where it cannot be measured). Depth is in the unit of `focus`. Confidence
+      is `classical.depth_from_focus`'s, times the share of the frames that cover the pixel. There is no `pyramid` and
+      no `weights`.
+
+    Raises:
+      InputError: an argument of another shape, type or range.
+
+    A second call with the same shape does not compile again.
+    """
+    stack = checked_stack(images, focus, fov)
+    # Neighbours in focus are what motion is measured between, and what a peak is interpolated from.
+    order = np.argsort(stack.focus, kind='stable')
+    back = np.argsort(order)
+    stack = jax.tree.map(lambda x: x[order], stack)
+    if align:
+      with np.errstate(divide='ignore', invalid='ignore'):  # of frames of a few pixels, whose motion is NaN
+        measured = residual_motion(stack.images, reference=int(back[-1]))
+      motion = motion_from_measured(measured, stack.fov, int(back[-1]))
+    else:
+      motion = np.zeros((len(order), 3), np.float32)
+    prediction = jax.device_get(_predict(stack, motion, self._options, bool(align)))
+    return prediction.replace(
+      aligned=prediction.aligned[back], coverage=prediction.coverage[back], motion=prediction.motion[back]
+    )
+
+
+def motion_from_measured(
+  measured: ResidualMotion, fov: Float[np.ndarray, 'N'], reference: int = -1
+) -> Float[np.ndarray, 'N 3']:
+  """The motion (alpha, beta, gamma) that `warp` undoes, of frames with relative fields of view `fov`; float32.
+
+  A point q px from the centre of the reference lies at zoom q + shift in the frame. The reference itself is warped by
+  its field of view alone, so that what is at q after the warp is at z q before, and in the frame at zoom z q + shift.
+  `warp` samples the frame at q - s (fov + alpha - 1) q - (beta, gamma), with s = 2 (W // 2) / (W - 1) from q in px to
+  its u times W // 2. Hence alpha and the shift. Motion that is NaN becomes 0: the field of view alone.
+  """
+  # Of even and odd lengths s differs by less than 1 / length, which is as near as one zoom for both axes comes.
+  stretch = np.mean([2 * (n // 2) / max(n - 1, 1) for n in measured.size])
+  if stretch == 0:  # a single pixel
+    return np.zeros((len(fov), 3), np.float32)
+  fov = fov.astype(np.float64)
+  zoom = measured.zoom * (1 - stretch * (fov[reference] - 1))
+  motion = np.concatenate([((1 - zoom) / stretch - (fov - 1))[:, None], -measured.shift_px], axis=-1)
+  return np.where(np.isfinite(motion), motion, 0).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=('options', 'align'))
+def _predict(stack: FocalStack, motion: Float[np.ndarray | Array, 'N 3'], options: tuple, align: bool) -> Prediction:
+  stack = float_images(stack)
+  seen = aligned = stack.images
+  coverage = jnp.ones(aligned.shape[:-1], aligned.dtype)
+  if align:
+    height, width = aligned.shape[1:3]
+    aligned = warp.warp(stack.images, stack.fov, motion)
+    coverage = warp.coverage(stack.fov, motion, height, width)
+    # Without their means, which a focus measure does not see, but of whose rounding it would make texture.
+    seen = warp_sharp(stack.images - jnp.mean(stack.images, axis=(1, 2), keepdims=True), stack.fov, motion)
+  depth, confidence = classical.depth_from_focus(seen, stack.focus, **dict(options))
+  return Prediction(
+    depth=depth,
+    # A frame that does not show a pixel cannot have been compared there.
+    confidence=confidence * jnp.mean(coverage, 0),
+    aligned=aligned,
+    coverage=coverage,
+    motion=jnp.asarray(motion, aligned.dtype),
+  )
+
+
+def warp_sharp(
+  images: Float[Array, 'N H W C'], fov: Float[Array, 'N'], motion: Float[Array, 'N 3']
+) -> Float[Array, 'N H W C']:
+  """`warp.warp` for focus measures, which must not take the warp's own doing for focus or defocus.
+
+  Interpolated by Lanczos's kernel: a linear one blurs the frames that move and not the reference, which then looks
+  sharpest. Outside, a frame goes on as its outermost pixels. On simulated sweeps of 8 frames (320 x 240 px, far frames
+  6 % narrower, 1 % noise; mean error in frame spacings):
+
+    inside        0.89 (linear 1.14, Keys's cubic 0.94; frames that never moved 0.85, frames left unaligned 0.94)
+    band outside  0.85 (mirror images 0.88, pixels of the next frame 1.17, of the reference 1.31; black 1.25, and that
+                  with a confidence of 0.86 where it is 0.25 inside: the black edge passes for a sharp one)
+  """
+
+  def matrix(shift_px, length):
+    positions = jnp.arange(length) - warp.displacement(fov, motion[:, 0], shift_px, length, length)
+    distance = jnp.clip(positions, 0, length - 1)[..., None] - jnp.arange(length)
+    kernel = jnp.where(jnp.abs(distance) < LANCZOS, jnp.sinc(distance) * jnp.sinc(distance / LANCZOS), 0.0)
+    # To 1, also where the kernel reaches beyond the border.
+    return kernel / jnp.sum(kernel, -1, keepdims=True)
+
+  return warp.resample(
+    images, *(matrix(motion[:, i], length) for i, length in ((2, images.shape[1]), (1, images.shape[2])))
+  )

@@ -1,0 +1,1 @@
+"""What the modes evaluate, compare and submit are made of."""

@@ -1,0 +1,23 @@
+"""How far a mean over stacks could have come out otherwise: bootstrap intervals (Efron, 1979; percentile method)."""
+
+import numpy as np
+from jaxtyping import Float
+
+LEVEL = 0.95
+_RESAMPLES = 10_000
+_AT_ONCE = 500  # resamples, so that thousands of stacks need no gigabytes
+
+
+def mean_interval(values: Float[np.ndarray, ' S']) -> tuple[float, float, float]:
+  """Mean of a value of each stack and the ends of its 95 % interval, which are NaN for fewer than two stacks.
+
+  Stacks are drawn with replacement, always the same ones for as many stacks. They count as independent: of several
+  crops of one photograph the interval is too narrow.
+  """
+  mean, count = float(np.mean(values)), len(values)
+  if count < 2:
+    return mean, float('nan'), float('nan')
+  rng = np.random.default_rng(0)
+  means = [values[rng.integers(count, size=(_AT_ONCE, count))].mean(1) for _ in range(_RESAMPLES // _AT_ONCE)]
+  low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+  return mean, float(low), float(high)

@@ -67,21 +67,21 @@ def evaluate_methods(
   kept = _Spread(count, settings.pictures) if paired else _Extremes(labels[0], rank, settings.pictures)
 
   tally = report.Tally(labels)
-  for result in measure_stacks(source, count, methods, protocol, settings.align, title):
-    tally.add(result)
-    kept.add(result)
+  with result_folder(out, overwrite) as staging:  # before the work, which a folder that cannot be written to would lose
+    for result in measure_stacks(source, count, methods, protocol, settings.align, title):
+      tally.add(result)
+      kept.add(result)
 
-  heading = report.Heading(
-    _full_name(settings.dataset),
-    settings.split,
-    count == len(source),
-    unit := protocol.unit or getattr(source, 'focus_unit', ''),
-    bool(settings.align),
-    _facts(methods),
-  )
-  summary = report.summarise(tally, protocol, heading, paired)
-  text = report.markdown(summary)
-  with result_folder(out, overwrite) as staging:
+    heading = report.Heading(
+      _full_name(settings.dataset),
+      settings.split,
+      count == len(source),
+      unit := protocol.unit or getattr(source, 'focus_unit', ''),
+      bool(settings.align),
+      _facts(methods),
+    )
+    summary = report.summarise(tally, protocol, heading, paired)
+    text = report.markdown(summary)
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2, allow_nan=False) + '\n')
     (staging / 'summary.md').write_text(text)
     report.write_csv(staging / 'per_image.csv', tally)

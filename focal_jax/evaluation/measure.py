@@ -58,7 +58,6 @@ class StackResult:
     target: [H, W], NaN where not measured.
     focus_ends: focus of the farthest and the nearest frame, in the unit of the target.
     pixels: how many are measured.
-    weight: sum of their weights.
   """
 
   name: str
@@ -66,7 +65,6 @@ class StackResult:
   target: np.ndarray
   focus_ends: tuple[float, float]
   pixels: int
-  weight: float
   methods: dict[str, MethodResult]
 
 
@@ -101,7 +99,6 @@ def measure_stacks(
     methods: anything with `focal_jax.Model.predict`, by label.
     align: whether methods align the frames first; their motion is then measured, too.
     title: of the progress bar.
-
   """
   timed = {label: Timed(model) for label, model in methods.items()}
   for index in tqdm(range(count), desc=title, unit='stack'):
@@ -150,7 +147,6 @@ def _measure_stack(
     target=np.where(counted, target, np.nan),
     focus_ends=(far, near),
     pixels=int(counted.sum()),
-    weight=float(weight[counted].sum(dtype=np.float64)),
     methods=results,
   )
 

@@ -19,7 +19,8 @@ from the distances as for a thin lens for `unaligned`, whose true motion is unkn
 is 0 as far as the authors' alignment, by optical flow, succeeded. There is no target (`valid` is 0) and no
 `all_in_focus`.
 
-Protocol: by eye, for lack of a ground truth; there are no metrics.
+Protocol: by eye, for lack of a ground truth; how well frames are aligned can be measured without it (`--mode=evaluate`
+with `eval.align`).
 """
 
 import dataclasses

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from focal_jax.backend import compiler_options
 from focal_jax.classical_model import ClassicalModel
 from focal_jax.errors import InputError
 from focal_jax.models import published
@@ -38,7 +39,7 @@ class Model:
     self.name, self.description, self.unused = name, description, unused
     self._variables = jax.device_put(variables)
 
-    @functools.partial(jax.jit, static_argnames=('align',))
+    @functools.partial(jax.jit, static_argnames=('align',), compiler_options=compiler_options())
     def apply(variables, stack, align):
       return network.apply(variables, float_images(stack), align=align)
 

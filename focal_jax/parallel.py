@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from focal_jax.backend import compiler_options
 from focal_jax.errors import InputError, one_line
 
 AXIS = 'batch'
@@ -88,7 +89,9 @@ class Devices:
       donate: the memory of the first argument is given up for the results.
     """
     donated = (0,) if donate else ()
-    if self._kind == 'pmap':
+    options = compiler_options()
+    # Which `jax.pmap` does not take; one device needs none of it.
+    if self._kind == 'pmap' and not (options and self.count == 1):
       out_axes = tuple(0 if shared else None for shared in outputs)
       return jax.pmap(
         function, AXIS, in_axes=(None, 0), out_axes=out_axes, devices=self._chosen, donate_argnums=donated
@@ -107,7 +110,7 @@ class Devices:
       out_specs=specs,
       check_vma=False,  # with it, the gradient of a sum over devices would be summed over them once more
     )
-    return jax.jit(mapped, donate_argnums=donated)
+    return jax.jit(mapped, donate_argnums=donated, compiler_options=options)
 
   def ahead(self, inputs: Iterable[Any], size: int = 2) -> Iterator[Any]:
     """The same inputs, shared among the devices `size` steps before they are asked for.

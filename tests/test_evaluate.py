@@ -199,7 +199,7 @@ def test_a_network_beside_baselines(tmp_path):
 def result(value, index):
   values = {} if value is None else {'mse': value}
   method = MethodResult(np.zeros((2, 2)), np.zeros((2, 2)), values, None, np.zeros((3, 2)))
-  return StackResult(str(index), np.zeros((2, 2, 3)), np.zeros((2, 2)), (0.0, 1.0), 4, 4.0, {'m': method})
+  return StackResult(str(index), np.zeros((2, 2, 3)), np.zeros((2, 2)), (0.0, 1.0), 4, {'m': method})
 
 
 @pytest.mark.parametrize('number', [0, 1, 3, 10, 40])

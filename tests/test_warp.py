@@ -186,3 +186,14 @@ def test_undoes_what_the_simulator_records(size):
   # The record is affine in q, so that two of its pixels tell it everywhere.
   slope = (recorded[:, -1] - recorded[:, 0]) / (size - 1)
   np.testing.assert_allclose(recorded[:, :1] + slope[:, None] * sampled, np.arange(size) + 0 * sampled, atol=1e-4)
+
+
+@pytest.mark.parametrize('size', [None, (19.5, 30)])
+def test_what_is_differentiated_is_the_same(size):
+  """On a CPU the one is gathered, the other is two matrix products."""
+  images = jnp.asarray(np.random.default_rng(0).random((2, len(MOTIONS), 21, 33, 3)), jnp.float32)
+  fov = jnp.tile(jnp.asarray(MOTIONS[:, 0], jnp.float32), (2, 1))
+  motion = jnp.tile(jnp.asarray(MOTIONS[:, 1:], jnp.float32), (2, 1, 1)).at[1].mul(-0.5).at[1, 0, 1].set(1e12)
+  values, _ = jax.vjp(lambda images: warp.warp(images, fov, motion, size), images)
+  np.testing.assert_allclose(warped(images, fov, motion, size=size), values, atol=1e-5)
+  assert np.ptp(values) > 0.9

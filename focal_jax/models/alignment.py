@@ -7,10 +7,12 @@ from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
-from focal_jax.models.blocks import PLANE, POINT, Conv, ConvNorm, Stack, apply_block
-from focal_jax.warp import Size, displacement_field, warp
+from focal_jax.models import conv
+from focal_jax.models.blocks import PLANE, POINT, Conv, ConvNorm, Stack, apply_block, batch_norm, kernel_init
+from focal_jax.warp import Size, displacement, warp
 
 # The heads answer in numbers of order 1; a zoom is some thousand times smaller than a shift in pixels.
 ALPHA_SCALE = 0.001
@@ -30,6 +32,80 @@ class Residual(nn.Module):
     return nn.relu(y + Conv(self.features, POINT, self.stride, name='shortcut')(x))
 
 
+class Kernel(nn.Module):
+  """The parameter of a convolution, for those who know a shorter way to its result than convolving."""
+
+  features: int
+  inputs: int
+
+  @nn.compact
+  def __call__(self) -> Float[Array, '1 3 3 I O']:
+    return self.param('kernel', kernel_init, (*PLANE, self.inputs, self.features))
+
+
+class PairNorm(nn.Module):
+  """Convolution and batch normalisation of [features of the reference, of the frame, their displacement (dx, dy)].
+
+  As `ConvNorm` of the three side by side, with the same parameters, from what repeats in them: the reference is the
+  same for all frames, dx is the same in all rows, dy in all columns. So less than half of the products are left.
+  """
+
+  features: int
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, warped: Stack, dx: Float[Array, 'B N W'], dy: Float[Array, 'B N H'], *, train: bool
+  ) -> Float[Array, 'B N H W C']:
+    c = warped.shape[-1]
+    kernel = Kernel(self.features, 2 * c + 2, name='conv')().astype(warped.dtype)
+    of_reference, of_frame, of_dx, of_dy = jnp.split(kernel, (c, 2 * c, 2 * c + 1), axis=3)
+    x = conv.conv(warped, of_frame) + conv.conv(warped[:, -1:], of_reference)
+    dx, dy = dx.astype(x.dtype), dy.astype(x.dtype)
+    x += _of_field(dx, of_dx[0, :, :, 0].swapaxes(0, 1), x.shape[2])
+    x += _of_field(dy, of_dy[0, :, :, 0], x.shape[3]).swapaxes(2, 3)
+    return batch_norm(x, self.axis_name, train)
+
+
+def _of_field(values: Float[Array, 'B N L'], kernel: Float[Array, '3 3 C'], repeats: int) -> Float[Array, 'B N R L C']:
+  """Convolution of an array [R, L] that holds `values` in each of its R = `repeats` rows, zeros around it.
+
+  Args:
+    kernel: first axis along the values, second across the rows.
+  """
+  before, after = (jnp.pad(values, ((0, 0), (0, 0), pad)) for pad in ((1, 0), (0, 1)))
+  taps = jnp.stack([before[..., :-1], values, after[..., 1:]], axis=-1)
+  rows = jnp.einsum('bnlk,krc->bnrlc', taps, kernel, precision=lax.Precision.HIGHEST)
+  row = jnp.arange(repeats)[:, None, None]
+  # All three rows of the kernel, but for the first and the last, which have zeros on one side.
+  total = jnp.sum(rows, axis=2, keepdims=True)
+  return total - jnp.where(row == 0, rows[:, :, :1], 0) - jnp.where(row == repeats - 1, rows[:, :, 2:], 0)
+
+
+class MeanConv(nn.Module):
+  """Mean over the image of a 3 x 3 convolution with bias: the kernel times sums of the array, shifted by each of its
+  taps.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: Stack, size: Size) -> Float[Array, 'B N O']:
+    """`size`: height and width of the image, which begins at the first pixel; the rest pads it."""
+    kernel = self.param('kernel', kernel_init, (*PLANE, x.shape[-1], self.features))
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+
+    def inside(length, end):  # [tap, pixel]: whether the tap takes the pixel to a place in the image
+      place = jnp.arange(length) - jnp.arange(-1, 2)[:, None]
+      return ((place >= 0) & (place < end)).astype(x.dtype)
+
+    rows, columns = inside(x.shape[2], size[0]), inside(x.shape[3], size[1])
+    sums = jnp.einsum('ky,bnyxc->bnkxc', rows, x, precision=lax.Precision.HIGHEST)
+    sums = jnp.einsum('lx,bnkxc->bnklc', columns, sums, precision=lax.Precision.HIGHEST)
+    count = rows[1].sum() * columns[1].sum()
+    return jnp.einsum('bnklc,klco->bno', sums / count, kernel[0], precision=lax.Precision.HIGHEST) + bias
+
+
 class MotionHead(nn.Module):
   """Features of the reference and of a frame, warped with the motion so far, and the displacement that this is, to a
   correction of the motion.
@@ -44,16 +120,13 @@ class MotionHead(nn.Module):
     height, width, channels = features.shape[2:]
     # Coordinates and weights of the warp are float32, whatever the features are.
     warped = warp(features, fov, motion, size).astype(features.dtype)
-    field = displacement_field(fov, motion, height, width, size).astype(features.dtype)
-    reference = jnp.broadcast_to(warped[:, -1:], warped.shape)
-    x = jnp.concatenate([reference, warped, field], axis=-1)
-    for i in range(1, 4):
+    dx = displacement(fov, motion[..., 0], motion[..., 1], width, size[1])
+    dy = displacement(fov, motion[..., 0], motion[..., 2], height, size[0])
+    x = nn.relu(PairNorm(2 * channels, self.axis_name, name='conv1')(warped, dx, dy, train=train))
+    for i in (2, 3):
       x = nn.relu(ConvNorm(2 * channels, PLANE, axis_name=self.axis_name, name=f'conv{i}')(x, train=train))
     # bfloat16 would round a shift of 10 px to steps of 1/16 px.
-    x = Conv(3, PLANE, use_bias=True, name='motion')(x.astype(jnp.float32))
-    # The mean is over the image, not over what pads it.
-    inside = (jnp.arange(x.shape[2]) < size[0])[:, None, None] & (jnp.arange(x.shape[3]) < size[1])[:, None]
-    return jnp.mean(x, axis=(2, 3), where=inside) * jnp.array([ALPHA_SCALE, 1.0, 1.0])
+    return MeanConv(3, name='motion')(x.astype(jnp.float32), size) * jnp.array([ALPHA_SCALE, 1.0, 1.0])
 
 
 class AlignmentNetwork(nn.Module):

@@ -70,9 +70,14 @@ class ConvNorm(nn.Module):
       x = ConvTranspose(self.features, name='conv')(x)
     else:
       x = Conv(self.features, self.kernel_size, self.stride, self.dilation, name='conv')(x)
-    # The statistics are float32 in any case; `dtype` is that of the result.
-    norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=x.dtype, axis_name=self.axis_name, name='norm')
-    return norm(x, use_running_average=not train)
+    return batch_norm(x, self.axis_name, train)
+
+
+def batch_norm(x: Stack, axis_name: str | None, train: bool) -> Stack:
+  """Batch normalisation in the module that calls it, named 'norm'."""
+  # The statistics are float32 in any case; `dtype` is that of the result.
+  norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=x.dtype, axis_name=axis_name, name='norm')
+  return norm(x, use_running_average=not train)
 
 
 def apply_block(block: nn.Module, *arrays: Any, remat: bool, **options: Any) -> Any:

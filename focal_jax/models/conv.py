@@ -2,8 +2,7 @@
 
 Every convolution here is "same" in PyTorch's sense: zero padding (k - 1) / 2 x dilation on both sides of every axis, at
 stride 2 too (JAX's 'SAME' pads (0, 1) there). Stride and dilation are spatial; frames have stride 1. The results do not
-depend on the form and neither do the parameters. Stack, kernel and result have one floating-point type; weight
-gradients are summed in float32 even where that is bfloat16:
+depend on the form and neither do the parameters. Stack, kernel and result have one floating-point type.
 
 * native: XLA's 3-D convolution. What accelerators get.
 * planes: two-dimensional convolutions with the frames in the batch. XLA's CPU backend computes 3-D convolutions 3 to 12
@@ -19,18 +18,21 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from focal_jax.backend import on_cpu
+
 Form = Literal['native', 'planes']
 # Anonymous axes: height, width and channels of a result are not those of its input.
 Stack = Float[Array, 'B N _ _ _']
 Planes = Float[Array, '_ _ _ _']
 Kernel = Float[Array, 'D K K I O']
+PlaneKernel = Float[Array, 'K K I O']
 
 _PLANE = ('NHWC', 'HWIO', 'NHWC')
 _VOLUME = ('NDHWC', 'DHWIO', 'NDHWC')
 
 
 def default_form() -> Form:
-  return 'planes' if jax.default_backend() == 'cpu' else 'native'
+  return 'planes' if on_cpu() else 'native'
 
 
 def conv(x: Stack, kernel: Kernel, *, stride: int = 1, dilation: int = 1, form: Form | None = None) -> Stack:
@@ -47,6 +49,8 @@ def conv(x: Stack, kernel: Kernel, *, stride: int = 1, dilation: int = 1, form: 
     return _conv_planes(x, kernel, stride)
   if dilation == 2:
     return _conv_phases(x, kernel)
+  if kernel.shape[1] == 1:  # looks at the first of every `stride` pixels only
+    x, stride = x[:, :, ::stride, ::stride], 1
   y = _conv_plane(_fold(x), kernel[0], stride, ((kernel.shape[1] - 1) // 2,) * 2)
   return y.reshape(*x.shape[:2], *y.shape[1:])
 
@@ -80,8 +84,27 @@ def _fold(x: Stack) -> Planes:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv_plane(x: Planes, kernel: Float[Array, 'K K I O'], stride: int, padding: tuple[int, int]) -> Planes:
+def _conv_plane(x: Planes, kernel: PlaneKernel, stride: int, padding: tuple[int, int]) -> Planes:
   """2-D convolution, the same padding (before, after) on both axes."""
+  columns = _columns_at_once(x.shape, kernel.shape) if stride == 1 else 1
+  if columns == 1:
+    return _plain(x, kernel, stride, padding)
+  # Neighbouring columns of the result as channels of a wider kernel, which strides over them: XLA copies the pixels
+  # under a kernel for each of its places, and so does it fewer times. Three times as fast for 3 channels.
+  wide = jnp.concatenate(
+    [jnp.pad(kernel, ((0, 0), (k, columns - 1 - k), (0, 0), (0, 0))) for k in range(columns)], axis=-1
+  )
+  y = lax.conv_general_dilated(x, wide, (1, columns), (padding, padding), dimension_numbers=_PLANE)
+  return y.reshape(*y.shape[:2], columns * y.shape[2], -1)
+
+
+def _columns_at_once(shape: tuple[int, ...], kernel: tuple[int, ...]) -> int:
+  """How many columns of a result to compute as one; more waste more on a kernel's zeros."""
+  columns = 8 if kernel[2] <= 4 else 2
+  return columns if kernel[1] > 1 and kernel[3] <= 8 and shape[2] % columns == 0 else 1
+
+
+def _plain(x: Planes, kernel: PlaneKernel, stride: int, padding: tuple[int, int]) -> Planes:
   return lax.conv_general_dilated(x, kernel, (stride, stride), (padding, padding), dimension_numbers=_PLANE)
 
 
@@ -91,59 +114,47 @@ def _conv_plane_fwd(x, kernel, stride, padding):
 
 def _conv_plane_bwd(stride, padding, saved, cotangent):
   x, kernel = saved
-  to_input = jax.linear_transpose(
-    lambda x: lax.conv_general_dilated(x, kernel, (stride, stride), (padding, padding), dimension_numbers=_PLANE), x
-  )
-  return to_input(cotangent)[0], _weight_gradient(x, cotangent, kernel.shape[0], stride, padding)
+  x = _stored(x, cotangent)
+  (to_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride, padding), kernel)(cotangent)
+  if (
+    stride == 2 and kernel.shape[0] == 3
+  ):  # dense over the four phases: two to three times as fast as XLA's dilated form
+    to_input = _interleave(_plain(cotangent, _phases_of(kernel.swapaxes(2, 3)), 1, (0, 1)))
+  else:
+    (to_input,) = jax.linear_transpose(lambda x: _plain(x, kernel, stride, padding), x)(cotangent)
+  return to_input, to_kernel
 
 
 _conv_plane.defvjp(_conv_plane_fwd, _conv_plane_bwd)
 
 
-def _weight_gradient(
-  x: Planes, cotangent: Planes, size: int, stride: int, padding: tuple[int, int]
-) -> Float[Array, 'K K I O']:
-  """Gradient of a size x size kernel: a sum over pixels, taken as one matrix product for each image.
+def _stored(x: Planes, other: Planes) -> Planes:
+  """The same array, but read from memory by what comes next.
 
-  XLA's own form is a convolution with an image-sized kernel. One image at a time keeps the operands in cache, and
-  shifted copies side by side on the channels make the product's sides long enough to be efficient.
+  XLA's CPU backend takes the pixels for a weight gradient in another order than they lie in memory, and would compute
+  all that leads to them (normalisation, activation) once more in that order, which takes three times as long. It does
+  not look through a loop, even if that is never entered, which only the run can tell; barriers it ignores.
   """
-  height, width = cotangent.shape[1:3]
-  before, after = padding
-  taps = range(size)
+  never = jnp.isnan(other[0, 0, 0, 0]) & ~jnp.isnan(other[0, 0, 0, 0] + 1)
+  return lax.while_loop(lambda state: state[1], lambda state: (-state[0], False), (x, never))[0]
 
-  def columns(image):
-    return jnp.concatenate([image[:, k : k + stride * (width - 1) + 1 : stride] for k in taps], axis=-1)
 
-  if stride == 1:
-    # Column shifts on the input's side, row shifts (the other way round) on the cotangent's.
-    x = jnp.pad(x, ((0, 0), (0, 0), padding, (0, 0)))
-    cotangent = jnp.pad(cotangent, ((0, 0), (size - 1 - before, size - 1 - after), (0, 0), (0, 0)))
-    rows = x.shape[1]
+def _phases_of(kernel: PlaneKernel) -> Float[Array, '2 2 I P']:
+  """Dense kernel of the transposed convolution y[2i - 1 + k] += w[k] x[i], 3 x 3, stride 2, padded by (0, 1).
 
-    def operands(image, gradient):
-      shifted = [gradient[size - 1 - k : size - 1 - k + rows] for k in taps]
-      return columns(image), jnp.concatenate(shifted, axis=-1)
+  Per axis y[2j] = w1 x[j] and y[2j + 1] = w2 x[j] + w0 x[j + 1]: two taps for either phase. Channels of the result are
+  (row phase, column phase, out), for `_interleave`.
+  """
+  taps = jnp.zeros((2, 2, 3), kernel.dtype).at[0, 0, 1].set(1).at[1, 0, 2].set(1).at[1, 1, 0].set(1)  # phase, tap, k
+  dense = jnp.einsum('atk,bsl,klio->tsiabo', taps, taps, kernel, precision=lax.Precision.HIGHEST)
+  return dense.reshape(2, 2, kernel.shape[2], -1)
 
-    split = (size, x.shape[-1], size, cotangent.shape[-1])  # kx, in, ky, out
-    order = (2, 0, 1, 3)
-  else:
-    x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
 
-    def operands(image, gradient):
-      shifted = [columns(image[k : k + stride * (height - 1) + 1 : stride]) for k in taps]
-      return jnp.concatenate(shifted, axis=-1), gradient
-
-    split = (size, size, x.shape[-1], cotangent.shape[-1])
-    order = (0, 1, 2, 3)
-
-  def add(total, pair):
-    left, right = (operand.reshape(-1, operand.shape[-1]) for operand in operands(*pair))
-    return total + jnp.matmul(left.T, right, preferred_element_type=total.dtype), None
-
-  zero = jnp.zeros((split[0] * split[1] * (split[2] if stride > 1 else 1), split[3] * (split[2] if stride == 1 else 1)))
-  total, _ = lax.scan(add, zero, (x, cotangent))
-  return total.reshape(split).transpose(order).astype(x.dtype)
+def _interleave(y: Float[Array, '*B h w P']) -> Float[Array, '*B H W O']:
+  """Pixels of the four phases, side by side on the channels, to their places."""
+  *batch, h, w, _ = y.shape
+  y = y.reshape(*batch, h, w, 2, 2, -1)
+  return jnp.moveaxis(y, -3, -4).reshape(*batch, 2 * h, 2 * w, -1)
 
 
 def _conv_phases(x: Stack, kernel: Kernel) -> Stack:
@@ -156,15 +167,30 @@ def _conv_phases(x: Stack, kernel: Kernel) -> Stack:
   return y.transpose(0, 3, 1, 4, 2, 5).reshape(b, n, h, w, -1)
 
 
+@jax.custom_vjp
 def _add_shifted(parts: Float[Array, 'B N H W D O']) -> Stack:
   """out[n] = parts[n - 1][0] + parts[n][1] + parts[n + 1][2]; there is nothing before the first frame or after the
   last.
   """
-  nothing = jnp.zeros_like(parts[:, :1, ..., 0, :])
-  # Concatenated, not padded: a CPU adds that eight times faster.
-  before = jnp.concatenate([nothing, parts[:, :-1, ..., 0, :]], axis=1)
-  after = jnp.concatenate([parts[:, 1:, ..., 2, :], nothing], axis=1)
-  return before + parts[..., 1, :] + after
+  return _later(parts[..., 0, :]) + parts[..., 1, :] + _earlier(parts[..., 2, :])
+
+
+def _add_shifted_bwd(_, cotangent):
+  # At once: what JAX derives pads each part with zeros and adds the three.
+  return (jnp.stack([_earlier(cotangent), cotangent, _later(cotangent)], axis=-2),)
+
+
+_add_shifted.defvjp(lambda parts: (_add_shifted(parts), None), _add_shifted_bwd)
+
+
+def _later(x: Stack) -> Stack:
+  """out[n] = x[n - 1]. Concatenated, not padded: a CPU adds that eight times faster."""
+  return jnp.concatenate([jnp.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
+
+
+def _earlier(x: Stack) -> Stack:
+  """out[n] = x[n + 1]."""
+  return jnp.concatenate([x[:, 1:], jnp.zeros_like(x[:, :1])], axis=1)
 
 
 def _conv_planes(x: Stack, kernel: Kernel, stride: int) -> Stack:
@@ -176,11 +202,12 @@ def _conv_planes(x: Stack, kernel: Kernel, stride: int) -> Stack:
 
 
 def _conv_transpose_planes(x: Stack, kernel: Kernel) -> Stack:
+  """One convolution of each frame and its neighbours, side by side on the channels.
+
+  As there are four times as many pixels behind it, shifting before is faster: 1.6 to 2.6 times, with gradients.
+  """
   b, n, h, w, _ = x.shape
-  # Per axis y[2j] = w1 x[j] and y[2j + 1] = w2 x[j] + w0 x[j + 1]: a dense kernel of two taps for either phase.
-  taps = jnp.zeros((2, 2, 3), x.dtype).at[0, 0, 1].set(1).at[1, 0, 2].set(1).at[1, 1, 0].set(1)  # [phase, tap, k]
-  dense = jnp.einsum('atk,bsl,fklio->tsifabo', taps, taps, kernel, precision=lax.Precision.HIGHEST)
-  y = _conv_plane(_fold(x), dense.reshape(2, 2, kernel.shape[3], -1), 1, (0, 1))
   # y[n - 1 + f] += w[f] x[n]: a convolution's frame shifts, the other way round.
-  y = _add_shifted(y.reshape(b, n, h, w, 3, -1)[..., ::-1, :]).reshape(b, n, h, w, 2, 2, -1)
-  return y.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, n, 2 * h, 2 * w, -1)
+  frames = jnp.concatenate([_earlier(x), x, _later(x)], axis=-1)
+  y = _conv_plane(_fold(frames), _phases_of(jnp.concatenate(list(kernel), axis=2)), 1, (0, 1))
+  return _interleave(y.reshape(b, n, h, w, -1))

@@ -41,6 +41,15 @@ def test_conv_forms_agree(kernel, stride, dilation, frames):
   compare(lambda form: lambda x, w: conv.conv(x, w, stride=stride, dilation=dilation, form=form), x, weights)
 
 
+@pytest.mark.parametrize(
+  ('width', 'channels', 'features'), [(16, 3, 8), (16, 4, 2), (12, 8, 8), (10, 3, 8), (12, 8, 9)]
+)
+def test_columns_at_once_are_the_columns_one_by_one(width, channels, features):
+  """Few channels: eight or two columns of the result at a time, where the width allows."""
+  x, weights = normal(0, 1, 2, 6, width, channels), normal(1, 1, 3, 3, channels, features)
+  compare(lambda form: lambda x, w: conv.conv(x, w, form=form), x, weights)
+
+
 @pytest.mark.parametrize('frames', [2, 4])
 def test_conv_transpose_forms_agree(frames):
   compare(

@@ -325,9 +325,8 @@ def test_the_network_in_bfloat16(full):
   jaxpr = jax.make_jaxpr(jax.grad(loss, has_aux=True))(full['params'], full['batch_stats'])
   assert {leaf.dtype for leaf in jaxpr.out_avals} == {jnp.dtype(jnp.float32)}
   types = re.findall(r':(\w+)\[[\d,]+\] = conv_general_dilated', str(jaxpr))
-  # The last of each motion head, and its gradient.
-  assert types.count('f32') == 6
-  assert types.count('bf16') == len(types) - 6 > 100
+  assert set(types) == {'bf16'}
+  assert len(types) > 100
 
 
 def test_registry_takes_what_is_missing_as_the_default():

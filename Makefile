@@ -20,7 +20,7 @@ demo: $(BIN)/.installed
 	$(BIN)/python -m focal_jax.demo $(DEMO)
 
 test: $(BIN)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile  # the tests of a file share what is slow to compile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # a file's tests share what is slow to compile
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .

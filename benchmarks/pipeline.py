@@ -9,6 +9,7 @@ and reports the growth of the process's memory.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import resource
 import statistics
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -27,46 +29,65 @@ import tfds_ddff
 from focal_jax.data.pipeline import BatchSettings, stack_batches
 from tfds_ddff.build import build
 
-EXAMPLES, FRAMES, HEIGHT, WIDTH = 32, 10, 383, 552
-CROP, BATCH = 224, 4
+FRAMES, BATCH = 10, 4
 
 
-def make_data(folder: Path) -> None:
+@dataclasses.dataclass(frozen=True)
+class Size:
+  """Of the stacks in the files, and of the crops; `light_fields` is how many examples there seem to be."""
+
+  examples: int = 32
+  height: int = 383
+  width: int = 552
+  crop: int = 224
+  light_fields: int = 600
+
+
+def make_data(folder: Path, size: Size) -> None:
   """The data set `ddff12` in `folder`/data, from a file in the official layout."""
+  height, width = size.height, size.width
   rng = np.random.default_rng(0)
-  picture = gaussian_filter(rng.random((HEIGHT + 100, WIDTH + 100, 3)), (2, 2, 0))
+  picture = gaussian_filter(rng.random((height + 100, width + 100, 3)), (2, 2, 0))
   picture = (picture - picture.min()) / np.ptp(picture) * 240
   with h5py.File(folder / 'ddff-dataset-trainval.h5', 'w') as file:
-    for split, count in (('train', EXAMPLES), ('val', 1)):
-      stack = file.create_dataset(f'stack_{split}', (count, FRAMES, HEIGHT, WIDTH, 3), np.uint8)
-      disparity = file.create_dataset(f'disp_{split}', (count, HEIGHT, WIDTH), np.float64)
+    for split, count in (('train', size.examples), ('val', 1)):
+      stack = file.create_dataset(f'stack_{split}', (count, FRAMES, height, width, 3), np.uint8)
+      disparity = file.create_dataset(f'disp_{split}', (count, height, width), np.float64)
       for index in range(count):
         top, left = rng.integers(100, size=2)
-        crop = picture[top : top + HEIGHT, left : left + WIDTH]
-        stack[index] = crop + rng.integers(0, 15, (FRAMES, HEIGHT, WIDTH, 1))
-        disparity[index] = np.where(rng.random((HEIGHT, WIDTH)) < 0.1, 0, rng.uniform(0.02, 0.28, (HEIGHT, WIDTH)))
+        crop = picture[top : top + height, left : left + width]
+        stack[index] = crop + rng.integers(0, 15, (FRAMES, height, width, 1))
+        disparity[index] = np.where(rng.random((height, width)) < 0.1, 0, rng.uniform(0.02, 0.28, (height, width)))
   build('ddff12', folder, folder / 'data')
 
 
-class Repeated(Sequence):
-  """As many examples as the light fields of DDFF-12, of which only `EXAMPLES` differ."""
+class Figures(NamedTuple):
+  """Of one round."""
 
-  def __init__(self, source: Sequence):
-    self.source = source
+  seconds: float
+  cpu_seconds: float
+  stacks: int
+
+
+class Repeated(Sequence):
+  """As many examples as the light fields of DDFF-12, of which only some differ."""
+
+  def __init__(self, source: Sequence, length: int):
+    self.source, self.length = source, length
 
   def __len__(self) -> int:
-    return 600
+    return self.length
 
   def __getitem__(self, index: int) -> dict:
     return self.source[index % len(self.source)]
 
 
-def ours(folder: Path) -> Iterator:
-  source = Repeated(tfds_ddff.load('ddff12', 'train', folder / 'data'))
-  return stack_batches([(source, 1.0)], BatchSettings(batch_size=BATCH, crop_px=CROP, min_valid=0.8)).iterate()
+def ours(folder: Path, size: Size) -> Iterator:
+  source = Repeated(tfds_ddff.load('ddff12', 'train', folder / 'data'), size.light_fields)
+  return stack_batches([(source, 1.0)], BatchSettings(batch_size=BATCH, crop_px=size.crop, min_valid=0.8)).iterate()
 
 
-def tf_data(folder: Path) -> Iterator:
+def tf_data(folder: Path, size: Size) -> Iterator:
   """The usual tf.data pipeline on the same records in TFRecord files, parallelism left to AUTOTUNE."""
   import tensorflow as tf
 
@@ -79,16 +100,16 @@ def tf_data(folder: Path) -> Iterator:
   def parse(record):
     stored = tf.io.parse_single_example(record, {name: tf.io.FixedLenFeature((), tf.string) for name in names})
     images, target, valid = (tf.io.decode_raw(stored[name], dtype) for name, dtype in names.items())
-    top = tf.random.uniform((), 0, HEIGHT - CROP + 1, tf.int32)
-    left = tf.random.uniform((), 0, WIDTH - CROP + 1, tf.int32)
-    window = np.s_[top : top + CROP, left : left + CROP]
+    top = tf.random.uniform((), 0, size.height - size.crop + 1, tf.int32)
+    left = tf.random.uniform((), 0, size.width - size.crop + 1, tf.int32)
+    window = np.s_[top : top + size.crop, left : left + size.crop]
     return (
-      tf.reshape(images, (FRAMES, HEIGHT, WIDTH, 3))[:, *window],
-      tf.reshape(target, (HEIGHT, WIDTH))[window],
-      tf.reshape(valid, (HEIGHT, WIDTH))[window],
+      tf.reshape(images, (FRAMES, size.height, size.width, 3))[:, *window],
+      tf.reshape(target, (size.height, size.width))[window],
+      tf.reshape(valid, (size.height, size.width))[window],
     )
 
-  data = tf.data.TFRecordDataset(path).repeat().shuffle(EXAMPLES, seed=0)
+  data = tf.data.TFRecordDataset(path).repeat().shuffle(size.examples, seed=0)
   data = data.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH).prefetch(2)
   return data.as_numpy_iterator()
 
@@ -103,6 +124,26 @@ def resident_mb() -> float:
   return pages * resource.getpagesize() / 1e6
 
 
+def measure(folder: Path, size: Size, rounds: int, batches: int, peer: bool = True) -> dict[str, list[Figures]]:
+  """Figures of each round, of our pipeline and of tf.data, in turns; of the latter only if there is TensorFlow."""
+  pipelines = {'focal_jax': ours}
+  if peer and importlib.util.find_spec('tensorflow'):
+    pipelines['tf.data'] = tf_data
+  iterators = {name: make(folder, size) for name, make in pipelines.items()}
+  figures = {name: [] for name in iterators}
+  for round_index in range(rounds + 1):  # the first warms up
+    for name, iterator in iterators.items():
+      # The other one fills its buffers and then waits. What this one has buffered meanwhile does not count.
+      for _ in range(20):
+        next(iterator)
+      start, cpu = time.perf_counter(), cpu_seconds()
+      for _ in range(batches):
+        next(iterator)
+      if round_index:
+        figures[name].append(Figures(time.perf_counter() - start, cpu_seconds() - cpu, batches * BATCH))
+  return figures
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--rounds', type=int, default=5)
@@ -113,36 +154,22 @@ def main() -> None:
 
   with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
-    make_data(folder)
-    pipelines = {'focal_jax': ours}
-    if importlib.util.find_spec('tensorflow'):
-      pipelines['tf.data'] = tf_data
-    else:
+    size = Size()
+    make_data(folder, size)
+    if not importlib.util.find_spec('tensorflow'):
       print('TensorFlow is not installed: nothing to compare with')
-    iterators = {name: make(folder) for name, make in pipelines.items()}
-    figures = {name: [] for name in iterators}
-    for round_index in range(options.rounds + 1):  # the first warms up
-      for name, iterator in iterators.items():
-        # The other one fills its buffers and then waits. What this one has buffered meanwhile does not count.
-        for _ in range(20):
-          next(iterator)
-        start, cpu = time.perf_counter(), cpu_seconds()
-        for _ in range(options.batches):
-          next(iterator)
-        stacks = options.batches * BATCH
-        if round_index:
-          figures[name].append((stacks / (time.perf_counter() - start), 1e3 * (cpu_seconds() - cpu) / stacks))
+    figures = measure(folder, size, options.rounds, options.batches)
     print('| pipeline | stacks/s, median (range) | CPU ms a stack |\n| --- | ---: | ---: |')
+    medians = []
     for name, rounds in figures.items():
-      speed, cost = zip(*rounds, strict=True)
-      print(f'| {name} | {statistics.median(speed):.0f} ({min(speed):.0f} to {max(speed):.0f}) | '
-            f'{statistics.median(cost):.1f} |')  # fmt: skip
-    if len(figures) == 2:
-      first, second = (statistics.median([speed for speed, _ in rounds]) for rounds in figures.values())
-      print(f'focal_jax : tf.data = {first / second:.2f}')
+      speed, cost = [f.stacks / f.seconds for f in rounds], [1e3 * f.cpu_seconds / f.stacks for f in rounds]
+      medians.append(statistics.median(speed))
+      print(f'| {name} | {medians[-1]:.0f} ({min(speed):.0f} to {max(speed):.0f}) | {statistics.median(cost):.1f} |')
+    if len(medians) == 2:
+      print(f'focal_jax : tf.data = {medians[0] / medians[1]:.2f}')
 
     if options.flat:
-      iterator, start = ours(folder), time.perf_counter()
+      iterator, start = ours(folder, size), time.perf_counter()
       for batch in range(options.flat):
         next(iterator)
         if batch in (200, options.flat // 2, options.flat - 1):

@@ -11,6 +11,7 @@ of four.
 
 import argparse
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -22,13 +23,18 @@ from focal_jax.simulate.cameras import CAMERAS, SweepSettings
 from focal_jax.simulate.sensor import SensorSettings
 from focal_jax.simulate.stacks import SimulatorSettings, simulate_batch, simulate_rgbd
 
+PHOTOGRAPH = 'photograph with depth'
 PLANES = 2000
 NEAREST_M, FARTHEST_M = 0.1, 1.1
 PHONE = CAMERAS['pixel_4_xl']
 SWEEP = SweepSettings(
   cameras=('pixel_4_xl',), far_dpt=None, range_dpt=None, blur_px=None, spacing='camera', uneven=0.0, aligned=0.0
 )
-SETTINGS = SimulatorSettings(10, 224, 352, margin_px=16, sweep=SWEEP, sensor=SensorSettings(jpeg_quality=None))
+
+
+def make_settings(frames: int = 10, height: int = 224, width: int = 352) -> SimulatorSettings:
+  sensor = SensorSettings(jpeg_quality=None)
+  return SimulatorSettings(frames, height, width, margin_px=16, sweep=SWEEP, sensor=sensor)
 
 
 def picture(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,15 +47,15 @@ def picture(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
   return rgb.astype(np.float32), (NEAREST_M + (FARTHEST_M - NEAREST_M) * depth).astype(np.float32)
 
 
-def published(rgb: np.ndarray, depth_m: np.ndarray) -> np.ndarray:
+def published(rgb: np.ndarray, depth_m: np.ndarray, frames: int) -> np.ndarray:
   """[N, H, W, 3]: the frames of the phone's sweep, focused at even steps in dioptres, zoomed and shifted."""
   height, width = depth_m.shape
   rng = np.random.default_rng(0)
   limits = np.linspace(NEAREST_M, FARTHEST_M, PLANES + 1, dtype=np.float32)
   limits[-1] += 1e-6
   px_per_m = rgb.shape[1] / PHONE.sensor_width_px / PHONE.pixel_pitch_m
-  frames = []
-  focus_m_all = 1 / PHONE.sweep_dpt(10)
+  stack = []
+  focus_m_all = 1 / PHONE.sweep_dpt(frames)
   for focus_m, fov in zip(
     focus_m_all, np.asarray(optics.relative_field_of_view(PHONE.focal_length_m, focus_m_all)), strict=True
   ):
@@ -70,8 +76,31 @@ def published(rgb: np.ndarray, depth_m: np.ndarray) -> np.ndarray:
         channels = [ndimage.correlate(channel, disc / disc.sum(), mode='nearest') for channel in moved]
         filtered[side] = np.stack(channels, -1)
       frame[mask] = filtered[side][mask]
-    frames.append(frame)
-  return np.stack(frames)
+    stack.append(frame)
+  return np.stack(stack)
+
+
+def make_calls(settings: SimulatorSettings) -> dict[str, tuple[Callable, int]]:
+  """What is measured, not compiled yet, and how many stacks it makes."""
+  rgb, depth_m = picture(*settings.canvas)
+  rgbd = jax.jit(lambda key: simulate_rgbd(key, rgb, depth_m, settings))
+  scenes = jax.jit(lambda key: simulate_batch(key[None], settings))
+  four = jax.jit(lambda key: simulate_batch(jax.random.split(key, 4), settings))
+  key = random.key(0)
+  return {
+    PHOTOGRAPH: (lambda: rgbd(key), 1),
+    'procedural, 10 surfaces': (lambda: scenes(key), 1),
+    'procedural, a batch of 4': (lambda: four(key), 4),
+  }
+
+
+def make_published(settings: SimulatorSettings) -> Callable:
+  """The published method on the same photograph."""
+  rgb, depth_m = picture(*settings.canvas)
+  height, width, margin = settings.height_px, settings.width_px, settings.margin_px
+  inner = np.s_[margin : margin + height, margin : margin + width]
+  small_rgb, small_depth = np.ascontiguousarray(rgb[inner]), np.ascontiguousarray(depth_m[inner])
+  return lambda: published(small_rgb, small_depth, settings.num_frames)
 
 
 def seconds(call, repeats: int) -> list[float]:
@@ -88,31 +117,18 @@ def main() -> None:
   parser.add_argument('--repeats', type=int, default=7)
   parser.add_argument('--published', type=int, default=2, help='timed calls of the published method')
   options = parser.parse_args()
-  height, width, margin = SETTINGS.height_px, SETTINGS.width_px, SETTINGS.margin_px
-  rgb, depth_m = picture(*SETTINGS.canvas)
-  inner = np.s_[margin : margin + height, margin : margin + width]
-  small_rgb, small_depth = np.ascontiguousarray(rgb[inner]), np.ascontiguousarray(depth_m[inner])
-
-  rgbd = jax.jit(lambda key: simulate_rgbd(key, rgb, depth_m, SETTINGS))
-  scenes = jax.jit(lambda key: simulate_batch(key[None], SETTINGS))
-  four = jax.jit(lambda key: simulate_batch(jax.random.split(key, 4), SETTINGS))
-  key = random.key(0)
-  calls = {
-    'photograph with depth': (lambda: rgbd(key), 1),
-    'procedural, 10 surfaces': (lambda: scenes(key), 1),
-    'procedural, a batch of 4': (lambda: four(key), 4),
-  }
-  print(f'[10, {height}, {width}, 3], {jax.devices()[0]}, jax {jax.__version__}')
+  settings = make_settings()
+  print(f'[10, {settings.height_px}, {settings.width_px}, 3], {jax.devices()[0]}, jax {jax.__version__}')
   print('| | first call, s | ms a stack, median | fastest | slowest |\n| --- | ---: | ---: | ---: | ---: |')
   medians = {}
-  for name, (call, stacks) in calls.items():
+  for name, (call, stacks) in make_calls(settings).items():
     first, *rest = (1e3 * t / stacks for t in seconds(call, options.repeats + 1))
     medians[name] = np.median(rest)
     print(f'| {name} | {first * stacks / 1e3:.1f} | {medians[name]:.0f} | {min(rest):.0f} | {max(rest):.0f} |')
   if options.published:
-    times = [1e3 * t for t in seconds(lambda: published(small_rgb, small_depth), options.published)]
+    times = [1e3 * t for t in seconds(make_published(settings), options.published)]
     print(f'| published method | | {np.median(times):.0f} | {min(times):.0f} | {max(times):.0f} |')
-    print(f'published : photograph with depth = {np.median(times) / medians["photograph with depth"]:.1f}')
+    print(f'published : {PHOTOGRAPH} = {np.median(times) / medians[PHOTOGRAPH]:.1f}')
 
 
 if __name__ == '__main__':

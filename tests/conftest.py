@@ -13,6 +13,15 @@ import pytest
 SHARED = Path(__file__).parents[2] / 'shared'
 
 
+# What takes longest begins first, or one process waits for the other at the end (with --no-loadscope-reorder).
+SLOWEST = ('test_train.py', 'test_resume.py', 'test_parallel.py', 'test_recipes.py', 'test_sweep.py', 'test_variants.py')
+
+
+def pytest_collection_modifyitems(items):
+  place = {name: index for index, name in enumerate(SLOWEST)}
+  items.sort(key=lambda item: place.get(item.path.name, len(SLOWEST)))
+
+
 @pytest.fixture(scope='session', autouse=True)
 def compilation_cache(tmp_path_factory):
   """Several tests make the same network or training step anew; XLA need not compile it each time."""

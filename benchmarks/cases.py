@@ -1,0 +1,200 @@
+"""The cases of the network as a whole and of the warp: what is measured, ours and the peer's."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import flops
+from benchmarks.harness import OURS, Case, compile_ahead, least_traffic, size_in_bytes
+from benchmarks.settings import Settings, multiple_of_32, shape_text
+from benchmarks.training import Option, Step, StepProgram, make_stack, step_flops
+from focal_jax import warp
+from focal_jax.api import Model
+from focal_jax.models.end_to_end import init_variables, variable_shapes
+from focal_jax.models.published import INPUT_CONVENTION
+from focal_jax.models.registry import make_model
+from focal_jax.stack import FocalStack
+
+
+class Networks:
+  """Our network as published, motion from full resolution, and the peer with the same weights, if it is to be had.
+
+  Attributes:
+    peer: None without.
+  """
+
+  def __init__(self, settings: Settings):
+    self.settings, self.peer = settings, None
+    self.network = make_model('end_to_end', INPUT_CONVENTION, dtype=np.dtype(settings.dtype))
+    if settings.peer and settings.torch:
+      from benchmarks.peer import Peer
+
+      self.peer = Peer(settings)
+      self.variables = jax.device_put(self.peer.variables(variable_shapes(self.network)))
+    else:
+      self.variables = init_variables(self.network, 0)
+
+  def stack(self, shape: tuple[int, int, int, int]) -> FocalStack:
+    """What a network sees: no truth."""
+    return make_stack(shape).replace(target=None, valid=None, motion=None)
+
+  def agreement(self) -> dict[str, float]:
+    """Largest absolute difference of D4 to the peer's, with and without alignment; the focus runs from 0 to 1."""
+    found, stack = {}, self.stack(self.settings.shape())
+    for name, align in (('end to end', True), ('depth network', False)):
+      ours = jax.jit(lambda v, s, align=align: self.network.apply(v, s, align=align).depth)(self.variables, stack)
+      found[name] = float(np.abs(np.asarray(ours) - self.peer.depth(stack, align)).max())
+    return found
+
+
+def forward_cases(
+  part: str, name: str, networks: Networks, shape: tuple[int, int, int, int], align: bool
+) -> list[Case]:
+  """One prediction, from arrays on the device to arrays on the device."""
+  variables, stack = networks.variables, networks.stack(shape)
+
+  def predict(variables, stack):
+    return networks.network.apply(variables, stack, align=align)
+
+  cases = [_case(part, name, shape, predict, variables, stack)]
+  if networks.peer:
+    inputs = networks.peer.inputs(stack)
+    cases += networks.peer.cases(
+      part,
+      name,
+      cases[0].shape,
+      lambda model: networks.peer.forward(model, *inputs, align=align),
+      flops=cases[0].flops,
+      bytes=cases[0].bytes,
+    )
+  return cases
+
+
+def _case(part: str, name: str, shape: tuple[int, ...], function: Any, *arguments: Any) -> Case:
+  """Ours, a network's function of arrays."""
+  work = flops.count(function, *arguments).convolutions
+  least = least_traffic(function, *arguments)
+  return Case(part, name, OURS, shape_text((*shape, 3)), lambda: compile_ahead(function, *arguments), work, least)
+
+
+def _host_case(part: str, networks: Networks, align: bool) -> Case:
+  """What `focal_jax.load().predict` takes, uint8 on the host to arrays on the host."""
+  settings = networks.settings
+  model = Model('benchmark', networks.network, networks.variables, {}, [])
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (*settings.shape()[1:], 3), np.uint8)
+  focus, fov = np.linspace(0, 1, settings.frames), np.linspace(1.04, 1, settings.frames)
+
+  def call():
+    model.predict(images, focus, fov, align=align)
+
+  def prepare():
+    call()  # compiles
+    return call
+
+  return Case(part, 'predict, host to host', OURS, shape_text(images.shape), prepare)
+
+
+def inference(networks: Networks) -> list[Case]:
+  cases = forward_cases('inference', 'end to end', networks, networks.settings.shape(), align=True)
+  return [*cases, _host_case('inference', networks, align=True)]
+
+
+def depth(networks: Networks) -> list[Case]:
+  cases = forward_cases('depth', 'depth network', networks, networks.settings.shape(), align=False)
+  return [*cases, _host_case('depth', networks, align=False)]
+
+
+def alignment(networks: Networks) -> list[Case]:
+  shape, name = networks.settings.shape(), 'motion of the frames'
+  stack = networks.stack(shape)
+
+  def estimate(variables, stack):
+    return networks.network.apply(variables, stack, method='estimate_motion')
+
+  cases = [_case('alignment', name, shape, estimate, networks.variables, stack)]
+  if networks.peer:
+    images, _, fov = networks.peer.inputs(stack)
+    cases += networks.peer.cases(
+      'alignment',
+      name,
+      cases[0].shape,
+      lambda model: networks.peer.forward(model, images, fov),
+      networks.peer.model.optical_flow_aggregation,
+      flops=cases[0].flops,
+      bytes=cases[0].bytes,
+    )
+  return cases
+
+
+def train_step(networks: Networks) -> list[Case]:
+  """Forward, backward and Adam of the depth network, two stacks."""
+  settings = networks.settings
+  shape, name, option = settings.shape(batch=2), 'depth network', Option(dtype=settings.dtype)
+  program = StepProgram(option, shape, 'depth')
+  work = step_flops(option, shape, 'depth')
+  least = size_in_bytes(program.shapes(), program.shapes()[0])
+  cases = [Case('train_step', name, OURS, shape_text((*shape, 3)), lambda: Step(option, shape, 'depth'), work, least)]
+  if networks.peer:
+    stack = make_stack(shape)
+    cases += networks.peer.cases(
+      'train_step',
+      name,
+      cases[0].shape,
+      lambda model: networks.peer.training_step(model, stack),
+      flops=work,
+      bytes=least,
+    )
+  return cases
+
+
+def warps(networks: Networks) -> list[Case]:
+  """Of the frames, and of features of 8 channels; float32 in any case. The gradient is in stack and motion."""
+  batch, frames, height, width = networks.settings.shape()
+  rng, cases = np.random.default_rng(0), []
+  fov = jnp.linspace(1.04, 1, frames)[None]
+  motion = jnp.asarray(rng.normal(size=(batch, frames, 3)) * [0.003, 2.0, 2.0], jnp.float32)
+
+  def gradient(stack, fov, motion, cotangent):
+    return jax.vjp(lambda stack, motion: warp.warp(stack, fov, motion), stack, motion)[1](cotangent)
+
+  for channels, what in ((3, 'frames'), (8, 'features')):
+    shape = (batch, frames, height, width, channels)
+    stack = jnp.asarray(rng.random(shape), jnp.float32)
+    size = size_in_bytes(stack)
+    for name, function, arguments, least in (
+      (what, warp.warp, (stack, fov, motion), 2 * size),
+      (f'{what}, gradient', gradient, (stack, fov, motion, jnp.ones(shape)), 3 * size),
+    ):
+      prepare = lambda function=function, arguments=arguments: compile_ahead(function, *arguments)  # noqa: E731
+      cases.append(Case('warp', name, OURS, shape_text(shape), prepare, bytes=least))
+      if networks.peer:
+        wants = function is gradient
+        tensors = [networks.peer.tensor(x) for x in (np.asarray(stack).transpose(0, 4, 1, 2, 3), fov, motion)]
+        for tensor in (tensors[0], tensors[2]):
+          tensor.requires_grad_(wants)
+        call = networks.peer.warp(*tensors, gradient=wants)
+        cases.append(Case('warp', name, 'PyTorch eager', shape_text(shape), lambda call=call: call, bytes=least))
+  return cases
+
+
+def scaling_lines(settings: Settings) -> dict[str, list[tuple[int, tuple[int, int, int, int]]]]:
+  """Stacks to predict, by what grows, each with its value; the one of the flags is in all of them."""
+  _, frames, height, width = settings.shape()
+  counts = sorted({max(round(frames * share), 2) for share in (0.3, 0.5, 1.0, 1.5)})
+  sides = sorted({multiple_of_32(height * share) for share in (4 / 7, 1.0, 10 / 7)})
+  return {
+    'frames': [(count, (1, count, height, width)) for count in counts],
+    'height, px': [(side, (1, frames, side, multiple_of_32(side * width / height))) for side in sides],
+    'batch': [(batch, settings.shape(batch)) for batch in (1, 2, 4)],
+  }
+
+
+def scaling(networks: Networks) -> Iterator[list[Case]]:
+  """End to end, a shape at a time: the names are the shapes."""
+  shapes = {shape for line in scaling_lines(networks.settings).values() for _, shape in line}
+  for shape in sorted(shapes):
+    yield forward_cases('scaling', shape_text(shape), networks, shape, align=True)

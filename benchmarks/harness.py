@@ -1,0 +1,219 @@
+"""Measures cases in turns, in one process, so that a noisy machine is noisy for all of them alike."""
+
+import dataclasses
+import gc
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from focal_jax import backend
+
+OURS = 'focal_jax'
+Call = Callable[[], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """One thing to measure, in one implementation.
+
+  Attributes:
+    part: of the benchmark, as in --only.
+    name: what is computed; cases of one part and name are each other's peers.
+    implementation: 'focal_jax', 'PyTorch eager' and so on.
+    shape: of the input, for people.
+    prepare: compiles, and returns what is timed: a function that returns when the device is done.
+    flops: that it takes at least; None if not known.
+    bytes: that it moves at least: inputs, parameters and results, once each; None if not known.
+    optional: that it does not run is no error, but noted.
+  """
+
+  part: str
+  name: str
+  implementation: str
+  shape: str
+  prepare: Callable[[], Call]
+  flops: float | None = None
+  bytes: float | None = None
+  optional: bool = False
+
+
+@dataclasses.dataclass
+class Result:
+  """Seconds of every round. `compile_s`: of `prepare`. `error`: why there are none."""
+
+  case: Case
+  compile_s: float | None = None
+  seconds: list[float] = dataclasses.field(default_factory=list)
+  error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Ceilings:
+  """What the device does at best: FLOP/s in a large matrix product, bytes/s read and written by a large copy."""
+
+  flops_per_s: float
+  bytes_per_s: float
+
+
+def measure(cases: Sequence[Case], rounds: int, log: Callable[[str], None] = lambda text: None) -> list[Result]:
+  """All cases prepared and called once, then `rounds` times in turns."""
+  results, calls = [Result(case) for case in cases], []
+  for result in results:
+    case = result.case
+    began = time.perf_counter()
+    try:
+      call = case.prepare()
+      result.compile_s = time.perf_counter() - began
+      call()
+    except Exception as error:
+      if not case.optional:
+        raise
+      result.error = type(error).__name__  # a message may name folders
+      continue
+    calls.append((result, call))
+    log(f'{case.part}: {case.name}, {case.implementation} prepared in {result.compile_s:.1f} s')
+  for _ in range(rounds):
+    for result, call in calls:
+      began = time.perf_counter()
+      call()
+      result.seconds.append(time.perf_counter() - began)
+  for result, _ in calls:
+    case = result.case
+    log(f'{case.part}: {case.name}, {case.implementation}: {1e3 * np.median(result.seconds):.4g} ms')
+  calls.clear()
+  gc.collect()
+  return results
+
+
+def rows(results: Sequence[Result], ceilings: Ceilings) -> list[dict[str, Any]]:
+  """What is reported of each case that ran.
+
+  `ratio` is the median over the rounds of its time over that of focal_jax in the same round: 3 for a peer that takes
+  three times as long. `floor_s` is the longer of FLOPs and bytes over their ceilings, `over_floor` the median time over
+  it.
+  """
+  ours = {(r.case.part, r.case.name): r.seconds for r in results if r.case.implementation == OURS}
+  found = []
+  for result in results:
+    case, seconds = result.case, np.array(result.seconds)
+    if result.error:
+      continue
+    median = float(np.median(seconds))
+    base = ours.get((case.part, case.name))
+    ratio = None
+    if case.implementation != OURS and base and len(base) == len(seconds):
+      ratio = float(np.median(seconds / np.array(base)))
+    floors = []
+    if case.flops:
+      floors.append(case.flops / ceilings.flops_per_s)
+    if case.bytes:
+      floors.append(case.bytes / ceilings.bytes_per_s)
+    floor = max(floors, default=None)
+    found.append(
+      {
+        'part': case.part,
+        'name': case.name,
+        'implementation': case.implementation,
+        'shape': case.shape,
+        'compile_s': result.compile_s,
+        'median_s': median,
+        'fastest_s': float(seconds.min()),
+        'slowest_s': float(seconds.max()),
+        'seconds': [float(s) for s in seconds],
+        'ratio': ratio,
+        'flops': case.flops,
+        'bytes': case.bytes,
+        'gflops_per_s': case.flops / median / 1e9 if case.flops else None,
+        'gbytes_per_s': case.bytes / median / 1e9 if case.bytes else None,
+        'floor_s': floor,
+        'over_floor': median / floor if floor else None,
+      }
+    )
+  return found
+
+
+def compile_ahead(function: Callable, *arguments: Any) -> Call:
+  """function(*arguments) compiled with the options of the backend; the call waits for the device."""
+  given, structure = jax.tree.flatten(arguments)  # flat: less to do in a call
+
+  def flat(*given):
+    return jax.tree.leaves(function(*jax.tree.unflatten(structure, given)))
+
+  compiled = jax.jit(flat, compiler_options=backend.compiler_options()).lower(*given).compile()
+  return lambda: jax.block_until_ready(compiled(*given))
+
+
+def size_in_bytes(*trees: Any) -> float:
+  """Of all arrays, or of their shapes."""
+  return float(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(trees)))
+
+
+def least_traffic(function: Callable, *arguments: Any) -> float:
+  """Bytes of what function(*arguments) reads and returns, once each."""
+  returned = jax.eval_shape(lambda *arguments: jax.tree.leaves(function(*arguments)), *arguments)
+  return size_in_bytes(arguments, returned)
+
+
+def measure_ceilings(dtype: str, repeats: int = 5) -> Ceilings:
+  """The best of some repeats, on the device that JAX uses, in the type that is benchmarked."""
+  on_cpu = jax.default_backend() == 'cpu'
+  side, copied = (2048, 2**26) if on_cpu else (8192, 2**30)
+  x = jnp.ones((side, side), dtype)
+  product = compile_ahead(jnp.matmul, x, x)
+  scale = jax.jit(lambda x: x + 1, donate_argnums=0)  # in place: fresh memory has a price of its own
+  y = jax.block_until_ready(scale(jnp.zeros(copied // 4, jnp.float32)))
+  products, copies = [], []
+  product()
+  for _ in range(repeats):
+    began = time.perf_counter()
+    product()
+    middle = time.perf_counter()
+    y = jax.block_until_ready(scale(y))
+    products.append(middle - began)
+    copies.append(time.perf_counter() - middle)
+  return Ceilings(2.0 * side**3 / min(products), 2.0 * copied / min(copies))
+
+
+def best(*ceilings: Ceilings) -> Ceilings:
+  return Ceilings(max(c.flops_per_s for c in ceilings), max(c.bytes_per_s for c in ceilings))
+
+
+def machine_facts() -> dict[str, Any]:
+  """What the numbers depend on; nothing that tells whose machine it is."""
+  facts = {'cpu': _cpu_model(), 'cores': _cores(), 'memory_gib': _memory_gib()}
+  facts |= {'backend': jax.default_backend(), 'device': jax.devices()[0].device_kind, 'devices': jax.device_count()}
+  facts['python'] = platform.python_version()
+  for package in ('jax', 'flax', 'torch'):
+    try:
+      facts[package] = metadata.version(package)
+    except metadata.PackageNotFoundError:
+      facts[package] = None
+  return facts
+
+
+def _cpu_model() -> str:
+  try:
+    lines = Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    lines = []
+  models = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+  return models[0] if models else platform.machine()
+
+
+def _cores() -> int | None:
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def _memory_gib() -> float | None:
+  try:
+    return round(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30, 1)
+  except (AttributeError, ValueError, OSError):
+    return None

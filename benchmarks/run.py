@@ -1,0 +1,200 @@
+"""Time and memory of everything that costs, each beside its peer and its floor, in one run.
+
+  python -m benchmarks.run --out=runs/benchmarks
+  python -m benchmarks.run --only=inference,depth
+  python -m benchmarks.run --only=stages --dtype=bfloat16 --nopeer
+
+The peer of the network is its PyTorch version (`torch_peer.py`), with the same weights and inputs; it is left out where
+PyTorch is missing. The cases of a part are compiled first, then run in turns, each waited for: what counts are the
+ratios. Ceilings of the machine, a large matrix product and a large copy, are measured in the same run, before and after
+everything else. Nothing is read from a compilation cache.
+"""
+
+import importlib.util
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from benchmarks import cases, harness, report
+from benchmarks.harness import OURS, Case, Result
+from benchmarks.settings import Settings, shape_text
+from focal_jax.command_line import run_program
+from focal_jax.errors import InputError
+from focal_jax.outputs import check_output, result_folder
+from focal_jax.writers import show_progress
+
+log = logging.getLogger('focal_jax.benchmarks')
+
+# Of the benchmarks' own where it is imported: another program's may have the same names.
+FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_ONLY = flags.DEFINE_list('only', [], f'Parts: {", ".join(report.TITLES)}. Default: all.', flag_values=FLAGS)
+_ROUNDS = flags.DEFINE_integer('rounds', 7, 'Timed calls of each.', lower_bound=1, flag_values=FLAGS)
+_OUT = flags.DEFINE_string(
+  'out', None, 'Folder for results.json, table.md and plot.png. Default: table only.', flag_values=FLAGS
+)
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace results that are in --out already.', flag_values=FLAGS)
+_FRAMES = flags.DEFINE_integer('frames', 10, 'Of a stack.', lower_bound=2, flag_values=FLAGS)
+_HEIGHT = flags.DEFINE_integer('height', 224, 'px, a multiple of 32.', lower_bound=32, flag_values=FLAGS)
+_WIDTH = flags.DEFINE_integer('width', 224, 'px, a multiple of 32.', lower_bound=32, flag_values=FLAGS)
+_DTYPE = flags.DEFINE_enum(
+  'dtype', 'float32', ('float32', 'bfloat16'), 'In which networks compute; the peer under autocast.', flag_values=FLAGS
+)
+_PEER = flags.DEFINE_bool('peer', True, 'Measure what others have, too.', flag_values=FLAGS)
+_COMPILE_PEER = flags.DEFINE_bool('compile_peer', False, 'The peer with torch.compile, too.', flag_values=FLAGS)
+_MEMORY = flags.DEFINE_float(
+  'memory_gib', 16, 'memory: into which the largest training step shall fit.', lower_bound=0, flag_values=FLAGS
+)
+
+PIPELINE_BATCHES = 40
+
+
+def simulator_cases(settings: Settings) -> list[Case]:
+  from benchmarks import simulator
+
+  chosen = simulator.make_settings(*settings.shape()[1:])
+
+  def prepare(call):
+    jax.block_until_ready(call())  # compiles
+    return lambda: jax.block_until_ready(call())
+
+  found = []
+  for name, (call, stacks) in simulator.make_calls(chosen).items():
+    text = shape_text((*settings.shape(stacks), 3))
+    found.append(Case('simulator', name, OURS, text, lambda call=call: prepare(call)))
+  if settings.peer:
+    text = shape_text((*settings.shape(), 3))
+    call = simulator.make_published(chosen)
+    found.append(Case('simulator', simulator.PHOTOGRAPH, 'published method', text, lambda: call))
+  return found
+
+
+def pipeline_results(settings: Settings) -> tuple[list[Result], list[str]]:
+  """Seconds a stack of every round, and notes."""
+  from benchmarks import pipeline
+
+  crop = settings.height
+  size = pipeline.Size(height=round(crop * 383 / 224), width=round(crop * 552 / 224), crop=crop)  # DDFF-12's for 224
+  with tempfile.TemporaryDirectory() as folder:
+    pipeline.make_data(Path(folder), size)
+    figures = pipeline.measure(Path(folder), size, settings.rounds, PIPELINE_BATCHES, settings.peer)
+  results, costs = [], []
+  for name, rounds in figures.items():
+    case = Case(
+      'pipeline', f'cropped to {crop} px', name, shape_text((pipeline.FRAMES, size.height, size.width, 3)), None
+    )
+    results.append(Result(case, seconds=[f.seconds / f.stacks for f in rounds]))
+    costs.append(f'{name} {1e3 * sum(f.cpu_seconds for f in rounds) / sum(f.stacks for f in rounds):.1f}')
+  notes = [f'Input pipeline, CPU time in ms a stack: {", ".join(costs)}.']
+  if settings.peer and len(figures) == 1:
+    notes.append('TensorFlow is not installed: the input pipeline has no peer.')
+  return results, notes
+
+
+def benchmark(settings: Settings, parts: Sequence[str]) -> report.Document:
+  """Runs the parts, in the order of `report.TITLES`; JSON-able."""
+  from benchmarks import stages
+
+  notes, results, agreement, memory, scaling = [], [], None, None, {}
+  if settings.peer and not settings.torch:
+    notes.append('PyTorch is not installed: the network and the warp have no peer.')
+  ceilings = harness.measure_ceilings(settings.dtype)
+  networks = None
+  of_network: dict[str, Callable[[Any], Iterable[list[Case]]]] = {
+    'inference': lambda networks: [cases.inference(networks)],
+    'depth': lambda networks: [cases.depth(networks)],
+    'alignment': lambda networks: [cases.alignment(networks)],
+    'train_step': lambda networks: [cases.train_step(networks)],
+    'warp': lambda networks: [cases.warps(networks)],
+    'stages': lambda networks: [stages.stages(networks)],
+    'stages_train': lambda networks: [stages.stages(networks, train=True)],
+    'scaling': cases.scaling,
+  }
+  if any(part in of_network for part in parts):
+    networks = cases.Networks(settings)
+    if networks.peer and set(parts) & {'inference', 'depth', 'alignment', 'train_step', 'scaling'}:
+      agreement = networks.agreement()
+      log.info('largest difference of D4 to PyTorch: %s', agreement)
+  for part in (part for part in report.TITLES if part in parts):
+    if part == 'memory':
+      from benchmarks.memory import measure_memory
+
+      memory = measure_memory(settings, log.info)
+    elif part == 'pipeline':
+      found, said = pipeline_results(settings)
+      results += found
+      notes += said
+    else:
+      groups = [simulator_cases(settings)] if part == 'simulator' else of_network[part](networks)
+      for group in groups:
+        results += harness.measure(group, settings.rounds, log.info)
+    if part == 'scaling':
+      scaling = {
+        title: [{'value': value, 'name': shape_text(shape)} for value, shape in points]
+        for title, points in cases.scaling_lines(settings).items()
+      }
+  ceilings = harness.best(ceilings, harness.measure_ceilings(settings.dtype))
+  for result in results:
+    if result.error:
+      case = result.case
+      notes.append(f'{case.part}, {case.name}: {case.implementation} does not run here ({result.error}).')
+  return {
+    'machine': harness.machine_facts(),
+    'settings': {field: getattr(settings, field) for field in settings.__dataclass_fields__},
+    'ceilings': {'flops_per_s': ceilings.flops_per_s, 'bytes_per_s': ceilings.bytes_per_s},
+    'agreement': agreement,
+    'notes': notes,
+    'rows': harness.rows(results, ceilings),
+    'scaling': scaling,
+    'memory': memory,
+  }
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise InputError(f'unexpected argument {argv[1]!r}; expected flags only, see --help')
+  unknown = [part for part in _ONLY.value if part not in report.TITLES]
+  if unknown:
+    raise InputError(f'--only: no part {unknown[0]!r}, expected some of {", ".join(report.TITLES)}')
+  for flag in (_HEIGHT, _WIDTH):
+    if flag.value % 32:
+      raise InputError(f'--{flag.name} is {flag.value}, expected a multiple of 32')
+  settings = Settings(
+    frames=_FRAMES.value,
+    height=_HEIGHT.value,
+    width=_WIDTH.value,
+    dtype=_DTYPE.value,
+    rounds=_ROUNDS.value,
+    peer=_PEER.value,
+    torch=importlib.util.find_spec('torch') is not None,
+    compile_peer=_COMPILE_PEER.value,
+    memory_gib=_MEMORY.value,
+  )
+  show_progress()
+  out = Path(_OUT.value) if _OUT.value else None
+  if out:
+    check_output(out, _OVERWRITE.value)
+  document = benchmark(settings, _ONLY.value or list(report.TITLES))
+  print(report.markdown(document))
+  if out:
+    with result_folder(out, _OVERWRITE.value) as folder:
+      report.write(folder, document)
+
+
+def run() -> None:
+  """Entry point."""
+  # PyTorch's threads otherwise spin while they wait for one another: beside any other program one of them that is not
+  # running holds up the others, and small calls took ten times as long.
+  os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # the peer needs the GPU's memory too
+  jax.config.update('jax_enable_compilation_cache', False)  # what is compiled is to be seen
+  run_program(main, 'benchmarks.run')
+
+
+if __name__ == '__main__':
+  run()

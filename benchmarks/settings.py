@@ -1,0 +1,32 @@
+"""What all parts of the benchmark are told."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Flags of `benchmarks.run`. `torch`: whether PyTorch is there to be a peer."""
+
+  frames: int = 10
+  height: int = 224
+  width: int = 224
+  dtype: str = 'float32'
+  rounds: int = 7
+  peer: bool = True
+  torch: bool = True
+  compile_peer: bool = False
+  memory_gib: float = 16.0
+
+  def shape(self, batch: int = 1) -> tuple[int, int, int, int]:
+    return batch, self.frames, self.height, self.width
+
+
+def multiple_of_32(length: float) -> int:
+  """The nearest, and not 0."""
+  return 32 * max(int(np.round(length / 32)), 1)
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+  return '[' + ', '.join(map(str, shape)) + ']'

@@ -1,0 +1,128 @@
+"""Training steps of the real network, to be timed or only compiled."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from benchmarks import flops
+from configs import default
+from focal_jax import parallel
+from focal_jax.losses import LossSettings
+from focal_jax.models.end_to_end import init_variables, variable_shapes
+from focal_jax.models.registry import make_model
+from focal_jax.stack import FocalStack
+from focal_jax.step import StepSettings, init_state, make_train_step
+from focal_jax.train import make_optimizer, make_schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+  """What differs from the plain step: fields of the step's settings, the optimiser, the model, the devices."""
+
+  settings: dict = dataclasses.field(default_factory=dict)
+  clip_norm: float = 0.0
+  dtype: str = 'float32'
+  remat: bool = False
+  kind: str = 'pmap'
+
+
+Shape = tuple[int, int, int, int]  # stacks, frames, height, width
+
+
+def make_stack(shape: Shape) -> FocalStack:
+  """Noise, with truth."""
+  rng = np.random.default_rng(0)
+  size, frames, height, width = shape
+  return FocalStack(
+    images=jnp.asarray(rng.random((*shape, 3)), jnp.float32),
+    focus=jnp.tile(jnp.linspace(0, 1, frames), (size, 1)),
+    fov=jnp.tile(jnp.linspace(1.04, 1, frames), (size, 1)),
+    target=jnp.asarray(rng.random((size, height, width)), jnp.float32),
+    valid=jnp.ones((size, height, width)),
+    motion=jnp.zeros((size, frames, 3)),
+  )
+
+
+def _nothing(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+  """Zeros that take no memory, for what is only compiled."""
+  return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+def empty_stack(shape: Shape) -> FocalStack:
+  """As `make_stack`, of any size: there is nothing in it."""
+  size, frames, height, width = shape
+  numbers, pictures = _nothing((size, frames), np.float32), _nothing((size, height, width), np.float32)
+  images, motion = _nothing((*shape, 3), np.float32), _nothing((size, frames, 3), np.float32)
+  return FocalStack(images, numbers, numbers, pictures, pictures, motion)
+
+
+class StepProgram:
+  """A training step on one device, not compiled yet.
+
+  Attributes:
+    function: of state and inputs, among the devices of `parallel.AXIS`.
+    step: the same on the device, its inputs with a leading axis of devices.
+  """
+
+  def __init__(self, option: Option, shape: Shape, networks: str):
+    self.shape = shape
+    self.devices = parallel.Devices(option.kind, jax.local_devices()[:1])
+    optimizer = default.get_config().optimizer
+    optimizer.clip_norm = option.clip_norm
+    self._tx = make_optimizer(optimizer, make_schedule(optimizer, 1000))
+    self._settings = StepSettings(**{'networks': networks, 'loss': LossSettings(), **option.settings})
+    runtime = {'axis_name': parallel.AXIS, 'dtype': np.dtype(option.dtype), 'remat': option.remat}
+    self._model = make_model('end_to_end', {}, **runtime)
+    self.function = make_train_step(self._model, self._tx, lambda keys, stack: stack, self._settings)
+    self.step = self.devices.run(self.function, outputs=(False, False), donate=True)
+
+  def compile(self, state: Any, inputs: Any) -> jax.stages.Compiled:
+    """For these, or for their `shapes`."""
+    return self.step.lower(state, inputs).compile()
+
+  def state(self) -> Any:
+    return self.devices.replicate(init_state(init_variables(self._model, 0), self._tx, self._settings, 0))
+
+  def inputs(self) -> Any:
+    share = (np.arange(self.shape[0], dtype=np.int32), make_stack(self.shape))
+    return self.devices.share(jax.tree.map(lambda x: x[None], share))
+
+  def shapes(self) -> tuple[Any, Any]:
+    """Of state and inputs, which need not fit anywhere."""
+    variables = variable_shapes(self._model)
+    state = jax.eval_shape(lambda variables: init_state(variables, self._tx, self._settings, 0), variables)
+    size = self.shape[0]
+    stack = jax.tree.map(lambda x: _nothing((1, *x.shape), x.dtype), empty_stack(self.shape))
+    return state, (_nothing((1, size), np.int32), stack)
+
+
+def step_flops(option: Option, shape: Shape, networks: str) -> float:
+  """Of the convolutions of a step."""
+  program = StepProgram(option, shape, networks)
+  state, inputs = program.shapes()
+  inputs = jax.tree.map(lambda x: x[0], inputs)
+  mesh = Mesh(np.array(jax.local_devices()[:1]), (parallel.AXIS,))
+  specs = {'in_specs': PartitionSpec(), 'out_specs': PartitionSpec(), 'check_vma': False}
+  return flops.count(jax.shard_map(program.function, mesh=mesh, **specs), state, inputs).convolutions
+
+
+class Step:
+  """One kind of step, compiled. `memory_mb` is what XLA allots beyond the arguments."""
+
+  def __init__(self, option: Option, shape: Shape, networks: str):
+    program = StepProgram(option, shape, networks)
+    self._state, self._inputs = program.state(), program.inputs()
+    began = time.perf_counter()
+    self._step = program.step.lower(self._state, self._inputs).compile()
+    self.compile_s = time.perf_counter() - began
+    self.memory_mb = self._step.memory_analysis().temp_size_in_bytes / 1e6
+
+  def __call__(self) -> None:
+    """Takes a step, and waits for it."""
+    self._state, metrics = self._step(self._state, self._inputs)
+    jax.block_until_ready((self._state, metrics))

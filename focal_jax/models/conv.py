@@ -114,7 +114,7 @@ def _conv_plane_fwd(x, kernel, stride, padding):
 
 def _conv_plane_bwd(stride, padding, saved, cotangent):
   x, kernel = saved
-  x = _stored(x, cotangent)
+  x, cotangent = _stored(x, cotangent)
   (to_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride, padding), kernel)(cotangent)
   if (
     stride == 2 and kernel.shape[0] == 3
@@ -128,15 +128,16 @@ def _conv_plane_bwd(stride, padding, saved, cotangent):
 _conv_plane.defvjp(_conv_plane_fwd, _conv_plane_bwd)
 
 
-def _stored(x: Planes, other: Planes) -> Planes:
-  """The same array, but read from memory by what comes next.
+def _stored(*arrays: Planes) -> tuple[Planes, ...]:
+  """The same arrays, but read from memory by what comes next.
 
   XLA's CPU backend takes the pixels for a weight gradient in another order than they lie in memory, and would compute
   all that leads to them (normalisation, activation) once more in that order, which takes three times as long. It does
   not look through a loop, even if that is never entered, which only the run can tell; barriers it ignores.
   """
-  never = jnp.isnan(other[0, 0, 0, 0]) & ~jnp.isnan(other[0, 0, 0, 0] + 1)
-  return lax.while_loop(lambda state: state[1], lambda state: (-state[0], False), (x, never))[0]
+  one = arrays[-1][0, 0, 0, 0]
+  never = jnp.isnan(one) & ~jnp.isnan(one + 1)
+  return lax.while_loop(lambda state: state[1], lambda state: ([-x for x in state[0]], False), (list(arrays), never))[0]
 
 
 def _phases_of(kernel: PlaneKernel) -> Float[Array, '2 2 I P']:

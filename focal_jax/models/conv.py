@@ -137,7 +137,7 @@ def _stored(*arrays: Planes) -> tuple[Planes, ...]:
   """
   one = arrays[-1][0, 0, 0, 0]
   never = jnp.isnan(one) & ~jnp.isnan(one + 1)
-  return lax.while_loop(lambda state: state[1], lambda state: ([-x for x in state[0]], False), (list(arrays), never))[0]
+  return lax.while_loop(lambda state: state[1], lambda state: (tuple(-x for x in state[0]), False), (arrays, never))[0]
 
 
 def _phases_of(kernel: PlaneKernel) -> Float[Array, '2 2 I P']:

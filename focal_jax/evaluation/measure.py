@@ -102,11 +102,11 @@ def measure_stacks(
   """
   timed = {label: Timed(model) for label, model in methods.items()}
   for index in tqdm(range(count), desc=title, unit='stack'):
-    yield _measure_stack(source[index], timed, methods, protocol, align)
+    yield _measure_stack(source[index], timed, protocol, align)
 
 
 def _measure_stack(
-  example: dict[str, Any], timed: Mapping[str, Timed], methods: Mapping[str, Any], protocol: Protocol, align: bool
+  example: dict[str, Any], methods: Mapping[str, Timed], protocol: Protocol, align: bool
 ) -> StackResult:
   images, focus, fov = (np.asarray(example[name]) for name in ('images', 'focus', 'fov'))
   target, weight = protocol.truth(example)
@@ -117,8 +117,8 @@ def _measure_stack(
   before = residual_motion(images) if align else None
 
   results = {}
-  for label, model in timed.items():
-    prediction, seconds = model.predict(images, focus, fov, align)
+  for label, timed in methods.items():
+    prediction, seconds = timed.predict(images, focus, fov, align)
     depth = prediction.depth
     if protocol.relative:
       depth = (depth - focus[0]) / (focus[-1] - focus[0])
@@ -130,7 +130,7 @@ def _measure_stack(
     has_confidence = np.ptp(prediction.confidence) > 0 and counted.any()
     if has_confidence:
       values['ause'] = float(metrics.sparsification_area(*curves))
-    if align and not isinstance(methods[label], ConstantModel):
+    if align and not isinstance(timed.model, ConstantModel):
       values |= _measure_motion(example, prediction, before)
     values['seconds'] = seconds
     results[label] = MethodResult(

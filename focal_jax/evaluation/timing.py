@@ -16,7 +16,7 @@ class Timed:
   """
 
   def __init__(self, model: Any):
-    self._model = model
+    self.model = model
     self._compiled: set[tuple[tuple[int, ...], bool]] = set()
 
   def predict(
@@ -24,8 +24,8 @@ class Timed:
   ) -> tuple[Prediction, float]:
     """The prediction, and the seconds it took."""
     if (images.shape, align) not in self._compiled:
-      self._model.predict(images, focus, fov, align)
+      self.model.predict(images, focus, fov, align)
       self._compiled.add((images.shape, align))
     start = time.perf_counter()
-    prediction = self._model.predict(images, focus, fov, align)
+    prediction = self.model.predict(images, focus, fov, align)
     return prediction, time.perf_counter() - start

@@ -7,12 +7,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from focal_jax.backend import compiler_options
 from focal_jax.classical_model import ClassicalModel
 from focal_jax.errors import InputError
 from focal_jax.models import published
-from focal_jax.models.end_to_end import variable_shapes
+from focal_jax.models.end_to_end import padded_size, variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
 from focal_jax.models.registry import MODELS, make_model
 from focal_jax.stack import Images, Numbers, Prediction, checked_stack, float_images
@@ -40,8 +41,8 @@ class Model:
     self._variables = jax.device_put(variables)
 
     @functools.partial(jax.jit, static_argnames=('align',), compiler_options=compiler_options())
-    def apply(variables, stack, align):
-      return network.apply(variables, float_images(stack), align=align)
+    def apply(variables, stack, size, align):
+      return network.apply(variables, float_images(stack), align=align, size=size)
 
     self._apply = apply
 
@@ -61,12 +62,17 @@ class Model:
     Raises:
       InputError: an argument of another shape, type or range.
 
-    A second call with the same shape does not compile again.
+    A second call does not compile again if frames are as many and their height and width, rounded up to multiples of
+    32, the same.
     """
     stack = checked_stack(images, focus, fov)
+    height, width = stack.images.shape[1:3]
+    bottom, right = (end - length for end, length in zip(padded_size(height, width), (height, width), strict=True))
+    stack = stack.replace(images=np.pad(stack.images, ((0, 0), (0, bottom), (0, right), (0, 0))))
     batch = jax.tree.map(lambda x: x[None], stack)
-    prediction = jax.device_get(self._apply(self._variables, batch, align=bool(align)))
-    return jax.tree.map(lambda x: x[0], prediction)
+    size = np.int32(height), np.int32(width)
+    prediction = jax.device_get(self._apply(self._variables, batch, size, align=bool(align)))
+    return jax.tree.map(lambda x: x[0], prediction).cropped(height, width)
 
 
 def load(weights: str | Path | None = None) -> Model | ClassicalModel:

@@ -12,6 +12,10 @@ Nothing of it has been measured on GPUs or TPUs yet. What each is worth stands w
 """
 
 import functools
+import hashlib
+import os
+import platform
+from pathlib import Path
 
 import jax
 
@@ -34,3 +38,43 @@ def compiler_options() -> dict[str, str]:
   except Exception:  # an XLA without YNNPACK, of whatever type
     return {}
   return _CPU_OPTIONS
+
+
+def use_compilation_cache() -> Path | None:
+  """What a program compiles is kept for its next run, in a folder of the user's; every program of the project does so.
+
+  `JAX_COMPILATION_CACHE_DIR` chooses another folder, `JAX_ENABLE_COMPILATION_CACHE=false` turns it off; what JAX was
+  told before stays as it is. Deleting the folder is safe at any time.
+
+  Returns:
+    The folder; None where there is none, because it is turned off or cannot be made.
+  """
+  if not jax.config.jax_enable_compilation_cache:
+    return None
+  if jax.config.jax_compilation_cache_dir:
+    return Path(jax.config.jax_compilation_cache_dir)
+  try:
+    folder = _user_cache() / 'focal_jax' / f'jax-{jax.__version__}-{_processor()}'
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, RuntimeError):  # a home that cannot be written to, or none: every run compiles
+    return None
+  jax.config.update('jax_compilation_cache_dir', str(folder))
+  return folder
+
+
+def _user_cache() -> Path:
+  """Where programs keep what they can make again (XDG Base Directory Specification)."""
+  given = os.environ.get('XDG_CACHE_HOME', '')
+  return Path(given) if Path(given).is_absolute() else Path.home() / '.cache'
+
+
+def _processor() -> str:
+  """Which instructions it knows: a home may be shared by machines, and code for one of them can end in a crash on
+  another.
+  """
+  try:
+    lines = Path('/proc/cpuinfo').read_text().splitlines()
+    flags = next(line for line in lines if line.lower().startswith(('flags', 'features')))
+  except (OSError, StopIteration):
+    flags = platform.processor()
+  return f'{platform.machine()}-{hashlib.sha256(flags.encode()).hexdigest()[:8]}'

@@ -6,17 +6,19 @@ from collections.abc import Callable
 
 from absl import app, flags
 
+from focal_jax.backend import use_compilation_cache
 from focal_jax.errors import InputError, RunError
 
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # config files are programs
 
 
 def run_program(main: Callable[[list[str]], int | None], name: str) -> None:
-  """Parses the flags, calls `main` with what is left, and exits.
+  """Parses the flags, calls `main` with what is left, and exits; what it compiles is kept for the next run.
 
   An InputError or RunError is printed as one line, after `name`, and its status is the program's; so is whatever is
   wrong with the flags, a config's unknown field too.
   """
+  use_compilation_cache()
   try:
     app.run(main, flags_parser=_parse)
   except (InputError, RunError) as error:

@@ -7,9 +7,8 @@ Everything goes into FOLDER (demo); what an earlier demo wrote there is replaced
 
 from pathlib import Path
 
-from absl import app
-
 from configs import default, simulated
+from focal_jax.command_line import run_program
 from focal_jax.data.sources import EXAMPLES
 from focal_jax.evaluate import evaluate
 from focal_jax.outputs import check_output
@@ -43,4 +42,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_program(main, 'focal_jax.demo')

@@ -65,6 +65,12 @@ class Prediction:
   pyramid: tuple[Float[Array | np.ndarray, '*B H W'], ...] | None = None
   weights: Float[Array | np.ndarray, '*B N H W'] | None = None
 
+  def cropped(self, height: int, width: int) -> 'Prediction':
+    """The top left corner of every map and frame."""
+    maps = {name: getattr(self, name) for name in ('depth', 'confidence', 'coverage', 'pyramid', 'weights')}
+    corners = jax.tree.map(lambda x: x[..., :height, :width], maps)
+    return self.replace(aligned=self.aligned[..., :height, :width, :], **corners)
+
 
 def spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Float[Array, '*B H W']:
   """Standard deviation of the focus coordinate under a focus distribution, in the unit of `focus`."""

@@ -215,8 +215,6 @@ def _train_all(
   done = {run for run in runs if states[run].metrics is not None}
   kept, failed, jobs, speeds = len(done), {}, {}, []
   seconds = _read_seconds(workdir)
-  # Each run compiles what those with the same shapes compile.
-  cache = {'JAX_COMPILATION_CACHE_DIR': str((workdir / 'compilation_cache').resolve()), **os.environ}
 
   def start(run, device):
     steps = run.config.steps
@@ -230,7 +228,7 @@ def _train_all(
         stdin=subprocess.DEVNULL,
         stdout=file,
         stderr=subprocess.STDOUT,
-        env={**cache, **device.environment},
+        env={**os.environ, **device.environment},
         pass_fds=(lock,),
         start_new_session=True,  # a terminal's Ctrl-C is the sweep's, which hands it on
       )

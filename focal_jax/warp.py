@@ -15,10 +15,9 @@ and motion, and dense work for an accelerator's matrix unit, where gathers and s
 differentiated is gathered.)
 
 `size` (height, width) is the part of a padded array that holds the image: zoom and shift refer to it, and what lies
-beyond it counts as outside. It may be fractional, for a feature map of a size that its stride does not divide.
+beyond it counts as outside. It may be fractional, for a feature map of a size that its stride does not divide, and an
+array, so that images of many sizes are warped by what was compiled once.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ from jaxtyping import Array, Float, Int
 
 from focal_jax.backend import on_cpu
 
-Length = float | int
+Length = float | int | Float[Array, ''] | Int[Array, '']
 Size = tuple[Length, Length]
 
 
@@ -38,7 +37,7 @@ def displacement(
   """Displacement in pixels along one axis, at the `length` pixel centres of an array whose image is `size` pixels
   long.
   """
-  u = -1.0 + 2.0 * jnp.arange(length) / max(size - 1.0, 1.0)
+  u = -1.0 + 2.0 * jnp.arange(length) / jnp.maximum(size - 1.0, 1.0)
   return (size // 2) * (fov + alpha - 1.0)[..., None] * u + shift_px[..., None]
 
 
@@ -79,6 +78,21 @@ def resample(
   return jnp.einsum('...xi,...yic->...yxc', along_x, rows, precision=lax.Precision.HIGHEST)
 
 
+def reduction_matrix(out_length: int, out_size: Length, length: int, size: Length) -> Float[Array, 'out length']:
+  """Rows that resample an axis to fewer pixels: from the first `size` of `length` pixels to the first `out_size` of
+  `out_length`; the rest is zero.
+
+  Linear interpolation with the triangle as wide as a pixel of the result, renormalised at the edges, as
+  `jax.image.resize` does it, whose sizes cannot be arrays.
+  """
+  ratio = size / jnp.asarray(out_size, jnp.float32)
+  rows, pixels = jnp.arange(out_length)[:, None], jnp.arange(length)
+  distance = jnp.abs((rows + 0.5) * ratio - 0.5 - pixels) / jnp.maximum(ratio, 1.0)
+  weights = jnp.where((rows < out_size) & (pixels < size), jnp.maximum(1.0 - distance, 0.0), 0.0)
+  total = weights.sum(-1, keepdims=True)
+  return weights / jnp.where(total > 0, total, 1.0)
+
+
 def warp(
   images: Float[Array, '*B N H W C'],
   fov: Float[Array, '*B N'],
@@ -87,7 +101,7 @@ def warp(
 ) -> Float[Array, '*B N H W C']:
   """Every frame aligned by its motion; zeros outside. `motion` None is the field-of-view crop alone."""
   motion = jnp.zeros((*fov.shape, 3), fov.dtype) if motion is None else motion
-  size = size or images.shape[-3:-1]
+  size = tuple(jnp.asarray(length, jnp.float32) for length in size or images.shape[-3:-1])
   return _warp_on_cpu(images, fov, motion, size) if on_cpu() else _warp_by_matrices(images, fov, motion, size)
 
 
@@ -95,7 +109,7 @@ def _warp_by_matrices(images, fov, motion, size):
   return resample(images, *warp_matrices(fov, motion, *images.shape[-3:-1], size))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@jax.custom_vjp
 def _warp_on_cpu(images, fov, motion, size):
   """The two pixels on either side, along either axis in turn: 5 to 10 times as fast as the matrices there.
 
@@ -125,14 +139,14 @@ def _taps(
   share = positions - first
   pairs = (first.astype(jnp.int32), 1 - share), (first.astype(jnp.int32) + 1, share)
   return [
-    (jnp.clip(index, 0, length - 1), jnp.where((index >= 0) & (index < min(length, size)), weight, 0.0))
+    (jnp.clip(index, 0, length - 1), jnp.where((index >= 0) & (index < jnp.minimum(length, size)), weight, 0.0))
     for index, weight in pairs
   ]
 
 
 _warp_on_cpu.defvjp(
-  lambda images, fov, motion, size: jax.vjp(lambda *args: _warp_by_matrices(*args, size), images, fov, motion),
-  lambda size, pullback, cotangent: pullback(cotangent),
+  lambda *arguments: jax.vjp(_warp_by_matrices, *arguments),
+  lambda pullback, cotangent: pullback(cotangent),
 )
 
 

@@ -1,13 +1,21 @@
 """Shared by all tests: real data is found or its test skipped, and what was compiled once is not compiled again."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # Compilation is most of what the tests do, and LLVM's optimisation a good part of it. Set before jax is imported, and
 # inherited by the commands that tests run.
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0'
 
-import jax
+# Several tests, their processes and the commands that they run make the same network or training step anew; XLA need
+# not compile it each time. pytest's own processes inherit the folder, and the one that made it deletes it.
+MADE_CACHE = 'JAX_COMPILATION_CACHE_DIR' not in os.environ
+if MADE_CACHE:
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='compilation_cache.')
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
+
 import pytest
 
 SHARED = Path(__file__).parents[2] / 'shared'
@@ -22,11 +30,9 @@ def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: place.get(item.path.name, len(SLOWEST)))
 
 
-@pytest.fixture(scope='session', autouse=True)
-def compilation_cache(tmp_path_factory):
-  """Several tests make the same network or training step anew; XLA need not compile it each time."""
-  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compilation_cache')))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+def pytest_unconfigure():
+  if MADE_CACHE:
+    shutil.rmtree(os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 
 
 @pytest.fixture(scope='session')

@@ -188,6 +188,17 @@ def test_undoes_what_the_simulator_records(size):
   np.testing.assert_allclose(recorded[:, :1] + slope[:, None] * sampled, np.arange(size) + 0 * sampled, atol=1e-4)
 
 
+@pytest.mark.parametrize(('size', 'out'), [(60, 23), (64, 20), (33, 32), (30, 30)])
+def test_reduction_is_that_of_resizing(size, out):
+  """Of the first pixels to the first pixels, whatever is behind; JAX's own, which knows no array for a size."""
+  images = np.random.default_rng(0).random((2, 64, 3)).astype(np.float32)
+  matrix = jax.jit(warp.reduction_matrix, static_argnums=(0, 2))(32, jnp.int32(out), 64, jnp.int32(size))
+  reduced = jnp.einsum('oi,bic->boc', matrix, images)
+  expected = jax.image.resize(images[:, :size], (2, out, 3), 'linear')
+  np.testing.assert_allclose(reduced[:, :out], expected, atol=1e-5)
+  assert not reduced[:, out:].any()
+
+
 @pytest.mark.parametrize('size', [None, (19.5, 30)])
 def test_what_is_differentiated_is_the_same(size):
   """On a CPU the one is gathered, the other is two matrix products."""

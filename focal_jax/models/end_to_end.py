@@ -57,21 +57,27 @@ class EndToEnd(nn.Module):
     self.alignment = self.alignment_network(axis_name=self.axis_name, remat=self.remat)
     self.depth = DepthNetwork(self.axis_name, self.detect, self.downsample, self.remat)
 
-  def __call__(self, stack: FocalStack, *, align: bool = True, train: bool = False) -> Prediction:
+  def __call__(
+    self, stack: FocalStack, *, align: bool = True, train: bool = False, size: warp.Size | None = None
+  ) -> Prediction:
     """Depth of a batch of stacks.
 
     Args:
       stack: images float 0 .. 1, any height and width.
       align: False skips the alignment network and the field-of-view crop.
       train: batch statistics in place of running averages.
+      size: height and width of what holds the frames, at the top left of `images`; the rest of the prediction is of no
+        meaning. Integers, or arrays, so that frames of many sizes in arrays of one (`padded_size`) are predicted by
+        what was compiled once. None: all of it.
     """
     height, width = stack.images.shape[2:4]
-    images = self._pad(self._to_network(stack.images))
+    size = size or (height, width)
+    images = self._pad(self._to_network(stack.images), size)
     if align:
-      motion = self.estimate_motion(stack, train=train)
-      images = warp.warp(images, stack.fov, motion, (height, width))
-      coverage = warp.coverage(stack.fov, motion, height, width)
-      images = self._pad(images[:, :, :height, :width])
+      motion = self.estimate_motion(stack, train=train, size=size)
+      images = warp.warp(images, stack.fov, motion, size)
+      coverage = warp.coverage(stack.fov, motion, *images.shape[2:4], size)[..., :height, :width]
+      images = self._fill(images, size)
     else:
       motion = jnp.zeros((*stack.fov.shape, 3), images.dtype)
       coverage = jnp.ones(stack.images.shape[:-1], images.dtype)
@@ -88,17 +94,25 @@ class EndToEnd(nn.Module):
       motion=motion,
     )
 
-  def estimate_motion(self, stack: FocalStack, *, train: bool = False) -> Float[Array, 'B N 3']:
-    """The alignment network alone: motion (alpha, beta, gamma) of every frame; see `warp`."""
-    images, (height, width) = stack.images, stack.images.shape[2:4]
-    scale = self.motion_side_px / max(height, width)
-    if 0 < scale < 1:
-      small = (max(round(scale * height), 1), max(round(scale * width), 1))
-      images = jax.image.resize(images, (*images.shape[:2], *small, 3), 'linear')
-    size = images.shape[2:4]
-    images = self._pad(self._to_network(images)).astype(self.dtype)
+  def estimate_motion(
+    self, stack: FocalStack, *, train: bool = False, size: warp.Size | None = None
+  ) -> Float[Array, 'B N 3']:
+    """The alignment network alone: motion (alpha, beta, gamma) of every frame; see `warp`. `size`: as in calling."""
+    images, given = stack.images, size or stack.images.shape[2:4]
+    padded = padded_size(*images.shape[2:4])
+    size, side = given, self.motion_side_px
+    if 0 < side < max(padded):
+      scale = jnp.minimum(side / jnp.maximum(*given), 1.0)
+      size = tuple(jnp.maximum(jnp.round(scale * length), 1.0) for length in given)
+      # The largest that frames of this padded size, of which the last MULTIPLE - 1 px may be empty, are reduced to.
+      longest = side / (max(padded) - MULTIPLE + 1)
+      small = padded_size(*(min(round(longest * length), side) for length in padded))
+      axes = zip(small, size, images.shape[2:4], given, strict=True)
+      matrices = (warp.reduction_matrix(*axis) for axis in axes)
+      images = warp.resample(images, *(jnp.broadcast_to(one, (*images.shape[:2], *one.shape)) for one in matrices))
+    images = self._pad(self._to_network(images), size).astype(self.dtype)
     motion = self.alignment(images, stack.fov, size=size, train=train)
-    return motion * jnp.array([1.0, width / size[1], height / size[0]])  # a zoom has no unit, a shift is in px
+    return motion * jnp.stack([1.0, given[1] / size[1], given[0] / size[0]])  # a zoom has no unit, a shift is in px
 
   def _to_network(self, images):
     return 2.0 * (images if self.channels == 'RGB' else images[..., ::-1]) - 1.0
@@ -106,12 +120,28 @@ class EndToEnd(nn.Module):
   def _from_network(self, images):
     return (images if self.channels == 'RGB' else images[..., ::-1]) / 2.0 + 0.5
 
-  def _pad(self, images):
-    bottom, right = -images.shape[2] % MULTIPLE, -images.shape[3] % MULTIPLE
-    widths = ((0, 0), (0, 0), (0, bottom), (0, right), (0, 0))
-    if self.padding == 'edge':
-      return jnp.pad(images, widths, mode='edge')
-    return jnp.pad(images, widths, constant_values=-1.0)
+  def _pad(self, images, size):
+    """To multiples of MULTIPLE, at the bottom and right; all that is beyond `size` is filled up."""
+    height, width = images.shape[2:4]
+    bottom, right = (end - length for end, length in zip(padded_size(height, width), (height, width), strict=True))
+    return self._fill(jnp.pad(images, ((0, 0), (0, 0), (0, bottom), (0, right), (0, 0))), size)
+
+  def _fill(self, images, size):
+    for axis, end in zip((2, 3), size, strict=True):
+      length = images.shape[axis]
+      if isinstance(end, int) and end == length:
+        continue
+      inside = (jnp.arange(length) < end).reshape(-1, *(1,) * (4 - axis))
+      filler = -1.0
+      if self.padding == 'edge':
+        filler = jax.lax.dynamic_index_in_dim(images, jnp.asarray(end - 1, jnp.int32), axis)
+      images = jnp.where(inside, images, filler)
+    return images
+
+
+def padded_size(height: int, width: int) -> tuple[int, int]:
+  """What the networks fill frames of this size up to, px."""
+  return height + -height % MULTIPLE, width + -width % MULTIPLE
 
 
 _ALIGNMENT = {'learned': AlignmentNetwork, 'metadata': MetadataAlignment, 'none': NoAlignment}

@@ -71,7 +71,7 @@ def test_two_stacks_equal_each_alone(model, stack):
   first = checked_stack(images, focus, fov)
   second = checked_stack(images[:, ::-1].copy(), focus[::-1] ** 2, 1 + 3 * (fov - 1))
   both = jax.tree.map(lambda a, b: np.stack([a, b]), first, second)
-  together = jax.device_get(model._apply(model._variables, both, align=True))
+  together = jax.device_get(model._apply(model._variables, both, both.images.shape[2:4], align=True))
   for index, single in enumerate((first, second)):
     alone = model.predict(single.images, single.focus, single.fov)
     # Rounding differs with the batch: products of other shapes add in another order.

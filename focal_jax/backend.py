@@ -1,4 +1,5 @@
-"""What is computed differently on different backends, chosen in one place, with the measurements that decided.
+"""What is computed differently on different backends, chosen in one place, with the measurements that decided; and
+where what was compiled is kept.
 
 Results and parameters do not depend on it. All times are of one machine: two CPU cores, jax 0.10.2, float32.
 

@@ -1,0 +1,145 @@
+"""Step time on 8 to 256 devices, on paper: from a measured step, what the step exchanges, and the speed of the links.
+
+  python -m benchmarks.scaling_model --step_ms=250                      # of your own machine, one device
+  python -m benchmarks.scaling_model --step_ms=250 --batch=4 --devices_a_host=4 --host_gbps=25
+
+The model, and what it leaves out, is in docs/scaling.md. What a step exchanges is counted in its program; it is not
+compiled, so this takes some ten seconds.
+"""
+
+import collections
+import dataclasses
+import math
+
+import jax
+from absl import flags
+
+from benchmarks import report, training
+from focal_jax.command_line import run_program
+from focal_jax.errors import InputError
+from focal_jax.parallel import AXIS
+
+FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_STEP = flags.DEFINE_float('step_ms', None, 'Measured on one device with its share of a batch.', flag_values=FLAGS)
+_BATCH = flags.DEFINE_integer('batch', 4, 'Stacks a device.', lower_bound=1, flag_values=FLAGS)
+_FRAMES = flags.DEFINE_integer('frames', 10, 'Of a stack.', lower_bound=2, flag_values=FLAGS)
+_SIDE = flags.DEFINE_integer('side', 224, 'px, a multiple of 32.', lower_bound=32, flag_values=FLAGS)
+_NETWORKS = flags.DEFINE_enum('networks', 'both', ('both', 'depth', 'alignment'), 'What is trained.', flag_values=FLAGS)
+_A_HOST = flags.DEFINE_integer('devices_a_host', 8, 'That share links inside.', lower_bound=1, flag_values=FLAGS)
+_INSIDE = flags.DEFINE_float('device_gbytes', 300, 'Links inside a host, GB/s a device and way.', flag_values=FLAGS)
+_BETWEEN = flags.DEFINE_float('host_gbytes', 50, 'Links between hosts, GB/s a host and way.', flag_values=FLAGS)
+_INSIDE_US = flags.DEFINE_float('device_us', 10, 'Time of the smallest reduction inside a host, us.', flag_values=FLAGS)
+_HOP_US = flags.DEFINE_float('hop_us', 5, 'Added by each doubling of the hosts, us.', flag_values=FLAGS)
+_FEED = flags.DEFINE_float('stacks_a_second', 349, 'That the input pipeline of a host makes.', flag_values=FLAGS)
+
+_SCALAR = 4  # bytes
+COUNTS = (1, 8, 16, 32, 64, 128, 256)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exchange:
+  """What devices add up in a step: reductions of the gradient, and small ones that the step waits for."""
+
+  gradient_bytes: int
+  waits: int
+  wait_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Links:
+  """Bytes and seconds; see the flags."""
+
+  devices_a_host: int
+  inside: float
+  between: float
+  inside_s: float
+  hop_s: float
+
+
+def count_exchange(networks: str, shape: training.Shape) -> Exchange:
+  """From the step's program (StableHLO), before any compiler joins reductions.
+
+  One reduction for each tensor of the gradient and each scalar (counts and metrics), which a compiler joins; the others
+  are those of batch normalisation, forward and backward, and what follows needs each of them.
+  """
+  program = training.StepProgram(training.Option(kind='shard_map'), shape, networks)
+  state, inputs = program.shapes()
+  sizes = []
+
+  def visit(jaxpr):
+    for equation in jaxpr.eqns:
+      if equation.primitive.name == 'psum' and AXIS in equation.params['axes']:
+        sizes.append(sum(x.aval.size * x.aval.dtype.itemsize for x in equation.invars))
+      for parameter in equation.params.values():
+        for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
+          inner = getattr(inner, 'jaxpr', inner)
+          if hasattr(inner, 'eqns'):
+            visit(inner)
+
+  visit(program.step.trace(state, inputs).jaxpr.jaxpr)
+  gradient = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params)]
+  small = collections.Counter(sizes) - collections.Counter(gradient)
+  waits = [size for size in small.elements() if size > _SCALAR]
+  return Exchange(gradient_bytes=sum(gradient), waits=len(waits), wait_bytes=sum(waits))
+
+
+def reduction_s(size: float, devices: int, links: Links) -> float:
+  """Of an all-reduce: a ring's bytes, 2 (n - 1) / n of them over each link, inside the hosts and then between them."""
+  inside = min(devices, links.devices_a_host)
+  hosts = math.ceil(devices / links.devices_a_host)
+  if devices == 1:
+    return 0.0
+  seconds = links.inside_s + 2 * (inside - 1) / inside * size / links.inside
+  if hosts > 1:
+    seconds += links.hop_s * math.log2(hosts) + 2 * (hosts - 1) / hosts * size / links.between
+  return seconds
+
+
+def step_times(step_s: float, batch: int, stacks_a_second: float, exchange: Exchange, links: Links) -> list[dict]:
+  """A row for each of COUNTS; seconds. Nothing overlaps, so this is the upper end."""
+  rows = []
+  for devices in COUNTS:
+    gradient = reduction_s(exchange.gradient_bytes, devices, links)
+    waits = exchange.waits * reduction_s(exchange.wait_bytes / max(exchange.waits, 1), devices, links)
+    total = step_s + gradient + waits
+    feed = batch * min(devices, links.devices_a_host) / stacks_a_second
+    rows.append(
+      {
+        'devices': devices,
+        'gradient': gradient,
+        'waits': waits,
+        'step': max(total, feed),
+        'feed': feed,
+        'efficiency': step_s / max(total, feed),
+      }
+    )
+  return rows
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise InputError(f'unexpected argument {argv[1]!r}; expected flags only, see --help')
+  if _STEP.value is None or _STEP.value <= 0:
+    raise InputError(f'--step_ms is {_STEP.value}, expected the measured time of a step, above 0')
+  if _SIDE.value % 32:
+    raise InputError(f'--side is {_SIDE.value}, expected a multiple of 32')
+  for flag in (_INSIDE, _BETWEEN, _INSIDE_US, _HOP_US, _FEED):
+    if flag.value <= 0:
+      raise InputError(f'--{flag.name} is {flag.value}, expected above 0')
+  shape = (_BATCH.value, _FRAMES.value, _SIDE.value, _SIDE.value)
+  exchange = count_exchange(_NETWORKS.value, shape)
+  links = Links(_A_HOST.value, _INSIDE.value * 1e9, _BETWEEN.value * 1e9, _INSIDE_US.value * 1e-6, _HOP_US.value * 1e-6)
+  print(
+    f'{exchange.gradient_bytes / 1e6:.1f} MB of gradient; {exchange.waits} reductions that the step waits for, '
+    f'{exchange.wait_bytes / 1e3:.0f} kB together\n'
+  )
+  print('| devices | step, ms | gradient, ms | waits, ms | input of a host, ms | efficiency | stacks/s |')
+  print('| ---: | ---: | ---: | ---: | ---: | ---: | ---: |')
+  for row in step_times(_STEP.value / 1e3, _BATCH.value, _FEED.value, exchange, links):
+    ms = [f'{1e3 * row[name]:.1f}' for name in ('step', 'gradient', 'waits', 'feed')]
+    speed = _BATCH.value * row['devices'] / row['step']
+    print(f'| {row["devices"]} | {" | ".join(ms)} | {row["efficiency"]:.2f} | {report.number(speed)} |')
+
+
+if __name__ == '__main__':
+  run_program(main, 'benchmarks.scaling_model')

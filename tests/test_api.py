@@ -88,7 +88,7 @@ def test_uint8_equals_float_and_no_second_compilation(weights, images):
 
 @pytest.mark.parametrize(('padding', 'other'), [('edge', (33, 61)), ('black', (64, 64))])
 def test_sizes_that_are_padded_alike_are_compiled_once(tmp_path, padding, other):
-  """And each gets what a network compiled for its size alone gives."""
+  """And what they get is what a network compiled for their size alone gives."""
   arguments = {'channels': 'RGB', 'padding': padding, 'motion_side_px': 40}
   network, variables = EndToEnd(**arguments), init_variables(EndToEnd(), 3)
   for level in range(3):  # random ones move nothing by as much as a pixel
@@ -97,14 +97,14 @@ def test_sizes_that_are_padded_alike_are_compiled_once(tmp_path, padding, other)
   save_weights(tmp_path / 'weights.npz', variables, DESCRIPTION | {'arguments': arguments})
   model, rng = focal_jax.load(tmp_path / 'weights.npz'), np.random.default_rng(1)
   fov = np.float32([1.06, 1.02, 1.0])
-  for height, width in ((37, 50), other):
-    images = rng.integers(0, 256, (3, height, width, 3), np.uint8)
-    out = model.predict(images, FOCUS, fov)
-    stack = focal_jax.FocalStack(images=images[None] / np.float32(255), focus=FOCUS[None].astype('f4'), fov=fov[None])
-    alone = jax.tree.map(lambda x: x[0], jax.jit(network.apply)(variables, jax.tree.map(jnp.asarray, stack)))
-    assert np.ptp(out.motion, axis=0).max() > 0.2
-    for ours, theirs in zip(jax.tree.leaves(out), jax.tree.leaves(alone), strict=True):
-      np.testing.assert_allclose(ours, theirs, atol=2e-4)
+  model.predict(rng.integers(0, 256, (3, *other, 3), np.uint8), FOCUS)
+  images = rng.integers(0, 256, (3, 37, 50, 3), np.uint8)
+  out = model.predict(images, FOCUS, fov)
+  stack = focal_jax.FocalStack(images=images[None] / np.float32(255), focus=FOCUS[None].astype('f4'), fov=fov[None])
+  alone = jax.tree.map(lambda x: x[0], jax.jit(network.apply)(variables, jax.tree.map(jnp.asarray, stack)))
+  assert np.ptp(out.motion, axis=0).max() > 0.2
+  for ours, theirs in zip(jax.tree.leaves(out), jax.tree.leaves(alone), strict=True):
+    np.testing.assert_allclose(ours, theirs, atol=2e-4)
   assert model._apply._cache_size() == 1
 
 

@@ -28,7 +28,7 @@ class Toy(nn.Module):
     self.alignment = Features(3, self.axis_name, self.normalise)
     self.depth = Features(1, self.axis_name, self.normalise)
 
-  def __call__(self, stack, *, align=True, train=False):
+  def __call__(self, stack, *, align=True, train=False, size=None):
     motion = self.estimate_motion(stack, train=train) if align else jnp.zeros((*stack.focus.shape, 3))
     scores = self.depth(stack.images, train=train)[..., 0]
     weights = nn.softmax(scores + motion[..., :1, None], axis=1)

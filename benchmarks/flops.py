@@ -52,6 +52,14 @@ def count(function: Callable, *arguments: Any) -> Flops:
   return total
 
 
+def inner_jaxprs(equation: Any) -> Iterator[Any]:
+  """Those that an equation calls, not the branches among which it chooses."""
+  for value in equation.params.values():
+    inner = getattr(value, 'jaxpr', value)  # closed or not
+    if hasattr(inner, 'eqns'):
+      yield inner
+
+
 def _add(jaxpr: Any, times: int, total: Flops) -> None:
   for equation in jaxpr.eqns:
     name, parameters = equation.primitive.name, equation.params
@@ -72,10 +80,8 @@ def _add(jaxpr: Any, times: int, total: Flops) -> None:
       total.products += max(branch.products for branch in branches)
     else:
       inner_times = times * parameters['length'] if name == 'scan' else times
-      for value in parameters.values():
-        inner = getattr(value, 'jaxpr', value)  # closed or not
-        if hasattr(inner, 'eqns'):
-          _add(inner, inner_times, total)
+      for inner in inner_jaxprs(equation):
+        _add(inner, inner_times, total)
 
 
 def _convolution(equation: Any) -> float:

@@ -1,7 +1,7 @@
 """Step time on 8 to 256 devices, on paper: from a measured step, what the step exchanges, and the speed of the links.
 
   python -m benchmarks.scaling_model --step_ms=250                      # of your own machine, one device
-  python -m benchmarks.scaling_model --step_ms=250 --batch=4 --devices_a_host=4 --host_gbps=25
+  python -m benchmarks.scaling_model --step_ms=250 --batch=4 --devices_a_host=4 --host_gbytes=25
 
 The model, and what it leaves out, is in docs/scaling.md. What a step exchanges is counted in its program; it is not
 compiled, so this takes some ten seconds.
@@ -15,6 +15,7 @@ import jax
 from absl import flags
 
 from benchmarks import report, training
+from benchmarks.flops import inner_jaxprs
 from focal_jax.command_line import run_program
 from focal_jax.errors import InputError
 from focal_jax.parallel import AXIS
@@ -57,7 +58,7 @@ class Links:
 
 
 def count_exchange(networks: str, shape: training.Shape) -> Exchange:
-  """From the step's program (StableHLO), before any compiler joins reductions.
+  """From the step's program, before any compiler joins reductions.
 
   One reduction for each tensor of the gradient and each scalar (counts and metrics), which a compiler joins; the others
   are those of batch normalisation, forward and backward, and what follows needs each of them.
@@ -70,11 +71,8 @@ def count_exchange(networks: str, shape: training.Shape) -> Exchange:
     for equation in jaxpr.eqns:
       if equation.primitive.name == 'psum' and AXIS in equation.params['axes']:
         sizes.append(sum(x.aval.size * x.aval.dtype.itemsize for x in equation.invars))
-      for parameter in equation.params.values():
-        for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
-          inner = getattr(inner, 'jaxpr', inner)
-          if hasattr(inner, 'eqns'):
-            visit(inner)
+      for inner in inner_jaxprs(equation):
+        visit(inner)
 
   visit(program.step.trace(state, inputs).jaxpr.jaxpr)
   gradient = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params)]

@@ -13,7 +13,7 @@ from focal_jax.backend import compiler_options
 from focal_jax.classical_model import ClassicalModel
 from focal_jax.errors import InputError
 from focal_jax.models import published
-from focal_jax.models.end_to_end import padded_size, variable_shapes
+from focal_jax.models.end_to_end import padding_widths, variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
 from focal_jax.models.registry import MODELS, make_model
 from focal_jax.stack import Images, Numbers, Prediction, checked_stack, float_images
@@ -67,9 +67,8 @@ class Model:
     """
     stack = checked_stack(images, focus, fov)
     height, width = stack.images.shape[1:3]
-    bottom, right = (end - length for end, length in zip(padded_size(height, width), (height, width), strict=True))
-    stack = stack.replace(images=np.pad(stack.images, ((0, 0), (0, bottom), (0, right), (0, 0))))
     batch = jax.tree.map(lambda x: x[None], stack)
+    batch = batch.replace(images=np.pad(batch.images, padding_widths(height, width)))
     size = np.int32(height), np.int32(width)
     prediction = jax.device_get(self._apply(self._variables, batch, size, align=bool(align)))
     return jax.tree.map(lambda x: x[0], prediction).cropped(height, width)

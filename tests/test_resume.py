@@ -161,7 +161,7 @@ def test_killed_at_random_moments(start, config, straight, tmp_path):
       saves += any((workdir / 'checkpoints').glob('*tmp*'))
     assert_same_run(workdir, straight)
   print(f'{kills} kills in {runs} runs, {saves} of them while saving; checkpoints left: {sorted(steps)}')
-  assert steps  # not all before the first checkpoint
+  assert len(steps) > 2  # not all before the first checkpoint
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])

@@ -391,7 +391,7 @@ def test_weights_that_a_run_began_with_must_be_there(sweep):
     sweep(declare)
 
 
-def test_one_run_a_device_at_a_time_and_all_devices(sweep, monkeypatch):
+def test_one_run_a_device_at_a_time_and_all_devices(sweep):
   devices = make_devices('gpu', ['0', '3', 'GPU-abc'])
   assert sweep(widths(*map(float, range(8))), small_config(seconds_a_step=0.1), devices=devices) == 0
   running, used, most = {}, set(), 0

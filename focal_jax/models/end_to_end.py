@@ -122,9 +122,7 @@ class EndToEnd(nn.Module):
 
   def _pad(self, images, size):
     """To multiples of MULTIPLE, at the bottom and right; all that is beyond `size` is filled up."""
-    height, width = images.shape[2:4]
-    bottom, right = (end - length for end, length in zip(padded_size(height, width), (height, width), strict=True))
-    return self._fill(jnp.pad(images, ((0, 0), (0, 0), (0, bottom), (0, right), (0, 0))), size)
+    return self._fill(jnp.pad(images, padding_widths(*images.shape[2:4])), size)
 
   def _fill(self, images, size):
     for axis, end in zip((2, 3), size, strict=True):
@@ -142,6 +140,12 @@ class EndToEnd(nn.Module):
 def padded_size(height: int, width: int) -> tuple[int, int]:
   """What the networks fill frames of this size up to, px."""
   return height + -height % MULTIPLE, width + -width % MULTIPLE
+
+
+def padding_widths(height: int, width: int) -> tuple[tuple[int, int], ...]:
+  """For `pad` of images [B, N, H, W, 3] to their `padded_size`."""
+  bottom, right = padded_size(height, width)
+  return (0, 0), (0, 0), (0, bottom - height), (0, right - width), (0, 0)
 
 
 _ALIGNMENT = {'learned': AlignmentNetwork, 'metadata': MetadataAlignment, 'none': NoAlignment}

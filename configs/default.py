@@ -31,6 +31,9 @@ def get_config() -> ConfigDict:
   # 'simulated' alone. nyu_depth, or folder:DIR in a layout of `focal_jax.data.rgbd`; empty: procedural scenes only.
   data.rgbd = ''
   data.rgbd_share = 0.5  # of the stacks, those made of photographs, drawn at random; 0 .. 1
+  # Numbers of frames of simulated stacks, of which each batch draws one; a number given twice is drawn twice as often.
+  # The training step is compiled for each. With the source 'simulated' alone; empty: simulator.num_frames.
+  data.simulated_frames = ()
   data.data_dir = ''  # where data sets were built
   data.num_threads = 16  # that read and crop; the batches do not depend on it
   # The rest is for all but simulated stacks alone, which are rendered as they shall be.
@@ -83,7 +86,8 @@ def get_config() -> ConfigDict:
   config.best_metric = 'mse'  # of the validation: the weights that had the least of it are kept in best.npz
 
   config.eval = evaluation = ConfigDict()
-  # examples (ships with the project), the name of a built data set, folder:DIR, or simulated, by `config.simulator`
+  # examples (ships with the project), the name of a built data set, folder:DIR, or simulated, by `config.simulator`, or
+  # with a camera's own sweep, as in simulated/pixel_6.
   evaluation.dataset = 'examples'
   evaluation.split = 'val'
   evaluation.align = False  # DDFF-12 is refocused from light fields: aligned as it is

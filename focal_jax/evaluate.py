@@ -101,14 +101,14 @@ def _count_stacks(settings: ConfigDict, length: int) -> int:
   """How many stacks to evaluate."""
   if settings.num_stacks < 0:
     raise InputError(f'eval.num_stacks is {settings.num_stacks}, expected a number of stacks, or 0 for all')
-  if settings.dataset == 'simulated' and not settings.num_stacks:
+  if sources.is_simulated(settings.dataset) and not settings.num_stacks:
     raise InputError('eval.num_stacks is 0, expected how many stacks to simulate, since there is no end to them')
   return min(settings.num_stacks, length) if settings.num_stacks else length
 
 
 def _full_name(dataset: str) -> str:
   """Of a built data set with its config, as in 'ddff12/official'."""
-  if dataset.partition('/')[0] not in tfds_ddff.DATASETS or dataset == 'simulated':
+  if dataset.partition('/')[0] not in tfds_ddff.DATASETS or sources.is_simulated(dataset):
     return dataset
   builder, config = tfds_ddff.find(dataset)
   return f'{builder.name}/{config.name}'

@@ -5,6 +5,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from focal_jax.backend import use_huge_pages
 from focal_jax.command_line import run_program
 from focal_jax.errors import InputError
 from focal_jax.writers import show_progress
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> None:
     from focal_jax.train import train_and_evaluate
 
     config, workdir = _required('config', _CONFIG), _required('workdir', _WORKDIR)
+    use_huge_pages()
     if _DISTRIBUTED.value or any(flag.value is not None for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)):
       parallel.start_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     train_and_evaluate(config, workdir, _profile())

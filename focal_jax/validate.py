@@ -43,8 +43,9 @@ class Validation:
     self._config, self._devices, self._workdir = config, devices, workdir
     self._source = None
     measured = next((name for name, _ in sources.parse_sources(config.data.source) if name != 'simulated'), None)
+    settings = settings_from(config.simulator)
     if measured:
-      self._source = sources.open_source(measured, config.validation_split, config.data.data_dir)
+      self._source = sources.open_source(measured, config.validation_split, config.data.data_dir, settings)
     motion_known = self._source is None or pipeline.motion_known([self._source])
     self.metrics = ('mae', 'mse') if config.networks != 'alignment' else ()
     if motion_known and config.networks != 'depth':
@@ -55,7 +56,6 @@ class Validation:
     if config.validation_stacks < 1:
       raise InputError(f'validation_stacks is {config.validation_stacks}, expected at least 1')
 
-    settings = settings_from(config.simulator)
     key = jax.random.fold_in(jax.random.key(config.validation_seed), 2**31 - 1)
 
     def measure(variables, share):

@@ -114,7 +114,7 @@ def test_the_text_of_a_recipe_has_its_commands(name):
 @pytest.mark.parametrize(
   ('name', 'variant'),
   [(name, variant) for name in (*RECIPES, 'simulated') for variant in ('', 'smoke')]
-  + [('shipped', stage) for stage in ('depth', 'alignment', 'both')],
+  + [('shipped', stage) for stage in shipped.STAGES],
 )
 def test_recipes_have_the_fields_of_the_default_and_values_that_make_sense(name, variant):
   config = module_of(name).get_config(variant)

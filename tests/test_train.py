@@ -1,6 +1,7 @@
 """Training on a small scale: what it writes, what it refuses, and what it starts from."""
 
 import io
+import itertools
 import json
 import struct
 
@@ -101,6 +102,8 @@ def test_folder_of_something_else_is_refused(tmp_path):
     (None, {'networks': 'alignment'}, "best_metric is 'mse', expected one of .*: motion_px, unmoved_px"),
     (None, {'validation_stacks': 0}, 'validation_stacks is 0'),
     ('loss', {'penalty': 'cubic'}, "loss.penalty is 'cubic'"),
+    ('data', {'simulated_frames': (3, 1)}, r'data\.simulated_frames is \(3, 1\), expected whole numbers of at least 2'),
+    ('data', {'simulated_frames': (3,), 'source': 'ddff12'}, "data.simulated_frames is .* and data.source 'ddff12'"),
     ('data', {'rgbd_share': 1.5}, r'data\.rgbd_share is 1\.5, expected a number from 0 to 1'),
     ('data', {'rgbd': 'nyu_depth', 'source': 'ddff12'}, "data.rgbd is 'nyu_depth' and data.source 'ddff12', expected"),
     ('data', {'rgbd': 'folder:nowhere'}, 'nowhere: found no such folder'),
@@ -165,6 +168,34 @@ def test_the_motion_must_be_known_to_train_alignment_alone(two_folders, tmp_path
   with pytest.raises(InputError, match="networks is 'alignment', but the motion is not known in all"):
     train_and_evaluate(two_folders, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_batches_of_simulated_stacks_of_several_numbers_of_frames():
+  config = simulated.get_config('smoke')
+  config.data.simulated_frames = (2, 5, 5)
+  config.simulator.update(num_surfaces=1, height_px=8, width_px=8, margin_px=0)
+  data = TrainingData(config, Devices())
+
+  def counts(first, number):
+    return [inputs[1].shape[-1] for _, inputs in itertools.islice(data.inputs(first), number)]
+
+  drawn = counts(0, 60)
+  assert set(drawn) == {2, 5}
+  assert 28 <= drawn.count(5) <= 52  # of 60 at two thirds: 40, and three standard deviations
+  assert counts(23, 9) == drawn[23:32]  # a run that goes on draws what it would have
+  inputs = next(data.inputs(0))[1]
+  stack = data.make_batch(jax.random.split(jax.random.key(0), 2), jax.tree.map(lambda x: x[0], inputs))
+  assert stack.images.shape == (2, drawn[0], 8, 8, 3)
+
+
+def test_a_run_with_several_numbers_of_frames(tmp_path):
+  config = toy.get_config()
+  config.data.simulated_frames = (2, 3, 4)
+  config.steps = 12
+  lines = (train_and_evaluate(config, tmp_path / 'run').parent / 'metrics.jsonl').read_text().splitlines()
+  losses = [line['loss'] for line in map(json.loads, lines) if 'loss' in line]
+  assert len(losses) == 12
+  assert np.isfinite(losses).all()
 
 
 @pytest.fixture
@@ -237,9 +268,10 @@ def test_variants_are_checked():
 
 def test_simulator_settings_come_from_the_config():
   settings = settings_from(shipped.get_config().simulator)
-  assert settings.num_frames == 8
-  assert settings.sweep.blur_px == (0.8, 7.0)
-  assert shipped.get_config('depth').simulator.sweep.aligned == 1.0
+  assert settings.num_frames == 10
+  assert settings.sweep.blur_px == (0.5, 7.0)
+  assert 'ddff12' in settings.sweep.cameras
+  assert shipped.get_config('alignment').simulator.sweep.aligned == 0.1
   assert isinstance(hash(settings), int)  # static in jit
 
 

@@ -1,8 +1,9 @@
 """Where stacks come from: data sets built by `tfds_ddff`, folders of stacks, the simulator, or the crops that ship with
 the project. Random access.
 
-A source is named by a text: `ddff12` or `ddff12/raw` (built data sets), `folder:DIR`, `simulated`, `examples`; several
-of them, with the proportions in which their stacks are drawn, by `0.7*ddff12 + 0.3*simulated`.
+A source is named by a text: `ddff12` or `ddff12/raw` (built data sets), `folder:DIR`, `simulated`, `simulated/pixel_6`
+(by a preset, `simulate.cameras.CAMERAS`), `examples`; several of them, with the proportions in which their stacks are
+drawn, by `0.7*ddff12 + 0.3*simulated`.
 """
 
 import functools
@@ -20,7 +21,7 @@ import tfds_ddff
 from focal_jax import optics
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.errors import InputError
-from focal_jax.simulate.stacks import SimulatorSettings, simulate
+from focal_jax.simulate.stacks import SimulatorSettings, preset_settings, simulate
 
 # Its examples are dicts of NumPy arrays, frames far to near; see `tfds_ddff.stack_builder` for the features. (The type
 # says no more, for checking an element would read an example.)
@@ -59,13 +60,14 @@ def open_source(name: str, split: str, data_dir: str, simulator: SimulatorSettin
     name: of one source, as in the module's text.
     split: 'train', 'val' or what else the data set has. `examples` has 'val' only.
     data_dir: where data sets were built.
-    simulator: what to simulate; needed for `simulated` only.
+    simulator: what to simulate, needed for `simulated` only; of a preset, all but camera, sweep and number of frames.
 
   Raises:
     InputError: there is no such source or split.
   """
-  if name == 'simulated':
-    return SimulatedSource(simulator or SimulatorSettings(), split)
+  if is_simulated(name):
+    settings, preset = simulator or SimulatorSettings(), name.partition('/')[2]
+    return SimulatedSource(preset_settings(preset, settings) if preset else settings, split)
   if name.startswith('folder:'):
     return FolderSource(Path(name.removeprefix('folder:')), split)
   if name != 'examples':
@@ -73,6 +75,10 @@ def open_source(name: str, split: str, data_dir: str, simulator: SimulatorSettin
   if split != 'val':
     raise InputError(f"eval.split is '{split}', but the data set 'examples' has only the split 'val'")
   return ddff_examples()
+
+
+def is_simulated(name: str) -> bool:
+  return name.partition('/')[0] == 'simulated'
 
 
 class FolderSource(Sequence):
@@ -181,7 +187,7 @@ def mean_target(dataset: str, data_dir: str) -> float | None:
   if dataset == 'examples':
     with _open_examples() as file:
       return float(file.attrs['mean_train_disparity_px'])
-  if dataset == 'simulated':  # without an end
+  if is_simulated(dataset):  # without an end
     return None
   try:
     source = open_source(dataset, 'train', data_dir)

@@ -1,5 +1,6 @@
 """What a training step eats: stacks that the host reads, or that the device renders."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -38,6 +39,7 @@ class TrainingData:
     data = config.data
     self._config, self._devices = config, devices
     self._simulator = settings_from(config.simulator)
+    self._frame_counts = _frame_counts(config)
     self._batches, self.motion_known = None, True
     order = {
       'batch_size': config.batch_size,
@@ -73,16 +75,38 @@ class TrainingData:
     return number.reshape(devices.local_count, share)
 
   def _data(self, first_batch: int) -> Iterator[Any]:
-    return itertools.repeat(()) if self._batches is None else self._batches.iterate(first_batch)
+    read = itertools.repeat(()) if self._batches is None else self._batches.iterate(first_batch)
+    return zip(read, self._slots(first_batch), strict=False) if self._frame_counts else read
+
+  def _slots(self, first_batch: int) -> Iterator[Float[np.ndarray, 'devices N']]:
+    """For each batch, something for each frame of a stack: its length is what counts, and what is compiled for."""
+    for batch in itertools.count(first_batch):
+      frames = np.random.default_rng([self._config.seed, batch]).choice(self._frame_counts)
+      yield np.zeros((self._devices.local_count, frames), np.float32)
 
   def make_batch(self, keys: Key[Array, 'B'], inputs: Any) -> FocalStack:
     """A device's stacks, from a key for each of them and their data."""
+    settings = self._simulator
+    if self._frame_counts:
+      inputs, slots = inputs
+      settings = dataclasses.replace(settings, num_frames=len(slots))
     if self._batches is None:
-      return simulate_batch(keys, self._simulator)
+      return simulate_batch(keys, settings)
     if self._config.data.rgbd:
-      return simulate_mixture(keys, inputs['rgb'], inputs['depth_m'], self._config.data.rgbd_share, self._simulator)
+      return simulate_mixture(keys, inputs['rgb'], inputs['depth_m'], self._config.data.rgbd_share, settings)
     stack = float_images(inputs)
     return augment_batch(keys, stack) if self._config.data.augment else stack
+
+
+def _frame_counts(config: ConfigDict) -> tuple[int, ...]:
+  counts = tuple(config.data.simulated_frames)
+  if counts and config.data.source != 'simulated':
+    raise InputError(
+      f"data.simulated_frames is {counts} and data.source '{config.data.source}', expected data.source 'simulated'"
+    )
+  if any(not isinstance(count, int) or count < 2 for count in counts):
+    raise InputError(f'data.simulated_frames is {counts}, expected whole numbers of at least 2')
+  return counts
 
 
 def simulate_mixture(

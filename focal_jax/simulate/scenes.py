@@ -18,6 +18,7 @@ from focal_jax.errors import InputError
 from focal_jax.simulate.draws import Draws
 
 POSITION_LIMITS = (-0.1, 1.1)  # surfaces that reach farther out of the sweep's range flatten here
+FARTHEST_BACKGROUND = -0.5  # where there are backgrounds beyond the sweep
 CROSSING = 0.004  # difference in position over which one surface emerges from another, about a pixel's worth
 DRAWS = 64  # random numbers of a surface, at most
 
@@ -36,6 +37,7 @@ class SceneSettings:
   highlights: float = 0.2  # share of surfaces with small, bright spots
   relief: float = 0.15  # greatest change of position from the centre of a surface to its edge, by slant or curvature
   background_relief: float = 0.3  # the same for the background: floors and walls
+  beyond: float = 0.0  # share of scenes whose background lies beyond the sweep, where no frame is sharp
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
@@ -79,6 +81,9 @@ def draw_scene(
   low, high = 0.45 * numbers[0] - 0.05, 1.05 - 0.45 * numbers[1]
   # Sorting the surfaces' centres is the order of painting, the farthest is the background.
   base = low + (high - low) * jnp.sort(numbers[2:])
+  if settings.beyond:
+    beyond, place = random.uniform(random.fold_in(depth_key, 1), (2,))
+    base = base.at[0].set(jnp.where(beyond < settings.beyond, FARTHEST_BACKGROUND * place, base[0]))
   is_background = jnp.arange(num_surfaces) == 0
   colour, alpha, position = jax.vmap(lambda *drawn: _draw_surface(*drawn, height, width, settings))(
     random.split(key, num_surfaces), base, is_background
@@ -130,7 +135,8 @@ def _draw_surface(key: PRNGKeyArray, base, is_background, height: int, width: in
   is_cylinder = draw.uniform() < 0.5
   bump = bump * relief(u / half_u, jnp.where(is_cylinder, 0.0, v / half_v), draw.uniform(0.0, 2.4))
   amount = jnp.where(is_background, settings.background_relief, settings.relief)
-  position = jnp.clip(base + amount * (slant + bump), *POSITION_LIMITS)
+  low, high = POSITION_LIMITS
+  position = jnp.clip(base + amount * (slant + bump), jnp.minimum(base, low), high)
   return _paint(draw, u, v, half_u, half_v, settings), alpha, position
 
 

@@ -13,7 +13,7 @@ from focal_jax.errors import InputError
 from focal_jax.simulate import cameras, defocus
 from focal_jax.simulate.cameras import Sweep, SweepSettings, as_camera, draw_sweep
 from focal_jax.simulate.rgbd import scene_from_rgbd
-from focal_jax.simulate.scenes import Scene, SceneSettings, draw_scene, top_position
+from focal_jax.simulate.scenes import FARTHEST_BACKGROUND, Scene, SceneSettings, draw_scene, top_position
 from focal_jax.simulate.sensor import GAMMA, SensorSettings, record
 from focal_jax.stack import FocalStack
 
@@ -36,6 +36,7 @@ class SimulatorSettings:
   num_surfaces: int = 10  # of procedural scenes
   num_layers: int = 4  # into which photographs with depth are cut
   lens_sigma_px: tuple[float, float] = (0.2, 0.9)  # standard deviation of the blur of lens and pixel
+  ends_valid: bool = False  # what lies beyond the sweep counts, the nearer end as its depth; else it is not valid
   scene: SceneSettings = SceneSettings()
   sweep: SweepSettings = SweepSettings()
   sensor: SensorSettings = SensorSettings()
@@ -126,8 +127,9 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
 
   sharp = inner(defocus.compose(surfaces).swapaxes(1, 2))
   seen = inner(top_position(scene))
-  # What lies outside the sweep is nowhere sharp, and no mixture of its focus distances.
-  valid = inner(scene.known) * ((seen >= 0.0) & (seen <= 1.0))
+  valid = inner(scene.known)
+  if not settings.ends_valid:  # what lies outside the sweep is nowhere sharp, and no mixture of its focus distances
+    valid *= (seen >= 0.0) & (seen <= 1.0)
   return FocalStack(
     images=images,
     focus=sweep.focus,
@@ -160,7 +162,9 @@ def _defocus(
 
 
 def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
-  """The largest radius of the cameras of a kernel: of a surface at one end of the sweep, focused at the other."""
+  """The largest radius of the cameras of a kernel: of a surface at one end of the sweep, or of a background beyond it,
+  focused at the other.
+  """
   sweep, largest = settings.sweep, 0.0
   for camera in map(as_camera, sweep.cameras):
     if camera.kernel != kernel:
@@ -175,6 +179,8 @@ def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
       aperture_m = camera.focal_length_m / camera.f_number
       scale = settings.whole_width_px / camera.sensor_width_px
       radius = image_distance * aperture_m / 2 / camera.pixel_pitch_m * scale * extent
+    if settings.scene.beyond:
+      radius *= 1.0 - FARTHEST_BACKGROUND
     # Of a diameter, views are 8 distances, and a disc two radii.
     largest = max(largest, radius * (2 / (defocus.VIEWS - 1) if kernel == 'views' else 1.0))
   return largest

@@ -6,6 +6,7 @@ from PIL import Image
 
 from focal_jax.data.sources import open_source, parse_sources
 from focal_jax.errors import InputError
+from focal_jax.optics import ddff_focus_disparities
 from focal_jax.simulate.stacks import SimulatorSettings
 
 
@@ -105,3 +106,12 @@ def test_the_simulator_as_a_source():
   np.testing.assert_array_equal(train[123]['images'], example['images'])
   assert not np.array_equal(train[124]['images'], example['images'])
   assert not np.array_equal(val[123]['images'], example['images'])
+
+
+def test_the_simulator_with_the_sweep_of_a_camera():
+  settings = SimulatorSettings(num_frames=3, height_px=32, width_px=32, num_surfaces=3, margin_px=8)
+  example = open_source('simulated/ddff12', 'val', '', settings)[0]
+  np.testing.assert_allclose(example['focus'], ddff_focus_disparities()[::-1], rtol=1e-5)
+  assert example['images'].shape == (10, 32, 32, 3)
+  with pytest.raises(InputError, match="camera 'box' is not known, expected one of pixel_4_xl"):
+    open_source('simulated/box', 'val', '', settings)

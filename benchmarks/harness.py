@@ -64,7 +64,11 @@ class Ceilings:
 
 
 def measure(cases: Sequence[Case], rounds: int, log: Callable[[str], None] = lambda text: None) -> list[Result]:
-  """All cases prepared and called once, then `rounds` times in turns."""
+  """All cases prepared, then `rounds` times in turns; each turn is two calls, of which the second counts.
+
+  As in a run, where one step follows another: memory that a case gave up while others had their turn may have gone
+  back to the machine, which hands it out anew more slowly than it is used.
+  """
   results, calls = [Result(case) for case in cases], []
   for result in results:
     case = result.case
@@ -82,6 +86,7 @@ def measure(cases: Sequence[Case], rounds: int, log: Callable[[str], None] = lam
     log(f'{case.part}: {case.name}, {case.implementation} prepared in {result.compile_s:.1f} s')
   for _ in range(rounds):
     for result, call in calls:
+      call()
       began = time.perf_counter()
       call()
       result.seconds.append(time.perf_counter() - began)

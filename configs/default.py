@@ -19,6 +19,8 @@ def get_config() -> ConfigDict:
   model.channels = 'RGB'  # order of the channels that the network sees: RGB or BGR
   model.padding = 'edge'  # what fills up frames to multiples of 32 px: edge or black
   model.motion_side_px = 0  # longer side to which frames are reduced before their motion is estimated; 0: not at all
+  model.motion_passes = 1  # times that the motion is estimated, each from frames warped by what was found before
+  model.stem_dilation = 2  # of the depth network's first layer: 2 as published, or 1
   model.alignment = 'learned'  # learned; metadata: field-of-view crop only; none: frames as they are
   model.detection = 'both'  # sharp region detection: both, plane (2-D block) only, attention only, or none
   model.downsampling = 'both'  # both, stride (strided convolution) only, or pooling only
@@ -95,6 +97,8 @@ def get_config() -> ConfigDict:
   evaluation.num_stacks = 0  # the first so many of the split; 0: all
   # Beside the network: constant (the mean target of the split train), classical, classical:laplacian and so on.
   evaluation.baselines = ('constant', 'classical')
+  # Beside each method also the same without the mean error that it has on this split; empty: not.
+  evaluation.offset_split = ''
   evaluation.pictures = 5  # stacks of least, and of greatest, error that are drawn
   return config
 

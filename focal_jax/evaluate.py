@@ -16,6 +16,7 @@ from focal_jax import pictures
 from focal_jax.data import sources
 from focal_jax.errors import InputError
 from focal_jax.evaluation import plots, report
+from focal_jax.evaluation.calibration import with_offsets
 from focal_jax.evaluation.measure import StackResult, check_stacks, measure_stacks
 from focal_jax.evaluation.methods import SHIPPED, ConstantModel, open_methods
 from focal_jax.evaluation.protocols import protocol_of
@@ -62,6 +63,9 @@ def evaluate_methods(
   title = f'{settings.dataset} {settings.split}'
   check_stacks(source, count, protocol, settings.align, title)
   methods = open_methods(texts, lambda: sources.mean_target(settings.dataset, settings.data_dir))
+  if settings.offset_split:
+    others = sources.open_source(settings.dataset, settings.offset_split, settings.data_dir)
+    methods = with_offsets(methods, others, protocol, settings.align, settings.offset_split)
   labels = list(methods)
   rank = 'mse' if 'mse' in protocol.names else 'rms_after_px'
   kept = _Spread(count, settings.pictures) if paired else _Extremes(labels[0], rank, settings.pictures)

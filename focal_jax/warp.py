@@ -158,6 +158,21 @@ def coverage(
   return along_y.sum(-1)[..., :, None] * along_x.sum(-1)[..., None, :]
 
 
+def compose_motion(
+  fov: Float[Array, '*B N'], first: Float[Array, '*B N 3'], second: Float[Array, '*B N 3'], size: Size
+) -> Float[Array, '*B N 3']:
+  """The one motion that warps as `first` does (of frames with `fov`) and then `second` (of what came out, fov 1).
+
+  Exact for squares; else s (2 (n // 2) / (n - 1) of n pixels) is that of neither axis but their mean, 1 / n off.
+  """
+  # In pixels from the centre, each maps x to (1 - s zoom) x - shift.
+  s = sum(2 * (length // 2) / jnp.maximum(length - 1.0, 1.0) for length in size) / 2
+  zoom = fov + first[..., 0] - 1.0
+  alpha = first[..., 0] + second[..., 0] * (1.0 - s * zoom)
+  shift = first[..., 1:] + second[..., 1:] * (1.0 - s * zoom)[..., None]
+  return jnp.concatenate([alpha[..., None], shift], axis=-1)
+
+
 def displacement_field(
   fov: Float[Array, '*B N'], motion: Float[Array, '*B N 3'], height: int, width: int, size: Size | None = None
 ) -> Float[Array, '*B N H W 2']:

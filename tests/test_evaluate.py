@@ -484,6 +484,27 @@ def test_errors_relative_to_the_focus_range(tmp_path, models, serve):
     np.testing.assert_allclose(signed, weight * error, rtol=1e-3)  # nearer than the truth is above 0
 
 
+def test_a_constant_error_found_on_another_split_is_taken_off(tmp_path, models, serve, monkeypatch):
+  """Errors of 0.3 and 0.1 there, of stacks with unequally many valid pixels; here of 0.5 and 0.2."""
+  rng, splits = np.random.default_rng(0), {}
+  for split, errors in (('train', (0.3, 0.1)), ('val', (0.5, 0.2))):
+    examples = [stack(str(index), DIOPTRES, rng.uniform(0, 1, SIZE)) for index in range(2)]
+    for index, example in enumerate(examples):
+      example['images'][:, 0, 0] = index + 2 * (split == 'val')
+    examples[0]['valid'][2:] = 0
+    splits[split] = examples, errors
+  everything = [sum((splits[split][part] for split in splits), type(splits['val'][part])()) for part in (0, 1)]
+  models['off'] = Off(*everything)
+  config = serve(splits['val'][0], offset_split='train')
+  monkeypatch.setattr(sources, 'open_source', lambda name, split, *_: splits[split][0])
+  evaluate_methods(config, ['off', 'constant'], tmp_path / 'out', False)
+  summary, rows = read(tmp_path / 'out')
+  assert list(rows) == ['off', 'off less 0.2000', 'constant']
+  np.testing.assert_allclose(column(rows['off'], 'mse'), [0.25, 0.04], rtol=1e-4)
+  np.testing.assert_allclose(column(rows['off less 0.2000'], 'mse'), [0.09, 0.0], atol=1e-6)
+  assert summary['weights'] == {'off': 'off.npz', 'off less 0.2000': 'off.npz'}
+
+
 def test_error_by_depth_in_the_unit_of_the_stacks(models):
   """Of metres, bins run from the farthest frame, 1.5 m, to the nearest, 0.1 m; targets beyond are in the last ones."""
   target = np.random.default_rng(0).uniform(0.0, 1.6, SIZE)
@@ -510,6 +531,9 @@ FAULTS = {
   'no such data set': Fault({'dataset': 'nothing'}, ('constant',), "'nothing' is unknown"),
   'no such folder': Fault({'dataset': 'folder:nowhere'}, ('constant',), 'nowhere'),
   'endless': Fault({'dataset': 'simulated'}, ('constant',), 'eval.num_stacks is 0'),
+  'no offset': Fault(
+    {'dataset': 'simulated', 'num_stacks': 1, 'offset_split': 'train'}, ('constant',), "eval.offset_split is 'train'"
+  ),
   'negative': Fault({'num_stacks': -1}, ('constant',), 'eval.num_stacks is -1'),
   'no such weights': Fault({}, ('network=none.npz', 'constant'), 'none.npz'),
   'no such measure': Fault({}, ('classical:none',), 'classical:none'),

@@ -130,6 +130,21 @@ def test_coverage_is_the_warp_of_ones(size):
     np.testing.assert_array_equal(share[-1], 0)
 
 
+@pytest.mark.parametrize('shape', [(24, 24), (27, 27), (24, 32), (21, 33)])
+def test_composed_motion_samples_where_one_warp_after_the_other_does(shape):
+  _, fov, first = frames(shape)
+  rng = np.random.default_rng(1)
+  second = rng.normal(size=first.shape).astype(np.float32) * [0.05, 2.0, 2.0]
+  composed = warp.compose_motion(jnp.asarray(fov), jnp.asarray(first), jnp.asarray(second, jnp.float32), shape)
+  lengths = np.array(shape)[:, None, None]
+  for n in range(len(fov)):
+    between = positions(1.0, *second[n], *shape)
+    zoom, shift = fov[n] + first[n, 0] - 1, first[n, 2:0:-1].reshape(2, 1, 1)
+    expected = between - (lengths // 2 * zoom * (2 * between / (lengths - 1) - 1) + shift)
+    tolerance = 2e-5 if shape[0] == shape[1] else 0.05
+    np.testing.assert_allclose(positions(fov[n], *np.asarray(composed[n]), *shape), expected, atol=tolerance)
+
+
 @pytest.mark.parametrize('size', [None, (19, 26), (10.5, 16.25)])
 def test_displacement_field_is_the_definition(size):
   _, fov, motion = frames(SHAPES[1])

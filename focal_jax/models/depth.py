@@ -96,13 +96,16 @@ class DepthNetwork(nn.Module):
 
   Any number of frames; height and width must be multiples of 32. `detect` and `downsample` are exchangeable: modules
   made with (features, axis_name) that map [B, N, H, W, C] to `features` channels at the same size, and at half of it.
-  Computes in the type of the images up to the scores, from there in float32. `remat`: see `apply_block`.
+  Computes in the type of the images up to the scores, from there in float32. `remat`: see `apply_block`. The first
+  layer looks at every `stem_dilation`-th pixel, 2 as published; 1 lets it compare neighbours, in which a blur of a
+  pixel shows most.
   """
 
   axis_name: str | None = None
   detect: Callable[..., nn.Module] = SharpRegionDetection
   downsample: Callable[..., nn.Module] = EffectiveDownsampling
   remat: bool = False
+  stem_dilation: int = 2
 
   @nn.compact
   def __call__(
@@ -116,7 +119,7 @@ class DepthNetwork(nn.Module):
 
     run = partial(apply_block, train=train, remat=self.remat)
 
-    stem = nn.relu(run(cell(8, (1, 9, 9), dilation=2, name='stem'), images))
+    stem = nn.relu(run(cell(8, (1, 9, 9), dilation=self.stem_dilation, name='stem'), images))
     v1 = run(detect(8, name='detect1'), stem)
     v2 = run(detect(16, name='detect2'), run(downsample(16, name='down2'), v1))
     v3 = run(detect(32, name='detect3'), run(downsample(32, name='down3'), v2))

@@ -41,6 +41,9 @@ class EndToEnd(nn.Module):
     dtype: in which the networks compute, float32 or bfloat16. Parameters, geometry, what becomes of the scores and
       everything in the prediction are float32.
     remat: compute the activations of each block anew in the backward pass, for less memory.
+    motion_passes: how often the motion is estimated, from the second time on of frames warped by what was found
+      before; 1 as published.
+    stem_dilation: of the depth network's first layer; see there.
   """
 
   channels: Literal['RGB', 'BGR'] = 'RGB'
@@ -52,10 +55,12 @@ class EndToEnd(nn.Module):
   downsample: Callable[..., nn.Module] = EffectiveDownsampling
   dtype: Any = jnp.float32
   remat: bool = False
+  motion_passes: int = 1
+  stem_dilation: int = 2
 
   def setup(self):
     self.alignment = self.alignment_network(axis_name=self.axis_name, remat=self.remat)
-    self.depth = DepthNetwork(self.axis_name, self.detect, self.downsample, self.remat)
+    self.depth = DepthNetwork(self.axis_name, self.detect, self.downsample, self.remat, self.stem_dilation)
 
   def __call__(
     self, stack: FocalStack, *, align: bool = True, train: bool = False, size: warp.Size | None = None
@@ -110,8 +115,13 @@ class EndToEnd(nn.Module):
       axes = zip(small, size, images.shape[2:4], given, strict=True)
       matrices = (warp.reduction_matrix(*axis) for axis in axes)
       images = warp.resample(images, *(jnp.broadcast_to(one, (*images.shape[:2], *one.shape)) for one in matrices))
-    images = self._pad(self._to_network(images), size).astype(self.dtype)
-    motion = self.alignment(images, stack.fov, size=size, train=train)
+    images = self._pad(self._to_network(images), size)
+    motion = self.alignment(images.astype(self.dtype), stack.fov, size=size, train=train)
+    for _ in range(1, self.motion_passes):
+      # Field of view 1: what metadata say of it is undone already.
+      warped = self._fill(warp.warp(images, stack.fov, motion, size), size).astype(self.dtype)
+      found = self.alignment(warped, jnp.ones_like(stack.fov), size=size, train=train)
+      motion = warp.compose_motion(stack.fov, motion, found, size)
     return motion * jnp.stack([1.0, given[1] / size[1], given[0] / size[0]])  # a zoom has no unit, a shift is in px
 
   def _to_network(self, images):
@@ -162,6 +172,8 @@ def make_end_to_end(
   channels: Literal['RGB', 'BGR'] = 'RGB',
   padding: Literal['edge', 'black'] = 'edge',
   motion_side_px: int = 0,
+  motion_passes: Literal[1, 2, 3] = 1,
+  stem_dilation: Literal[1, 2] = 2,
   alignment: Literal['learned', 'metadata', 'none'] = 'learned',
   detection: Literal['both', 'plane', 'attention', 'none'] = 'both',
   downsampling: Literal['both', 'stride', 'pooling'] = 'both',
@@ -172,6 +184,8 @@ def make_end_to_end(
     channels=channels,
     padding=padding,
     motion_side_px=motion_side_px,
+    motion_passes=motion_passes,
+    stem_dilation=stem_dilation,
     alignment_network=_ALIGNMENT[alignment],
     detect=_DETECTION[detection],
     downsample=_DOWNSAMPLING[downsampling],

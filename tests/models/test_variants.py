@@ -185,6 +185,55 @@ def test_frames_by_metadata_or_as_they_are(monkeypatch, alignment, dtype):
     assert prediction.coverage.min() < 0.1
 
 
+def test_each_pass_sees_what_the_last_one_left():
+  """With an alignment that finds half of the motion, two passes find three quarters: bright squares come together."""
+  truth = jnp.array([[[0.0, 8.0, -4.0], [0.0, -12.0, 4.0], [0.0, 0.0, 0.0]]])
+
+  class Half(nn.Module):
+    axis_name: str | None = None
+    remat: bool = False
+
+    def __call__(self, images, fov, *, size, train):
+      """Half the way of the bright pixels' centre to that of the last frame."""
+      weight = jnp.where(images[..., 0] > 0.4, images[..., 0], 0.0)
+      y, x = jnp.meshgrid(*map(jnp.arange, weight.shape[2:]), indexing='ij')
+      centre = jnp.stack([(weight * axis).sum((2, 3)) / weight.sum((2, 3)) for axis in (x, y)], -1)
+      assert fov.shape == images.shape[:2]
+      return jnp.concatenate([jnp.zeros((*fov.shape, 1)), (centre[:, -1:] - centre) / 2], axis=-1)
+
+  square = jnp.zeros((1, 3, 64, 64, 3)).at[:, :, 26:38, 26:38].set(1.0)
+  images = warp.warp(square, jnp.ones((1, 3)), -truth)
+  stack = FocalStack(images=images, focus=jnp.arange(3.0)[None], fov=jnp.ones((1, 3)))
+  for passes, share in ((1, 0.5), (2, 0.75), (3, 0.875)):
+    model = EndToEnd(alignment_network=Half, motion_passes=passes)
+    motion = model.apply({}, stack, method='estimate_motion')
+    np.testing.assert_allclose(motion, share * truth, atol=0.02)
+
+
+@pytest.mark.parametrize('dilation', [1, 2])
+def test_which_pixels_the_first_layer_looks_at(dilation):
+  """Around a single bright pixel the layer answers where it is under one of the 9 x 9 taps, dilation px apart."""
+  model = DepthNetwork(stem_dilation=dilation)
+  variables = {kind: tree['depth'] for kind, tree in init_variables(EndToEnd(), 0).items()}
+
+  @jax.jit  # of all that is computed only the layer's own result is left
+  def stem(images):
+    _, seen = model.apply(
+      variables,
+      images,
+      jnp.array([[0.0, 1.0]]),
+      train=False,
+      capture_intermediates=lambda module, _: module.name == 'stem',
+      mutable=['intermediates'],
+    )
+    return seen['intermediates']['stem']['__call__'][0]
+
+  answer = stem(jnp.zeros((1, 2, 32, 32, 3)).at[0, 0, 15, 16].set(1.0))
+  expected = np.zeros((32, 32), bool)
+  expected[15 - 4 * dilation : 16 + 4 * dilation : dilation, 16 - 4 * dilation : 17 + 4 * dilation : dilation] = True
+  np.testing.assert_array_equal(np.any(np.abs(answer[0, 0]) > 1e-4, axis=-1), expected)
+
+
 class Chain(nn.Module):
   """A block of one array, and one of several with an option."""
 

@@ -1,0 +1,26 @@
+"""Should the depth network's first layer look at every second pixel, as published, or at neighbours? And are blocks
+that detect sharp regions still needed then?
+
+  python -m focal_jax.sweep --config=configs/ablations/stem.py --workdir=runs/stem
+  python -m focal_jax.sweep --config=configs/ablations/stem.py:smoke --seeds=1 --workdir=runs/stem_smoke
+
+The depth network alone, on aligned stacks of faint blur, a pixel or two between the ends of the sweep: a pixel's
+difference to its neighbour is where that shows.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ablations
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  config = ablations.recipe(variant, 'configs/ablations/stem.py')
+  config.networks = 'depth'
+  config.simulator.sweep.update(aligned=1.0, blur_px=(0.5, 2.0))
+  return config
+
+
+def sweep(add) -> None:
+  add({'model.stem_dilation': 2}, label='every second pixel')
+  add({'model.stem_dilation': 1}, label='neighbours')
+  add({'model.stem_dilation': 1, 'model.detection': 'none'}, label='neighbours, no detection')

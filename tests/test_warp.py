@@ -122,7 +122,8 @@ def test_padding_beyond_size_does_not_matter(size):
 def test_coverage_is_the_warp_of_ones(size):
   images, fov, motion = frames(SHAPES[1], channels=1)
   share = coverage(fov, motion, *SHAPES[1], size=size)
-  np.testing.assert_allclose(share, warped(np.ones_like(images), fov, motion, size=size)[..., 0], atol=1e-6)
+  # Positions up to 33 px are multiples of 3.8e-6.
+  np.testing.assert_allclose(share, warped(np.ones_like(images), fov, motion, size=size)[..., 0], atol=4e-6)
   assert float(share.min()) >= -1e-5  # rounding
   assert float(share.max()) <= 1 + 1e-5
   if size is None:

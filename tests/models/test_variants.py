@@ -180,8 +180,9 @@ def test_frames_by_metadata_or_as_they_are(monkeypatch, alignment, dtype):
   else:
     # What comes from outside is mid-grey to the network, black being -1.
     expected = warp.warp(2 * images - 1, stack.fov) / 2 + 0.5
-    np.testing.assert_allclose(prediction.aligned, expected, atol=1e-6)
-    np.testing.assert_allclose(prediction.coverage, warp.warp(jnp.ones_like(images), stack.fov)[..., 0], atol=1e-6)
+    # Positions up to 34 px are multiples of 3.8e-6.
+    np.testing.assert_allclose(prediction.aligned, expected, atol=4e-6)
+    np.testing.assert_allclose(prediction.coverage, warp.warp(jnp.ones_like(images), stack.fov)[..., 0], atol=4e-6)
     assert prediction.coverage.min() < 0.1
 
 

@@ -2,8 +2,8 @@
 the project. Random access.
 
 A source is named by a text: `ddff12` or `ddff12/raw` (built data sets), `folder:DIR`, `simulated`, `simulated/pixel_6`
-(by a preset, `simulate.cameras.CAMERAS`), `examples`; several of them, with the proportions in which their stacks are
-drawn, by `0.7*ddff12 + 0.3*simulated`.
+(by a preset, `simulate.cameras.CAMERAS`), `simulated/frozen` (the simulator's stacks as a built data set), `examples`;
+several of them, with the proportions in which their stacks are drawn, by `0.7*ddff12 + 0.3*simulated`.
 """
 
 import functools
@@ -31,6 +31,7 @@ EXAMPLES = Path(__file__).parents[2] / 'examples'
 DDFF_EXAMPLES = EXAMPLES / 'ddff12_val.h5'
 TARGET_FILE = 'target.npy'
 MOTION_FILE = 'motion.npy'
+FROZEN = 'simulated/frozen'  # a built data set, not the simulator
 SIMULATED_LENGTH = 1_000_000  # stacks of an epoch, which has no meaning here but must end
 
 
@@ -78,7 +79,7 @@ def open_source(name: str, split: str, data_dir: str, simulator: SimulatorSettin
 
 
 def is_simulated(name: str) -> bool:
-  return name.partition('/')[0] == 'simulated'
+  return name.partition('/')[0] == 'simulated' and name != FROZEN
 
 
 class FolderSource(Sequence):

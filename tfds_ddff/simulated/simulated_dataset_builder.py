@@ -6,7 +6,7 @@ be there without being computed: a validation set, an ablation, a machine with s
   python -m tfds_ddff.build --dataset=simulated --data_dir=DIR --config=configs/simulated.py --num_train=1000 \
     --num_val=50 [--seed=0]
 
-It is named `simulated/frozen` where sources are named, for `simulated` alone is the simulator itself.
+It is named `simulated/frozen` where sources are named: `simulated` alone is the simulator itself.
 
 Splits are `train` and, if `--num_val` is above 0, `val`. Example i of a split is `simulate` of the key
 fold_in(fold_in(key(seed), 0 for train and 1 for val), i), images rounded to eight bits, and so has all truth: depth,

@@ -26,6 +26,7 @@ def get_config(stage: str = 'both') -> ConfigDict:
     raise ValueError(f"unknown stage '{stage}' of configs/shipped.py, expected one of {', '.join(STAGES)}, or nothing")
   config = default.get_config()
   config.networks = 'depth' if stage == 'depth_wide' else stage
+  config.model.focus_measures = True  # see configs/ablations/stem.py
   config.model.motion_side_px = 128  # crops hold no large displacements; see benchmarks/alignment.py
   config.simulator.update(num_frames=10, height_px=64, width_px=64, num_surfaces=8, margin_px=14, ends_valid=True)
   config.simulator.scene.beyond = 0.25  # a sweep rarely reaches the farthest thing in the picture

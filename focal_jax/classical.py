@@ -109,7 +109,7 @@ def focus_measure(
     energy = modified_laplacian(luma, step_px)
   else:
     energy = ring_difference(luma, ring_px) if measure == 'ring_difference' else tenengrad(luma)
-  return _gaussian_window(_repeat_margin(energy, margin_px), window_px)
+  return gaussian_window(_repeat_margin(energy, margin_px), window_px)
 
 
 def noise_response(
@@ -201,7 +201,7 @@ def _repeat_margin(x: Float[Array, 'N H W'], margin_px: int) -> Float[Array, 'N 
   return jnp.pad(inner, ((0, 0), (margin, margin), (margin, margin)), mode='edge')
 
 
-def _gaussian_window(x: Float[Array, 'N H W'], sigma_px: float) -> Float[Array, 'N H W']:
+def gaussian_window(x: Float[Array, 'N H W'], sigma_px: float) -> Float[Array, 'N H W']:
   """Separable Gaussian average, cut at 3 sigma, edges repeated."""
   radius = max(1, round(3 * sigma_px))
   taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma_px) ** 2)[None]

@@ -8,17 +8,30 @@ import tempfile
 from pathlib import Path
 
 # Compilation is most of what the tests do, and LLVM's optimisation a good part of it; the older emitters of fusions
-# compile in half the time of the newer ones. Set before jax is imported, and inherited by the commands that tests run.
-# XLA ends a program that gives it a flag which it does not know, as other versions may not: tried first.
-FAST_COMPILATION = ('--xla_backend_optimization_level=0', '--xla_cpu_use_fusion_emitters=false')
-if FAST_COMPILATION[0] not in os.environ.get('XLA_FLAGS', ''):  # pytest's own processes inherit them
-  for flag in FAST_COMPILATION:
-    flags = f'{os.environ.get("XLA_FLAGS", "")} {flag}'.strip()
-    command = [sys.executable, '-c', 'import jax; jax.devices()']
-    if (
-      subprocess.run(command, env={**os.environ, 'XLA_FLAGS': flags}, capture_output=True, check=False).returncode == 0
-    ):
-      os.environ['XLA_FLAGS'] = flags
+# compile in half the time of the newer ones, and one core has no use for parallel code generation or concurrent thunks.
+# Set before jax is imported, and inherited by the commands that tests run. XLA ends a program that gives it a flag
+# which it does not know, as other versions may not: tried first.
+FAST_COMPILATION = (  # pytest's own processes inherit them
+  '--xla_backend_optimization_level=0',
+  '--xla_cpu_use_fusion_emitters=false',
+  '--xla_cpu_parallel_codegen_split_count=1',
+  '--xla_cpu_enable_concurrency_optimized_scheduler=false',
+)
+
+
+def try_flags(*flags):
+  """Adds XLA flags to those of this process, if it knows them all."""
+  environment = {**os.environ, 'XLA_FLAGS': ' '.join((os.environ.get('XLA_FLAGS', ''), *flags)).strip()}
+  command = [sys.executable, '-c', 'import jax; jax.devices()']
+  known = subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+  if known:
+    os.environ.update(environment)
+  return known
+
+
+if FAST_COMPILATION[0] not in os.environ.get('XLA_FLAGS', '') and not try_flags(*FAST_COMPILATION):
+  for one in FAST_COMPILATION:
+    try_flags(one)
 
 # Several tests, their processes and the commands that they run make the same network or training step anew; XLA need
 # not compile it each time. pytest's own processes inherit the folder, and the one that made it deletes it.

@@ -21,6 +21,7 @@ from focal_jax.models.blocks import (
   focus_distribution,
   upsample,
 )
+from focal_jax.models.relative_sharpness import relative_sharpness
 
 MULTIPLE = 32  # of height and width, px: the aggregation works down to 1/32
 
@@ -106,6 +107,7 @@ class DepthNetwork(nn.Module):
   downsample: Callable[..., nn.Module] = EffectiveDownsampling
   remat: bool = False
   stem_dilation: int = 2
+  focus_measures: bool = False
 
   @nn.compact
   def __call__(
@@ -119,6 +121,8 @@ class DepthNetwork(nn.Module):
 
     run = partial(apply_block, train=train, remat=self.remat)
 
+    if self.focus_measures:
+      images = jnp.concatenate([images, relative_sharpness(images)], axis=-1)
     stem = nn.relu(run(cell(8, (1, 9, 9), dilation=self.stem_dilation, name='stem'), images))
     v1 = run(detect(8, name='detect1'), stem)
     v2 = run(detect(16, name='detect2'), run(downsample(16, name='down2'), v1))

@@ -44,6 +44,7 @@ class EndToEnd(nn.Module):
     motion_passes: how often the motion is estimated, from the second time on of frames warped by what was found
       before; 1 as published.
     stem_dilation: of the depth network's first layer; see there.
+    focus_measures: whether the depth network is given them beside the frames; see there.
   """
 
   channels: Literal['RGB', 'BGR'] = 'RGB'
@@ -57,10 +58,13 @@ class EndToEnd(nn.Module):
   remat: bool = False
   motion_passes: int = 1
   stem_dilation: int = 2
+  focus_measures: bool = False
 
   def setup(self):
     self.alignment = self.alignment_network(axis_name=self.axis_name, remat=self.remat)
-    self.depth = DepthNetwork(self.axis_name, self.detect, self.downsample, self.remat, self.stem_dilation)
+    self.depth = DepthNetwork(
+      self.axis_name, self.detect, self.downsample, self.remat, self.stem_dilation, self.focus_measures
+    )
 
   def __call__(
     self, stack: FocalStack, *, align: bool = True, train: bool = False, size: warp.Size | None = None
@@ -174,6 +178,7 @@ def make_end_to_end(
   motion_side_px: int = 0,
   motion_passes: Literal[1, 2, 3] = 1,
   stem_dilation: Literal[1, 2] = 2,
+  focus_measures: bool = False,
   alignment: Literal['learned', 'metadata', 'none'] = 'learned',
   detection: Literal['both', 'plane', 'attention', 'none'] = 'both',
   downsampling: Literal['both', 'stride', 'pooling'] = 'both',
@@ -186,6 +191,7 @@ def make_end_to_end(
     motion_side_px=motion_side_px,
     motion_passes=motion_passes,
     stem_dilation=stem_dilation,
+    focus_measures=focus_measures,
     alignment_network=_ALIGNMENT[alignment],
     detect=_DETECTION[detection],
     downsample=_DOWNSAMPLING[downsampling],

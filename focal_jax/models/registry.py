@@ -45,6 +45,9 @@ def _check(field: str, value: Any, annotation: Any) -> None:
   if get_origin(annotation) is Literal:
     if value not in get_args(annotation):
       raise InputError(f'{field} is {value!r}, expected one of {", ".join(map(str, get_args(annotation)))}')
+  elif annotation is bool:
+    if type(value) is not bool:
+      raise InputError(f'{field} is {value!r}, expected True or False')
   elif annotation is int:
     if type(value) is not int or value < 0:  # True is an int to isinstance
       raise InputError(f'{field} is {value!r}, expected a whole number, 0 or more')

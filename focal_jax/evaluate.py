@@ -59,6 +59,11 @@ def evaluate_methods(
   settings = config.eval
   source = sources.open_source(settings.dataset, settings.split, settings.data_dir, settings_from(config.simulator))
   protocol = protocol_of(settings.dataset)
+  if settings.offset_split and protocol.relative:
+    raise InputError(
+      f"eval.offset_split is '{settings.offset_split}', expected nothing for stacks whose depth is relative to their own "
+      'focus range'
+    )
   count = _count_stacks(settings, len(source))
   title = f'{settings.dataset} {settings.split}'
   check_stacks(source, count, protocol, settings.align, title)

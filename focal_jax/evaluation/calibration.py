@@ -42,12 +42,8 @@ def with_offsets(
   stacks of the mean over the pixels that are measured), labelled 'LABEL less OFFSET'.
 
   Raises:
-    InputError: depth is measured relative to the focus range, which has no one offset; or no depth is known.
+    InputError: no depth is known.
   """
-  if protocol.relative:
-    raise InputError(
-      f"eval.offset_split is '{split}', expected nothing for stacks whose depth is relative to their own focus range"
-    )
   found = {}
   for label, model in methods.items():
     found[label] = model

@@ -36,7 +36,7 @@ def test_rows():
   assert step_times(10.0, 4, 0.1, exchange, LINKS)[1]['step'] == pytest.approx(160)
 
 
-@pytest.mark.parametrize(('networks', 'parts'), [('depth', ['depth']), ('both', ['depth', 'alignment'])])
+@pytest.mark.parametrize(('networks', 'parts'), [('alignment', ['alignment']), ('both', ['depth', 'alignment'])])
 def test_what_a_step_exchanges(networks, parts):
   """Every normalisation waits twice, for its mean and mean of squares, and for their gradients."""
   exchange = scaling_model.count_exchange(networks, (2, 2, 32, 32))

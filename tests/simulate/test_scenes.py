@@ -90,6 +90,26 @@ def test_surfaces_lie_far_to_near_within_the_range():
   assert extent.max() > 0.75
 
 
+def test_backgrounds_beyond_the_sweep():
+  """Of the share of scenes asked for, evenly spread; all else stays where it is."""
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def places(beyond):
+    settings = SceneSettings(relief=0.0, background_relief=0.0, beyond=beyond)
+    one = functools.partial(scenes.draw_scene, num_surfaces=3, height=8, width=8, settings=settings)
+    return jax.vmap(one)(random.split(random.key(3), 400)).position[..., 0, 0]
+
+  within, some, every = (np.asarray(places(share)) for share in (0.0, 0.3, 1.0))
+  np.testing.assert_allclose(some[:, 1:], within[:, 1:], atol=1e-6)
+  assert within[:, 0].min() >= -0.05
+  chosen = np.abs(some[:, 0] - within[:, 0]) > 1e-5
+  assert chosen.mean() == pytest.approx(0.3, abs=0.07)
+  np.testing.assert_allclose(some[chosen, 0], every[chosen, 0], atol=1e-6)
+  assert scenes.FARTHEST_BACKGROUND <= every[:, 0].min() < 0.98 * scenes.FARTHEST_BACKGROUND
+  assert every[:, 0].max() <= 0
+  assert every[:, 0].mean() == pytest.approx(scenes.FARTHEST_BACKGROUND / 2, abs=0.025)
+
+
 def test_the_nearest_surface_is_on_top():
   """Also where slanted and curved surfaces cross, up to what is antialiased there."""
   scene, top, _ = drawn()

@@ -13,7 +13,7 @@ from focal_jax import optics, warp
 from focal_jax.errors import InputError
 from focal_jax.simulate import stacks
 from focal_jax.simulate.cameras import CAMERAS, Sweep, SweepSettings
-from focal_jax.simulate.scenes import Scene
+from focal_jax.simulate.scenes import Scene, SceneSettings
 from focal_jax.simulate.sensor import SensorSettings
 from focal_jax.simulate.stacks import SimulatorSettings
 
@@ -195,6 +195,21 @@ def test_truth_is_that_of_the_nearest_surface():
   np.testing.assert_allclose(stack.all_in_focus, sharp, atol=0.51 / 255)
 
 
+def test_what_lies_beyond_the_sweep_can_count_as_its_end():
+  places = np.where(np.arange(CANVAS[1]) < CANVAS[1] // 2, -0.5, 1.1)
+  scene, sweep = plain_scene(np.random.default_rng(1).random((3, *CANVAS)), places), still_sweep([1.0, 2.0, 3.0], 1.0)
+
+  def photographed(ends_valid):
+    settings = dataclasses.replace(SETTINGS, ends_valid=ends_valid)
+    return jit(lambda scene: stacks.photograph(random.key(0), scene, sweep, settings))(scene)
+
+  without, counted = photographed(False), photographed(True)
+  np.testing.assert_array_equal(without.valid, 0)
+  np.testing.assert_array_equal(counted.valid, 1)
+  np.testing.assert_array_equal(counted.target, np.where(crop(places * np.ones(CANVAS)) < 0, 1.0, 3.0))
+  np.testing.assert_array_equal(counted.images, without.images)
+
+
 def test_units_of_focus_and_target():
   """The same sweep in dioptres, disparity and metres."""
   scene = plain_scene(np.full((3, *CANVAS), 0.5), np.linspace(0, 1, CANVAS[1]))
@@ -259,6 +274,8 @@ def test_levels_reach_the_blur_of_a_preset():
   diameter = optics.circle_of_confusion(phone.focal_length_m, phone.f_number, phone.focus_m[-1], phone.focus_m[0])
   radius = float(diameter) / 2 / phone.pixel_pitch_m * 352 / phone.sensor_width_px
   assert stacks.largest_blur_px(settings, 'disc') == pytest.approx(radius, rel=1e-5)
+  beyond = dataclasses.replace(settings, scene=SceneSettings(beyond=0.1))  # by half of the range, so blurred by as much
+  assert stacks.largest_blur_px(beyond, 'disc') == pytest.approx(1.5 * radius, rel=1e-5)
   views = stacks.preset_settings('ddff12', settings)
   assert views.whole_width_px == 552
   assert views.sensor.shot_noise == (0.0, 0.03 / 9) == tuple(s / 9 for s in SensorSettings().shot_noise)

@@ -61,8 +61,8 @@ def evaluate_methods(
   protocol = protocol_of(settings.dataset)
   if settings.offset_split and protocol.relative:
     raise InputError(
-      f"eval.offset_split is '{settings.offset_split}', expected nothing for stacks whose depth is relative to their own "
-      'focus range'
+      f"eval.offset_split is '{settings.offset_split}', expected nothing for stacks whose depth is relative to their "
+      'own focus range'
     )
   count = _count_stacks(settings, len(source))
   title = f'{settings.dataset} {settings.split}'

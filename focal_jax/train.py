@@ -25,7 +25,7 @@ from focal_jax.checkpoints import Checkpoints, claim_workdir, record_config
 from focal_jax.data.training import TrainingData
 from focal_jax.errors import InputError, RunError, Stopped, one_line
 from focal_jax.losses import loss_settings
-from focal_jax.models.end_to_end import init_variables, variable_shapes
+from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.npz_file import check_weights, load_weights, save_weights
 from focal_jax.models.registry import make_model
 from focal_jax.parallel import Devices
@@ -317,9 +317,13 @@ def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
   for network, path in config.init.items():
     if path:
       loaded, _ = load_weights(path)
-      check_weights(path, loaded, variable_shapes(model))
-      for collection in variables:
-        variables[collection][network] = loaded[collection][network]
+      # The file's other network may be another variant.
+      taken, wanted = (
+        {collection: {network: tree.get(collection, {}).get(network, {})} for collection in variables}
+        for tree in (loaded, variables)
+      )
+      check_weights(path, taken, wanted)
+      variables = {collection: {**variables[collection], **taken[collection]} for collection in variables}
   return variables
 
 

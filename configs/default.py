@@ -20,8 +20,9 @@ def get_config() -> ConfigDict:
   model.padding = 'edge'  # what fills up frames to multiples of 32 px: edge or black
   model.motion_side_px = 0  # longer side to which frames are reduced before their motion is estimated; 0: not at all
   model.motion_passes = 1  # times that the motion is estimated, each from frames warped by what was found before
-  model.stem_dilation = 2  # of the depth network's first layer: 2 as published, or 1
-  model.focus_measures = False  # whether the depth network is given focus measures beside the frames
+  model.depth = 'published'  # the depth network: published, or curves, which learns more from little training
+  model.stem_dilation = 2  # of the published depth network's first layer: 2 as published, or 1
+  model.focus_measures = False  # whether the published depth network is given focus measures, too
   model.alignment = 'learned'  # learned; metadata: field-of-view crop only; none: frames as they are
   model.detection = 'both'  # sharp region detection: both, plane (2-D block) only, attention only, or none
   model.downsampling = 'both'  # both, stride (strided convolution) only, or pooling only

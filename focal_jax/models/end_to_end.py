@@ -22,6 +22,7 @@ from focal_jax.models.blocks import (
   SharpRegionDetection,
   StridedDownsampling,
 )
+from focal_jax.models.curves import CurveNetwork
 from focal_jax.models.depth import MULTIPLE, DepthNetwork
 from focal_jax.stack import FocalStack, Prediction, confidence_from_spread
 
@@ -45,6 +46,8 @@ class EndToEnd(nn.Module):
       before; 1 as published.
     stem_dilation: of the depth network's first layer; see there.
     focus_measures: whether the depth network is given them beside the frames; see there.
+    depth_network: 'published' (`depth.DepthNetwork`), to which the fields from `detect` to `focus_measures` belong, or
+      'curves' (`curves.CurveNetwork`).
   """
 
   channels: Literal['RGB', 'BGR'] = 'RGB'
@@ -59,15 +62,25 @@ class EndToEnd(nn.Module):
   motion_passes: int = 1
   stem_dilation: int = 2
   focus_measures: bool = False
+  depth_network: Literal['published', 'curves'] = 'published'
 
   def setup(self):
     self.alignment = self.alignment_network(axis_name=self.axis_name, remat=self.remat)
-    self.depth = DepthNetwork(
-      self.axis_name, self.detect, self.downsample, self.remat, self.stem_dilation, self.focus_measures
-    )
+    if self.depth_network == 'curves':
+      self.depth = CurveNetwork(self.remat)
+    else:
+      self.depth = DepthNetwork(
+        self.axis_name, self.detect, self.downsample, self.remat, self.stem_dilation, self.focus_measures
+      )
 
   def __call__(
-    self, stack: FocalStack, *, align: bool = True, train: bool = False, size: warp.Size | None = None
+    self,
+    stack: FocalStack,
+    *,
+    align: bool = True,
+    train: bool = False,
+    size: warp.Size | None = None,
+    motion: Float[Array, 'B N 3'] | None = None,
   ) -> Prediction:
     """Depth of a batch of stacks.
 
@@ -78,12 +91,13 @@ class EndToEnd(nn.Module):
       size: height and width of what holds the frames, at the top left of `images`; the rest of the prediction is of no
         meaning. Integers, or arrays, so that frames of many sizes in arrays of one (`padded_size`) are predicted by
         what was compiled once. None: all of it.
+      motion: that is undone in place of an estimated one.
     """
     height, width = stack.images.shape[2:4]
     size = size or (height, width)
     images = self._pad(self._to_network(stack.images), size)
     if align:
-      motion = self.estimate_motion(stack, train=train, size=size)
+      motion = self.estimate_motion(stack, train=train, size=size) if motion is None else motion
       images = warp.warp(images, stack.fov, motion, size)
       coverage = warp.coverage(stack.fov, motion, *images.shape[2:4], size)[..., :height, :width]
       images = self._fill(images, size)
@@ -110,12 +124,14 @@ class EndToEnd(nn.Module):
     images, given = stack.images, size or stack.images.shape[2:4]
     padded = padded_size(*images.shape[2:4])
     size, side = given, self.motion_side_px
-    if 0 < side < max(padded):
+    longer = jax.core.max_dim(*padded)  # of symbolic sizes, too
+    if side and (jax.export.is_symbolic_dim(longer) or side < longer):
       scale = jnp.minimum(side / jnp.maximum(*given), 1.0)
       size = tuple(jnp.maximum(jnp.round(scale * length), 1.0) for length in given)
       # The largest that frames of this padded size, of which the last MULTIPLE - 1 px may be empty, are reduced to.
-      longest = side / (max(padded) - MULTIPLE + 1)
-      small = padded_size(*(min(round(longest * length), side) for length in padded))
+      longest = jax.core.max_dim(longer - MULTIPLE + 1, side)
+      rounded = ((2 * side * length + longest) // (2 * longest) for length in padded)
+      small = padded_size(*(jax.core.min_dim(jax.core.max_dim(length, 1), side) for length in rounded))
       axes = zip(small, size, images.shape[2:4], given, strict=True)
       matrices = (warp.reduction_matrix(*axis) for axis in axes)
       images = warp.resample(images, *(jnp.broadcast_to(one, (*images.shape[:2], *one.shape)) for one in matrices))
@@ -153,7 +169,7 @@ class EndToEnd(nn.Module):
 
 def padded_size(height: int, width: int) -> tuple[int, int]:
   """What the networks fill frames of this size up to, px."""
-  return height + -height % MULTIPLE, width + -width % MULTIPLE
+  return tuple((length + MULTIPLE - 1) // MULTIPLE * MULTIPLE for length in (height, width))
 
 
 def padding_widths(height: int, width: int) -> tuple[tuple[int, int], ...]:
@@ -179,6 +195,7 @@ def make_end_to_end(
   motion_passes: Literal[1, 2, 3] = 1,
   stem_dilation: Literal[1, 2] = 2,
   focus_measures: bool = False,
+  depth: Literal['published', 'curves'] = 'published',
   alignment: Literal['learned', 'metadata', 'none'] = 'learned',
   detection: Literal['both', 'plane', 'attention', 'none'] = 'both',
   downsampling: Literal['both', 'stride', 'pooling'] = 'both',
@@ -192,6 +209,7 @@ def make_end_to_end(
     motion_passes=motion_passes,
     stem_dilation=stem_dilation,
     focus_measures=focus_measures,
+    depth_network=depth,
     alignment_network=_ALIGNMENT[alignment],
     detect=_DETECTION[detection],
     downsample=_DOWNSAMPLING[downsampling],

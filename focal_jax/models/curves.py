@@ -1,0 +1,109 @@
+"""A depth network for small budgets of training: focus measures in, a U-Net over space and frames between, each pixel's
+own measures once more at the end.
+
+Where the published network (`depth`) has to learn from pictures what sharpness is, this one is given it
+(`relative_sharpness`), works at half the resolution and below, and learns where to believe it and what to fill in where
+there is no texture. Its frames' scores become a distribution by softmax, which is peaked as soon as the measures are.
+Nothing is normalised by statistics of a batch: stacks of any number of frames may follow each other.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from focal_jax.models.blocks import CUBE, PLANE, POINT, Conv, Stack, apply_block, expected_focus, upsample
+from focal_jax.models.relative_sharpness import relative_sharpness
+
+FEATURES = (16, 24, 32, 48, 64)  # at 1/2, 1/4, 1/8, 1/16 and 1/32 of the resolution
+SCORE_GAIN = 2.5  # of each measure in the score before training: the peak that classical depth from focus takes
+HE_GAIN = 6**0.5  # kernels are drawn with a variance of 1 / (3 fan_in); rectified inputs want 2 / fan_in (He et al.)
+
+
+class ScaledConv(nn.Module):
+  """Convolution with bias whose output has the variance of its rectified input, as drawn."""
+
+  features: int
+  kernel_size: tuple[int, int, int] = CUBE
+  stride: int = 1
+
+  @nn.compact
+  def __call__(self, x: Stack) -> Stack:
+    y = HE_GAIN * Conv(self.features, self.kernel_size, self.stride, name='conv')(x)
+    return y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(y.dtype)
+
+
+class Residual(nn.Module):
+  """x + gain * two convolutions of it, gain 0 as drawn (SkipInit; De and Smith, NeurIPS 2020), in place of
+  normalisation.
+  """
+
+  kernel_size: tuple[int, int, int] = CUBE
+
+  @nn.compact
+  def __call__(self, x: Stack) -> Stack:
+    cell = partial(ScaledConv, x.shape[-1], self.kernel_size)
+    y = cell(name='conv2')(nn.relu(cell(name='conv1')(nn.relu(x))))
+    return x + self.param('gain', nn.initializers.zeros, ()).astype(x.dtype) * y
+
+
+class CurveNetwork(nn.Module):
+  """Aligned frames, normalised to -1 .. 1, to depth in the unit of `focus`; interface of `depth.DepthNetwork`.
+
+  Any number of frames; height and width must be multiples of 32. `remat`: see `apply_block`.
+  """
+
+  remat: bool = False
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, 'B N H W 3'], focus: Float[Array, 'B N'], *, train: bool
+  ) -> tuple[tuple[Float[Array, 'B H W'], ...], Float[Array, 'B N H W']]:
+    """Returns the depth maps D1 .. D4, coarse to fine, and the focus distribution of D4."""
+    height, width = images.shape[2:4]
+    run = partial(apply_block, remat=self.remat)
+    measures = relative_sharpness(images)
+    x = ScaledConv(FEATURES[0], PLANE, name='stem')(space_to_depth(jnp.concatenate([images, measures], axis=-1)))
+    skips = []
+    for level, features in enumerate(FEATURES):
+      if level:
+        x = ScaledConv(features, PLANE, stride=2, name=f'down{level}')(nn.relu(x))
+      x = run(Residual(PLANE if level == 0 else CUBE, name=f'encoder{level}'), x)
+      skips.append(x)
+    x = run(Residual(name='bottom'), x)
+
+    pyramid = []
+    for level in range(len(FEATURES) - 2, -1, -1):
+      x = skips[level] + double(ScaledConv(FEATURES[level], POINT, name=f'up{level}')(nn.relu(x)))
+      x = run(Residual(PLANE if level == 0 else CUBE, name=f'decoder{level}'), x)
+      outputs = ScaledConv(1 if level else 1 + measures.shape[-1], PLANE, name=f'score{level}')(nn.relu(x))
+      scores = upsample_channels(outputs, height, width)
+      if level == 0:
+        gains = SCORE_GAIN * (1.0 + scores[..., 1:])
+        scores = scores[..., :1] + jnp.sum(gains * measures.astype(jnp.float32), axis=-1, keepdims=True)
+      distribution = jax.nn.softmax(scores[..., 0], axis=1)
+      pyramid.append(expected_focus(distribution, focus))
+    return tuple(pyramid), distribution
+
+
+def space_to_depth(x: Stack) -> Stack:
+  """2 x 2 pixels side by side in the channels of one, at half height and width."""
+  b, n, h, w, c = x.shape
+  x = x.reshape(b, n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 2, 4, 3, 5, 6)
+  return x.reshape(b, n, h // 2, w // 2, 4 * c)
+
+
+def double(x: Stack) -> Stack:
+  """Each pixel as 2 x 2."""
+  b, n, h, w, c = x.shape
+  x = jnp.broadcast_to(x[:, :, :, None, :, None], (b, n, h, 2, w, 2, c))
+  return x.reshape(b, n, 2 * h, 2 * w, c)
+
+
+def upsample_channels(x: Stack, height: int, width: int) -> Stack:
+  """`upsample` of each channel."""
+  b, n, h, w, c = x.shape
+  planes = jnp.moveaxis(x, -1, 2).reshape(b, n * c, h, w)
+  return jnp.moveaxis(upsample(planes, height, width).reshape(b, n, c, height, width), 2, -1)

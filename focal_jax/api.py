@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jaxtyping import Float32
 
 from focal_jax.backend import compiler_options
 from focal_jax.classical_model import ClassicalModel
@@ -16,7 +17,8 @@ from focal_jax.models import published
 from focal_jax.models.end_to_end import padding_widths, variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
 from focal_jax.models.registry import MODELS, make_model
-from focal_jax.stack import Images, Numbers, Prediction, checked_stack, float_images
+from focal_jax.motion import checked_motion, reduced, scaled_motion
+from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack, float_images
 
 log = logging.getLogger(__name__)
 
@@ -32,21 +34,34 @@ class Model:
 
   Attributes:
     name: the weights file.
+    network: without its weights.
     description: what the weights file says of itself; {} for a published file.
     unused: tensors of a published file that the network does not use.
   """
 
   def __init__(self, name: str, network: nn.Module, variables: dict, description: dict[str, Any], unused: list[str]):
-    self.name, self.description, self.unused = name, description, unused
+    self.name, self.network, self.description, self.unused = name, network, description, unused
     self._variables = jax.device_put(variables)
 
     @functools.partial(jax.jit, static_argnames=('align',), compiler_options=compiler_options())
-    def apply(variables, stack, size, align):
-      return network.apply(variables, float_images(stack), align=align, size=size)
+    def apply(variables, stack, size, align, motion=None):
+      given = {} if motion is None else {'motion': motion}
+      return network.apply(variables, float_images(stack), align=align, size=size, **given)
 
-    self._apply = apply
+    @functools.partial(jax.jit, compiler_options=compiler_options())
+    def estimate_motion(variables, stack, size):
+      return network.apply(variables, float_images(stack), size=size, method='estimate_motion')
 
-  def predict(self, images: Images, focus: Numbers, fov: Numbers | None = None, align: bool = True) -> Prediction:
+    self._apply, self._estimate_motion = apply, estimate_motion
+
+  def predict(
+    self,
+    images: Images,
+    focus: Numbers,
+    fov: Numbers | None = None,
+    align: bool = True,
+    motion: np.ndarray | jax.Array | None = None,
+  ) -> Prediction:
     """Depth of one focal stack.
 
     Args:
@@ -54,6 +69,8 @@ class Model:
       focus: [N] focus coordinate of each frame, in any unit.
       fov: [N] relative field of view, 1 for the narrowest (`optics.relative_field_of_view`); None: all 1.
       align: False skips the alignment network and the field-of-view crop.
+      motion: [N, 3] (alpha, beta, gamma), in px of these frames, to align by in place of what the network finds: an
+        earlier `motion` or `estimate_motion`; zeros for the field-of-view crop alone.
 
     Returns:
       numpy arrays: `depth` and `confidence` [H, W], `pyramid` four [H, W] (D1 .. D4), `weights` and `coverage` [N, H,
@@ -66,12 +83,40 @@ class Model:
     32, the same.
     """
     stack = checked_stack(images, focus, fov)
+    motion = checked_motion(motion, align, len(stack.images))
     height, width = stack.images.shape[1:3]
-    batch = jax.tree.map(lambda x: x[None], stack)
-    batch = batch.replace(images=np.pad(batch.images, padding_widths(height, width)))
-    size = np.int32(height), np.int32(width)
-    prediction = jax.device_get(self._apply(self._variables, batch, size, align=bool(align)))
+    given = None if motion is None else motion[None]
+    prediction = jax.device_get(self._apply(self._variables, *_padded(stack), align=bool(align), motion=given))
     return jax.tree.map(lambda x: x[0], prediction).cropped(height, width)
+
+  def estimate_motion(
+    self, images: Images, focus: Numbers, fov: Numbers | None = None, max_side: int | None = None
+  ) -> Float32[np.ndarray, 'N 3']:
+    """Motion (alpha, beta, gamma) of every frame, without depth: `predict`'s, of frames of any size.
+
+    Args:
+      images: as for `predict`.
+      focus: as for `predict`.
+      fov: as for `predict`.
+      max_side: longer side that frames are reduced to before, px; memory grows with it. None: as `predict` does it,
+        which of published networks is not at all.
+
+    Raises:
+      InputError: an argument of another shape, type or range.
+    """
+    stack = checked_stack(images, focus, fov)
+    sides = [side for side in (self.network.motion_side_px, max_side) if side]
+    small = reduced(stack.images, min(sides)) if sides else stack.images
+    found = jax.device_get(self._estimate_motion(self._variables, *_padded(stack.replace(images=small))))[0]
+    return scaled_motion(found, small.shape[1:3], stack.images.shape[1:3])
+
+
+def _padded(stack: FocalStack) -> tuple[FocalStack, tuple[np.int32, np.int32]]:
+  """A batch of one stack, its frames padded to the size that is compiled for, and their own size."""
+  height, width = stack.images.shape[1:3]
+  batch = jax.tree.map(lambda x: x[None], stack)
+  batch = batch.replace(images=np.pad(batch.images, padding_widths(height, width)))
+  return batch, (np.int32(height), np.int32(width))
 
 
 def load(weights: str | Path | None = None) -> Model | ClassicalModel:

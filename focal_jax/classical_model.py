@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from focal_jax import classical, warp
 from focal_jax.errors import InputError
+from focal_jax.motion import checked_motion
 from focal_jax.residual_motion import ResidualMotion, residual_motion
 from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack, float_images
 
@@ -40,7 +41,14 @@ class ClassicalModel:
     self.name, self.description, self.unused = name, {}, []
     self._options = (('measure', measure),) if measure else ()
 
-  def predict(self, images: Images, focus: Numbers, fov: Numbers | None = None, align: bool = True) -> Prediction:
+  def predict(
+    self,
+    images: Images,
+    focus: Numbers,
+    fov: Numbers | None = None,
+    align: bool = True,
+    motion: np.ndarray | jax.Array | None = None,
+  ) -> Prediction:
     """Depth of one focal stack.
 
     Args:
@@ -50,6 +58,8 @@ class ClassicalModel:
       fov: [N] relative field of view, 1 for the narrowest (`optics.relative_field_of_view`); None: all 1. It is what
         aligns frames whose motion cannot be measured.
       align: False takes the frames as they are.
+      motion: [N, 3] (alpha, beta, gamma), in px of these frames, to align by in place of what is measured; zeros for
+        the field-of-view crop alone.
 
     Returns:
       numpy arrays, float32: `depth` and `confidence` [H, W], `coverage` [N, H, W], `aligned` [N, H, W, 3] 0 .. 1,
@@ -63,20 +73,38 @@ class ClassicalModel:
     A second call with the same shape does not compile again.
     """
     stack = checked_stack(images, focus, fov)
-    # Neighbours in focus are what motion is measured between, and what a peak is interpolated from.
-    order = np.argsort(stack.focus, kind='stable')
-    back = np.argsort(order)
-    stack = jax.tree.map(lambda x: x[order], stack)
-    if align:
-      with np.errstate(divide='ignore', invalid='ignore'):  # of frames of a few pixels, whose motion is NaN
-        measured = residual_motion(stack.images, reference=int(back[-1]))
-      motion = motion_from_measured(measured, stack.fov, int(back[-1]))
-    else:
-      motion = np.zeros((len(order), 3), np.float32)
-    prediction = jax.device_get(_predict(stack, motion, self._options, bool(align)))
-    return prediction.replace(
-      aligned=prediction.aligned[back], coverage=prediction.coverage[back], motion=prediction.motion[back]
-    )
+    motion = checked_motion(motion, align, len(stack.images))
+    if motion is None:
+      motion = _measured_motion(stack) if align else np.zeros((len(stack.images), 3), np.float32)
+    order, back = _focus_order(stack)
+    ordered = jax.tree.map(lambda x: x[order], stack)
+    prediction = jax.device_get(_predict(ordered, motion[order], self._options, bool(align)))
+    return prediction.replace(aligned=prediction.aligned[back], coverage=prediction.coverage[back], motion=motion)
+
+  def estimate_motion(self, images: Images, focus: Numbers, fov: Numbers | None = None) -> Float[np.ndarray, 'N 3']:
+    """Motion (alpha, beta, gamma) of every frame, without depth: `predict`'s.
+
+    Raises:
+      InputError: an argument of another shape, type or range.
+    """
+    return _measured_motion(checked_stack(images, focus, fov))
+
+
+def _focus_order(stack: FocalStack) -> tuple[np.ndarray, np.ndarray]:
+  """Frames by focus, and back: neighbours in focus are what motion is measured between, and what a peak is interpolated
+  from.
+  """
+  order = np.argsort(stack.focus, kind='stable')
+  return order, np.argsort(order)
+
+
+def _measured_motion(stack: FocalStack) -> Float[np.ndarray, 'N 3']:
+  """Motion of every frame, the last one being the reference."""
+  order, back = _focus_order(stack)
+  reference = int(back[-1])
+  with np.errstate(divide='ignore', invalid='ignore'):  # of frames of a few pixels, whose motion is NaN
+    measured = residual_motion(stack.images[order], reference)
+  return motion_from_measured(measured, stack.fov[order], reference)[back]
 
 
 def motion_from_measured(

@@ -12,7 +12,7 @@ from focal_jax.command_line import run_program
 from focal_jax.data.sources import EXAMPLES
 from focal_jax.evaluate import evaluate
 from focal_jax.outputs import check_output
-from focal_jax.predict import predict_folder
+from focal_jax.predict import Options, predict_folder
 from focal_jax.train import train_and_evaluate
 from focal_jax.writers import show_progress
 
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
   evaluate(default.get_config(), None, out / 'evaluation', overwrite=True)
 
   print('\n== 3. Depth of a real, unaligned stack of a circuit board, recorded near to far, without metadata')
-  predict_folder(EXAMPLES / 'pcb', out / 'pcb', near_to_far=True, max_side=640, overwrite=True)
+  predict_folder(EXAMPLES / 'pcb', out / 'pcb', Options(near_to_far=True, max_side=640), overwrite=True)
 
   print('\nDone. Look at:')
   for picture in (

@@ -1,4 +1,4 @@
-"""The command line: `python -m focal_jax.main --mode=train|evaluate|compare|submit|predict|simulate ...`."""
+"""The command line: `python -m focal_jax.main --mode=train|evaluate|compare|submit|predict|export|simulate ...`."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from focal_jax.command_line import run_program
 from focal_jax.errors import InputError
 from focal_jax.writers import show_progress
 
-_MODES = ('train', 'evaluate', 'compare', 'submit', 'predict', 'simulate')
+_MODES = ('train', 'evaluate', 'compare', 'submit', 'predict', 'export', 'simulate')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Recipe, for example configs/simulated.py or ...py:smoke.')
 _MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'What to do.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'train: folder of the run; made, or continued.')
@@ -24,7 +24,7 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'train: how many there are, with --coordinator.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'train: which one this is, from 0, with --coordinator.')
 _WEIGHTS = flags.DEFINE_string(
-  'weights', None, 'evaluate, submit, predict: a .npz of ours or a published .pth. Default: shipped.'
+  'weights', None, 'evaluate, submit, predict, export: a .npz of ours or a published .pth. Default: shipped.'
 )
 _METHODS = flags.DEFINE_list(
   'methods', None, 'compare: weights files, shipped, classical, classical:MEASURE, constant, each perhaps as LABEL=...'
@@ -32,14 +32,33 @@ _METHODS = flags.DEFINE_list(
 _TEST_FILE = flags.DEFINE_string('test_file', None, "submit: DDFF-12's ddff-dataset-test.h5.")
 _PARTIAL = flags.DEFINE_bool('partial', False, 'submit: take a file of fewer stacks, for a trial.')
 _METHOD = flags.DEFINE_string('method', 'network', 'predict: network, classical, or classical:MEASURE.')
-_STACK = flags.DEFINE_string('stack', None, 'predict: folder with the frames of one stack.')
+_STACK = flags.DEFINE_list(
+  'stack', None, 'predict: folder with the frames of one stack, or the frames: a.jpg,b.jpg,...'
+)
 _OUT = flags.DEFINE_string('out', None, 'all but train: folder for the results.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace results that are in --out already.')
-_ALIGN = flags.DEFINE_bool('align', True, 'predict: align the frames first.')
+_ALIGN = flags.DEFINE_enum(
+  'align',
+  'measured',
+  ('measured', 'network', 'metadata', 'off'),
+  'predict: align the frames by their motion as measured in the pictures, or as the network finds it; by the field of '
+  'view that the metadata tell alone; or not at all. export: off leaves the alignment network out.',
+)
+_MOTION = flags.DEFINE_string('motion', None, 'predict: motion.json of an earlier prediction, in place of --align.')
+_ONLY_ALIGN = flags.DEFINE_bool('only_align', False, 'predict: aligned frames and motion.json, no depth.')
 _NEAR_TO_FAR = flags.DEFINE_bool('near_to_far', False, 'predict: without metadata, the first frame is the nearest.')
+_EXIF_DIOPTRES = flags.DEFINE_bool(
+  'exif_dioptres', False, 'predict: SubjectDistance in EXIF is in dioptres, not in metres as its standard says.'
+)
+_REGION = flags.DEFINE_list('region', None, 'predict: part of the frames: left,top,width,height, px.')
 _MAX_SIDE = flags.DEFINE_integer(
   'max_side', 1024, 'predict: longer side that frames are reduced to, px; 0: as they are.'
 )
+_TILE_PX = flags.DEFINE_integer(
+  'tile_px', None, 'predict: largest side of the tiles that large frames are predicted in; less takes less memory.'
+)
+_UNIT = flags.DEFINE_enum('unit', None, ('metres', 'dioptres', 'index'), "predict: of depth. Default: the metadata's.")
+_MIN_CONFIDENCE = flags.DEFINE_float('min_confidence', 0.1, 'predict: of the points of cloud and mesh, 0 .. 1.')
 _PRESETS = flags.DEFINE_list('presets', [], 'simulate: cameras, each with its own sweep. Default: as the config says.')
 _COUNT = flags.DEFINE_integer('count', 4, 'simulate: number of stacks, of each preset.')
 _RGBD = flags.DEFINE_string(
@@ -95,19 +114,41 @@ def main(argv: list[str]) -> None:
       seed=_SEED.value,
       overwrite=_OVERWRITE.value,
     )
-  else:
-    from focal_jax.predict import predict_folder
+  elif _MODE.value == 'export':
+    from focal_jax.api import load
+    from focal_jax.export import export_model
 
-    predict_folder(
-      Path(_required('stack', _STACK)),
-      Path(_required('out', _OUT)),
+    out = Path(_required('out', _OUT))
+    export_model(load(_WEIGHTS.value), out, align=_ALIGN.value != 'off', overwrite=_OVERWRITE.value)
+  else:
+    from focal_jax.predict import Options, predict_folder
+
+    stack, out = _required('stack', _STACK), Path(_required('out', _OUT))
+    options = Options(
       method=_METHOD.value,
       weights=_WEIGHTS.value,
       align=_ALIGN.value,
+      motion=Path(_MOTION.value) if _MOTION.value else None,
+      only_align=_ONLY_ALIGN.value,
       near_to_far=_NEAR_TO_FAR.value,
+      exif_dioptres=_EXIF_DIOPTRES.value,
+      region=_region(),
       max_side=_MAX_SIDE.value or None,
-      overwrite=_OVERWRITE.value,
+      tile_px=_TILE_PX.value,
+      unit=_UNIT.value,
+      min_confidence=_MIN_CONFIDENCE.value,
     )
+    predict_folder(stack[0] if len(stack) == 1 else stack, out, options, overwrite=_OVERWRITE.value)
+
+
+def _region() -> tuple[int, int, int, int] | None:
+  if _REGION.value is None:
+    return None
+  try:
+    left, top, width, height = map(int, _REGION.value)
+  except ValueError:
+    raise InputError(f"--region is '{','.join(_REGION.value)}', expected left,top,width,height in px") from None
+  return left, top, width, height
 
 
 def _profile() -> tuple[int, int] | None:

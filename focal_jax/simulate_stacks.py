@@ -28,7 +28,7 @@ from jaxtyping import Float, Float64
 from tqdm import tqdm
 
 from focal_jax import optics
-from focal_jax.data.folder import FOCAL_LENGTH_FILE, FOCUS_DISTANCE_FILE
+from focal_jax.data.metadata import FOCAL_LENGTH_FILE, FOCUS_DISTANCE_FILE
 from focal_jax.data.rgbd import fit_to_canvas
 from focal_jax.data.sources import MOTION_FILE, TARGET_FILE
 from focal_jax.errors import InputError

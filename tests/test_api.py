@@ -39,10 +39,11 @@ FOCUS = np.array([0.5, 1.0, 3.0])
 def test_signatures():
   """Other programs call exactly these."""
   assert str(inspect.signature(focal_jax.load)).startswith('(weights: ')
-  parameters = inspect.signature(focal_jax.Model.predict).parameters
-  assert list(parameters) == ['self', 'images', 'focus', 'fov', 'align']
-  assert parameters['fov'].default is None
-  assert parameters['align'].default is True
+  for model in (focal_jax.Model, focal_jax.ClassicalModel):
+    parameters = inspect.signature(model.predict).parameters
+    assert list(parameters) == ['self', 'images', 'focus', 'fov', 'align', 'motion']
+    assert [parameters[name].default for name in ('fov', 'align', 'motion')] == [None, True, None]
+    assert list(inspect.signature(model.estimate_motion).parameters)[:4] == ['self', 'images', 'focus', 'fov']
 
 
 @pytest.mark.parametrize('align', [True, False])

@@ -1,18 +1,15 @@
 """`focal_jax.load('classical')`: motion against frames moved by scipy, depth of unaligned stacks, borders, failures."""
 
-import json
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 from scipy import ndimage
 
 import focal_jax
 from focal_jax import InputError, classical, warp
 from focal_jax.classical_model import ClassicalModel, _predict, motion_from_measured, warp_sharp
 from focal_jax.data.folder import read_stack_folder
-from focal_jax.predict import predict_folder
 from focal_jax.residual_motion import residual_motion
 
 SHAPE = HEIGHT, WIDTH = 192, 256
@@ -132,6 +129,23 @@ def test_any_order_and_unit_of_focus(model, scene):
   np.testing.assert_allclose(other.motion, out.motion[shuffle], atol=1e-6)
   np.testing.assert_allclose(other.aligned, out.aligned[shuffle], atol=1e-4)
   np.testing.assert_allclose(other.coverage, out.coverage[shuffle], atol=1e-4)
+
+
+def test_a_motion_once_measured_is_used_again(model, scene):
+  """Motion alone is the prediction's; given, it is undone whatever the frames show, in any order of the focus."""
+  shuffle = np.array([2, 0, 3, 1, 4])
+  fov, focus = np.array([1.03, 1.02, 1.01, 1.005, 1.0])[shuffle], FOCUS[shuffle]
+  images = recorded(scene, np.ones(5), moved(ALPHAS))[shuffle]
+  out = model.predict(images, focus, fov)
+  motion = model.estimate_motion(images, focus, fov)
+  np.testing.assert_array_equal(motion, out.motion)
+  assert np.abs(motion[:, 0]).max() > 0.02
+  again = model.predict(images, focus, fov, motion=motion)
+  jax.tree.map(np.testing.assert_array_equal, again, out)
+  cropped = model.predict(images, focus, fov, motion=np.zeros((5, 3)))
+  expected = jax.jit(warp.warp)(images / np.float32(255), np.float32(fov))
+  np.testing.assert_allclose(cropped.aligned, expected, atol=1e-5)
+  assert not cropped.motion.any()
 
 
 def test_outside_is_no_sharp_edge(model, scene):
@@ -263,34 +277,6 @@ def test_bad_arguments(model, arguments, message):
   """The check is the network's (`test_api`)."""
   with pytest.raises(InputError, match=message):
     model.predict(**{'images': np.zeros((3, 8, 8, 3), np.uint8), 'focus': [1, 2, 3]} | arguments)
-
-
-def test_predict_folder(scene, tmp_path):
-  folder, out = tmp_path / 'stack', tmp_path / 'out'
-  folder.mkdir()
-  for index, image in enumerate(recorded(scene, np.ones(5), moved(ALPHAS))):
-    Image.fromarray(image).save(folder / f'{index}.png')
-  for arguments, message in (
-    ({'method': 'guess'}, "method is 'guess', expected network, classical or classical:MEASURE"),
-    ({'method': 'classical:sobel'}, "method is 'classical:sobel', expected"),
-    (
-      {'method': 'classical', 'weights': 'some.npz'},
-      "weights is 'some.npz' and method 'classical', expected no weights",
-    ),
-  ):
-    with pytest.raises(InputError, match=message):
-      predict_folder(folder, out, **arguments)
-    assert not out.exists()
-  prediction = predict_folder(folder, out, method='classical')
-  assert {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()} == {
-    *('depth.npy', 'depth.png', 'confidence.npy', 'confidence.png', 'contact_sheet.png', 'summary.json'),
-    *(f'aligned/{index}.png' for index in range(5)),
-  }
-  np.testing.assert_array_equal(np.load(out / 'depth.npy'), prediction.depth)
-  summary = json.loads((out / 'summary.json').read_text())
-  assert (summary['method'], summary['weights'], summary['align']) == ('classical', None, True)
-  assert summary['residual_motion']['before']['zoom_range'] > 1.03
-  assert summary['residual_motion']['after']['zoom_range'] < 1.001
 
 
 def test_real_stack(model, shared):

@@ -85,7 +85,10 @@ def test_what_is_read_is_what_was_simulated(tmp_path):
     assert facts['focus'] == stack.focus.tolist()
     assert (facts['unit'], facts['seed'], facts['index']) == ('1/m', 5, index)
     assert facts['camera'] in SETTINGS.sweep.cameras
-  assert not read_stack_folder(folder).notes  # in order, with all metadata
+  # In order, with all metadata: no other remark.
+  assert read_stack_folder(folder).notes == [
+    'Focus distances are from focus_distance.txt, the focal length from focal_length.txt.'
+  ]
 
 
 @pytest.mark.parametrize('name', ['pixel_6', 'dslr', 'defocusnet', 'ddff12'])

@@ -1,43 +1,37 @@
-"""Reads a user's focal stack: a folder of images and, if known, what the camera said about them.
-
-Metadata, in the layout of the published code, is two text files beside the images: `focus_distance.txt`, one distance
-per frame in name order, and `focal_length.txt`, one number in the same unit, whichever that is. Nothing is written.
-"""
+"""Reads a user's focal stack: images, and what is known about them (`data.metadata`). Nothing is written."""
 
 import dataclasses
 import itertools
 import re
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, UInt8
-from PIL import Image, ImageOps
+from jaxtyping import Float64, Int64, UInt8
 
-from focal_jax import optics
-from focal_jax.errors import InputError, one_line
+from focal_jax.data.frames import Region, read_frames
+from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, read_metadata
+from focal_jax.errors import InputError
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
-FOCUS_DISTANCE_FILE = 'focus_distance.txt'
-FOCAL_LENGTH_FILE = 'focal_length.txt'
-
-# Values of `FolderStack.focus_unit`. The first is dioptres if the file is in metres.
-INVERSE_DISTANCE_UNIT = f'1 / unit of {FOCUS_DISTANCE_FILE}'
-FRAME_INDEX_UNIT = 'frame index'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderStack:
-  """A focal stack as read from a folder, frames ordered far to near.
+  """A focal stack as read from files, frames ordered far to near.
 
   Attributes:
     images: RGB, 0 .. 255.
     focus: focus coordinate of each frame: 1 / focus distance, so 0 at infinity; or, without distances, the place of its
-      file in name order (0 .. N-1, and N-1 .. 0 where the stack was reversed).
+      file (0 .. N-1, and N-1 .. 0 where the stack was reversed).
     fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`); 1 where unknown.
-    focus_unit: `INVERSE_DISTANCE_UNIT` or `FRAME_INDEX_UNIT`.
+    focus_unit: `DIOPTRE_UNIT`, `INVERSE_DISTANCE_UNIT` or `FRAME_INDEX_UNIT` (`data.metadata`).
     names: file name of each frame.
-    notes: remarks for the user, one sentence each: what was assumed, reordered or ignored.
+    notes: remarks for the user, one sentence each: what was used, assumed, reordered or ignored.
+    focal_length_px: of the lens, in pixels of `images` across. None: unknown.
+    f_number: of the lens. None: unknown.
+    principal_point_px: x and y in `images`, pixel centres at integers. Unless a sidecar tells, that is the centre of
+      the whole frames, which a region need not hold.
   """
 
   images: UInt8[np.ndarray, 'N H W 3']
@@ -46,48 +40,76 @@ class FolderStack:
   focus_unit: str
   names: list[str]
   notes: list[str]
+  focal_length_px: float | None
+  f_number: float | None
+  principal_point_px: tuple[float, float]
 
 
-def read_stack_folder(folder: str | Path, *, max_side: int | None = None, reverse: bool = False) -> FolderStack:
-  """Reads the images directly in `folder`, in natural name order (2 before 10), and its metadata.
+def read_stack_folder(
+  source: str | Path | Sequence[str | Path],
+  *,
+  max_side: int | None = None,
+  reverse: bool = False,
+  region: Region | None = None,
+  exif_dioptres: bool = False,
+) -> FolderStack:
+  """Reads images and their metadata.
 
-  Frames are put in order far to near: by their focus distances if there is a `focus_distance.txt`, else name order is
-  taken for it. Hidden files and sub-folders are ignored.
+  Frames are put in order far to near by their focus distances; without any, their order is taken for it.
 
   Args:
-    folder: holds at least two images of one size (`IMAGE_SUFFIXES`, any case).
+    source: a folder, of which the images directly in it are read in natural name order (2 before 10; no hidden files),
+      or image files, in their order; if they are not all in one folder, their EXIF is all the metadata. At least two
+      images of one size (`IMAGE_SUFFIXES`, any case).
     max_side: limit of the longer side in pixels; larger images are shrunk, smaller ones left alone. None: no limit.
-    reverse: name order is near to far. Only for stacks without distances, which tell by themselves.
+    reverse: the order is near to far. Only for stacks without distances, which tell by themselves.
+    region: left, top, width and height of the part to read, in pixels of the upright images. None: all.
+    exif_dioptres: SubjectDistance in EXIF is in dioptres, 0 at infinity, not in metres as its standard says.
 
   Raises:
     InputError: naming the file or folder, what was found and what was expected.
   """
-  folder = Path(folder)
   if max_side is not None and max_side < 1:
     raise InputError(f'max_side is {max_side}, expected at least 1 pixel')
-  paths = _list_images(folder)
+  in_name_order = isinstance(source, str | Path)
+  paths = _list_images(Path(source)) if in_name_order else _check_images([Path(path) for path in source])
   names = [path.name for path in paths]
-  distance_file, length_file = folder / FOCUS_DISTANCE_FILE, folder / FOCAL_LENGTH_FILE
-  if distance_file.exists():
-    focus, fov, order, notes = _read_metadata(distance_file, length_file, names)
-    unit = INVERSE_DISTANCE_UNIT
+  frames = read_frames(paths, region, max_side)
+  folders = {path.parent for path in paths}
+  folder = folders.pop() if len(folders) == 1 else None
+  all_names = [path.name for path in _list_images(folder)] if folder else []
+  metadata = read_metadata(names, folder, all_names, frames.exif, frames.full_size, exif_dioptres)
+
+  notes = list(metadata.notes)
+  if metadata.sweep:
+    focus, unit = metadata.sweep.focus, metadata.sweep.unit
+    order = _far_to_near(metadata.sweep, names, notes)
     if reverse:
-      notes.append(f'reverse was ignored: {FOCUS_DISTANCE_FILE} gives the order.')
+      notes.append(f'reverse was ignored: {metadata.sweep.source} gives the order.')
   else:
-    focus, fov = np.arange(len(paths), dtype=np.float64), np.ones(len(paths))
+    focus, unit = np.arange(len(paths), dtype=np.float64), FRAME_INDEX_UNIT
     order = np.arange(len(paths))[::-1] if reverse else np.arange(len(paths))
-    unit = FRAME_INDEX_UNIT
+    given = 'name order' if in_name_order else 'the order given'
     direction = 'near to far (reversed here)' if reverse else 'far to near (reverse it if it is not)'
-    notes = [f'No {FOCUS_DISTANCE_FILE}: name order was taken as {direction}, and depth is in frames.']
-    if length_file.exists():
-      notes.append(f'{FOCAL_LENGTH_FILE} was ignored: it says nothing without {FOCUS_DISTANCE_FILE}.')
+    notes.append(f'No focus distances: {given} was taken as {direction}, and depth is in frames.')
+    if paths != sorted(paths, key=_natural_order):
+      notes.append('The order given is not that of the names.')
+  _reorder(frames.images, order)
+
+  height, width = frames.images.shape[1:3]
+  left, top, region_width, region_height = frames.region
+  scale = np.array([width / region_width, height / region_height])
+  principal_point = (np.subtract(metadata.principal_point_px, (left, top)) + 0.5) * scale - 0.5
   return FolderStack(
-    images=_read_images(paths, order, max_side),
+    images=frames.images,
     focus=focus[order],
-    fov=fov[order],
+    fov=metadata.fov[order],
     focus_unit=unit,
     names=[names[n] for n in order],
-    notes=notes,
+    notes=notes + frames.notes,
+    focal_length_px=metadata.focal_length_px and float(metadata.focal_length_px * scale[0]),
+    f_number=metadata.f_number,
+    principal_point_px=tuple(principal_point.tolist()),
   )
 
 
@@ -97,15 +119,30 @@ def _list_images(folder: Path) -> list[Path]:
     entries = list(folder.iterdir())
   except OSError as error:
     raise InputError(f'{folder}: {error.strerror}, expected a folder of images') from error
-  paths = [
-    path
-    for path in entries
-    if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.') and not path.is_dir()
-  ]
+  paths = [path for path in entries if _is_image(path) and not path.is_dir()]
   if len(paths) < 2:
     found = f'one image ({paths[0].name})' if paths else 'no images'
     raise InputError(f'{folder}: {found}, expected at least two ({", ".join(IMAGE_SUFFIXES)})')
   return sorted(paths, key=_natural_order)
+
+
+def _check_images(paths: list[Path]) -> list[Path]:
+  """The same paths, if they may be a stack."""
+  if len(paths) < 2:
+    found = f'one image ({paths[0]})' if paths else 'no images'
+    raise InputError(f'{found} given, expected at least two ({", ".join(IMAGE_SUFFIXES)})')
+  seen = {}
+  for path in paths:
+    if not _is_image(path):
+      raise InputError(f'{path}: is no image by its name, expected one of {", ".join(IMAGE_SUFFIXES)}')
+    if path.name in seen:
+      raise InputError(f'{path}: has the name of {seen[path.name]}, expected every image once and different names')
+    seen[path.name] = path
+  return paths
+
+
+def _is_image(path: Path) -> bool:
+  return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
 
 
 def _natural_order(path: Path) -> tuple[list[str | int], str]:
@@ -114,104 +151,30 @@ def _natural_order(path: Path) -> tuple[list[str | int], str]:
   return [int(part) if n % 2 else part for n, part in enumerate(parts)], path.name
 
 
-def _read_metadata(
-  distance_file: Path, length_file: Path, names: list[str]
-) -> tuple[Float64[np.ndarray, 'N'], Float64[np.ndarray, 'N'], np.ndarray, list[str]]:
-  """Focus (1 / distance) and relative field of view in name order, the order far to near, and notes."""
-  distance = _read_numbers(distance_file)
-  if len(distance) != len(names):
-    raise InputError(f'{distance_file}: {len(distance)} numbers, expected {len(names)}, one for each image beside it')
-  notes = []
-  if length_file.exists():
-    length = _read_numbers(length_file)
-    if len(length) != 1:
-      raise InputError(f'{length_file}: {len(length)} numbers, expected 1')
-    fov = optics.field_of_view_of_sweep(length[0], distance, f'{distance_file} with {FOCAL_LENGTH_FILE}')
-  else:
-    # Any distance above 0 lies outside the shortest focal length there is.
-    optics.check_focus_distances(distance, np.finfo(np.float64).tiny, source=str(distance_file))
-    fov = np.ones(len(distance))
-    notes.append(f'No {FOCAL_LENGTH_FILE}: the field of view was taken as equal in all frames.')
-
-  order = np.argsort(-distance, kind='stable')  # Of equal distances the first in name order stays first.
-  rises = distance[1:] > distance[:-1]
-  falls = distance[1:] < distance[:-1]
-  if rises.any() and not falls.any():
+def _far_to_near(sweep: Sweep, names: list[str], notes: list[str]) -> Int64[np.ndarray, 'N']:
+  """The order of the frames; adds to the notes what is odd about the sweep."""
+  focus = sweep.focus
+  order = np.argsort(focus, kind='stable')  # Of equal distances the first in name order stays first.
+  farther = focus[1:] < focus[:-1]
+  nearer = focus[1:] > focus[:-1]
+  if farther.any() and not nearer.any():
     order = np.arange(len(names))[::-1]
-    notes.append(f'{FOCUS_DISTANCE_FILE} goes near to far: the frames were reversed.')
-  elif rises.any():
-    notes.append(f'{FOCUS_DISTANCE_FILE} is in no order: the frames were sorted far to near.')
-  notes += [
-    f'{names[a]} and {names[b]} have the same focus distance, {distance[a]}.'
-    for a, b in itertools.pairwise(order)
-    if distance[a] == distance[b]
-  ]
-  return 1.0 / distance, fov, order, notes
+    notes.append(f'{sweep.source} goes near to far: the frames were reversed.')
+  elif farther.any():
+    notes.append(f'{sweep.source} is in no order: the frames were sorted far to near.')
+  with np.errstate(divide='ignore'):
+    notes += [
+      f'{names[a]} and {names[b]} have the same focus distance, {1 / focus[a]:g}.'
+      for a, b in itertools.pairwise(order)
+      if focus[a] == focus[b]
+    ]
+  return order
 
 
-def _read_numbers(path: Path) -> Float64[np.ndarray, 'N']:
-  """The numbers of a text file, separated by white space."""
-  try:
-    words = path.read_text(encoding='utf-8-sig').split()  # Windows editors begin a file with a byte order mark.
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f'{path}: cannot be read as text ({error})') from error
-  numbers = np.empty(len(words))
-  for n, word in enumerate(words):
-    try:
-      numbers[n] = float(word)
-    except ValueError:
-      raise InputError(f'{path}: number {n + 1} is {word[:40]!r}, expected a number such as 0.35') from None
-  return numbers
-
-
-def _read_images(paths: list[Path], order: np.ndarray, max_side: int | None) -> UInt8[np.ndarray, 'N H W 3']:
-  """The frames in the given order, which must all have one size."""
-  first = _read_image(paths[0])
-  width, height = _limit_size(*first.size, max_side)
-  # Filled in place, for a stack of full-size photographs should not be in memory twice.
-  frames = np.empty((len(paths), height, width, 3), np.uint8)
-  rest = (_read_image(path) for path in paths[1:])
-  for place, path, image in zip(np.argsort(order), paths, itertools.chain([first], rest), strict=True):
-    if image.size != first.size:
-      raise InputError(
-        f'{path}: {image.width} x {image.height} pixels, expected {first.width} x {first.height} as {paths[0].name}'
-      )
-    if image.size != (width, height):
-      # With `reducing_gap` Pillow averages whole blocks first: several times faster, and no difference to see.
-      image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    frames[place] = np.asarray(image)
-  return frames
-
-
-def _read_image(path: Path) -> Image.Image:
-  """The whole image, decoded, upright, RGB of 8 bits."""
-  try:
-    if path.stat().st_size == 0:
-      raise ValueError('the file is empty')
-    # Pillow warns of large images, odd EXIF entries and the like; what it can decode is good enough.
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')
-      with Image.open(path) as image:
-        return _to_rgb(ImageOps.exif_transpose(image))
-  except Exception as error:  # Decoders raise nearly anything on damaged files.
-    raise InputError(f'{path}: cannot be read as an image ({type(error).__name__}: {one_line(error)})') from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-  """8-bit RGB; 16-bit grey is scaled, where Pillow's own conversion clips it at 255. Alpha is dropped."""
-  if image.mode == 'F':
-    raise ValueError('floating-point pixels, expected 8 or 16 bits')
-  if image.mode.startswith('I'):
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-      raise ValueError(f'pixels range from {values.min()} to {values.max()}, expected 0 to 65535')
-    image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-  return image.convert('RGB')
-
-
-def _limit_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
-  """Width and height with the longer one at most `max_side`, in the same ratio up to rounding."""
-  if max_side is None or max(width, height) <= max_side:
-    return width, height
-  scale = max_side / max(width, height)
-  return max(1, round(width * scale)), max(1, round(height * scale))
+def _reorder(images: UInt8[np.ndarray, 'N H W 3'], order: Int64[np.ndarray, 'N']) -> None:
+  """images[order] in place, by exchanges, for full-size photographs should not be in memory twice."""
+  for place, source in enumerate(order):
+    while source < place:  # What was there was exchanged before.
+      source = order[source]
+    if source != place:
+      images[[place, source]] = images[[source, place]]

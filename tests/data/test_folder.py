@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from focal_jax.data.folder import FRAME_INDEX_UNIT, INVERSE_DISTANCE_UNIT, read_stack_folder
+from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.metadata import FRAME_INDEX_UNIT, INVERSE_DISTANCE_UNIT
 from focal_jax.errors import InputError
 
 STACKS = Path(__file__).parents[2].parent / 'shared' / 'data' / 'stacks'
@@ -66,7 +67,7 @@ def test_metadata(tmp_path):
   np.testing.assert_allclose(stack.fov, [10 / 8, 9.5 / 8, 1], rtol=1e-6)
   assert stack.fov.dtype == np.float64
   assert stack.focus_unit == INVERSE_DISTANCE_UNIT
-  assert stack.notes == []
+  assert stack.notes == ['Focus distances are from focus_distance.txt, the focal length from focal_length.txt.']
 
 
 @pytest.mark.parametrize(
@@ -76,9 +77,9 @@ def test_metadata(tmp_path):
     ('1 2 4', [2, 1, 0], 'near to far: the frames were reversed'),
     ('1 2 inf', [2, 1, 0], 'near to far: the frames were reversed'),
     ('2 1 4', [2, 0, 1], 'no order: the frames were sorted far to near'),
-    ('4 2 2', [0, 1, 2], 'b.png and c.png have the same focus distance, 2.0'),
-    ('1 inf inf', [2, 1, 0], 'c.png and b.png have the same focus distance, inf'),
-    ('1 2 1', [1, 0, 2], 'a.png and c.png have the same focus distance, 1.0'),
+    ('4 2 2', [0, 1, 2], 'b.png and c.png have the same focus distance, 2.'),
+    ('1 inf inf', [2, 1, 0], 'c.png and b.png have the same focus distance, inf.'),
+    ('1 2 1', [1, 0, 2], 'a.png and c.png have the same focus distance, 1.'),
   ],
 )
 def test_order(tmp_path, distances, order, note):
@@ -89,7 +90,8 @@ def test_order(tmp_path, distances, order, note):
   assert stack.names == [f'{"abc"[n]}.png' for n in order]
   assert np.all(np.diff(stack.focus) >= 0)
   assert np.all(np.diff(stack.fov) <= 0)
-  assert (note is None and not stack.notes) or any(note in remark for remark in stack.notes)
+  assert stack.notes[0].startswith('Focus distances are from focus_distance.txt')
+  assert len(stack.notes) == 1 if note is None else any(note in remark for remark in stack.notes)
 
 
 def test_reverse_yields_to_distances(tmp_path):
@@ -97,7 +99,7 @@ def test_reverse_yields_to_distances(tmp_path):
   write_metadata(tmp_path, '2 1', '0.05')
   stack = read_stack_folder(tmp_path, reverse=True)
   assert stack.names == ['a.png', 'b.png']
-  assert 'reverse was ignored' in stack.notes[0]
+  assert stack.notes[1] == 'reverse was ignored: focus_distance.txt gives the order.'
 
 
 def test_distances_only(tmp_path):
@@ -107,7 +109,7 @@ def test_distances_only(tmp_path):
   np.testing.assert_array_equal(stack.focus, [0.5, 1000])
   np.testing.assert_array_equal(stack.fov, [1, 1])
   assert stack.focus_unit == INVERSE_DISTANCE_UNIT
-  assert 'No focal_length.txt' in stack.notes[0]
+  assert 'No focal length: the field of view was taken as equal' in stack.notes[0]
 
 
 def test_focal_length_only(tmp_path):
@@ -116,7 +118,7 @@ def test_focal_length_only(tmp_path):
   stack = read_stack_folder(tmp_path)
   np.testing.assert_array_equal(stack.focus, [0, 1])
   assert stack.focus_unit == FRAME_INDEX_UNIT
-  assert 'focal_length.txt was ignored' in stack.notes[1]
+  assert 'focal_length.txt was ignored' in stack.notes[0]
 
 
 @pytest.mark.parametrize('unit', [1e-40, 1e-3, 1.0, 1e30])
@@ -134,11 +136,12 @@ def test_fov_does_not_depend_on_the_unit(tmp_path, unit):
     ('', '0.1', r'focus_distance\.txt: 0 numbers, expected 2'),
     ('2 one', '0.1', r"focus_distance\.txt: number 2 is 'one'"),
     ('2,5 1,5', '0.1', r"number 1 is '2,5'"),
-    ('2 nan', '0.1', r'focus_distance\.txt .*frame 1 is nan, expected a number above 0'),
+    ('2 nan', '0.1', r'focus_distance\.txt: .*frame 1 is nan, expected a number above 0'),
     ('2 0', '0.1', r'frame 1 is 0\.0, expected a number above 0'),
     ('-2 1', '0.1', r'frame 0 is -2\.0, expected a number above 0'),
     ('2 -inf', None, r'focus_distance\.txt: .*frame 1 is -inf, expected a number above 0'),
     ('2 0', None, r'frame 1 is 0\.0, expected a number above 0'),
+    ('2 2', None, r': focus_distance\.txt: the focus distance is 2 in every frame, expected a sweep'),
     ('2 0.1', '0.1', r'frame 1 is 0\.1, inside the focal length 0\.1'),
     ('2 0.10000000001', '0.1', r'0\.10000000001 is all but the focal length 0\.1'),
     ('2 1', '', r'focal_length\.txt: 0 numbers, expected 1'),
@@ -185,65 +188,6 @@ def test_which_files_are_frames(tmp_path):
   (tmp_path / 'folder.jpg').mkdir()
   write_images(tmp_path / 'folder.jpg', 'inside.png')
   assert read_stack_folder(tmp_path).names == names
-
-
-PATTERN = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-
-
-@pytest.mark.parametrize('suffix', ['png', 'tif'])
-@pytest.mark.parametrize(
-  ('orientation', 'upright'),
-  [
-    (1, lambda pixels: pixels),
-    (2, lambda pixels: pixels[:, ::-1]),
-    (3, lambda pixels: pixels[::-1, ::-1]),
-    (4, lambda pixels: pixels[::-1]),
-    (5, lambda pixels: pixels.swapaxes(0, 1)),
-    (6, lambda pixels: np.rot90(pixels, -1)),
-    (7, lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1)),
-    (8, np.rot90),
-  ],
-)
-def test_exif_orientation(tmp_path, suffix, orientation, upright):
-  exif = Image.Exif()
-  exif[0x0112] = orientation
-  for name in 'ab':
-    Image.fromarray(PATTERN).save(tmp_path / f'{name}.{suffix}', exif=exif)
-  np.testing.assert_array_equal(read_stack_folder(tmp_path).images, np.stack([upright(PATTERN)] * 2))
-
-
-@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA'])
-def test_pixel_modes(tmp_path, mode):
-  image = Image.fromarray(PATTERN).convert(mode)
-  for name in 'ab':
-    image.save(tmp_path / f'{name}.png')
-  np.testing.assert_array_equal(read_stack_folder(tmp_path).images[0], np.asarray(image.convert('RGB')))
-
-
-@pytest.mark.filterwarnings('error')
-def test_palette_with_transparency(tmp_path):
-  image = Image.fromarray(PATTERN).quantize(8)
-  for name in 'ab':
-    image.save(tmp_path / f'{name}.png', transparency=bytes(range(8)))
-  np.testing.assert_array_equal(read_stack_folder(tmp_path).images[0], np.asarray(image.convert('RGB')))
-
-
-@pytest.mark.parametrize('suffix', ['png', 'tif'])
-def test_16_bit_grey_is_scaled(tmp_path, suffix):
-  grey = np.array([[0, 128, 129, 255, 257, 32768, 65406, 65535]], np.uint16)
-  for name in 'ab':
-    Image.fromarray(grey).save(tmp_path / f'{name}.{suffix}')
-  images = read_stack_folder(tmp_path).images
-  np.testing.assert_array_equal(images[0, 0, :, 0], np.round(grey[0] / 257))
-  assert np.all(images == images[..., :1])
-
-
-@pytest.mark.parametrize('pixels', [np.float32([[0.5]]), np.int32([[65536]]), np.int32([[-1]])])
-def test_unscalable_pixels(tmp_path, pixels):
-  for name in 'ab':
-    Image.fromarray(pixels).save(tmp_path / f'{name}.tif')
-  with pytest.raises(InputError, match=r'a\.tif: .*expected'):
-    read_stack_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -298,38 +242,128 @@ def test_different_sizes(tmp_path):
     read_stack_folder(tmp_path, reverse=True)
 
 
-@pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif', 'bmp', 'webp'])
-@pytest.mark.parametrize('share', [0, 0.02, 0.5, 0.95])
-def test_truncated_image(tmp_path, suffix, share):
-  noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-  for name in 'ab':
-    noise.save(tmp_path / f'{name}.{suffix}')
-  path = tmp_path / f'b.{suffix}'
-  path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-  with pytest.raises(InputError, match=rf'b\.{suffix}: cannot be read as an image') as caught:
-    read_stack_folder(tmp_path)
-  assert '\n' not in str(caught.value)
-  assert share or 'the file is empty' in str(caught.value)
+@pytest.mark.parametrize('numbers', ['4 1 8 2 16', '16 8 4 2 1', '1 2 4 8 16', '2 16 1 8 4', '8 16 1 2 4'])
+def test_frames_follow_their_distances(tmp_path, numbers):
+  values = write_images(tmp_path, *(f'{n}.png' for n in range(5)))
+  write_metadata(tmp_path, numbers)
+  stack = read_stack_folder(tmp_path)
+  by_distance = sorted(zip(map(float, numbers.split()), values, range(5), strict=True), reverse=True)
+  assert greys(stack) == [value for _, value, _ in by_distance]
+  assert stack.names == [f'{n}.png' for _, _, n in by_distance]
+  np.testing.assert_array_equal(stack.focus, [1 / distance for distance, _, _ in by_distance])
 
 
-def test_unreadable_images(tmp_path):
-  write_images(tmp_path, 'a.png')
-  (tmp_path / 'b.png').write_text('<!DOCTYPE html>')
-  with pytest.raises(InputError, match=r'b\.png: cannot be read as an image'):
-    read_stack_folder(tmp_path)
-  (tmp_path / 'b.png').unlink()
-  (tmp_path / 'b.png').symlink_to('nowhere.png')
-  with pytest.raises(InputError, match=r'b\.png: cannot be read as an image'):
-    read_stack_folder(tmp_path)
+def test_duplicates_are_named(tmp_path):
+  write_images(tmp_path, 'a.png', 'b.png', 'c.png')
+  (tmp_path / 'd.png').write_bytes((tmp_path / 'b.png').read_bytes())
+  Image.open(tmp_path / 'b.png').save(tmp_path / 'e.bmp')
+  (tmp_path / 'f.png').write_bytes((tmp_path / 'a.png').read_bytes())
+  assert [note for note in read_stack_folder(tmp_path).notes if 'same pixels' in note] == [
+    'b.png and d.png have the same pixels.',
+    'b.png and e.bmp have the same pixels.',
+    'a.png and f.png have the same pixels.',
+  ]
 
 
-def test_large_images(tmp_path, monkeypatch):
-  write_images(tmp_path, 'a.png', 'b.png')
-  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 20)  # 24 are above it: Pillow warns.
-  assert read_stack_folder(tmp_path).images.shape == (2, 4, 6, 3)
-  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)  # More than twice as many: Pillow refuses.
-  with pytest.raises(InputError, match=r'a\.png: .*DecompressionBomb'):
-    read_stack_folder(tmp_path)
+class TestList:
+  def test_is_taken_in_its_order(self, tmp_path):
+    values = write_images(tmp_path, 'a1.png', 'a2.png', 'a10.png', 'unused.png')
+    paths = [tmp_path / 'a1.png', str(tmp_path / 'a10.png'), tmp_path / 'a2.png']
+    stack = read_stack_folder(paths)
+    assert greys(stack) == [values[0], values[2], values[1]]
+    assert 'the order given was taken as far to near' in stack.notes[0]
+    assert stack.notes[1] == 'The order given is not that of the names.'
+    stack = read_stack_folder(paths, reverse=True)
+    assert greys(stack) == [values[1], values[2], values[0]]
+    np.testing.assert_array_equal(stack.focus, [2, 1, 0])
+    in_order = read_stack_folder([tmp_path / 'a2.png', tmp_path / 'a10.png'])
+    assert len(in_order.notes) == 1
+
+  def test_picks_from_the_distances_of_its_folder(self, tmp_path):
+    values = write_images(tmp_path, 'a.png', 'b.png', 'c.png', 'd.png')
+    write_metadata(tmp_path, '8 4 2 1', '0.1')
+    stack = read_stack_folder([tmp_path / 'd.png', tmp_path / 'b.png'])
+    assert greys(stack) == [values[1], values[3]]
+    np.testing.assert_array_equal(stack.focus, [0.25, 1])
+    np.testing.assert_allclose(stack.fov, [9.75 / 9, 1], rtol=1e-6)
+
+  def test_of_several_folders_has_no_files_beside_it(self, tmp_path):
+    for name in 'ab':
+      (tmp_path / name).mkdir()
+      write_images(tmp_path / name, f'{name}.png', 'other.png')
+      write_metadata(tmp_path / name, '2 1', '0.1')
+    stack = read_stack_folder([tmp_path / 'b' / 'b.png', tmp_path / 'a' / 'other.png'])
+    assert (stack.names, stack.focus_unit) == (['b.png', 'other.png'], FRAME_INDEX_UNIT)
+
+  def test_of_what_is_no_stack(self, tmp_path):
+    write_images(tmp_path, 'a.png', 'b.png')
+    (tmp_path / 'metadata.csv').write_text('file')
+    for names, message in [
+      ([], 'no images given, expected at least two'),
+      (['a.png'], r'one image \(.*a\.png\) given, expected at least two'),
+      (['a.png', 'metadata.csv'], r'metadata\.csv: is no image by its name, expected one of \.jpg'),
+      (['a.png', 'b.png', 'a.png'], r'a\.png: has the name of .*a\.png, expected every image once'),
+      (['a.png', 'c.png'], r'c\.png: cannot be read as an image \(FileNotFoundError'),
+    ]:
+      with pytest.raises(InputError, match=message):
+        read_stack_folder([tmp_path / name for name in names])
+
+
+class TestRegion:
+  def test_is_cut_out_of_upright_frames(self, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 30, 40, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    for name, frame in zip('ab', pixels, strict=True):
+      Image.fromarray(frame).save(tmp_path / f'{name}.png', exif=exif)
+    stack = read_stack_folder(tmp_path, region=(5, 7, 20, 33))
+    np.testing.assert_array_equal(stack.images, np.rot90(pixels, -1, axes=(1, 2))[:, 7:40, 5:25])
+    assert stack.principal_point_px == (14.5 - 5, 19.5 - 7)
+    np.testing.assert_array_equal(
+      read_stack_folder(tmp_path, region=(0, 0, 30, 40)).images, read_stack_folder(tmp_path).images
+    )
+
+  def test_of_16_bits(self, tmp_path):
+    for n, name in enumerate('ab'):
+      Image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4) * 5957 + n).save(tmp_path / f'{name}.tif')
+    images = read_stack_folder(tmp_path, region=(1, 1, 2, 2)).images
+    np.testing.assert_array_equal(images[0, ..., 0], np.round(np.array([[5, 6], [9, 10]]) * 5957 / 257))
+
+  def test_keeps_the_rays_of_its_pixels(self, tmp_path):
+    # A bright dot in a dark frame: its ray, by focal length and principal point, is the same however it was read.
+    frame = np.full((120, 160, 3), 40, np.uint8)
+    frame[64:72, 112:120] = 250
+    for n, name in enumerate('ab'):
+      Image.fromarray(frame + np.uint8(n)).save(tmp_path / f'{name}.png')
+    (tmp_path / 'metadata.json').write_text('{"focal_length_px": 200}')
+
+    def ray(**options):
+      stack = read_stack_folder(tmp_path, **options)
+      weight = stack.images[0, ..., 0] - 40.0
+      ys, xs = np.indices(weight.shape)
+      dot = np.array([(xs * weight).sum(), (ys * weight).sum()]) / weight.sum()
+      return (dot - stack.principal_point_px) / stack.focal_length_px, stack
+
+    expected = (np.array([115.5, 67.5]) - [79.5, 59.5]) / 200
+    whole, stack = ray()
+    np.testing.assert_allclose(whole, expected, atol=1e-12)
+    assert (stack.focal_length_px, stack.principal_point_px) == (200, (79.5, 59.5))
+    for options in [
+      {'max_side': 40},
+      {'region': (80, 40, 72, 48)},
+      {'region': (80, 40, 72, 48), 'max_side': 18},
+      {'region': (100, 60, 30, 20), 'max_side': 15},
+    ]:
+      np.testing.assert_allclose(ray(**options)[0], expected, atol=1e-3)
+    assert ray(region=(80, 40, 72, 48), max_side=18)[1].focal_length_px == 50
+
+  @pytest.mark.parametrize(
+    'region', [(0, 0, 7, 4), (0, 1, 6, 4), (-1, 0, 3, 3), (0, -1, 3, 3), (0, 0, 0, 4), (2, 2, 2, -1)]
+  )
+  def test_beyond_the_frames(self, tmp_path, region):
+    write_images(tmp_path, 'a.png', 'b.png')
+    with pytest.raises(InputError, match=r'region is \(.*\), expected .* within the frames of 6 x 4 pixels'):
+      read_stack_folder(tmp_path, region=region)
 
 
 def test_changes_nothing(tmp_path):
@@ -346,7 +380,7 @@ def test_balls():
   stack = read_stack_folder(STACKS / 'balls', max_side=320)
   assert stack.images.shape == (10, 180, 320, 3)
   assert stack.names == [f'{n:02}.jpg' for n in range(10)]
-  assert stack.notes == []
+  assert len(stack.notes) == 1
   distance = np.loadtxt(STACKS / 'balls' / 'focus_distance.txt')
   np.testing.assert_allclose(stack.focus, 1 / distance, rtol=1e-12)
   assert stack.focus[[0, -1]].round(6).tolist() == [0, 0.1]

@@ -1,0 +1,71 @@
+"""What EXIF says about a frame, as numbers; damaged and senseless entries count as missing, for cameras write many."""
+
+import dataclasses
+import math
+
+from PIL import ExifTags, Image
+
+_TURNED = (5, 6, 7, 8)  # values of Orientation: rows of the file are columns of the upright image
+_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}  # of FocalPlaneResolutionUnit; 4 and 5 are no standard, but in use
+_FULL_FRAME_MM = math.hypot(36, 24)  # 35 mm equivalents are those of equal diagonals (CIPA DCG-001)
+_INFINITY = 0xFFFFFFFF  # numerator of an infinite SubjectDistance
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameExif:
+  """EXIF of one frame; None: not there.
+
+  Attributes:
+    subject_distance: as it is written, in metres by the standard (infinity is inf, and 0 means unknown), in dioptres on
+      some devices.
+    focal_length_mm: of the lens.
+    f_number: of the lens.
+    focal_length_px: in pixels of the whole image across, once it is upright, from the 35 mm equivalent or else from the
+      pixels per length of the sensor. Approximate: the first is a whole number, and both are wrong for images that were
+      cropped.
+  """
+
+  subject_distance: float | None = None
+  focal_length_mm: float | None = None
+  f_number: float | None = None
+  focal_length_px: float | None = None
+
+
+def read_exif(image: Image.Image) -> FrameExif:
+  """EXIF of an opened image that has not been turned yet."""
+  exif = image.getexif()
+  tags = exif.get_ifd(ExifTags.IFD.Exif)
+
+  def number(name: str) -> float | None:
+    value = tags.get(ExifTags.Base[name])
+    try:
+      return math.inf if value.numerator == _INFINITY else float(value)
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError):  # not one number
+      return None
+
+  def positive(name: str) -> float | None:
+    value = number(name)
+    return value if value is not None and 0 < value < math.inf else None
+
+  distance = number('SubjectDistance')
+  focal_length_mm = positive('FocalLength')
+  axis = 'Y' if exif.get(ExifTags.Base.Orientation) in _TURNED else 'X'
+  equivalent_mm = positive('FocalLengthIn35mmFilm')
+  resolution = positive(f'FocalPlane{axis}Resolution')
+  if equivalent_mm:
+    focal_length_px = equivalent_mm / _FULL_FRAME_MM * math.hypot(*image.size)
+  elif focal_length_mm and resolution:
+    unit_mm = _MM_PER_UNIT.get(number('FocalPlaneResolutionUnit'), _MM_PER_UNIT[2])
+    focal_length_px = focal_length_mm * resolution / unit_mm
+    # The resolution is that of the picture as it was taken, which may have been reduced since.
+    taken = [positive(name) for name in ('ExifImageWidth', 'ExifImageHeight')]
+    if all(taken):
+      focal_length_px *= max(image.size) / max(taken)
+  else:
+    focal_length_px = None
+  return FrameExif(
+    subject_distance=distance if distance is not None and distance >= 0 else None,
+    focal_length_mm=focal_length_mm,
+    f_number=positive('FNumber'),
+    focal_length_px=focal_length_px,
+  )

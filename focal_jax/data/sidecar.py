@@ -1,0 +1,198 @@
+"""Reads `metadata.csv` or `metadata.json` beside the images: what a person or a capture program noted about a stack.
+
+It names files and, for all of them or for none, `focus_distance_m` (above 0, or inf) or `focus_dpt` (dioptres, 0 at
+infinity). The rest holds for the whole stack, and any of it may be left out: `focal_length_m` or `focal_length_mm`;
+`f_number`; `sensor_width_mm`, the sensor's longer side, which the frames' longer side shows; `focal_length_px`,
+`principal_point_x_px` and `principal_point_y_px`, in pixels of the upright frames as they are in the files, pixel
+centres at integers. Other fields are errors, for they may be misspelt.
+
+    file,focus_distance_m,focal_length_mm
+    IMG_1.jpg,inf,4.3
+    IMG_2.jpg,0.5,
+
+    {"focal_length_mm": 4.3, "frames": [{"file": "IMG_1.jpg", "focus_dpt": 0}, {"file": "IMG_2.jpg", "focus_dpt": 2}]}
+
+In a CSV file what holds for the whole stack is in one row or the same in several.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from focal_jax.errors import InputError, one_line
+
+SIDECAR_FILES = ('metadata.csv', 'metadata.json')
+
+# What a number must be, in words and as a test.
+Expected = tuple[str, Callable[[float], bool]]
+_POSITIVE: Expected = ('a finite number above 0', lambda value: 0 < value < np.inf)
+_FINITE: Expected = ('a finite number', lambda value: -np.inf < value < np.inf)
+_FRAME_FIELDS: dict[str, Expected] = {
+  'focus_distance_m': ('a number above 0, or inf', lambda value: value > 0),
+  'focus_dpt': ('a finite number of at least 0', lambda value: 0 <= value < np.inf),
+}
+_STACK_FIELDS: dict[str, Expected] = {
+  'focal_length_m': _POSITIVE,
+  'focal_length_mm': _POSITIVE,
+  'f_number': _POSITIVE,
+  'sensor_width_mm': _POSITIVE,
+  'focal_length_px': _POSITIVE,
+  'principal_point_x_px': _FINITE,
+  'principal_point_y_px': _FINITE,
+}
+# Fields of which one excludes the other, and those of which none goes without the other.
+_ONE_OF = (('focus_distance_m', 'focus_dpt'), ('focal_length_m', 'focal_length_mm'))
+_TOGETHER = ('principal_point_x_px', 'principal_point_y_px')
+
+Fields = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sidecar:
+  """What a sidecar says; None: nothing.
+
+  Attributes:
+    path: of the file.
+    focus_dpt: of each frame, 1/m.
+    focal_length_mm: of the lens.
+    f_number: of the lens.
+    sensor_width_mm: the sensor's longer side.
+    focal_length_px: of the upright frames in the files.
+    principal_point_px: x and y in the same frames, pixel centres at integers.
+  """
+
+  path: Path | None = None
+  focus_dpt: Float64[np.ndarray, 'N'] | None = None
+  focal_length_mm: float | None = None
+  f_number: float | None = None
+  sensor_width_mm: float | None = None
+  focal_length_px: float | None = None
+  principal_point_px: tuple[float, float] | None = None
+
+
+def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
+  """Reads the sidecar in `folder`, if there is one, about the frames `names`; it may name other files of the folder.
+
+  Raises:
+    InputError: naming the file and the field, what was found and what was expected.
+  """
+  found = [folder / name for name in SIDECAR_FILES if (folder / name).exists()]
+  if not found:
+    return Sidecar()
+  path = found[0]
+  if len(found) > 1:
+    raise InputError(f'{folder}: both {" and ".join(SIDECAR_FILES)}, expected one of them')
+  try:
+    text = path.read_text(encoding='utf-8-sig')  # Spreadsheets begin a file with a byte order mark.
+  except (OSError, UnicodeDecodeError) as error:
+    raise InputError(f'{path}: cannot be read as text ({error})') from error
+  stack, frames = (_parse_csv if path.suffix == '.csv' else _parse_json)(path, text)
+
+  present = stack.keys() | {field for frame in frames.values() for field in frame}
+  for fields in _ONE_OF:
+    if present.issuperset(fields):
+      raise InputError(f'{path}: both {" and ".join(fields)}, expected one of them')
+  if len(present.intersection(_TOGETHER)) == 1:
+    raise InputError(f'{path}: one of {" and ".join(_TOGETHER)}, expected both or neither')
+  if absent := [name for name in frames if not (folder / name).is_file()]:
+    raise InputError(f'{path}: found no file {", ".join(absent)}, expected names of files beside it')
+
+  focus_dpt = None
+  if fields := present.intersection(_FRAME_FIELDS):
+    (field,) = fields
+    if without := [name for name in names if frames.get(name, {}).get(field) is None]:
+      raise InputError(f'{path}: no {field} of {", ".join(without)}, expected one for every image')
+    focus_dpt = np.array(
+      [_number(path, f'{field} of {name}', frames[name][field], _FRAME_FIELDS[field]) for name in names]
+    )
+    if field == 'focus_distance_m':
+      focus_dpt = 1.0 / focus_dpt
+
+  values = {field: _number(path, field, value, _STACK_FIELDS[field]) for field, value in stack.items()}
+  if 'focal_length_m' in values:
+    values['focal_length_mm'] = values.pop('focal_length_m') * 1e3
+  if _TOGETHER[0] in values:
+    values['principal_point_px'] = tuple(values.pop(field) for field in _TOGETHER)
+  return Sidecar(path, focus_dpt, **values)
+
+
+def _parse_csv(path: Path, text: str) -> tuple[Fields, dict[str, Fields]]:
+  """What holds for the whole stack, and what for each file."""
+  try:
+    cells = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), skipinitialspace=True)]
+  except csv.Error as error:
+    raise InputError(f'{path}: cannot be read as CSV ({one_line(error)})') from error
+  columns, *rows = [row for row in cells if any(row)] or [[]]
+  _check_fields(path, columns, ('file', *_FRAME_FIELDS, *_STACK_FIELDS))
+  if 'file' not in columns or len(set(columns)) < len(columns):
+    raise InputError(f"{path}: columns are {_shown(columns)}, expected 'file' and others, each once")
+  if not rows:
+    raise InputError(f'{path}: found a line of columns alone, expected one for every image, too')
+  stack, entries = {}, []
+  for row in rows:
+    if len(row) != len(columns):
+      raise InputError(f'{path}: {len(row)} cells in the row {_shown(",".join(row))}, expected {len(columns)}')
+    entry = {column: cell or None for column, cell in zip(columns, row, strict=True)}
+    for field in _STACK_FIELDS.keys() & entry.keys():
+      value = entry.pop(field)
+      if value is not None and stack.setdefault(field, value) != value:
+        raise InputError(f'{path}: {field} is {stack[field]} and {value}, expected one value for the whole stack')
+    entries.append(entry)
+  return stack, _by_file(path, entries)
+
+
+def _parse_json(path: Path, text: str) -> tuple[Fields, dict[str, Fields]]:
+  """What holds for the whole stack, and what for each file."""
+  try:
+    document = json.loads(text)
+  except (json.JSONDecodeError, RecursionError) as error:
+    raise InputError(f'{path}: cannot be read as JSON ({one_line(error)})') from error
+  if not isinstance(document, dict):
+    raise InputError(f'{path}: is {_shown(document)}, expected an object')
+  _check_fields(path, document, ('frames', *_STACK_FIELDS))
+  entries = document.pop('frames', [])
+  if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+    raise InputError(f'{path}: frames is {_shown(entries)}, expected a list of objects')
+  for entry in entries:
+    _check_fields(path, entry, ('file', *_FRAME_FIELDS))
+  return {field: value for field, value in document.items() if value is not None}, _by_file(path, entries)
+
+
+def _check_fields(path: Path, fields: Any, known: tuple[str, ...]) -> None:
+  if unknown := [field for field in fields if field not in known]:
+    raise InputError(f'{path}: field {unknown[0]!r} is unknown, expected {", ".join(known)}')
+
+
+def _by_file(path: Path, entries: list[Fields]) -> dict[str, Fields]:
+  frames = {}
+  for number, entry in enumerate(entries, 1):
+    name = entry.pop('file', None)
+    if not isinstance(name, str):
+      raise InputError(f'{path}: file of entry {number} is {_shown(name)}, expected the name of an image')
+    if name in frames:
+      raise InputError(f'{path}: {name} is there twice, expected every file once')
+    frames[name] = entry
+  return frames
+
+
+def _number(path: Path, what: str, value: Any, expected: Expected) -> float:
+  text, test = expected
+  try:
+    number = np.nan if isinstance(value, bool) else float(value)  # which takes text, too, such as 'inf'
+  except (TypeError, ValueError, OverflowError):
+    number = np.nan
+  if not test(number):
+    raise InputError(f'{path}: {what} is {_shown(value)}, expected {text}')
+  return number
+
+
+def _shown(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 40 else f'{text[:37]}...'

@@ -1,0 +1,216 @@
+"""Points and triangles from a depth map: the scene as the camera of the reference frame sees it.
+
+Coordinates are those of glTF: right-handed, x right, y up, the camera at the origin looks along -z. A pixel (x, y) at
+distance d, measured along the axis, lies at ((x - cx) d / f, -(y - cy) d / f, -d).
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import Float, Float32, Int32, UInt8
+
+from focal_jax.errors import InputError
+
+FIELD_OF_VIEW_DEG = 60.0  # along the longer side, of a camera of which nothing is known: a phone's has about 65
+FARTHEST = 20.0  # times the distance of the nearest frame: beyond it, small errors of 1 / distance are large ones
+RELIEF = (1.0, 1.5)  # distances of the nearest and the farthest frame where depth has no scale
+RELIEF_UNIT = 'relief, without scale'
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+  """Pinhole camera of the aligned frames.
+
+  Attributes:
+    focal_length_px: in pixels of the depth map.
+    principal_point_px: x, y; pixel centres lie at integers.
+    assumed: the focal length is not known, but that of `FIELD_OF_VIEW_DEG`.
+  """
+
+  focal_length_px: float
+  principal_point_px: tuple[float, float]
+  assumed: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Surface:
+  """A point for each pixel.
+
+  Attributes:
+    points: coordinates as above; NaN where a pixel has none.
+    colours: RGB.
+    camera: that saw it.
+    unit: of the coordinates: 'm', another length, or `RELIEF_UNIT`.
+    farthest: greatest distance that was let in; None where depth has no scale.
+    low_confidence: pixels without a point because of their confidence.
+    too_far: others without a point, because they are not in front of the camera, or too far.
+  """
+
+  points: Float32[np.ndarray, 'H W 3']
+  colours: UInt8[np.ndarray, 'H W 3']
+  camera: Camera
+  unit: str
+  farthest: float | None
+  low_confidence: int
+  too_far: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Geometry:
+  """Coloured points and the triangles between them, if any, counter-clockwise as the camera sees them.
+
+  Attributes:
+    stride: every stride-th row and column of pixels was used.
+  """
+
+  points: Float32[np.ndarray, 'V 3']
+  colours: UInt8[np.ndarray, 'V 3']
+  triangles: Int32[np.ndarray, 'T 3']
+  unit: str
+  stride: int
+
+
+def camera_of(
+  height: int,
+  width: int,
+  focal_length_px: float | None = None,
+  principal_point_px: tuple[float, float] | None = None,
+) -> Camera:
+  """What is known of the camera, and `FIELD_OF_VIEW_DEG` and the centre of the picture for what is not.
+
+  Raises:
+    InputError: the focal length is not above 0.
+  """
+  if focal_length_px is not None and not (math.isfinite(focal_length_px) and focal_length_px > 0):
+    raise InputError(f'focal_length_px is {focal_length_px}, expected a number of pixels above 0')
+  guess = max(height, width) / 2 / math.tan(math.radians(FIELD_OF_VIEW_DEG / 2))
+  return Camera(
+    float(focal_length_px or guess),
+    principal_point_px or ((width - 1) / 2, (height - 1) / 2),
+    assumed=focal_length_px is None,
+  )
+
+
+def make_surface(
+  depth: Float[np.ndarray, 'H W'],
+  confidence: Float[np.ndarray, 'H W'],
+  colours: UInt8[np.ndarray, 'H W 3'],
+  focus: Float[np.ndarray, 'N'],
+  unit: str,
+  camera: Camera,
+  *,
+  min_confidence: float = 0.0,
+  farthest: float | None = None,
+) -> Surface:
+  """Every pixel of a depth map in space.
+
+  Args:
+    depth: in the unit of `focus`.
+    confidence: 0 .. 1.
+    colours: what the points look like, for example `all_in_focus`.
+    focus: focus coordinate of each frame, far to near.
+    unit: of `focus`: '1/m', or 1 / another length, makes distances 1 / depth; 'm' is the distance itself; anything else
+      has no scale, and distance is linear in depth, from `RELIEF[1]` at the farthest frame to `RELIEF[0]` at the
+      nearest.
+    camera: of the depth map.
+    min_confidence: pixels with less have no point.
+    farthest: nor have pixels at a greater distance, in the unit of distance; None: `FARTHEST` times the distance of the
+      nearest frame. Of no effect where there is no scale.
+
+  Raises:
+    InputError: a threshold out of range.
+  """
+  if not 0 <= min_confidence <= 1:
+    raise InputError(f'min_confidence is {min_confidence}, expected 0 .. 1')
+  if farthest is not None and not farthest > 0:
+    raise InputError(f'farthest is {farthest}, expected a distance above 0')
+  distance, of_frames, length = distances(depth, focus, unit), distances(focus, focus, unit), length_unit(unit)
+  if length == RELIEF_UNIT:
+    farthest = None
+  elif farthest is None:
+    farthest = FARTHEST * float(of_frames.min())
+  confident = confidence >= min_confidence
+  near = np.isfinite(distance) & (distance > 0) & (distance <= (np.inf if farthest is None else farthest))
+  z = np.where(confident & near, distance, np.nan).astype(np.float32)
+  rows, columns = (np.arange(n, dtype=np.float32) for n in depth.shape)
+  x0, y0 = camera.principal_point_px
+  x, y = (columns - x0) / camera.focal_length_px, (rows - y0) / camera.focal_length_px
+  return Surface(
+    points=np.stack([x * z, -y[:, None] * z, -z], axis=-1),
+    colours=colours,
+    camera=camera,
+    unit=length,
+    farthest=farthest,
+    low_confidence=int(np.sum(~confident)),
+    too_far=int(np.sum(confident & ~near)),
+  )
+
+
+def length_unit(unit: str) -> str:
+  """The unit of distances made from depth in `unit`: 'm', another length, or `RELIEF_UNIT`."""
+  inverse_of = unit.partition('/')[2].strip() if unit.startswith('1') else ''
+  return inverse_of or ('m' if unit == 'm' else RELIEF_UNIT)
+
+
+def distances(values: Float[np.ndarray, '*S'], focus: Float[np.ndarray, 'N'], unit: str) -> Float[np.ndarray, '*S']:
+  """Distances of depths or focus coordinates, as in `make_surface`; infinity for 1 / 0 and what is beyond."""
+  if unit == 'm':
+    return values
+  if length_unit(unit) != RELIEF_UNIT:
+    return np.where(values > 0, 1 / np.where(values > 0, values, 1), np.inf)
+  far, near = float(focus[0]), float(focus[-1])
+  return RELIEF[1] + (RELIEF[0] - RELIEF[1]) * (values - far) / ((near - far) or 1)
+
+
+def point_cloud(surface: Surface, max_points: int = 1_000_000) -> Geometry:
+  """The points of a surface; of larger ones those of every other row and column, or third, ...
+
+  Raises:
+    InputError: `max_points` is below 1.
+  """
+  stride = _stride(surface, max_points)
+  points = surface.points[::stride, ::stride]
+  known = np.isfinite(points[..., 2])
+  colours = surface.colours[::stride, ::stride]
+  return Geometry(points[known], colours[known], np.zeros((0, 3), np.int32), surface.unit, stride)
+
+
+def mesh(surface: Surface, max_points: int = 250_000, jump: float = 0.05) -> Geometry:
+  """Two triangles between every four neighbouring points, of larger surfaces thinned out as in `point_cloud`.
+
+  Args:
+    jump: there is no triangle where the farthest corner is more than 1 + jump times as far as the nearest: there, the
+      surface ends, and another begins behind it.
+
+  Raises:
+    InputError: `max_points` is below 1, `jump` below 0.
+  """
+  if not jump >= 0:
+    raise InputError(f'jump is {jump}, expected a share of the distance, at least 0')
+  stride = _stride(surface, max_points)
+  points = surface.points[::stride, ::stride]
+  corner = np.arange(points.shape[0] * points.shape[1], dtype=np.int32).reshape(points.shape[:2])
+  above, below = corner[:-1], corner[1:]
+  a, b, c, d = above[:, :-1], above[:, 1:], below[:, :-1], below[:, 1:]
+  triangles = np.concatenate([np.stack(three, axis=-1).reshape(-1, 3) for three in ((a, c, b), (b, c, d))])
+  points = points.reshape(-1, 3)
+  distance = -points[triangles, 2]
+  # NaN of a corner without a point compares as false.
+  triangles = triangles[distance.max(1) <= (1 + jump) * distance.min(1)]
+  used = np.zeros(len(points), bool)
+  used[triangles] = True
+  renumbered = np.cumsum(used, dtype=np.int32) - 1
+  colours = surface.colours[::stride, ::stride].reshape(-1, 3)
+  return Geometry(points[used], colours[used], renumbered[triangles], surface.unit, stride)
+
+
+def _stride(surface: Surface, max_points: int) -> int:
+  """The least one with which no more than `max_points` pixels are left."""
+  if max_points < 1:
+    raise InputError(f'max_points is {max_points}, expected at least 1')
+  height, width = surface.points.shape[:2]
+  stride = 1
+  while math.ceil(height / stride) * math.ceil(width / stride) > max_points:
+    stride += 1
+  return stride

@@ -1,0 +1,228 @@
+"""EXIF blocks packed here by the standard, entry by entry, and a real tablet's."""
+
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT, INVERSE_DISTANCE_UNIT
+from focal_jax.errors import InputError
+from focal_jax.residual_motion import residual_motion
+
+F_NUMBER, SUBJECT_DISTANCE, FOCAL_LENGTH, EQUIVALENT = 0x829D, 0x9206, 0x920A, 0xA405
+WIDTH_TAKEN, HEIGHT_TAKEN, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0xA002, 0xA003, 0xA20E, 0xA20F, 0xA210
+INFINITY = (0xFFFFFFFF, 1)
+SHORT, LONG, RATIONAL = 3, 4, 5
+
+
+def exif_block(tags: dict, orientation: int = 1) -> bytes:
+  """Big-endian; integers become SHORT, pairs RATIONAL."""
+  entries, values = b'', b''
+  after = 38 + 2 + 12 * len(tags) + 4
+  for tag, value in sorted(tags.items()):
+    if isinstance(value, tuple):
+      entries += struct.pack('>HHII', tag, RATIONAL, 1, after + len(values))
+      values += struct.pack('>II', *value)
+    else:
+      entries += struct.pack('>HHIHH', tag, SHORT, 1, value, 0)
+  main = struct.pack('>HHHIHHHHIII', 2, 0x0112, SHORT, 1, orientation, 0, 0x8769, LONG, 1, 38, 0)
+  return b'Exif\0\0MM\0*' + struct.pack('>I', 8) + main + struct.pack('>H', len(tags)) + entries + bytes(4) + values
+
+
+def write_frames(folder: Path, *frames: dict, size: tuple[int, int] = (60, 40), orientation: int = 1) -> None:
+  """00.jpg, 01.jpg, ... with these tags."""
+  for n, tags in enumerate(frames):
+    Image.new('RGB', size, (40 * n + 40,) * 3).save(folder / f'{n:02}.jpg', exif=exif_block(tags, orientation))
+
+
+def distances(*pairs: tuple[int, int] | None, **others) -> list[dict]:
+  return [({} if pair is None else {SUBJECT_DISTANCE: pair}) | others.get('others', {}) for pair in pairs]
+
+
+PHONE = {FOCAL_LENGTH: (430, 100), F_NUMBER: (18, 10)}
+
+
+def test_metres(tmp_path):
+  write_frames(tmp_path, *distances(INFINITY, (2, 1), (50, 100), others=PHONE))
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_array_equal(stack.focus, [0, 0.5, 2])
+  assert (stack.focus_unit, stack.f_number, stack.focal_length_px) == (DIOPTRE_UNIT, 1.8, None)
+  inverse = 1 / 4.3e-3
+  np.testing.assert_allclose(stack.fov, [inverse / (inverse - 2), (inverse - 0.5) / (inverse - 2), 1], rtol=1e-6)
+  assert stack.notes == [
+    'SubjectDistance in EXIF was read as metres, the standard; some devices write dioptres (exif_dioptres).',
+    'Focus distances are from EXIF, the focal length from EXIF.',
+  ]
+
+
+def test_dioptres(tmp_path):
+  write_frames(tmp_path, *distances((4, 1), (0, 1), (25, 10), others=PHONE))
+  stack = read_stack_folder(tmp_path, exif_dioptres=True)
+  assert stack.names == ['01.jpg', '02.jpg', '00.jpg']
+  assert stack.focus_unit == DIOPTRE_UNIT
+  np.testing.assert_array_equal(stack.focus, [0, 2.5, 4])
+  inverse = 1 / 4.3e-3
+  np.testing.assert_allclose(stack.fov, [inverse / (inverse - 4), (inverse - 2.5) / (inverse - 4), 1], rtol=1e-6)
+  assert 'EXIF is in no order: the frames were sorted far to near.' in stack.notes
+
+
+def test_near_to_far(tmp_path):
+  write_frames(tmp_path, *distances((1, 5), (1, 2), (3, 1)))
+  stack = read_stack_folder(tmp_path)
+  assert stack.names == ['02.jpg', '01.jpg', '00.jpg']
+  np.testing.assert_allclose(stack.focus, [1 / 3, 2, 5])
+  np.testing.assert_array_equal(stack.fov, [1, 1, 1])
+  assert 'EXIF goes near to far: the frames were reversed.' in stack.notes
+  assert any('No focal length' in note for note in stack.notes)
+
+
+@pytest.mark.parametrize(
+  ('values', 'note'),
+  [
+    ([(0, 1), (1, 2), (3, 1)], '0 in 00.jpg is no distance in metres, but one in dioptres, which some devices write'),
+    ([(2, 1), (4, 1000), (3, 1)], '0.004 in 01.jpg is no distance in metres, but one in dioptres'),
+    ([(0, 1), (300, 1), (3, 1)], '0 in 00.jpg is no distance in metres.'),  # 1/300 m is inside the focal length.
+    ([(0, 1), INFINITY, (3, 1)], '0 in 00.jpg is no distance in metres.'),
+    ([(1, 2), (1, 2), (2, 4)], 'it is 0.5 m in every frame'),
+    ([None, (1, 2), None], '00.jpg, 02.jpg have none'),
+    ([(1, 0), (1, 2), (0, 0)], '00.jpg, 02.jpg have none'),
+    ([(0, 1), (0, 1), (0, 1)], None),
+    ([None, None, None], None),
+  ],
+)
+def test_values_that_are_no_sweep_in_metres(tmp_path, values, note):
+  write_frames(tmp_path, *distances(*values, others=PHONE))
+  stack = read_stack_folder(tmp_path)
+  assert stack.focus_unit == FRAME_INDEX_UNIT
+  np.testing.assert_array_equal(stack.focus, [0, 1, 2])
+  np.testing.assert_array_equal(stack.fov, [1, 1, 1])
+  ignored = [remark for remark in stack.notes if 'SubjectDistance in EXIF was ignored' in remark]
+  assert ignored == [] if note is None else note in ignored[0]
+  assert ('exif_dioptres' in ''.join(stack.notes)) == (note is not None and 'dioptres' in note)
+
+
+@pytest.mark.parametrize(
+  ('values', 'message'),
+  [
+    ([None, (1, 2), (1, 0)], r'EXIF of 00\.jpg, 02\.jpg: no finite SubjectDistance, expected one in dioptres'),
+    ([INFINITY, (1, 2), (1, 1)], r'EXIF of 00\.jpg: no finite SubjectDistance'),
+    ([(0, 1), (300, 1), (3, 1)], r'frame 1 is 0\.0033.*, inside the focal length 0\.0043'),
+    ([(3, 1), (3, 1), (3, 1)], r'the focus distance is 0\.333333 in every frame, expected a sweep'),
+  ],
+)
+def test_values_that_are_no_sweep_in_dioptres(tmp_path, values, message):
+  write_frames(tmp_path, *distances(*values, others=PHONE))
+  with pytest.raises(InputError, match=message) as caught:
+    read_stack_folder(tmp_path, exif_dioptres=True)
+  assert '\n' not in str(caught.value)
+
+
+# An image of 60 x 40 pixels is as wide as 36 mm are in the 35 mm format: 36 mm are 60 px. A sensor of 50 px per cm is
+# 12 mm wide; a lens of 6 mm before it sees as much as 18 mm do: 30 px.
+SENSOR = {FOCAL_LENGTH: (6, 1), X_RESOLUTION: (50, 1), Y_RESOLUTION: (100, 1), RESOLUTION_UNIT: 3}
+
+
+@pytest.mark.parametrize(
+  ('tags', 'orientation', 'focal_length_px'),
+  [
+    ({EQUIVALENT: 36}, 1, 60),
+    ({EQUIVALENT: 36}, 6, 60),
+    ({EQUIVALENT: 72} | SENSOR, 1, 120),
+    ({EQUIVALENT: 0} | SENSOR, 1, 30),  # 0: the equivalent is not known.
+    (SENSOR, 1, 30),
+    (SENSOR, 8, 60),  # Across the upright image lies what is Y in the file.
+    (SENSOR | {WIDTH_TAKEN: 120, HEIGHT_TAKEN: 80}, 1, 15),  # It was reduced since.
+    (SENSOR | {X_RESOLUTION: (127, 1), RESOLUTION_UNIT: 2}, 1, 30),
+    ({FOCAL_LENGTH: (6, 1), X_RESOLUTION: (127, 1)}, 1, 30),  # Inches unless it says otherwise.
+    (SENSOR | {X_RESOLUTION: (5, 1), RESOLUTION_UNIT: 4}, 1, 30),
+    (SENSOR | {X_RESOLUTION: (1, 0)}, 1, None),
+    ({FOCAL_LENGTH: (6, 1)}, 1, None),
+    ({X_RESOLUTION: (50, 1)}, 1, None),
+  ],
+)
+def test_focal_length_in_pixels(tmp_path, tags, orientation, focal_length_px):
+  write_frames(tmp_path, tags, tags, orientation=orientation)
+  stack = read_stack_folder(tmp_path)
+  reduced = read_stack_folder(tmp_path, max_side=30, region=(4, 4, 20, 20))
+  half = read_stack_folder(tmp_path, max_side=30)
+  assert ('approximate' in ''.join(stack.notes)) == (focal_length_px is not None)
+  if focal_length_px is None:
+    assert stack.focal_length_px is None
+  else:
+    assert stack.focal_length_px == pytest.approx(focal_length_px)
+    assert reduced.focal_length_px == pytest.approx(focal_length_px)
+    assert half.focal_length_px == pytest.approx(focal_length_px / 2)
+
+
+def test_equivalents_go_by_the_diagonal(tmp_path):
+  write_frames(tmp_path, {EQUIVALENT: 26}, {EQUIVALENT: 26}, size=(80, 60))
+  # 4:3; a full frame's diagonal is 43.27 mm, that of the picture is 100 px.
+  assert read_stack_folder(tmp_path).focal_length_px == pytest.approx(26 * 100 / math.sqrt(36**2 + 24**2))
+
+
+def test_lens_that_changes_is_ignored(tmp_path):
+  far, near = distances((3, 1), (1, 1))
+  write_frames(tmp_path, far | {FOCAL_LENGTH: (24, 1)} | {F_NUMBER: (4, 1)}, near | {FOCAL_LENGTH: (70, 1)})
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_array_equal(stack.fov, [1, 1])
+  assert 'focal_length_mm in EXIF was ignored: it goes from 24 to 70.' in stack.notes
+  assert stack.f_number == 4
+
+
+def test_other_sources_come_first(tmp_path):
+  write_frames(tmp_path, *distances((3, 1), (1, 1), others=PHONE | {EQUIVALENT: 36}))
+  (tmp_path / 'metadata.csv').write_text('file,focus_distance_m,f_number\n00.jpg,8,2\n01.jpg,4,\n')
+  stack = read_stack_folder(tmp_path, exif_dioptres=True)
+  np.testing.assert_array_equal(stack.focus, [0.125, 0.25])
+  assert (stack.focus_unit, stack.f_number) == (DIOPTRE_UNIT, 2)
+  assert stack.focal_length_px == pytest.approx(60)
+  inverse = 1 / 4.3e-3  # The sidecar says nothing about it.
+  np.testing.assert_allclose(stack.fov, [(inverse - 0.125) / (inverse - 0.25), 1], rtol=1e-6)
+  assert 'Focus distances are from metadata.csv, the focal length from EXIF.' in stack.notes
+  assert 'exif_dioptres was ignored: metadata.csv comes first.' in stack.notes
+
+  (tmp_path / 'focus_distance.txt').write_text('20 10')
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_array_equal(stack.focus, [0.05, 0.1])
+  np.testing.assert_array_equal(stack.fov, [1, 1])  # The unit of EXIF's focal length need not be theirs.
+  assert (stack.focus_unit, stack.f_number) == (INVERSE_DISTANCE_UNIT, 2)
+  assert 'Focus in metadata.csv was ignored: focus_distance.txt comes first.' in stack.notes
+
+
+@pytest.mark.parametrize('exif', [b'Exif\0\0MM\0*', b'Exif\0\0junk', exif_block(PHONE)[:60]])
+def test_damaged_blocks_are_no_obstacle(tmp_path, exif):
+  for n, name in enumerate('ab'):
+    Image.new('RGB', (6, 4), (100 + n, 0, 0)).save(tmp_path / f'{name}.jpg', exif=exif)
+  assert read_stack_folder(tmp_path).focus_unit == FRAME_INDEX_UNIT
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tif', 'webp'])
+def test_other_formats(tmp_path, suffix):
+  for n, value in enumerate([(3, 1), (1, 1)]):
+    image = Image.new('RGB', (6, 4), (100 + 50 * n, 0, 0))
+    image.save(tmp_path / f'{n}.{suffix}', exif=exif_block({SUBJECT_DISTANCE: value}))
+  np.testing.assert_allclose(read_stack_folder(tmp_path).focus, [1 / 3, 1])
+
+
+def test_tablet(shared):
+  folder = shared / 'data' / 'stacks' / 'tablet_exif'
+  plain = read_stack_folder(folder, max_side=64)
+  assert (plain.focus_unit, plain.f_number) == (FRAME_INDEX_UNIT, 1.475)
+  assert any('0 in 00.jpg is no distance in metres, but one in dioptres' in note for note in plain.notes)
+
+  stack = read_stack_folder(folder, max_side=512, exif_dioptres=True)
+  assert stack.focus_unit == DIOPTRE_UNIT
+  assert stack.focus[[0, 1, -1]].tolist() == [0, 0.1886, 7.2327]
+  # f = 2.95 mm: 1 / (1 - 0.00295 * 7.2327) for the farthest.
+  assert stack.fov[0] == pytest.approx(1.0218, abs=1e-4)
+  # The zoom measured in the pictures is linear in the values, as it is in dioptres, and the frames focused farther show
+  # more, as they should (though 1.8 times as much as a thin lens would).
+  few = [0, 3, 7, 10]
+  focus, zoom = stack.focus[few], residual_motion(stack.images[few]).zoom
+  slope, offset = np.polyfit(focus, zoom, 1)
+  np.testing.assert_allclose(zoom, offset + slope * focus, atol=4e-4)
+  assert 0.004 < slope < 0.007

@@ -1,0 +1,188 @@
+"""metadata.csv and metadata.json beside small images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
+from focal_jax.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """With a.png, b.png and c.png, 60 x 40 pixels."""
+  for n, name in enumerate('abc'):
+    Image.new('RGB', (60, 40), (50 + 50 * n,) * 3).save(tmp_path / f'{name}.png')
+  return tmp_path
+
+
+def write_json(folder: Path, document: object) -> None:
+  (folder / 'metadata.json').write_text(json.dumps(document))
+
+
+def frames(field: str, *values: object) -> list[dict]:
+  return [{'file': f'{name}.png', field: value} for name, value in zip('abc', values, strict=False)]
+
+
+CSV = '\ufefffile, focal_length_mm ,focus_distance_m\r\nc.png,50,0.5\r\n\r\n"a.png",,inf\r\nb.png,50, 2\r\n'
+JSON = {'focal_length_m': 0.05, 'frames': frames('focus_dpt', 0, 0.5, 2.0)}
+
+
+@pytest.mark.parametrize('kind', ['csv', 'json'])
+def test_focus_and_focal_length(folder, kind):
+  if kind == 'csv':
+    (folder / 'metadata.csv').write_text(CSV)
+  else:
+    write_json(folder, JSON)
+  stack = read_stack_folder(folder)
+  np.testing.assert_array_equal(stack.focus, [0, 0.5, 2])
+  assert stack.focus_unit == DIOPTRE_UNIT
+  assert stack.names == ['a.png', 'b.png', 'c.png']
+  # f = 0.05 m: 1 / f - 1 / d is 20, 19.5 and 18.
+  np.testing.assert_allclose(stack.fov, [20 / 18, 19.5 / 18, 1], rtol=1e-6)
+  assert (stack.focal_length_px, stack.f_number, stack.principal_point_px) == (None, None, (29.5, 19.5))
+  assert stack.notes == [f'Focus distances are from metadata.{kind}, the focal length from metadata.{kind}.']
+
+
+def test_order_is_that_of_the_distances(folder):
+  write_json(folder, {'frames': frames('focus_distance_m', 1, 'inf', 0.5)})
+  stack = read_stack_folder(folder, reverse=True)
+  assert stack.names == ['b.png', 'a.png', 'c.png']
+  assert stack.images[:, 0, 0, 0].tolist() == [100, 50, 150]
+  np.testing.assert_array_equal(stack.focus, [0, 1, 2])
+  assert stack.notes == [
+    'Focus distances are from metadata.json. No focal length: the field of view was taken as equal.',
+    'metadata.json is in no order: the frames were sorted far to near.',
+    'reverse was ignored: metadata.json gives the order.',
+  ]
+
+
+def test_camera(folder):
+  write_json(folder, {'f_number': 2.8, 'focal_length_mm': 24, 'sensor_width_mm': 36})
+  stack = read_stack_folder(folder)
+  assert stack.focus_unit == FRAME_INDEX_UNIT
+  assert (stack.f_number, stack.focal_length_px) == (2.8, pytest.approx(40))
+  # The longer side of the sensor is that of the frames, however they are held.
+  for name in 'abc':
+    Image.open(folder / f'{name}.png').transpose(Image.Transpose.ROTATE_90).save(folder / f'{name}.png')
+  assert read_stack_folder(folder).focal_length_px == pytest.approx(40)
+
+  write_json(
+    folder,
+    {
+      'focal_length_mm': 24,
+      'sensor_width_mm': 36,
+      'focal_length_px': 44,
+      'principal_point_x_px': 20,
+      'principal_point_y_px': 30.5,
+    },
+  )
+  stack = read_stack_folder(folder, max_side=30)
+  assert stack.focal_length_px == 22
+  assert stack.principal_point_px == (20.5 / 2 - 0.5, 31 / 2 - 0.5)
+
+  write_json(folder, {'sensor_width_mm': 36})
+  stack = read_stack_folder(folder)
+  assert stack.focal_length_px is None
+  assert 'sensor_width_mm in metadata.json was ignored: no focal length is known.' in stack.notes
+
+
+def test_part_of_the_files(folder):
+  write_json(folder, JSON)
+  stack = read_stack_folder([folder / 'c.png', folder / 'a.png'])
+  assert stack.names == ['a.png', 'c.png']
+  np.testing.assert_array_equal(stack.focus, [0, 2])
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('', r"columns are \[\], expected 'file' and others"),
+    ('file,focus_dpt', 'found a line of columns alone'),
+    ('focus_dpt\n0\n1\n2', r"columns are \['focus_dpt'\], expected 'file' and others"),
+    ('file,focus_dpt,focus_dpt\na.png,1,1', 'expected .* each once'),
+    (
+      'file;focus_dpt\na.png;0',
+      r"field 'file;focus_dpt' is unknown, expected file, focus_distance_m, focus_dpt, ",
+    ),
+    ('file,focus_m\na.png,0', "field 'focus_m' is unknown"),
+    ('file,focus_dpt\na.png,0\nb.png', r"1 cells in the row 'b\.png', expected 2"),
+    ('file,focus_dpt\na.png,0,5', r"3 cells in the row 'a\.png,0,5', expected 2"),
+    ('file,focus_dpt\na.png,0\nb.png,1', r'no focus_dpt of c\.png, expected one for every image'),
+    ('file,focus_dpt\na.png,\nb.png,1\nc.png,', r'no focus_dpt of a\.png, c\.png, expected one for every image'),
+    ('file,focus_dpt\na.png,0\nb.png,1\nc.png,2\nd.png,3', r'found no file d\.png, expected names of files beside it'),
+    ('file,focus_dpt\na.png,0\nb.png,1\nb.png,2', r'b\.png is there twice, expected every file once'),
+    ('file,focus_dpt\na.png,0\n,1', 'file of entry 2 is None, expected the name of an image'),
+    (
+      'file,focus_dpt\na.png,0\nb.png,-1\nc.png,2',
+      r"focus_dpt of b\.png is '-1', expected a finite number of",
+    ),
+    ('file,focus_dpt\na.png,0\nb.png,inf\nc.png,2', r"focus_dpt of b\.png is 'inf', expected a finite number"),
+    (
+      'file,focus_distance_m\na.png,0\nb.png,1\nc.png,2',
+      r"focus_distance_m of a\.png is '0', expected a number",
+    ),
+    ('file,focus_distance_m\na.png,nan\nb.png,1\nc.png,2', r"focus_distance_m of a\.png is 'nan', expected a number"),
+    (
+      'file,focus_distance_m\na.png,x\nb.png,1\nc.png,2',
+      r"focus_distance_m of a\.png is 'x', expected a number",
+    ),
+    ('file,focus_dpt\na.png,2\nb.png,2\nc.png,2', r'the focus distance is 0\.5 in every frame, expected a sweep'),
+    ('file,focus_dpt,focus_distance_m\na.png,2,0.5', 'both focus_distance_m and focus_dpt, expected one of them'),
+    (
+      'file,focus_dpt,f_number\na.png,0,2\nb.png,1,4\nc.png,2,',
+      'f_number is 2 and 4, expected one value',
+    ),
+    ('file,focus_dpt,focal_length_mm\na.png,0,9\nb.png,1,\nc.png,200,', r'0\.005, inside the focal length 0\.009'),
+    ('file\n' + 'x' * 200_000, 'cannot be read as CSV'),
+  ],
+)
+def test_bad_csv(folder, text, message):
+  (folder / 'metadata.csv').write_text(text)
+  with pytest.raises(InputError, match=message) as caught:
+    read_stack_folder(folder)
+  assert 'metadata.csv' in str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('document', 'message'),
+  [
+    ([], r'is \[\], expected an object'),
+    ({'frame': []}, "field 'frame' is unknown, expected frames, focal_length_m"),
+    ({'frames': {}}, r'frames is \{\}, expected a list of objects'),
+    ({'frames': ['a.png']}, r"frames is \['a\.png'\], expected a list of objects"),
+    ({'frames': [{'file': 'a.png', 'f_number': 2}]}, "field 'f_number' is unknown, expected file, focus_distance_m"),
+    ({'frames': [{'file': 3}]}, 'file of entry 1 is 3, expected the name of an image'),
+    ({'frames': frames('focus_dpt', 0, None, 1)}, r'no focus_dpt of b\.png, expected one for every image'),
+    ({'frames': frames('focus_dpt', 0, True, 1)}, r'focus_dpt of b\.png is True, expected a finite number'),
+    ({'frames': frames('focus_dpt', 0, [1], 1)}, r'focus_dpt of b\.png is \[1\], expected a finite number'),
+    ({'frames': frames('focus_dpt', 0, 1) + frames('focus_distance_m', 1)[1:]}, r'no focus_dpt of c\.png'),
+    ({'f_number': -2}, 'f_number is -2, expected a finite number above 0'),
+    ({'f_number': float('inf')}, 'f_number is inf, expected a finite number above 0'),
+    ({'focal_length_mm': 0}, 'focal_length_mm is 0, expected a finite number above 0'),
+    ({'focal_length_mm': 1, 'focal_length_m': 1}, 'both focal_length_m and focal_length_mm, expected one of them'),
+    ({'principal_point_x_px': 1}, 'one of principal_point_x_px and principal_point_y_px, expected both or neither'),
+  ],
+)
+def test_bad_json(folder, document, message):
+  write_json(folder, document)
+  with pytest.raises(InputError, match=rf'metadata\.json: {message}') as caught:
+    read_stack_folder(folder)
+  assert '\n' not in str(caught.value)
+
+
+def test_unreadable(folder):
+  (folder / 'metadata.json').write_text('{"frames": \n[}')
+  with pytest.raises(InputError, match=r'metadata\.json: cannot be read as JSON \(Expecting value: line 2'):
+    read_stack_folder(folder)
+  (folder / 'metadata.json').write_bytes('{}'.encode('utf-16'))
+  with pytest.raises(InputError, match=r'metadata\.json: cannot be read as text'):
+    read_stack_folder(folder)
+  (folder / 'metadata.csv').write_text(CSV)
+  with pytest.raises(InputError, match=r'both metadata\.csv and metadata\.json, expected one of them'):
+    read_stack_folder(folder)

@@ -1,0 +1,25 @@
+"""The published depth network, the same with focus measures beside the frames, and the small one on focus measures.
+
+  python -m focal_jax.sweep --config=configs/ablations/depth_network.py --workdir=runs/depth_network
+  python -m focal_jax.sweep --config=configs/ablations/depth_network.py:smoke --seeds=1 --workdir=runs/depth_smoke
+
+The depth network alone, on aligned stacks, as many steps for each; a step of the small one takes a quarter of the time
+on a CPU. `weights/LOG.md` has what they reached in equal times.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ablations
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  config = ablations.recipe(variant, 'configs/ablations/depth_network.py')
+  config.networks = 'depth'
+  config.simulator.sweep.aligned = 1.0
+  return config
+
+
+def sweep(add) -> None:
+  add({'model.depth': 'published'}, label='published')
+  add({'model.depth': 'published', 'model.focus_measures': True}, label='published, focus measures')
+  add({'model.depth': 'curves'}, label='curves')

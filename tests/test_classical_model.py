@@ -1,6 +1,5 @@
 """`focal_jax.load('classical')`: motion against frames moved by scipy, depth of unaligned stacks, borders, failures."""
 
-
 import jax
 import numpy as np
 import pytest
@@ -139,9 +138,10 @@ def test_a_motion_once_measured_is_used_again(model, scene):
   out = model.predict(images, focus, fov)
   motion = model.estimate_motion(images, focus, fov)
   np.testing.assert_array_equal(motion, out.motion)
-  assert np.abs(motion[:, 0]).max() > 0.02
+  assert np.abs(motion[:, 0]).max() > 0.01
   again = model.predict(images, focus, fov, motion=motion)
-  jax.tree.map(np.testing.assert_array_equal, again, out)
+  for leaf, same in zip(jax.tree.leaves(again), jax.tree.leaves(out), strict=True):
+    np.testing.assert_array_equal(leaf, same)
   cropped = model.predict(images, focus, fov, motion=np.zeros((5, 3)))
   expected = jax.jit(warp.warp)(images / np.float32(255), np.float32(fov))
   np.testing.assert_allclose(cropped.aligned, expected, atol=1e-5)

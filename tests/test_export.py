@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.export
+import jaxtyping
 import numpy as np
 import pytest
 from local_network import local_model, soft_frames
@@ -27,6 +28,12 @@ sys.modules['focal_jax'] = None
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
+
+
+@pytest.fixture(autouse=True)
+def symbolic_sizes(monkeypatch):
+  """They are no `int` to those who check types."""
+  monkeypatch.setattr(jaxtyping.config, 'jaxtyping_disable', True)
 
 
 def run_example(*arguments):

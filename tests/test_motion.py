@@ -99,7 +99,8 @@ def test_a_given_motion_is_undone(frames):
   model = local_model()
   free = model.predict(frames, FOCUS, FOV)
   again = model.predict(frames, FOCUS, FOV, motion=free.motion)
-  jax.tree.map(np.testing.assert_array_equal, again, free)
+  for leaf, same in zip(jax.tree.leaves(again), jax.tree.leaves(free), strict=True):
+    np.testing.assert_array_equal(leaf, same)
   out = model.predict(frames, FOCUS, FOV, motion=MOTION)
   np.testing.assert_array_equal(out.motion, MOTION)
   warped, coverage = whole_warp(frames)

@@ -96,8 +96,11 @@ def test_default_size_keeps_the_memory():
   class Stop(Exception):
     pass
 
-  class Recorder:
-    def predict(self, images, focus, align):
+  class Recorder(focal_jax.Model):
+    def __init__(self):
+      pass
+
+    def predict(self, images, *_, **__):
       seen.append(images.shape[:2])
       raise Stop
 

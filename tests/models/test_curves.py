@@ -55,7 +55,8 @@ def test_depth_is_a_mixture_of_the_focus_of_any_number_of_frames(apply, frames):
   assert [depth.shape for depth in pyramid] == 4 * [(1, SIZE, SIZE)]
   np.testing.assert_allclose(np.asarray(distribution).sum(1), 1, atol=1e-5)
   for depth in pyramid:
-    assert focus.min() - 1e-5 <= depth.min() < depth.max() <= focus.max() + 1e-5
+    assert focus.min() - 1e-5 <= depth.min() <= depth.max() <= focus.max() + 1e-5
+  assert np.ptp(pyramid[-1]) > 0.01 * np.ptp(focus)
 
 
 def test_depth_follows_the_unit_of_focus(apply):

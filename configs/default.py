@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
   model.depth = 'published'  # the depth network: published, or curves, which learns more from little training
   model.stem_dilation = 2  # of the published depth network's first layer: 2 as published, or 1
   model.focus_measures = False  # whether the published depth network is given focus measures, too
+  model.resampling = 'linear'  # of the frames that the depth network is given: linear as published, or lanczos
   model.alignment = 'learned'  # learned; metadata: field-of-view crop only; none: frames as they are
   model.detection = 'both'  # sharp region detection: both, plane (2-D block) only, attention only, or none
   model.downsampling = 'both'  # both, stride (strided convolution) only, or pooling only

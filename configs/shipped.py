@@ -26,7 +26,7 @@ def get_config(stage: str = 'both') -> ConfigDict:
     raise ValueError(f"unknown stage '{stage}' of configs/shipped.py, expected one of {', '.join(STAGES)}, or nothing")
   config = default.get_config()
   config.networks = 'depth' if stage == 'depth_first' else stage
-  config.model.depth = 'curves'
+  config.model.update(depth='curves', resampling='lanczos')
   # Crops hold no large displacements, and what is left of them after a first pass is small; see weights/README.md.
   config.model.update(motion_side_px=256, motion_passes=2)
   config.simulator.update(num_frames=10, height_px=64, width_px=64, num_surfaces=8, margin_px=14, ends_valid=True)

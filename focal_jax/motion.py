@@ -88,19 +88,41 @@ def warp_region(
   Returns:
     The part in the range of `frame`, zeros outside, and the share of each pixel that came from inside.
   """
-  zoom = fov + float(motion[0]) - 1.0
-  scales, offsets, inside = [], [], []
-  for size, first, length, shift in zip(frame.shape[:2], corner, shape, motion[:0:-1].tolist(), strict=True):
-    # x - dx of `warp`, as a straight line.
-    scale = 1.0 - zoom * 2 * (size // 2) / max(size - 1, 1)
-    offset = scale * first + zoom * (size // 2) - shift
+  scales, offsets = zip(*_lines(frame, fov, motion, corner), strict=True)
+  inside = []
+  for scale, offset, size, length in zip(scales, offsets, frame.shape[:2], shape, strict=True):
     position = scale * np.arange(length) + offset
-    scales.append(scale)
-    offsets.append(offset)
     inside.append(np.clip(np.minimum(position + 1, size - position), 0, 1).astype(np.float32))
   options = {'output_shape': tuple(shape), 'output': np.float32, 'order': 1, 'mode': 'grid-constant'}
   channels = [ndimage.affine_transform(frame[..., c], scales, offsets, **options) for c in range(3)]
   return np.stack(channels, axis=-1), np.outer(*inside)
+
+
+def warp_region_sharp(
+  frame: Frame, fov: float, motion: Float[np.ndarray, '3'], corner: tuple[int, int], shape: tuple[int, int]
+) -> Float32[np.ndarray, 'h w 3']:
+  """Part of a frame as `warp.warp_sharp` has it, in the range of `frame`; the arguments are those of `warp_region`."""
+  matrices, parts = [], []
+  for (scale, offset), size, length in zip(_lines(frame, fov, motion, corner), frame.shape[:2], shape, strict=True):
+    position = np.clip(scale * np.arange(length) + offset, 0, size - 1)
+    parts.append(slice(max(int(position.min()) - warp.LANCZOS, 0), int(position.max()) + warp.LANCZOS + 1))
+    distance = position[:, None] - np.arange(size)[parts[-1]]
+    near = np.abs(distance) < warp.LANCZOS
+    kernel = np.where(near, np.sinc(distance) * np.sinc(distance / warp.LANCZOS), 0)
+    matrices.append((kernel / kernel.sum(-1, keepdims=True)).astype(np.float32))
+  rows = np.tensordot(matrices[0], frame[tuple(parts)].astype(np.float32), 1)
+  return np.moveaxis(np.tensordot(matrices[1], rows, (1, 1)), 0, 1)
+
+
+def _lines(
+  frame: Frame, fov: float, motion: Float[np.ndarray, '3'], corner: tuple[int, int]
+) -> list[tuple[float, float]]:
+  """Along y and along x: x - dx of `warp` at the pixels from the corner on, as scale and offset of a straight line."""
+  zoom, lines = fov + float(motion[0]) - 1.0, []
+  for size, first, shift in zip(frame.shape[:2], corner, motion[:0:-1].tolist(), strict=True):
+    scale = 1.0 - zoom * 2 * (size // 2) / max(size - 1, 1)
+    lines.append((scale, scale * first + zoom * (size // 2) - shift))
+  return lines
 
 
 def reduced(images: Shaped[np.ndarray, 'N H W 3'], side: int) -> Shaped[np.ndarray, 'N h w 3']:

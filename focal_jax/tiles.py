@@ -22,7 +22,7 @@ from focal_jax.api import Model
 from focal_jax.errors import InputError
 from focal_jax.models.depth import MULTIPLE
 from focal_jax.models.end_to_end import padded_size
-from focal_jax.motion import checked_motion, warp_region
+from focal_jax.motion import checked_motion, warp_region, warp_region_sharp
 from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack
 
 FRAMES_PX = 10 * 1024**2  # pixels of all frames of a tile, unless said otherwise; each takes some 300 bytes
@@ -113,10 +113,18 @@ def _add_tile(
   coverage = np.empty((len(fov), *shape), np.float32)
   for n, frame in enumerate(stack.images):
     aligned[n], coverage[n] = warp_region(frame, float(fov[n]), whole.motion[n], corner, shape)
-  if stack.images.dtype == np.uint8:
-    aligned /= 255
+  white = 255 if stack.images.dtype == np.uint8 else 1
+  aligned /= white
   aligned += 0.5 * (1 - coverage[..., None])  # as the network's own warp has it: zero of -1 .. 1
-  part = model.predict(aligned, stack.focus, align=False).replace(aligned=aligned, coverage=coverage)
+  seen = aligned
+  is_moved = whole.motion.any() or (fov != 1).any()
+  if is_moved and model.network.resampling == 'lanczos':
+    regions = (
+      warp_region_sharp(frame, float(view), motion, corner, shape)
+      for frame, view, motion in zip(stack.images, fov, whole.motion, strict=True)
+    )
+    seen = np.clip(np.stack(list(regions)) / white, 0, 1)
+  part = model.predict(seen, stack.focus, align=False).replace(aligned=aligned, coverage=coverage)
 
   weight = np.outer(rows.weights, columns.weights)
   to = np.s_[..., rows.begin : rows.end, columns.begin : columns.end]

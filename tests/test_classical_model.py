@@ -7,7 +7,7 @@ from scipy import ndimage
 
 import focal_jax
 from focal_jax import InputError, classical, warp
-from focal_jax.classical_model import ClassicalModel, _predict, motion_from_measured, warp_sharp
+from focal_jax.classical_model import ClassicalModel, _predict, motion_from_measured
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.residual_motion import residual_motion
 
@@ -167,23 +167,6 @@ def test_outside_is_no_sharp_edge(model, scene):
   # What the network is given would show one.
   black = np.abs(np.asarray(classical.depth_from_focus(out.aligned, np.float32(FOCUS))[0]) - truth())
   assert black[rows & outside].mean() > 4 * error[rows & outside].mean()
-
-
-def test_warp_for_focus_measures():
-  """Still frames stay, moved ones keep their detail and their mean."""
-  images = np.random.default_rng(1).random((2, 40, 50, 3)).astype(np.float32)
-  fov = np.ones(2, np.float32)
-  sharp = jax.jit(warp_sharp)
-  np.testing.assert_allclose(sharp(images, fov, np.zeros((2, 3), np.float32)), images, atol=1e-5)
-  motion = np.float32([[0.0, 3.0, -2.0], [0.0, 0.5, 0.5]])
-  whole, half = np.asarray(sharp(images, fov, motion))
-  np.testing.assert_allclose(whole[:-2, 3:], images[0, 2:, :-3], atol=1e-5)
-  np.testing.assert_allclose(whole[:-2, :3], np.repeat(images[0, 2:, :1], 3, 1), atol=1e-5)  # goes on as its border
-  linear = np.asarray(jax.jit(warp.warp)(images, fov, motion))[1]
-  # Half a pixel in both directions is the worst: white noise keeps a quarter of its variance, or most of it.
-  assert linear[5:-5, 5:-5].var() < 0.3 * images[1].var()
-  assert half[5:-5, 5:-5].var() > 0.6 * images[1].var()
-  np.testing.assert_allclose(sharp(0 * images + 0.3, fov, motion), 0.3, atol=1e-6)
 
 
 def test_what_cannot_be_measured_keeps_the_metadata(model, scene):

@@ -8,7 +8,7 @@ from local_network import local_model, soft_frames
 
 import focal_jax
 from focal_jax import InputError, warp
-from focal_jax.motion import align, reduced, scaled_motion, warp_region
+from focal_jax.motion import align, reduced, scaled_motion, warp_region, warp_region_sharp
 
 FOV = np.float32([1.05, 0.97, 1.0])
 MOTION = np.float32([[0.01, 13.3, -7.7], [0.002, -5.0, 30.25], [0.0, 0.0, 0.0]])
@@ -31,12 +31,15 @@ def whole_warp(frames):
 @pytest.mark.parametrize(('corner', 'shape'), [((0, 0), None), ((32, 0), (40, 60)), ((64, 32), (11, 28))])
 def test_part_of_a_warped_frame(frames, corner, shape):
   warped, coverage = whole_warp(frames)
+  whole_sharp = np.asarray(jax.jit(warp.warp_sharp)(frames / np.float32(255), FOV, MOTION))
   shape = shape or frames.shape[1:3]
   part = np.s_[corner[0] : corner[0] + shape[0], corner[1] : corner[1] + shape[1]]
   for n, frame in enumerate(frames):
     values, inside = warp_region(frame, float(FOV[n]), MOTION[n], corner, shape)
     np.testing.assert_allclose(values / 255, warped[n][part], atol=2e-5)
     np.testing.assert_allclose(inside, coverage[n][part], atol=2e-5)
+    sharp = warp_region_sharp(frame, float(FOV[n]), MOTION[n], corner, shape)
+    np.testing.assert_allclose(sharp / 255, whole_sharp[n][part], atol=2e-5)
 
 
 def test_alignment_alone(frames):

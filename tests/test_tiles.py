@@ -44,11 +44,11 @@ def rounded_up(length):
 
 
 @pytest.mark.parametrize('given', ['estimated', 'motion', 'metadata', 'unaligned'])
-@pytest.mark.parametrize('padding', ['edge', 'black'])
-def test_tiles_are_the_whole(padding, given, capfd):
+@pytest.mark.parametrize(('padding', 'resampling'), [('edge', 'lanczos'), ('black', 'linear')])
+def test_tiles_are_the_whole(padding, resampling, given, capfd):
   """A network whose cells of 32 px see the row and column beyond them, over frames of no multiple of 32."""
   frames = soft_frames(3, 201, 330)
-  model = local_model(motion_side_px=100, padding=padding)
+  model = local_model(motion_side_px=100, padding=padding, resampling=resampling)
   options = {
     'estimated': {},
     'motion': {'motion': np.float32([[0.01, 13.3, -7.7], [0.002, -5.0, 30.25], [0, 0, 0]])},

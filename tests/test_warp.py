@@ -131,6 +131,30 @@ def test_coverage_is_the_warp_of_ones(size):
     np.testing.assert_array_equal(share[-1], 0)
 
 
+def test_sharp_warp():
+  """Still frames stay, moved ones keep their detail and their mean."""
+  images = np.random.default_rng(1).random((2, 40, 50, 3)).astype(np.float32)
+  fov = np.ones(2, np.float32)
+  sharp = jax.jit(warp.warp_sharp)
+  np.testing.assert_allclose(sharp(images, fov, np.zeros((2, 3), np.float32)), images, atol=1e-5)
+  motion = np.float32([[0.0, 3.0, -2.0], [0.0, 0.5, 0.5]])
+  whole, half = np.asarray(sharp(images, fov, motion))
+  np.testing.assert_allclose(whole[:-2, 3:], images[0, 2:, :-3], atol=1e-5)
+  np.testing.assert_allclose(whole[:-2, :3], np.repeat(images[0, 2:, :1], 3, 1), atol=1e-5)  # goes on as its border
+  linear = np.asarray(jax.jit(warp.warp)(images, fov, motion))[1]
+  # Half a pixel in both directions is the worst: white noise keeps a quarter of its variance, or most of it.
+  assert linear[5:-5, 5:-5].var() < 0.3 * images[1].var()
+  assert half[5:-5, 5:-5].var() > 0.6 * images[1].var()
+  np.testing.assert_allclose(sharp(0 * images + 0.3, fov, motion), 0.3, atol=1e-6)
+
+
+def test_padding_beyond_size_does_not_matter_to_the_sharp_warp():
+  images, fov, motion = map(np.float32, frames((21, 33)))
+  padded = np.pad(images, ((0, 0), (0, 11), (0, 5), (0, 0)), constant_values=7)
+  sharp = jax.jit(warp.warp_sharp)
+  np.testing.assert_allclose(sharp(padded, fov, motion, (21, 33))[:, :21, :33], sharp(images, fov, motion), atol=1e-5)
+
+
 @pytest.mark.parametrize('shape', [(24, 24), (27, 27), (24, 32), (21, 33)])
 def test_composed_motion_samples_where_one_warp_after_the_other_does(shape):
   _, fov, first = frames(shape)

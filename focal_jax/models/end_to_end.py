@@ -26,6 +26,8 @@ from focal_jax.models.curves import CurveNetwork
 from focal_jax.models.depth import MULTIPLE, DepthNetwork
 from focal_jax.stack import FocalStack, Prediction, confidence_from_spread
 
+Dimension = Any  # of an array: an integer, or in an export the symbol of any
+
 
 class EndToEnd(nn.Module):
   """Alignment network, warp, depth network.
@@ -48,6 +50,8 @@ class EndToEnd(nn.Module):
     focus_measures: whether the depth network is given them beside the frames; see there.
     depth_network: 'published' (`depth.DepthNetwork`), to which the fields from `detect` to `focus_measures` belong, or
       'curves' (`curves.CurveNetwork`).
+    resampling: of the frames that the depth network is given: 'linear', as published, or 'lanczos' (`warp.warp_sharp`).
+      What is handed out as aligned is linear in any case.
   """
 
   channels: Literal['RGB', 'BGR'] = 'RGB'
@@ -63,6 +67,7 @@ class EndToEnd(nn.Module):
   stem_dilation: int = 2
   focus_measures: bool = False
   depth_network: Literal['published', 'curves'] = 'published'
+  resampling: Literal['linear', 'lanczos'] = 'linear'
 
   def setup(self):
     self.alignment = self.alignment_network(axis_name=self.axis_name, remat=self.remat)
@@ -98,13 +103,15 @@ class EndToEnd(nn.Module):
     images = self._pad(self._to_network(stack.images), size)
     if align:
       motion = self.estimate_motion(stack, train=train, size=size) if motion is None else motion
-      images = warp.warp(images, stack.fov, motion, size)
+      given, images = images, self._fill(warp.warp(images, stack.fov, motion, size), size)
       coverage = warp.coverage(stack.fov, motion, *images.shape[2:4], size)[..., :height, :width]
-      images = self._fill(images, size)
+      seen = images
+      if self.resampling == 'lanczos':
+        seen = self._fill(jnp.clip(warp.warp_sharp(given, stack.fov, motion, size), -1.0, 1.0), size)
     else:
-      motion = jnp.zeros((*stack.fov.shape, 3), images.dtype)
+      seen, motion = images, jnp.zeros((*stack.fov.shape, 3), images.dtype)
       coverage = jnp.ones(stack.images.shape[:-1], images.dtype)
-    pyramid, weights = self.depth(images.astype(self.dtype), stack.focus, train=train)
+    pyramid, weights = self.depth(seen.astype(self.dtype), stack.focus, train=train)
     pyramid = tuple(depth[:, :height, :width] for depth in pyramid)
     weights = weights[..., :height, :width]
     return Prediction(
@@ -167,12 +174,12 @@ class EndToEnd(nn.Module):
     return images
 
 
-def padded_size(height: int, width: int) -> tuple[int, int]:
+def padded_size(height: Dimension, width: Dimension) -> tuple[Dimension, Dimension]:
   """What the networks fill frames of this size up to, px."""
   return tuple((length + MULTIPLE - 1) // MULTIPLE * MULTIPLE for length in (height, width))
 
 
-def padding_widths(height: int, width: int) -> tuple[tuple[int, int], ...]:
+def padding_widths(height: Dimension, width: Dimension) -> tuple[tuple[Dimension, Dimension], ...]:
   """For `pad` of images [B, N, H, W, 3] to their `padded_size`."""
   bottom, right = padded_size(height, width)
   return (0, 0), (0, 0), (0, bottom - height), (0, right - width), (0, 0)
@@ -196,6 +203,7 @@ def make_end_to_end(
   stem_dilation: Literal[1, 2] = 2,
   focus_measures: bool = False,
   depth: Literal['published', 'curves'] = 'published',
+  resampling: Literal['linear', 'lanczos'] = 'linear',
   alignment: Literal['learned', 'metadata', 'none'] = 'learned',
   detection: Literal['both', 'plane', 'attention', 'none'] = 'both',
   downsampling: Literal['both', 'stride', 'pooling'] = 'both',
@@ -210,6 +218,7 @@ def make_end_to_end(
     stem_dilation=stem_dilation,
     focus_measures=focus_measures,
     depth_network=depth,
+    resampling=resampling,
     alignment_network=_ALIGNMENT[alignment],
     detect=_DETECTION[detection],
     downsample=_DOWNSAMPLING[downsampling],

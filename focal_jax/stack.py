@@ -49,7 +49,7 @@ class Prediction:
   Attributes:
     depth: the finest depth map, in the unit of the stack's `focus`.
     confidence: 0 .. 1; of a network, from the spread of the focus distribution (`confidence_from_spread`).
-    aligned: the frames as the depth network saw them, aligned to the last one, RGB 0 .. 1, zeros outside.
+    aligned: the frames aligned to the last one, RGB 0 .. 1; outside black, or a network's grey.
     coverage: share of each aligned pixel that came from inside its frame, 0 .. 1.
     motion: estimated (alpha, beta, gamma) of each frame (`warp`).
     pyramid: the depth maps D1 .. D4, coarse to fine, all at full resolution; the last one is `depth`. None where a

@@ -14,7 +14,7 @@ from focal_jax.backend import compiler_options
 from focal_jax.classical_model import ClassicalModel
 from focal_jax.errors import InputError
 from focal_jax.models import published
-from focal_jax.models.end_to_end import padding_widths, variable_shapes
+from focal_jax.models.end_to_end import padded_size, reduced_size, variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
 from focal_jax.models.registry import MODELS, make_model
 from focal_jax.motion import checked_motion, reduced, scaled_motion
@@ -85,8 +85,9 @@ class Model:
     stack = checked_stack(images, focus, fov)
     motion = checked_motion(motion, align, len(stack.images))
     height, width = stack.images.shape[1:3]
+    batch, size = _padded(stack, padded_size(height, width))
     given = None if motion is None else motion[None]
-    prediction = jax.device_get(self._apply(self._variables, *_padded(stack), align=bool(align), motion=given))
+    prediction = jax.device_get(self._apply(self._variables, batch, size, align=bool(align), motion=given))
     return jax.tree.map(lambda x: x[0], prediction).cropped(height, width)
 
   def estimate_motion(
@@ -105,18 +106,23 @@ class Model:
       InputError: an argument of another shape, type or range.
     """
     stack = checked_stack(images, focus, fov)
+    size = stack.images.shape[1:3]
+    array = padded_size(*size)
     sides = [side for side in (self.network.motion_side_px, max_side) if side]
-    small = reduced(stack.images, min(sides)) if sides else stack.images
-    found = jax.device_get(self._estimate_motion(self._variables, *_padded(stack.replace(images=small))))[0]
-    return scaled_motion(found, small.shape[1:3], stack.images.shape[1:3])
+    if sides:
+      # In an array as large as `predict` has it: the network feels its borders.
+      array = reduced_size(*array, min(sides))
+      stack = stack.replace(images=reduced(stack.images, min(sides)))
+    found = jax.device_get(self._estimate_motion(self._variables, *_padded(stack, array)))[0]
+    return scaled_motion(found, stack.images.shape[1:3], size)
 
 
-def _padded(stack: FocalStack) -> tuple[FocalStack, tuple[np.int32, np.int32]]:
-  """A batch of one stack, its frames padded to the size that is compiled for, and their own size."""
-  height, width = stack.images.shape[1:3]
-  batch = jax.tree.map(lambda x: x[None], stack)
-  batch = batch.replace(images=np.pad(batch.images, padding_widths(height, width)))
-  return batch, (np.int32(height), np.int32(width))
+def _padded(stack: FocalStack, array: tuple[int, int]) -> tuple[FocalStack, tuple[np.int32, np.int32]]:
+  """A batch of one stack, its frames at the top left of arrays of this height and width; and their own size."""
+  size = stack.images.shape[1:3]
+  widths = ((0, to - length) for to, length in zip(array, size, strict=True))
+  padded = stack.replace(images=np.pad(stack.images, ((0, 0), *widths, (0, 0))))
+  return jax.tree.map(lambda x: x[None], padded), tuple(map(np.int32, size))
 
 
 def load(weights: str | Path | None = None) -> Model | ClassicalModel:

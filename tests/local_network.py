@@ -13,14 +13,16 @@ CELL = 32  # px
 
 
 class BrightnessMotion(nn.Module):
-  """In place of the alignment network: from how much darker a frame is than the last one."""
+  """In place of the alignment network: from how much darker a frame is than the last one, and the sizes of frame and
+  array, whose ends networks feel.
+  """
 
   def __call__(self, images, fov, *, size, train):
     rows, columns = (jnp.arange(n) < end for n, end in zip(images.shape[2:4], size, strict=True))
     inside = rows[:, None] & columns
     mean = jnp.sum(images.mean(-1) * inside, (2, 3)) / inside.sum()
     darker = mean[:, -1:] - mean
-    return darker[..., None] * jnp.array([0.1, 10.0, -20.0]) * jnp.sqrt(size[0])
+    return darker[..., None] * jnp.array([0.1, 10.0, -20.0]) * jnp.sqrt(size[0] + images.shape[2])
 
 
 class CellDepth(nn.Module):

@@ -135,10 +135,7 @@ class EndToEnd(nn.Module):
     if side and (jax.export.is_symbolic_dim(longer) or side < longer):
       scale = jnp.minimum(side / jnp.maximum(*given), 1.0)
       size = tuple(jnp.maximum(jnp.round(scale * length), 1.0) for length in given)
-      # The largest that frames of this padded size, of which the last MULTIPLE - 1 px may be empty, are reduced to.
-      longest = jax.core.max_dim(longer - MULTIPLE + 1, side)
-      rounded = ((2 * side * length + longest) // (2 * longest) for length in padded)
-      small = padded_size(*(jax.core.min_dim(jax.core.max_dim(length, 1), side) for length in rounded))
+      small = reduced_size(*padded, side)
       axes = zip(small, size, images.shape[2:4], given, strict=True)
       matrices = (warp.reduction_matrix(*axis) for axis in axes)
       images = warp.resample(images, *(jnp.broadcast_to(one, (*images.shape[:2], *one.shape)) for one in matrices))
@@ -177,6 +174,14 @@ class EndToEnd(nn.Module):
 def padded_size(height: Dimension, width: Dimension) -> tuple[Dimension, Dimension]:
   """What the networks fill frames of this size up to, px."""
   return tuple((length + MULTIPLE - 1) // MULTIPLE * MULTIPLE for length in (height, width))
+
+
+def reduced_size(height: Dimension, width: Dimension, side: int) -> tuple[Dimension, Dimension]:
+  """Of the arrays that hold frames of this padded size once the longer side of these is reduced to `side` px."""
+  # The largest that frames are of which the last MULTIPLE - 1 px may be empty.
+  longest = jax.core.max_dim(jax.core.max_dim(height, width) - MULTIPLE + 1, side)
+  rounded = ((2 * side * length + longest) // (2 * longest) for length in (height, width))
+  return padded_size(*(jax.core.min_dim(jax.core.max_dim(length, 1), side) for length in rounded))
 
 
 def padding_widths(height: Dimension, width: Dimension) -> tuple[tuple[Dimension, Dimension], ...]:

@@ -9,12 +9,16 @@ from ml_collections import ConfigDict
 
 from focal_jax.simulate.stacks import SimulatorSettings
 
+# Fields of `model` that make a depth network see frames as they are given.
+AS_THEY_ARE = {'motion_side_px': 0, 'motion_passes': 1, 'resampling': 'linear', 'alignment': 'none'}
+
 
 def get_config() -> ConfigDict:
   config = ConfigDict()
   config.seed = 0  # of weights, data and augmentation
 
   config.model = model = ConfigDict()
+  # end_to_end; or, with other fields than these, a network of `configs/baselines`: defocusnet, aifdepthnet or dfv
   model.name = 'end_to_end'
   model.channels = 'RGB'  # order of the channels that the network sees: RGB or BGR
   model.padding = 'edge'  # what fills up frames to multiples of 32 px: edge or black
@@ -73,12 +77,17 @@ def get_config() -> ConfigDict:
   optimizer.clip_norm = 0.0  # gradients of a greater norm are scaled down to it; 0: none are
 
   config.loss = loss = ConfigDict()
-  loss.pyramid_weights = (0.3, 0.5, 0.7, 1.0)  # of the losses of D1 .. D4
+  loss.unit = 'focus_range'  # of focus and depth in training: 0 .. 1 over each stack's focus range, or as given
+  loss.pyramid_weights = (0.3, 0.5, 0.7, 1.0)  # of the losses of the model's depth maps, coarse to fine (D1 .. D4)
+  loss.within_focus = False  # whether only pixels count whose depth is within the range of their stack's focus
   loss.penalty = 'squared'  # of a pixel's error, in units of the focus range: squared, absolute, huber or charbonnier
   loss.penalty_scale = 0.05  # where huber and charbonnier turn from squared to absolute
   loss.gradient_weight = 0.0  # of the error of the depth's slopes; published: none
   loss.gradient_scales = 4  # of them: slopes between pixels 1, 2, 4, 8 apart
   loss.motion_weight = 0.05  # of the mean displacement error, px, where the motion is known; published: none
+  loss.defocus_weight = 0.0  # of the squared error of frames' defocus (DefocusNet)
+  loss.all_in_focus_weight = 0.0  # of the absolute error of the all-in-focus image (AiFDepthNet); of simulated stacks
+  loss.smoothness_weight = 0.0  # of the depth's changes where the all-in-focus image has none; of simulated stacks
 
   config.max_skipped = 20  # steps in a row with a loss or gradient that is not finite, after which the run stops
   config.log_every = 50  # steps

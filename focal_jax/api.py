@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from focal_jax.models import published
 from focal_jax.models.end_to_end import padded_size, reduced_size, variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
 from focal_jax.models.registry import MODELS, make_model
+from focal_jax.models.torch_file import read_state_dict
 from focal_jax.motion import checked_motion, reduced, scaled_motion
 from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack, float_images
 
@@ -35,7 +37,7 @@ class Model:
   Attributes:
     name: the weights file.
     network: without its weights.
-    description: what the weights file says of itself; {} for a published file.
+    description: what the weights file says of itself; of a published file, the model and its arguments.
     unused: tensors of a published file that the network does not use.
   """
 
@@ -125,14 +127,16 @@ def _padded(stack: FocalStack, array: tuple[int, int]) -> tuple[FocalStack, tupl
   return jax.tree.map(lambda x: x[None], padded), tuple(map(np.int32, size))
 
 
-def load(weights: str | Path | None = None) -> Model | ClassicalModel:
+def load(weights: str | Path | None = None, arguments: Mapping[str, Any] | None = None) -> Model | ClassicalModel:
   """A model ready to predict.
 
   Args:
     weights: None for the weights that ship with the project; a .npz that this project wrote; a .pth (.pt, .tar) with
-      the published network's weights, read without PyTorch, whose channel order and padding are then followed; or
-      'classical' or 'classical:MEASURE' (`classical.MEASURES`) for depth from focus without a network. What has a
-      suffix is a path: 'classical.npz' is a weights file.
+      a published network's weights (Won and Jeon's, DefocusNet's, AiFDepthNet's or DFV's), read without PyTorch, whose
+      channel order and padding are then followed; or 'classical' or 'classical:MEASURE' (`classical.MEASURES`) for
+      depth from focus without a network. What has a suffix is a path: 'classical.npz' is a weights file.
+    arguments: of the model, for a .pth: what it does not tell, as {'differential': False} for DFV's plain focus volume,
+      or what is to be other than published, as {'alignment': 'metadata'}.
 
   Raises:
     InputError: the file is missing, unreadable, or not this network's; or there is no such measure.
@@ -148,10 +152,9 @@ def load(weights: str | Path | None = None) -> Model | ClassicalModel:
   if not path.suffix and str(weights).partition(':')[0] == 'classical':
     return ClassicalModel(str(weights))
   if path.suffix in ('.pth', '.pt', '.tar'):
-    network = make_model('end_to_end', published.INPUT_CONVENTION)
-    variables, unused = published.import_published(path, variable_shapes(network))
-    log.info('%s: published weights; %d tensors in it are not used by the network', path, len(unused))
-    return Model(str(path), network, variables, {}, unused)
+    return _load_published(path, arguments or {})
+  if arguments:
+    raise InputError(f'{path}: arguments {dict(arguments)}, expected none: only a .pth does not say them itself')
   if path.suffix != '.npz':
     raise InputError(f"{path}: weights of type '{path.suffix}', expected .npz or .pth")
   variables, description = load_weights(path)
@@ -163,3 +166,13 @@ def load(weights: str | Path | None = None) -> Model | ClassicalModel:
     raise InputError(f'{path}: {error}') from None
   check_weights(path, variables, variable_shapes(network))
   return Model(str(path), network, variables, description, [])
+
+
+def _load_published(path: Path, arguments: Mapping[str, Any]) -> Model:
+  tensors = read_state_dict(path)
+  found = published.identify(path, tensors)
+  arguments = found.arguments | dict(arguments)
+  network = make_model(found.model, arguments)
+  variables, unused = published.variables_from(path, tensors, found, variable_shapes(network))
+  log.info('%s: published weights of %s; %d tensors in it are not used', path, found.model, len(unused))
+  return Model(str(path), network, variables, {'model': found.model, 'arguments': arguments}, unused)

@@ -37,6 +37,9 @@ _OUTPUTS = {
   'depth': 'in the unit of focus; as in all maps, what lies beyond size is of no meaning',
   'confidence': '0 .. 1',
   'weights': 'the focus distribution; sums to 1 over the frames',
+  'uncertainty': 'standard deviation of the focus distribution, in the unit of depth',
+  'all_in_focus': 'the reference frame as if all were sharp, RGB 0 .. 1, as the network predicts it',
+  'defocus': 'of each frame, 0 .. 1, as the network predicts it',
   'aligned': 'frames as aligned to the last one, RGB 0 .. 1',
   'coverage': 'share of each aligned pixel that came from inside its frame, 0 .. 1',
   'motion': 'zoom, and shift along x and y in px, of each frame',
@@ -70,7 +73,8 @@ def export_model(model: Model, out: Path, *, align: bool = True, overwrite: bool
   def predict(images: jax.Array, focus: jax.Array, fov: jax.Array, size: jax.Array) -> dict[str, jax.Array]:
     stack = FocalStack(images=images, focus=focus, fov=fov)
     prediction = model.network.apply(model._variables, stack, align=align, size=(size[0], size[1]))
-    return {name: getattr(prediction, name) for name in _OUTPUTS}
+    outputs = {name: getattr(prediction, name) for name in _OUTPUTS}
+    return {name: output for name, output in outputs.items() if output is not None}
 
   scope = export.SymbolicScope(['N >= 2'])
   inputs = {
@@ -79,11 +83,11 @@ def export_model(model: Model, out: Path, *, align: bool = True, overwrite: bool
   }
   log.info('%s: exporting', model.name)
   exported = export.export(jax.jit(predict), platforms=PLATFORMS)(*inputs.values())
-  outputs = dict(zip(sorted(_OUTPUTS), exported.out_avals, strict=True))  # JAX sorts a dictionary by its keys
+  outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
   about = {
     'file': MODEL_FILE,
     'inputs': {name: _about(_INPUTS[name], aval) for name, aval in inputs.items()},
-    'outputs': {name: _about(meaning, outputs[name]) for name, meaning in _OUTPUTS.items()},
+    'outputs': {name: _about(meaning, outputs[name]) for name, meaning in _OUTPUTS.items() if name in outputs},
     'align': align,
     'platforms': list(exported.platforms),
     'weights': model.name,

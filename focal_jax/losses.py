@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from focal_jax.errors import InputError
-from focal_jax.stack import FocalStack
+from focal_jax.stack import FocalStack, Prediction
 
+UNITS = ('focus_range', 'given')
 PENALTIES = ('squared', 'absolute', 'huber', 'charbonnier')
 
 
@@ -23,12 +24,18 @@ class LossSettings:
   """What is minimised; the defaults are the published loss (Won and Jeon, section 3.3), but for the motion.
 
   Attributes:
-    pyramid_weights: of the losses of D1 .. D4.
+    unit: of focus and depth in training: 'focus_range' (`unit_focus`), or 'given', that of the data, for networks or
+      losses that are of a certain unit.
+    pyramid_weights: of the losses of a network's depth maps, coarse to fine; of Won and Jeon's, D1 .. D4.
+    within_focus: only pixels whose depth is within the range of their stack's focus count.
     penalty: of a pixel's error, one of PENALTIES; see `penalty`.
     penalty_scale: where huber and charbonnier turn from squared to absolute, in the unit of the depth.
     gradient_weight: of the mean of `gradient_sum`; 0: it is not computed.
     gradient_scales: of `gradient_sum`.
     motion_weight: of the mean of `motion_error`, where the motion is known.
+    defocus_weight: of the mean squared error of the defocus of every frame (`defocus_target`).
+    all_in_focus_weight: of the mean absolute error of the all-in-focus image.
+    smoothness_weight: of `smoothness`, for which depth need not be known.
   """
 
   pyramid_weights: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
@@ -37,6 +44,21 @@ class LossSettings:
   gradient_weight: float = 0.0
   gradient_scales: int = 4
   motion_weight: float = 0.05
+  unit: str = 'focus_range'
+  within_focus: bool = False
+  defocus_weight: float = 0.0
+  all_in_focus_weight: float = 0.0
+  smoothness_weight: float = 0.0
+
+  @property
+  def weights(self) -> dict[str, float]:
+    """Of each part of `prediction_sums`."""
+    parts = ('gradient', 'defocus', 'all_in_focus', 'smoothness')
+    given = {part: getattr(self, f'{part}_weight') for part in parts}
+    return {'depth': 1.0} | {part: weight for part, weight in given.items() if weight > 0}
+
+
+_WEIGHTS = ('gradient_weight', 'motion_weight', 'defocus_weight', 'all_in_focus_weight', 'smoothness_weight')
 
 
 def loss_settings(config: Any) -> LossSettings:
@@ -55,29 +77,131 @@ def loss_settings(config: Any) -> LossSettings:
     return isinstance(value, int | float) and 0 <= value < math.inf
 
   weights = values['pyramid_weights']
-  good = isinstance(weights, list | tuple) and len(weights) == 4 and all(map(is_weight, weights)) and any(weights)
-  check('pyramid_weights', good, 'four numbers of at least 0, not all of them 0')
+  good = isinstance(weights, list | tuple) and len(weights) > 0 and all(map(is_weight, weights))
+  good = good and (any(weights) or any(is_weight(values[field]) and values[field] for field in _WEIGHTS))
+  check('pyramid_weights', good, 'numbers of at least 0, not all of them 0 unless another part of the loss counts')
+  check('unit', values['unit'] in UNITS, f'one of {", ".join(UNITS)}')
+  check('within_focus', isinstance(values['within_focus'], bool), 'True or False')
   check('penalty', values['penalty'] in PENALTIES, f'one of {", ".join(PENALTIES)}')
   check('penalty_scale', is_weight(values['penalty_scale']) and values['penalty_scale'] > 0, 'a number above 0')
   scales = values['gradient_scales']
   check('gradient_scales', isinstance(scales, int) and scales >= 1, 'a whole number of at least 1')
-  for field in ('gradient_weight', 'motion_weight'):
+  for field in _WEIGHTS:
     check(field, is_weight(values[field]), 'a number of at least 0')
-  floats = {field: float(values[field]) for field in ('penalty_scale', 'gradient_weight', 'motion_weight')}
+  floats = {field: float(values[field]) for field in ('penalty_scale', *_WEIGHTS)}
   return LossSettings(**values | floats | {'pyramid_weights': tuple(map(float, weights))})
+
+
+def focus_extent(stack: FocalStack) -> tuple[Float[Array, '*B 1'], Float[Array, '*B 1']]:
+  """The least focus coordinate of each stack and how far they reach from there, 1 for frames all at one focus."""
+  low = jnp.min(stack.focus, axis=-1, keepdims=True)
+  extent = jnp.max(stack.focus, axis=-1, keepdims=True) - low
+  return low, jnp.where(extent > 0, extent, 1.0)
 
 
 def unit_focus(stack: FocalStack) -> FocalStack:
   """The same stack with focus coordinates and target mapped to 0 .. 1 by its own range, as training wants them.
 
-  A network's output is a mixture of the focus coordinates it is given, so this only scales the loss, alike for every
-  unit.
+  Most networks' output is a mixture of the focus coordinates they are given, so this only scales the loss, alike for
+  every unit.
   """
-  low = jnp.min(stack.focus, axis=-1, keepdims=True)
-  extent = jnp.max(stack.focus, axis=-1, keepdims=True) - low
-  extent = jnp.where(extent > 0, extent, 1.0)  # all frames at one focus
+  low, extent = focus_extent(stack)
   target = None if stack.target is None else (stack.target - low[..., None]) / extent[..., None]
   return stack.replace(focus=(stack.focus - low) / extent, target=target)
+
+
+def training_stack(stack: FocalStack, settings: LossSettings) -> FocalStack:
+  """The stack in the unit, and with the pixels, that the loss is of."""
+  if settings.unit == 'focus_range':
+    stack = unit_focus(stack)
+  if settings.within_focus:
+    low, extent = focus_extent(stack)
+    offset = stack.target - low[..., None]
+    stack = stack.replace(valid=jnp.where((offset >= 0) & (offset <= extent[..., None]), stack.valid, 0.0))
+  return stack
+
+
+def prediction_counts(stack: FocalStack, settings: LossSettings) -> dict[str, Float[Array, '']]:
+  """What the sums of `prediction_sums` are divided by, from the stacks alone; see `depth_counts`."""
+  counts, stacks = depth_counts(stack, settings), math.prod(stack.focus.shape[:-1])
+  if settings.defocus_weight > 0:
+    counts['defocus'] = counts['depth'] * stack.focus.shape[-1]
+  if settings.all_in_focus_weight > 0:
+    counts['all_in_focus'] = jnp.float32(stacks * math.prod(stack.images.shape[-3:]))
+  if settings.smoothness_weight > 0:
+    counts['smoothness'] = jnp.float32(stacks)
+  return counts
+
+
+def prediction_sums(prediction: Prediction, stack: FocalStack, settings: LossSettings) -> dict[str, Float[Array, '']]:
+  """The numerators of every part of the loss (`LossSettings.weights`) but that of the motion.
+
+  Raises:
+    InputError: naming the weight, where the network or the data has not what it is of.
+  """
+  check_parts(prediction, stack, settings)
+  sums = depth_sums(prediction.pyramid, stack, settings)
+  if settings.defocus_weight > 0:
+    valid = stack.valid[..., None, :, :]
+    error = jnp.where(valid > 0, prediction.defocus - defocus_target(stack, settings.unit), 0.0)
+    sums['defocus'] = jnp.sum(valid * error**2)
+  if settings.all_in_focus_weight > 0:
+    sums['all_in_focus'] = jnp.sum(_absolute(prediction.all_in_focus - stack.all_in_focus))
+  if settings.smoothness_weight > 0:
+    sums['smoothness'] = jnp.sum(smoothness(prediction.depth, stack.all_in_focus))
+  return sums
+
+
+def check_parts(prediction: Prediction, stack: FocalStack, settings: LossSettings) -> None:
+  """InputError unless there is what the settings' weights are of; arrays may be shapes only."""
+  if len(prediction.pyramid) != len(settings.pyramid_weights):
+    raise InputError(
+      f'loss.pyramid_weights is {settings.pyramid_weights}, expected {len(prediction.pyramid)}: one for each depth map '
+      'of the model'
+    )
+  needed = {
+    'defocus_weight': (('a model that predicts the defocus of frames', prediction.defocus),),
+    'all_in_focus_weight': (
+      ('a model that predicts the all-in-focus image', prediction.all_in_focus),
+      ('data with all-in-focus images, as simulated stacks are', stack.all_in_focus),
+    ),
+    'smoothness_weight': (('data with all-in-focus images, as simulated stacks are', stack.all_in_focus),),
+  }
+  for field, parts in needed.items():
+    for expected, part in parts:
+      if getattr(settings, field) > 0 and part is None:
+        raise InputError(f'loss.{field} is {getattr(settings, field)}, expected 0, or {expected}')
+
+
+def defocus_target(stack: FocalStack, unit: str) -> Float[Array, '*B N H W']:
+  """How defocused each frame is at each pixel of known depth, 0 .. 1.
+
+  'given', of metres: the diameter of the circle of confusion, |d - s| / d f^2 / (A (s - f)) for depth d and focus s,
+  f = 2.9 mm and f-number A = 1, over 0.1 mm (Maximov et al., CVPR 2020, as released). 'focus_range': |d - s|, which in
+  dioptres is the same but for the scale.
+  """
+  depth, focus = stack.target[..., None, :, :], stack.focus[..., None, None]
+  if unit == 'focus_range':
+    return jnp.clip(jnp.abs(depth - focus), 0.0, 1.0)
+  depth = jnp.where(stack.valid[..., None, :, :] > 0, depth, 1.0)
+  diameter = jnp.abs(depth - focus) / depth * FOCAL_LENGTH_M**2 / (F_NUMBER * (focus - FOCAL_LENGTH_M))
+  return jnp.clip(diameter / LARGEST_BLUR_M, 0.0, 1.0)
+
+
+FOCAL_LENGTH_M, F_NUMBER, LARGEST_BLUR_M = 2.9e-3, 1.0, 1e-4  # of DefocusNet's data
+
+
+def smoothness(depth: Float[Array, '*B H W'], image: Float[Array, '*B H W 3']) -> Float[Array, '*B']:
+  """Half the sum over both axes of the mean of exp(-mean over channels of (150 g)^2) sqrt(e^2 + 1e-6), where g and e
+  are differences of neighbouring pixels of the image and of the depth: depth is to change where the image does (Wang et
+  al., ICCV 2021, with the released constants).
+  """
+  total = 0.0
+  for axis in (-1, -2):
+    g, e = jnp.diff(image, axis=axis - 1), jnp.diff(depth, axis=axis)
+    edge = jnp.exp(-jnp.mean((150 * g) ** 2, axis=-1))
+    total += jnp.mean(edge * jnp.sqrt(e**2 + 1e-6), axis=(-1, -2)) / 2
+  return total
 
 
 def depth_counts(stack: FocalStack, settings: LossSettings) -> dict[str, Float[Array, '']]:
@@ -99,14 +223,14 @@ def depth_counts(stack: FocalStack, settings: LossSettings) -> dict[str, Float[A
 def depth_sums(
   pyramid: Sequence[Float[Array, '*B H W']], stack: FocalStack, settings: LossSettings
 ) -> dict[str, Float[Array, '']]:
-  """The numerators of the loss, with the keys of `depth_counts`; where `valid` is 0, any target will do.
+  """The numerators of the depth's loss, with the keys of `depth_counts`; where `valid` is 0, any target will do.
 
   Args:
-    pyramid: D1 .. D4.
-    stack: with target and valid, in the unit of `pyramid` and of the settings' `penalty_scale`: as of `unit_focus`.
+    pyramid: depth maps, coarse to fine.
+    stack: with target and valid, in the unit of `pyramid` and of the settings' `penalty_scale`: of `training_stack`.
 
   Returns:
-    'depth': sum of valid times penalty, weighted over D1 .. D4; 'gradient', if its weight is above 0: that of D4.
+    'depth': sum of valid times penalty, weighted over the maps; 'gradient', if its weight is above 0: of the finest.
   """
   errors = [_error(depth, stack.target, stack.valid) for depth in pyramid]
   penalties = [penalty(error, settings.penalty, settings.penalty_scale) for error in errors]

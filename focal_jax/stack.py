@@ -48,13 +48,18 @@ class Prediction:
 
   Attributes:
     depth: the finest depth map, in the unit of the stack's `focus`.
-    confidence: 0 .. 1; of a network, from the spread of the focus distribution (`confidence_from_spread`).
+    confidence: 0 .. 1; of a network, from the spread of the focus distribution (`confidence_from_spread`); 0 where a
+      method can tell nothing of it.
     aligned: the frames aligned to the last one, RGB 0 .. 1; outside black, or a network's grey.
     coverage: share of each aligned pixel that came from inside its frame, 0 .. 1.
     motion: estimated (alpha, beta, gamma) of each frame (`warp`).
-    pyramid: the depth maps D1 .. D4, coarse to fine, all at full resolution; the last one is `depth`. None where a
-      method has none.
-    weights: the focus distribution of D4; sums to 1 over the frames. None where a method has none.
+    pyramid: a network's depth maps, coarse to fine, all at full resolution; the last one is `depth`.
+    weights: the focus distribution of `depth`; sums to 1 over the frames.
+    uncertainty: its standard deviation (`spread`), in the unit of `depth`.
+    all_in_focus: the reference frame as if all were sharp, RGB 0 .. 1, of a network that predicts it.
+    defocus: of each frame, 0 .. 1, of a network that predicts it.
+
+  What a method has not, of the last five, is None.
   """
 
   depth: Float[Array | np.ndarray, '*B H W']
@@ -64,12 +69,20 @@ class Prediction:
   motion: Float[Array | np.ndarray, '*B N 3']
   pyramid: tuple[Float[Array | np.ndarray, '*B H W'], ...] | None = None
   weights: Float[Array | np.ndarray, '*B N H W'] | None = None
+  uncertainty: Float[Array | np.ndarray, '*B H W'] | None = None
+  all_in_focus: Float[Array | np.ndarray, '*B H W 3'] | None = None
+  defocus: Float[Array | np.ndarray, '*B N H W'] | None = None
 
   def cropped(self, height: int, width: int) -> 'Prediction':
     """The top left corner of every map and frame."""
-    maps = {name: getattr(self, name) for name in ('depth', 'confidence', 'coverage', 'pyramid', 'weights')}
-    corners = jax.tree.map(lambda x: x[..., :height, :width], maps)
-    return self.replace(aligned=self.aligned[..., :height, :width, :], **corners)
+    cut = {name: jax.tree.map(lambda x: x[..., :height, :width], getattr(self, name)) for name in ('pyramid', *MAPS)}
+    cut |= {name: jax.tree.map(lambda x: x[..., :height, :width, :], getattr(self, name)) for name in PICTURES}
+    return self.replace(**cut)
+
+
+# Fields of a prediction that end with H W, and with H W 3.
+MAPS = ('depth', 'confidence', 'coverage', 'weights', 'uncertainty', 'defocus')
+PICTURES = ('aligned', 'all_in_focus')
 
 
 def spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Float[Array, '*B H W']:

@@ -90,18 +90,15 @@ def make_train_step(
       align = settings.networks == 'both'
       prediction, updates = model.apply(variables, stack, align=align, train=True, mutable=['batch_stats'])
       motion = prediction.motion
-      sums = losses.depth_sums(prediction.pyramid, stack, settings.loss)
+      sums = losses.prediction_sums(prediction, stack, settings.loss)
       parts = {f'{name}_loss': sums[name] / counts[name] for name in sums}
       squared, _ = losses.masked_squared_error(prediction.depth, stack.target, stack.valid)
       parts['mse'] = squared / counts['depth']
     if settings.networks != 'depth' and stack.motion is not None:
       error = losses.motion_error(motion, stack.motion, *stack.images.shape[2:4])
       parts['motion_px'] = jnp.sum(error) / counts['motion']
-    weights = {
-      'depth_loss': 1.0,
-      'gradient_loss': settings.loss.gradient_weight,
-      'motion_px': settings.loss.motion_weight,
-    }
+    weights = {f'{name}_loss': weight for name, weight in settings.loss.weights.items()}
+    weights['motion_px'] = settings.loss.motion_weight
     loss = sum(weights[name] * part for name, part in parts.items() if name in weights)
     return loss, ({'loss': loss, **parts}, updates.get('batch_stats', {}))
 
@@ -125,8 +122,9 @@ def make_train_step(
   def step(state: TrainState, inputs: tuple[Array, Any]):
     index, inputs = inputs
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    stack = losses.unit_focus(make_batch(jax.vmap(jax.random.fold_in, (None, 0))(key, index), inputs))
-    counts = losses.depth_counts(stack, settings.loss)
+    stack = make_batch(jax.vmap(jax.random.fold_in, (None, 0))(key, index), inputs)
+    stack = losses.training_stack(stack, settings.loss)
+    counts = losses.prediction_counts(stack, settings.loss)
     counts['motion'] = jnp.asarray(stack.focus.size, jnp.float32)
     counts = jax.tree.map(lambda x: jnp.where(x > 0, x, 1.0), jax.lax.psum(counts, AXIS))
 

@@ -23,7 +23,7 @@ from focal_jax.errors import InputError
 from focal_jax.models.depth import MULTIPLE
 from focal_jax.models.end_to_end import padded_size
 from focal_jax.motion import checked_motion, warp_region, warp_region_sharp
-from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack
+from focal_jax.stack import MAPS, PICTURES, FocalStack, Images, Numbers, Prediction, checked_stack
 
 FRAMES_PX = 10 * 1024**2  # pixels of all frames of a tile, unless said otherwise; each takes some 300 bytes
 OVERLAP_PX = 320
@@ -75,7 +75,7 @@ def predict_in_tiles(
     overlap_px: of neighbouring tiles, at least; a multiple of 32.
 
   Returns:
-    What `predict` does, but `weights`, `coverage` and `aligned`, of which there is one a frame, in float16, and
+    What `predict` does, but what there is one a frame of (`weights`, `coverage`, `aligned`, `defocus`) in float16, and
     `pyramid` None.
 
   Raises:
@@ -90,50 +90,67 @@ def predict_in_tiles(
     fov, motion = np.ones_like(fov), np.zeros((frames, 3), np.float32)
   elif motion is None:
     motion = model.estimate_motion(stack.images, stack.focus, fov, max_side=MOTION_SIDE_PX)
-  whole = Prediction(
-    depth=np.zeros(size, np.float32),
-    confidence=np.zeros(size, np.float32),
-    aligned=np.zeros((frames, *size, 3), np.float16),
-    coverage=np.zeros((frames, *size), np.float16),
-    motion=motion,
-    weights=np.zeros((frames, *size), np.float16),
-  )
+  whole = None
   tiles = list(itertools.product(*(spans(length, tile_px, overlap_px) for length in size)))
   for rows, columns in tqdm(tiles, desc='depth', unit='tile'):
-    _add_tile(whole, model, stack, fov, rows, columns)
+    part = _predict_tile(model, stack, fov, motion, rows, columns)
+    whole = _empty_like(part, motion, size) if whole is None else whole
+    _add_tile(whole, part, rows, columns)
   return whole
 
 
-def _add_tile(
-  whole: Prediction, model: Model, stack: FocalStack, fov: Float32[np.ndarray, 'N'], rows: Span, columns: Span
-) -> None:
-  """Predicts a tile and adds its share to the arrays of `whole`."""
+def _predict_tile(
+  model: Model,
+  stack: FocalStack,
+  fov: Float32[np.ndarray, 'N'],
+  motion: Float32[np.ndarray, 'N 3'],
+  rows: Span,
+  columns: Span,
+) -> Prediction:
   corner, shape = (rows.start, columns.start), (rows.stop - rows.start, columns.stop - columns.start)
   aligned = np.empty((len(fov), *shape, 3), np.float32)
   coverage = np.empty((len(fov), *shape), np.float32)
   for n, frame in enumerate(stack.images):
-    aligned[n], coverage[n] = warp_region(frame, float(fov[n]), whole.motion[n], corner, shape)
+    aligned[n], coverage[n] = warp_region(frame, float(fov[n]), motion[n], corner, shape)
   white = 255 if stack.images.dtype == np.uint8 else 1
   aligned /= white
   aligned += 0.5 * (1 - coverage[..., None])  # as the network's own warp has it: zero of -1 .. 1
   seen = aligned
-  is_moved = whole.motion.any() or (fov != 1).any()
+  is_moved = motion.any() or (fov != 1).any()
   if is_moved and model.network.resampling == 'lanczos':
     regions = (
-      warp_region_sharp(frame, float(view), motion, corner, shape)
-      for frame, view, motion in zip(stack.images, fov, whole.motion, strict=True)
+      warp_region_sharp(frame, float(view), moved, corner, shape)
+      for frame, view, moved in zip(stack.images, fov, motion, strict=True)
     )
     seen = np.clip(np.stack(list(regions)) / white, 0, 1)
-  part = model.predict(seen, stack.focus, align=False).replace(aligned=aligned, coverage=coverage)
+  return model.predict(seen, stack.focus, align=False).replace(aligned=aligned, coverage=coverage)
 
+
+def _empty_like(part: Prediction, motion: Float32[np.ndarray, 'N 3'], size: list[int]) -> Prediction:
+  """Zeros for all that a tile's prediction has, of the whole size."""
+  frames, small, large = len(motion), part.depth.shape, tuple(size)
+
+  def zeros(array):
+    shape = (frames, *large) if array.shape[0] == frames and array.shape[1:3] == small else large
+    return np.zeros((*shape, *array.shape[len(shape) :]), np.float32 if shape == large else np.float16)
+
+  arrays = {name: getattr(part, name) for name in (*MAPS, *PICTURES)}
+  return Prediction(**{name: zeros(array) for name, array in arrays.items() if array is not None}, motion=motion)
+
+
+def _add_tile(whole: Prediction, part: Prediction, rows: Span, columns: Span) -> None:
+  """Adds a tile's share to the arrays of `whole`."""
   weight = np.outer(rows.weights, columns.weights)
   to = np.s_[..., rows.begin : rows.end, columns.begin : columns.end]
   of = np.s_[
     ..., rows.begin - rows.start : rows.end - rows.start, columns.begin - columns.start : columns.end - columns.start
   ]
-  for name in ('depth', 'confidence', 'coverage', 'weights'):
-    getattr(whole, name)[to] += weight * getattr(part, name)[of]
-  whole.aligned[(*to, slice(None))] += weight[..., None] * part.aligned[(*of, slice(None))]
+  for name in MAPS:
+    if getattr(part, name) is not None:
+      getattr(whole, name)[to] += weight * getattr(part, name)[of]
+  for name in PICTURES:
+    if getattr(part, name) is not None:
+      getattr(whole, name)[(*to, slice(None))] += weight[..., None] * getattr(part, name)[(*of, slice(None))]
 
 
 def spans(length: int, tile_px: int, overlap_px: int) -> list[Span]:

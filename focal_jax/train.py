@@ -20,15 +20,16 @@ import optax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from focal_jax import parallel
+from focal_jax import losses, parallel
 from focal_jax.checkpoints import Checkpoints, claim_workdir, record_config
 from focal_jax.data.training import TrainingData
 from focal_jax.errors import InputError, RunError, Stopped, one_line
-from focal_jax.losses import loss_settings
+from focal_jax.losses import LossSettings, loss_settings
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.npz_file import check_weights, load_weights, save_weights
 from focal_jax.models.registry import make_model
 from focal_jax.parallel import Devices
+from focal_jax.stack import FocalStack
 from focal_jax.step import StepSettings, TrainState, averaged_variables, init_state, make_train_step
 from focal_jax.validate import Validation
 from focal_jax.writers import Progress, Writer, memory_gb
@@ -69,7 +70,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
       f"networks is 'alignment', but the motion is not known in all of data.source '{config.data.source}'"
     )
   validation = Validation(config, model, devices, workdir)
-  state = init_state(initial_variables(model, config), tx, settings, config.seed)
+  variables = initial_variables(model, config)
+  if config.networks != 'alignment':
+    _check_loss(model, variables, data.example(), loss)
+  state = init_state(variables, tx, settings, config.seed)
   train_step = devices.run(make_train_step(model, tx, data.make_batch, settings), outputs=(False, False), donate=True)
 
   with _disk_errors(workdir), _StopSignals() as stop, contextlib.ExitStack() as opened:
@@ -297,6 +301,15 @@ def _check(config: ConfigDict, devices: Devices) -> None:
     )
   if not 0 <= config.ema_decay < 1:
     raise InputError(f'ema_decay is {config.ema_decay}, expected at least 0 and below 1')
+
+
+def _check_loss(model: nn.Module, variables: dict, example: FocalStack, loss: LossSettings) -> None:
+  """InputError if the loss is of something that the model or the data has not; nothing is computed."""
+
+  def predict(variables, stack):
+    return model.apply(variables, stack, align=False, train=False)
+
+  losses.check_parts(jax.eval_shape(predict, variables, example), example, loss)
 
 
 def model_arguments(config: ConfigDict) -> dict[str, Any]:

@@ -62,8 +62,12 @@ class Validation:
       index, weight, stack = share
       if self._source is None:
         stack = simulate_batch(jax.vmap(jax.random.fold_in, (None, 0))(key, index), settings)
-      stack = losses.unit_focus(float_images(stack))
-      prediction = model.apply(variables, stack, align=config.networks != 'depth')
+      given, stack = float_images(stack), losses.unit_focus(float_images(stack))
+      seen = stack if config.loss.unit == 'focus_range' else given
+      prediction = model.apply(variables, seen, align=config.networks != 'depth')
+      if seen is given:
+        low, extent = losses.focus_extent(given)
+        prediction = prediction.replace(depth=(prediction.depth - low[..., None]) / extent[..., None])
       valid = stack.valid * weight[:, None, None]
       error = jnp.abs(prediction.depth - stack.target)
       sums = {'mae': ((error * valid).sum(), valid.sum()), 'mse': ((error**2 * valid).sum(), valid.sum())}

@@ -7,6 +7,7 @@ from PIL import Image
 
 from focal_jax.api import Model
 from focal_jax.models.blocks import expected_focus, focus_distribution
+from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.end_to_end import EndToEnd
 
 CELL = 32  # px
@@ -39,16 +40,11 @@ class CellDepth(nn.Module):
     cells = contrast.reshape(b, n, h // CELL, CELL, w // CELL, CELL).mean((3, 5))
     weights = focus_distribution(10 * (contrast + jnp.repeat(jnp.repeat(cells, CELL, 2), CELL, 3)))
     depth = expected_focus(weights, focus)
-    return (depth,) * 4, weights
-
-
-class LocalNetwork(EndToEnd):
-  def setup(self):
-    self.alignment, self.depth = BrightnessMotion(), CellDepth()
+    return DepthMaps((depth,) * 4, weights)
 
 
 def local_model(**arguments) -> Model:
-  return Model('local', LocalNetwork(**arguments), {}, {}, [])
+  return Model('local', EndToEnd(CellDepth(), BrightnessMotion(), **arguments), {}, {}, [])
 
 
 def soft_frames(frames: int, height: int, width: int) -> np.ndarray:

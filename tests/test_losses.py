@@ -11,7 +11,7 @@ from configs import default
 from focal_jax import losses, warp
 from focal_jax.errors import InputError
 from focal_jax.losses import PENALTIES, LossSettings
-from focal_jax.stack import FocalStack
+from focal_jax.stack import FocalStack, Prediction
 
 motion_error = jax.jit(losses.motion_error, static_argnums=(2, 3))
 unit_focus = jax.jit(losses.unit_focus)
@@ -233,11 +233,14 @@ def test_settings_come_from_the_config():
     ({'motion_weight': float('inf')}, 'loss.motion_weight is inf, expected a number of at least 0'),
     ({'gradient_scales': 0}, 'loss.gradient_scales is 0, expected a whole number of at least 1'),
     ({'gradient_scales': 1.5}, 'loss.gradient_scales is 1.5, expected a whole number of at least 1'),
-    ({'pyramid_weights': (1.0, 1.0)}, 'loss.pyramid_weights is (1.0, 1.0), expected four numbers of at least 0, not'),
-    ({'pyramid_weights': (0.0,) * 4}, 'not all of them 0'),
-    ({'pyramid_weights': (1.0, 1.0, 'a', 1.0)}, 'expected four numbers'),
-    ({'pyramid_weights': (1.0, 1.0, -1.0, 1.0)}, 'expected four numbers'),
-    ({'pyramid_weights': 1.0}, 'expected four numbers'),
+    ({'pyramid_weights': ()}, 'loss.pyramid_weights is (), expected numbers of at least 0, not'),
+    ({'unit': 'metres'}, "loss.unit is 'metres', expected one of focus_range, given"),
+    ({'within_focus': 1}, 'loss.within_focus is 1, expected True or False'),
+    ({'smoothness_weight': -1}, 'loss.smoothness_weight is -1, expected a number of at least 0'),
+    ({'pyramid_weights': (0.0,) * 4, 'motion_weight': 0.0}, 'not all of them 0'),
+    ({'pyramid_weights': (1.0, 1.0, 'a', 1.0)}, 'expected numbers'),
+    ({'pyramid_weights': (1.0, 1.0, -1.0, 1.0)}, 'expected numbers'),
+    ({'pyramid_weights': 1.0}, 'expected numbers'),
   ],
 )
 def test_settings_that_make_no_sense(changes, message):
@@ -305,3 +308,128 @@ def test_unit_focus_is_the_same_in_every_unit():
 
 def test_unit_focus_without_target():
   assert unit_focus(stack_of(FOCUS, None)).target is None
+
+
+def test_pixels_beyond_the_focus_do_not_count():
+  stack = FocalStack(
+    images=jnp.zeros((1, 2, 1, 4, 3)),
+    focus=jnp.array([[3.0, 1.0]]),
+    fov=jnp.ones((1, 2)),
+    target=jnp.array([[[0.9, 1.0, 3.0, 3.1]]]),
+    valid=jnp.array([[[1.0, 1.0, 0.5, 1.0]]]),
+  )
+  for unit in losses.UNITS:
+    settings = LossSettings(unit=unit, within_focus=True)
+    np.testing.assert_array_equal(losses.training_stack(stack, settings).valid, [[[0.0, 1.0, 0.5, 0.0]]])
+    free = losses.training_stack(stack, LossSettings(unit=unit))
+    np.testing.assert_array_equal(free.valid, stack.valid)
+    expected = stack.target if unit == 'given' else (stack.target - 1) / 2
+    np.testing.assert_allclose(free.target, expected)
+
+
+def test_defocus_of_a_thin_lens():
+  """The published formula, which is the thin lens's circle of confusion: f^2 / A |1/d - 1/s| s / (s - f)."""
+  depth, focus = np.array([0.3, 1.0, 2.0]), np.array([0.2, 0.9])
+  stack = FocalStack(
+    images=jnp.zeros((1, 2, 1, 3, 3)),
+    focus=jnp.asarray(focus, jnp.float32)[None],
+    fov=jnp.ones((1, 2)),
+    target=jnp.asarray(depth, jnp.float32)[None, None],
+    valid=jnp.ones((1, 1, 3)),
+  )
+  f, d, s = 2.9e-3, depth[None, :], focus[:, None]
+  diameter = f**2 * np.abs(1 / d - 1 / s) * s / (s - f)
+  got = losses.defocus_target(stack, 'given')
+  np.testing.assert_allclose(got[0, :, 0], np.minimum(diameter / 1e-4, 1), rtol=1e-4)
+  assert 0 < got.min() < got.max() <= 1
+  relative = losses.defocus_target(stack, 'focus_range')
+  np.testing.assert_allclose(relative[0, :, 0], np.minimum(np.abs(d - s), 1), rtol=1e-6)
+
+
+def test_smoothness_by_loops():
+  rng = np.random.default_rng(0)
+  depth, image = rng.random((3, 4)), rng.random((3, 4, 3)) * 0.01
+  expected = 0.0
+  for dy, dx in ((0, 1), (1, 0)):
+    values = []
+    for y in range(3 - dy):
+      for x in range(4 - dx):
+        g, e = image[y + dy, x + dx] - image[y, x], depth[y + dy, x + dx] - depth[y, x]
+        values.append(np.exp(-np.mean((150 * g) ** 2)) * np.sqrt(e**2 + 1e-6))
+    expected += np.mean(values) / 2
+  got = losses.smoothness(jnp.asarray(depth[None], jnp.float32), jnp.asarray(image[None], jnp.float32))
+  np.testing.assert_allclose(got, [expected], rtol=1e-4)
+
+
+def extras(frames=2, size=(2, 3)):
+  """A prediction with everything that a loss can be of, and its stack."""
+  rng = np.random.default_rng(4)
+
+  def array(*shape):
+    return jnp.asarray(rng.random(shape), jnp.float32)
+
+  stack = FocalStack(
+    images=array(1, frames, *size, 3),
+    focus=jnp.linspace(0, 1, frames)[None],
+    fov=jnp.ones((1, frames)),
+    target=array(1, *size),
+    valid=array(1, *size),
+    all_in_focus=array(1, *size, 3),
+  )
+  prediction = Prediction(
+    depth=(depth := array(1, *size)),
+    confidence=depth,
+    aligned=stack.images,
+    coverage=array(1, frames, *size),
+    motion=array(1, frames, 3),
+    pyramid=(depth,),
+    all_in_focus=array(1, *size, 3),
+    defocus=array(1, frames, *size),
+  )
+  return prediction, stack
+
+
+def test_all_parts_of_the_loss():
+  prediction, stack = extras()
+  settings = LossSettings(
+    (2.0,), 'absolute', defocus_weight=0.5, all_in_focus_weight=3.0, smoothness_weight=0.25, motion_weight=0.0
+  )
+  sums, counts = (f(*args, settings) for f, args in (
+    (losses.prediction_sums, (prediction, stack)), (losses.prediction_counts, (stack,))
+  ))  # fmt: skip
+  assert set(sums) == set(counts) == set(settings.weights)
+  p, t = jax.tree.map(lambda x: np.asarray(x, np.float64), (prediction, stack))
+  expected = {
+    'depth': 2 * np.average(np.abs(p.depth - t.target), weights=t.valid),
+    'defocus': np.mean(
+      [np.average((p.defocus[:, n] - np.abs(t.target - t.focus[0, n])) ** 2, weights=t.valid) for n in range(2)]
+    ),
+    'all_in_focus': np.mean(np.abs(p.all_in_focus - t.all_in_focus)),
+    'smoothness': float(losses.smoothness(prediction.depth, stack.all_in_focus)[0]),
+  }
+  for name, value in expected.items():
+    np.testing.assert_allclose(sums[name] / counts[name], value, rtol=1e-5, err_msg=name)
+  assert settings.weights == {'depth': 1.0, 'defocus': 0.5, 'all_in_focus': 3.0, 'smoothness': 0.25}
+
+
+@pytest.mark.parametrize(
+  ('weight', 'missing', 'message'),
+  [
+    ('defocus_weight', 'prediction.defocus', 'a model that predicts the defocus of frames'),
+    ('all_in_focus_weight', 'prediction.all_in_focus', 'a model that predicts the all-in-focus image'),
+    ('all_in_focus_weight', 'stack.all_in_focus', 'data with all-in-focus images'),
+    ('smoothness_weight', 'stack.all_in_focus', 'data with all-in-focus images'),
+  ],
+)
+def test_a_loss_of_what_is_not_there(weight, missing, message):
+  prediction, stack = extras()
+  what, _, field = missing.partition('.')
+  if what == 'stack':
+    stack = stack.replace(**{field: None})
+  else:
+    prediction = prediction.replace(**{field: None})
+  settings = LossSettings((1.0,), **{weight: 1.0})
+  with pytest.raises(InputError, match=rf'loss\.{weight} is 1\.0, expected 0, or {message}'):
+    losses.check_parts(prediction, stack, settings)
+  with pytest.raises(InputError, match=r'loss\.pyramid_weights is \(0\.3, .*, expected 1: one for each depth map'):
+    losses.check_parts(prediction, stack, LossSettings())

@@ -40,21 +40,26 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-  """Transposed 3 x 3 x 3 convolution that doubles height and width; see `conv.conv_transpose`."""
+  """Transposed convolution that doubles height and width; see `conv.conv_transpose`."""
 
   features: int
+  kernel_size: tuple[int, int, int] = CUBE
+  use_bias: bool = False
 
   @nn.compact
   def __call__(self, x: Stack) -> Stack:
-    kernel = self.param('kernel', kernel_init, (*CUBE, x.shape[-1], self.features))
-    return conv.conv_transpose(x, kernel.astype(x.dtype))
+    kernel = self.param('kernel', kernel_init, (*self.kernel_size, x.shape[-1], self.features))
+    y = conv.conv_transpose(x, kernel.astype(x.dtype))
+    if self.use_bias:
+      y += self.param('bias', nn.initializers.zeros, (self.features,)).astype(x.dtype)
+    return y
 
 
 class ConvNorm(nn.Module):
-  """Convolution without bias, then batch normalisation over batch, frames, height and width.
+  """Convolution, then batch normalisation over batch, frames, height and width.
 
   `transpose` makes it the transposed convolution; in training the normalisation averages over the devices of
-  `axis_name`.
+  `axis_name`. A bias before a normalisation has no effect; some published networks have one.
   """
 
   features: int
@@ -63,13 +68,14 @@ class ConvNorm(nn.Module):
   dilation: int = 1
   transpose: bool = False
   axis_name: str | None = None
+  use_bias: bool = False
 
   @nn.compact
   def __call__(self, x: Stack, *, train: bool) -> Stack:
     if self.transpose:
-      x = ConvTranspose(self.features, name='conv')(x)
+      x = ConvTranspose(self.features, self.kernel_size, self.use_bias, name='conv')(x)
     else:
-      x = Conv(self.features, self.kernel_size, self.stride, self.dilation, name='conv')(x)
+      x = Conv(self.features, self.kernel_size, self.stride, self.dilation, self.use_bias, name='conv')(x)
     return batch_norm(x, self.axis_name, train)
 
 

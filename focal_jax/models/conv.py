@@ -36,7 +36,7 @@ def default_form() -> Form:
 
 
 def conv(x: Stack, kernel: Kernel, *, stride: int = 1, dilation: int = 1, form: Form | None = None) -> Stack:
-  """Convolution with a kernel [1 or 3 frames, k, k, in, out], k odd.
+  """Convolution with a kernel [1, 3 or more frames, k, k, in, out], frames and k odd.
 
   Height and width must be multiples of stride and dilation (1 or 2); dilation only for kernels of one frame.
   """
@@ -45,7 +45,7 @@ def conv(x: Stack, kernel: Kernel, *, stride: int = 1, dilation: int = 1, form: 
     return lax.conv_general_dilated(
       x, kernel, (1, stride, stride), padding, rhs_dilation=(1, dilation, dilation), dimension_numbers=_VOLUME
     )
-  if kernel.shape[0] == 3:
+  if kernel.shape[0] > 1:
     return _conv_planes(x, kernel, stride)
   if dilation == 2:
     return _conv_phases(x, kernel)
@@ -56,13 +56,13 @@ def conv(x: Stack, kernel: Kernel, *, stride: int = 1, dilation: int = 1, form: 
 
 
 def conv_transpose(x: Stack, kernel: Kernel, *, form: Form | None = None) -> Stack:
-  """Transposed convolution, kernel [3, 3, 3, in, out], that doubles height and width: y[2i - 1 + k] += w[k] x[i].
+  """Transposed convolution, kernel [3, k, k, in, out], that doubles height and width: y[2i - 1 + k] += w[k] x[i].
 
-  PyTorch's ConvTranspose3d with kernel 3, stride (1, 2, 2), padding 1 and output padding (0, 1, 1): the adjoint of
-  `conv` with the same kernel (in and out exchanged) at stride 2.
+  PyTorch's ConvTranspose3d with stride (1, 2, 2), padding 1 and, for k = 3, output padding (0, 1, 1), or for k = 4
+  none. With k = 3 it is the adjoint of `conv` with the same kernel (in and out exchanged) at stride 2.
   """
   if (form or default_form()) == 'native':
-    flipped, padding = kernel[::-1, ::-1, ::-1], ((1, 1), (1, 2), (1, 2))
+    flipped, padding = kernel[::-1, ::-1, ::-1], ((1, 1), *((kernel.shape[1] - 2, 2),) * 2)
     return lax.conv_general_dilated(x, flipped, (1, 1, 1), padding, lhs_dilation=(1, 2, 2), dimension_numbers=_VOLUME)
   return _conv_transpose_planes(x, kernel)
 
@@ -71,6 +71,20 @@ def max_pool(x: Stack) -> Stack:
   """Maximum over 2 x 2 pixels, as maxima of strided slices: reduce_window's gradient is nine times slower on a CPU."""
   rows = jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
   return jnp.maximum(rows[:, :, :, ::2], rows[:, :, :, 1::2])
+
+
+def max_pool3(x: Stack, *, frames: bool, stride: int) -> Stack:
+  """Maximum over 3 x 3 pixels around every `stride`-th one, and over 3 frames if `frames`; nothing beyond the border
+  counts. Axis by axis, as maxima of slices; see `max_pool`.
+  """
+  for axis, step in ((1, 1), (2, stride), (3, stride)):
+    if axis == 1 and not frames:
+      continue
+    length = x.shape[axis]
+    padded = jnp.pad(x, [(1, 1) if n == axis else (0, 0) for n in range(x.ndim)], constant_values=-jnp.inf)
+    taps = (lax.slice_in_dim(padded, k, k + length, step, axis) for k in range(3))
+    x = functools.reduce(jnp.maximum, taps)
+  return x
 
 
 def average_pool(x: Stack, factor: int) -> Stack:
@@ -139,15 +153,21 @@ def _stored(*arrays: Planes) -> tuple[Planes, ...]:
   return lax.while_loop(lambda state: state[1], lambda state: (tuple(-x for x in state[0]), False), (arrays, never))[0]
 
 
-def _phases_of(kernel: PlaneKernel) -> Float[Array, '2 2 I P']:
-  """Dense kernel of the transposed convolution y[2i - 1 + k] += w[k] x[i], 3 x 3, stride 2, padded by (0, 1).
+def _phases_of(kernel: PlaneKernel) -> Float[Array, 'T T I P']:
+  """Dense kernel of the transposed convolution y[2i - 1 + k] += w[k] x[i] with a kernel of 3 x 3 or 4 x 4, stride 2.
 
-  Per axis y[2j] = w1 x[j] and y[2j + 1] = w2 x[j] + w0 x[j + 1]: two taps for either phase. Channels of the result are
-  (row phase, column phase, out), for `_interleave`.
+  Per axis y[2j] = w1 x[j] and y[2j + 1] = w2 x[j] + w0 x[j + 1], with 4 taps y[2j] has w3 x[j - 1] besides: two or
+  three taps for either phase, padded by (0, 1) or (1, 1). Channels of the result are (row phase, column phase, out),
+  for `_interleave`.
   """
-  taps = jnp.zeros((2, 2, 3), kernel.dtype).at[0, 0, 1].set(1).at[1, 0, 2].set(1).at[1, 1, 0].set(1)  # phase, tap, k
+  length = kernel.shape[0]
+  taps = jnp.zeros((2, length - 1, length), kernel.dtype)  # phase, tap, k
+  here = length - 3  # the tap of x[j]
+  taps = taps.at[0, here, 1].set(1).at[1, here, 2].set(1).at[1, here + 1, 0].set(1)
+  if length == 4:
+    taps = taps.at[0, 0, 3].set(1)
   dense = jnp.einsum('atk,bsl,klio->tsiabo', taps, taps, kernel, precision=lax.Precision.HIGHEST)
-  return dense.reshape(2, 2, kernel.shape[2], -1)
+  return dense.reshape(length - 1, length - 1, kernel.shape[2], -1)
 
 
 def _interleave(y: Float[Array, '*B h w P']) -> Float[Array, '*B H W O']:
@@ -194,11 +214,21 @@ def _earlier(x: Stack) -> Stack:
 
 
 def _conv_planes(x: Stack, kernel: Kernel, stride: int) -> Stack:
-  """Three frames: one convolution to three times the channels, shifted along the frames and added."""
-  size = kernel.shape[1]
+  """All frames of the kernel by one convolution to so many times the channels, shifted along the frames and added."""
+  frames, size = kernel.shape[:2]
   flat = jnp.moveaxis(kernel, 0, 3).reshape(size, size, x.shape[-1], -1)
   y = _conv_plane(_fold(x), flat, stride, ((size - 1) // 2,) * 2)
-  return _add_shifted(y.reshape(*x.shape[:2], *y.shape[1:3], 3, -1))
+  parts = y.reshape(*x.shape[:2], *y.shape[1:3], frames, -1)
+  if frames == 3:
+    return _add_shifted(parts)
+  return sum(_from_place(parts[..., n, :], n - frames // 2) for n in range(frames))
+
+
+def _from_place(x: Stack, places: int) -> Stack:
+  """out[n] = x[n + places]."""
+  for _ in range(min(abs(places), x.shape[1])):
+    x = _earlier(x) if places > 0 else _later(x)
+  return x
 
 
 def _conv_transpose_planes(x: Stack, kernel: Kernel) -> Stack:
@@ -209,5 +239,6 @@ def _conv_transpose_planes(x: Stack, kernel: Kernel) -> Stack:
   b, n, h, w, _ = x.shape
   # y[n - 1 + f] += w[f] x[n]: a convolution's frame shifts, the other way round.
   frames = jnp.concatenate([_earlier(x), x, _later(x)], axis=-1)
-  y = _conv_plane(_fold(frames), _phases_of(jnp.concatenate(list(kernel), axis=2)), 1, (0, 1))
+  dense = _phases_of(jnp.concatenate(list(kernel), axis=2))
+  y = _conv_plane(_fold(frames), dense, 1, (dense.shape[0] - 2, 1))
   return _interleave(y.reshape(b, n, h, w, -1))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from focal_jax.models.blocks import CUBE, PLANE, POINT, Conv, Stack, apply_block, expected_focus, upsample
+from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.relative_sharpness import relative_sharpness
 
 FEATURES = (16, 24, 32, 48, 64)  # at 1/2, 1/4, 1/8, 1/16 and 1/32 of the resolution
@@ -58,9 +59,7 @@ class CurveNetwork(nn.Module):
   remat: bool = False
 
   @nn.compact
-  def __call__(
-    self, images: Float[Array, 'B N H W 3'], focus: Float[Array, 'B N'], *, train: bool
-  ) -> tuple[tuple[Float[Array, 'B H W'], ...], Float[Array, 'B N H W']]:
+  def __call__(self, images: Float[Array, 'B N H W 3'], focus: Float[Array, 'B N'], *, train: bool) -> DepthMaps:
     """Returns the depth maps D1 .. D4, coarse to fine, and the focus distribution of D4."""
     height, width = images.shape[2:4]
     run = partial(apply_block, remat=self.remat)
@@ -85,7 +84,7 @@ class CurveNetwork(nn.Module):
         scores = scores[..., :1] + jnp.sum(gains * measures.astype(jnp.float32), axis=-1, keepdims=True)
       distribution = jax.nn.softmax(scores[..., 0], axis=1)
       pyramid.append(expected_focus(distribution, focus))
-    return tuple(pyramid), distribution
+    return DepthMaps(tuple(pyramid), distribution)
 
 
 def space_to_depth(x: Stack) -> Stack:

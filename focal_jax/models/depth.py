@@ -21,6 +21,7 @@ from focal_jax.models.blocks import (
   focus_distribution,
   upsample,
 )
+from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.relative_sharpness import relative_sharpness
 
 MULTIPLE = 32  # of height and width, px: the aggregation works down to 1/32
@@ -110,9 +111,7 @@ class DepthNetwork(nn.Module):
   focus_measures: bool = False
 
   @nn.compact
-  def __call__(
-    self, images: Float[Array, 'B N H W 3'], focus: Float[Array, 'B N'], *, train: bool
-  ) -> tuple[tuple[Float[Array, 'B H W'], ...], Float[Array, 'B N H W']]:
+  def __call__(self, images: Float[Array, 'B N H W 3'], focus: Float[Array, 'B N'], *, train: bool) -> DepthMaps:
     """Returns the depth maps D1 .. D4, coarse to fine, and the focus distribution of D4."""
     height, width = images.shape[2:4]
     cell = partial(ConvNorm, axis_name=self.axis_name)
@@ -147,4 +146,4 @@ class DepthNetwork(nn.Module):
 
     regress = jax.checkpoint(regress) if self.remat else regress
     depths, distributions = zip(*map(regress, scores), strict=True)
-    return depths, distributions[-1]
+    return DepthMaps(depths, distributions[-1])

@@ -1,7 +1,6 @@
 """A focal stack as it comes from a camera to a `Prediction`: padding, alignment, depth."""
 
 import zlib
-from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -24,7 +23,7 @@ from focal_jax.models.blocks import (
 )
 from focal_jax.models.curves import CurveNetwork
 from focal_jax.models.depth import MULTIPLE, DepthNetwork
-from focal_jax.stack import FocalStack, Prediction, confidence_from_spread
+from focal_jax.stack import FocalStack, Prediction, confidence_from_spread, spread
 
 Dimension = Any  # of an array: an integer, or in an export the symbol of any
 
@@ -33,50 +32,30 @@ class EndToEnd(nn.Module):
   """Alignment network, warp, depth network.
 
   Attributes:
+    depth: the depth network: called with frames -1 .. 1, [B, N, H, W, 3], of heights and widths that are multiples of
+      32, their focus and `train`, it returns `DepthMaps`.
+    alignment: the alignment network; called as `AlignmentNetwork` is.
     channels: channel order that the weights expect. Stack and prediction are RGB in any case.
-    padding: what fills up height and width to multiples of 32, at the bottom and right: 'black', as published, or
-      'edge'.
+    padding: what fills up height and width to multiples of 32, at the bottom and right: 'black', 'edge' or 'reflect'
+      (without repeating the edge).
     motion_side_px: longer side to which frames are reduced before their motion is estimated; 0: not at all, as
       published. A network trained on small crops knows no large displacements.
-    axis_name: devices over which batch normalisation averages in training.
-    alignment_network: module made with (axis_name, remat) that is called as `AlignmentNetwork` is.
-    detect, downsample: blocks of the depth network; see there.
-    dtype: in which the networks compute, float32 or bfloat16. Parameters, geometry, what becomes of the scores and
-      everything in the prediction are float32.
-    remat: compute the activations of each block anew in the backward pass, for less memory.
     motion_passes: how often the motion is estimated, from the second time on of frames warped by what was found
       before; 1 as published.
-    stem_dilation: of the depth network's first layer; see there.
-    focus_measures: whether the depth network is given them beside the frames; see there.
-    depth_network: 'published' (`depth.DepthNetwork`), to which the fields from `detect` to `focus_measures` belong, or
-      'curves' (`curves.CurveNetwork`).
     resampling: of the frames that the depth network is given: 'linear', as published, or 'lanczos' (`warp.warp_sharp`).
       What is handed out as aligned is linear in any case.
+    dtype: in which the networks compute, float32 or bfloat16. Parameters, geometry, what becomes of the scores and
+      everything in the prediction are float32.
   """
 
+  depth: nn.Module = DepthNetwork()
+  alignment: nn.Module = AlignmentNetwork()
   channels: Literal['RGB', 'BGR'] = 'RGB'
-  padding: Literal['edge', 'black'] = 'edge'
+  padding: Literal['edge', 'black', 'reflect'] = 'edge'
   motion_side_px: int = 0
-  axis_name: str | None = None
-  alignment_network: Callable[..., nn.Module] = AlignmentNetwork
-  detect: Callable[..., nn.Module] = SharpRegionDetection
-  downsample: Callable[..., nn.Module] = EffectiveDownsampling
-  dtype: Any = jnp.float32
-  remat: bool = False
   motion_passes: int = 1
-  stem_dilation: int = 2
-  focus_measures: bool = False
-  depth_network: Literal['published', 'curves'] = 'published'
   resampling: Literal['linear', 'lanczos'] = 'linear'
-
-  def setup(self):
-    self.alignment = self.alignment_network(axis_name=self.axis_name, remat=self.remat)
-    if self.depth_network == 'curves':
-      self.depth = CurveNetwork(self.remat)
-    else:
-      self.depth = DepthNetwork(
-        self.axis_name, self.detect, self.downsample, self.remat, self.stem_dilation, self.focus_measures
-      )
+  dtype: Any = jnp.float32
 
   def __call__(
     self,
@@ -104,25 +83,28 @@ class EndToEnd(nn.Module):
     if align:
       motion = self.estimate_motion(stack, train=train, size=size) if motion is None else motion
       given, images = images, self._fill(warp.warp(images, stack.fov, motion, size), size)
-      coverage = warp.coverage(stack.fov, motion, *images.shape[2:4], size)[..., :height, :width]
+      coverage = warp.coverage(stack.fov, motion, *images.shape[2:4], size)
       seen = images
       if self.resampling == 'lanczos':
         seen = self._fill(jnp.clip(warp.warp_sharp(given, stack.fov, motion, size), -1.0, 1.0), size)
     else:
       seen, motion = images, jnp.zeros((*stack.fov.shape, 3), images.dtype)
-      coverage = jnp.ones(stack.images.shape[:-1], images.dtype)
-    pyramid, weights = self.depth(seen.astype(self.dtype), stack.focus, train=train)
-    pyramid = tuple(depth[:, :height, :width] for depth in pyramid)
-    weights = weights[..., :height, :width]
-    return Prediction(
-      depth=pyramid[-1],
-      confidence=confidence_from_spread(weights, stack.focus),
-      pyramid=pyramid,
+      coverage = jnp.ones(images.shape[:-1], images.dtype)
+    maps = self.depth(seen.astype(self.dtype), stack.focus, train=train)
+    weights, sharp = maps.weights, maps.all_in_focus
+    prediction = Prediction(
+      depth=maps.pyramid[-1],
+      confidence=jnp.zeros_like(maps.pyramid[-1]) if weights is None else confidence_from_spread(weights, stack.focus),
+      pyramid=maps.pyramid,
       weights=weights,
-      aligned=self._from_network(images[:, :, :height, :width]),
+      uncertainty=None if weights is None else spread(weights, stack.focus),
+      all_in_focus=None if sharp is None else self._in_order(sharp),
+      defocus=maps.defocus,
+      aligned=self._from_network(images),
       coverage=coverage,
       motion=motion,
     )
+    return prediction.cropped(height, width)
 
   def estimate_motion(
     self, stack: FocalStack, *, train: bool = False, size: warp.Size | None = None
@@ -148,11 +130,26 @@ class EndToEnd(nn.Module):
       motion = warp.compose_motion(stack.fov, motion, found, size)
     return motion * jnp.stack([1.0, given[1] / size[1], given[0] / size[0]])  # a zoom has no unit, a shift is in px
 
+  def draw(
+    self,
+    rng: np.random.Generator,
+    path: tuple[str, ...],
+    shape: tuple[int, ...],
+    kernel: tuple[int, ...] | None,
+  ) -> np.ndarray:
+    """Initial values of a variable; see `draw_variable`. A depth network may have a `draw` of its own."""
+    draw = getattr(self.depth, 'draw', draw_variable) if path[0] == 'depth' else draw_variable
+    return draw(rng, path[1:], shape, kernel)
+
+  def _in_order(self, images):
+    """From RGB to the weights' order of channels, or back."""
+    return images if self.channels == 'RGB' else images[..., ::-1]
+
   def _to_network(self, images):
-    return 2.0 * (images if self.channels == 'RGB' else images[..., ::-1]) - 1.0
+    return 2.0 * self._in_order(images) - 1.0
 
   def _from_network(self, images):
-    return (images if self.channels == 'RGB' else images[..., ::-1]) / 2.0 + 0.5
+    return self._in_order(images) / 2.0 + 0.5
 
   def _pad(self, images, size):
     """To multiples of MULTIPLE, at the bottom and right; all that is beyond `size` is filled up."""
@@ -163,7 +160,12 @@ class EndToEnd(nn.Module):
       length = images.shape[axis]
       if isinstance(end, int) and end == length:
         continue
-      inside = (jnp.arange(length) < end).reshape(-1, *(1,) * (4 - axis))
+      place = jnp.arange(length)
+      if self.padding == 'reflect':
+        period = jnp.maximum(2 * (end - 1), 1)
+        images = jnp.take(images, jnp.minimum(place % period, -place % period), axis=axis)
+        continue
+      inside = (place < end).reshape(-1, *(1,) * (4 - axis))
       filler = -1.0
       if self.padding == 'edge':
         filler = jax.lax.dynamic_index_in_dim(images, jnp.asarray(end - 1, jnp.int32), axis)
@@ -200,6 +202,30 @@ _DETECTION = {
 _DOWNSAMPLING = {'both': EffectiveDownsampling, 'stride': StridedDownsampling, 'pooling': PooledDownsampling}
 
 
+def assemble(
+  depth: nn.Module,
+  channels: Literal['RGB', 'BGR'] = 'RGB',
+  padding: Literal['edge', 'black', 'reflect'] = 'edge',
+  motion_side_px: int = 0,
+  motion_passes: Literal[1, 2, 3] = 1,
+  resampling: Literal['linear', 'lanczos'] = 'linear',
+  alignment: Literal['learned', 'metadata', 'none'] = 'none',
+  *,
+  axis_name: str | None = None,
+  dtype: Any = jnp.float32,
+  remat: bool = False,
+) -> EndToEnd:
+  """A depth network behind the alignment network of this name; see `registry`.
+
+  Args:
+    axis_name: devices over which batch normalisation averages in training.
+    dtype: see `EndToEnd`.
+    remat: compute the activations of each block anew in the backward pass, for less memory.
+  """
+  network = _ALIGNMENT[alignment](axis_name=axis_name, remat=remat)
+  return EndToEnd(depth, network, channels, padding, motion_side_px, motion_passes, resampling, dtype)
+
+
 def make_end_to_end(
   channels: Literal['RGB', 'BGR'] = 'RGB',
   padding: Literal['edge', 'black'] = 'edge',
@@ -214,21 +240,14 @@ def make_end_to_end(
   downsampling: Literal['both', 'stride', 'pooling'] = 'both',
   **runtime: Any,
 ) -> EndToEnd:
-  """The network, or an ablation of it, by the names of its parts; see `registry`."""
-  return EndToEnd(
-    channels=channels,
-    padding=padding,
-    motion_side_px=motion_side_px,
-    motion_passes=motion_passes,
-    stem_dilation=stem_dilation,
-    focus_measures=focus_measures,
-    depth_network=depth,
-    resampling=resampling,
-    alignment_network=_ALIGNMENT[alignment],
-    detect=_DETECTION[detection],
-    downsample=_DOWNSAMPLING[downsampling],
-    **runtime,
-  )
+  """Won and Jeon's network, an ablation of it, or 'curves' (`curves.CurveNetwork`), by the names of its parts."""
+  own = {name: runtime[name] for name in ('axis_name', 'remat') if name in runtime}
+  if depth == 'curves':
+    network = CurveNetwork(own.get('remat', False))
+  else:
+    parts = {'detect': _DETECTION[detection], 'downsample': _DOWNSAMPLING[downsampling]}
+    network = DepthNetwork(**parts, stem_dilation=stem_dilation, focus_measures=focus_measures, **own)
+  return assemble(network, channels, padding, motion_side_px, motion_passes, resampling, alignment, **runtime)
 
 
 def variable_shapes(model: nn.Module) -> dict:
@@ -238,17 +257,31 @@ def variable_shapes(model: nn.Module) -> dict:
 
 
 def init_variables(model: nn.Module, seed: int) -> dict:
-  """Random variables, from the distributions of `model.init`, each tensor by seed and name.
+  """Random variables, each tensor by seed and name, from `model.draw` or else `draw_variable`.
 
   In numpy: compiling `model.init` takes a minute on two cores.
   """
-  variables = {}
-  for key, leaf in flax.traverse_util.flatten_dict(variable_shapes(model)).items():
-    if key[-1] == 'kernel':
-      rng = np.random.default_rng([seed, zlib.crc32('/'.join(key).encode())])
-      bound = np.prod(leaf.shape[:-1]) ** -0.5
-      value = rng.uniform(-bound, bound, leaf.shape)
-    else:
-      value = np.full(leaf.shape, float(key[-1] in ('scale', 'var')))
+  draw, variables = getattr(model, 'draw', draw_variable), {}
+  leaves = flax.traverse_util.flatten_dict(variable_shapes(model))
+  for key, leaf in leaves.items():
+    rng = np.random.default_rng([seed, zlib.crc32('/'.join(key).encode())])
+    kernel = leaves.get((*key[:-1], 'kernel'))
+    value = draw(rng, key[1:], leaf.shape, None if kernel is None else kernel.shape)
     variables[key] = jnp.asarray(value, leaf.dtype)
   return flax.traverse_util.unflatten_dict(variables)
+
+
+def draw_variable(
+  rng: np.random.Generator, path: tuple[str, ...], shape: tuple[int, ...], kernel: tuple[int, ...] | None
+) -> np.ndarray:
+  """PyTorch's default of a kernel [.., in, out], U(+-1 / sqrt(fan_in)); of the rest, what changes nothing: 1 or 0.
+
+  Args:
+    path: names of the modules that lead to the variable, and its own.
+    shape: of the variable.
+    kernel: shape of the kernel in the same module, where there is one.
+  """
+  if path[-1] == 'kernel':
+    bound = np.prod(shape[:-1]) ** -0.5
+    return rng.uniform(-bound, bound, shape)
+  return np.full(shape, float(path[-1] in ('scale', 'var')))

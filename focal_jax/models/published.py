@@ -1,18 +1,21 @@
-"""The published network's weights: where each of its tensors lies in ours.
+"""Weights that authors published: which network a state dict holds, and where each of its tensors lies in ours.
 
-The published modules are named as in the state dicts that the authors' code saves: `DFF_net.*` is the depth network,
-`optical_flow_aggregation.*` the alignment network.
+Modules are named as in the state dicts that the authors' code saves; those of Won and Jeon's network here (`DFF_net.*`
+is the depth network, `optical_flow_aggregation.*` the alignment network), the others' beside the networks.
 """
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import flax.traverse_util
 import numpy as np
 
 from focal_jax.errors import InputError
-from focal_jax.models.torch_file import read_state_dict
+from focal_jax.models import aifdepthnet, defocusnet, dfv
 
-# What the published weights expect of their input (`end_to_end.EndToEnd`).
+# What Won and Jeon's weights expect of their input (`end_to_end.EndToEnd`).
 INPUT_CONVENTION = {'channels': 'BGR', 'padding': 'black'}
 
 # Tensors of PyTorch's batch normalisation that ours has no use for.
@@ -82,26 +85,80 @@ def module_names() -> dict[str, str]:
   }
 
 
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """A network that was published with weights.
+
+  Attributes:
+    model: its name in `registry.MODELS`.
+    arguments: those with which it expects its input as published.
+    modules: our module path -> theirs, of every module that holds parameters.
+    is_transposed: whether our module is a transposed convolution; PyTorch stores those (in, out, ...), the others
+      (out, in, ...).
+  """
+
+  model: str
+  arguments: dict[str, Any]
+  modules: dict[str, str]
+  is_transposed: Callable[[str], bool] = lambda module: False
+
+  @property
+  def probe(self) -> str:
+    """A tensor that no other network has."""
+    return f'{next(iter(self.modules.values()))}.weight'
+
+
 def _is_transposed(module: str) -> bool:
-  """Whether our module is a transposed convolution; PyTorch stores those (in, out, ...), the others (out, in, ...)."""
   return module.endswith('.conv') and module.split('.')[-2].startswith('up')
 
 
-def import_published(path: str | Path, template: dict) -> tuple[dict, list[str]]:
-  """Variables of `end_to_end.EndToEnd` from a published `.pth` file.
+def _baseline(model: str, file: Any) -> Published:
+  modules = {f'depth.{ours}': theirs for ours, theirs in file.published_modules().items()}
+  is_transposed = getattr(file, 'is_transposed', lambda module: False)
+  return Published(
+    model, file.PUBLISHED | {'alignment': 'none'}, modules, lambda module: is_transposed(module.removeprefix('depth.'))
+  )
+
+
+def published_networks() -> list[Published]:
+  return [
+    Published('end_to_end', INPUT_CONVENTION, module_names(), _is_transposed),
+    _baseline('defocusnet', defocusnet),
+    _baseline('aifdepthnet', aifdepthnet),
+    _baseline('dfv', dfv),
+  ]
+
+
+def identify(path: str | Path, tensors: Mapping[str, np.ndarray]) -> Published:
+  """The network whose weights a state dict holds.
+
+  Raises:
+    InputError: it is none that is known here.
+  """
+  networks = published_networks()
+  for network in networks:
+    if network.probe in tensors:
+      return network
+  probes = ', '.join(f'{network.probe!r} ({network.model})' for network in networks)
+  raise InputError(f'{path}: {len(tensors)} tensors of no network that is known here, expected one of {probes}')
+
+
+def variables_from(
+  path: str | Path, tensors: Mapping[str, np.ndarray], network: Published, template: dict
+) -> tuple[dict, list[str]]:
+  """Variables of our network from a published state dict.
 
   Args:
-    path: the file; it is read without PyTorch, and no code in it is run.
-    template: variables with the wanted tree and shapes (arrays or shape structs), as `EndToEnd.init` returns.
+    path: of the file, for messages.
+    tensors: what it holds (`torch_file.read_state_dict`).
+    template: variables with the wanted tree and shapes (arrays or shape structs), as `variable_shapes` returns.
 
   Returns:
     the variables {'params', 'batch_stats'}, float32, and the names of the file's tensors that the network does not use.
 
   Raises:
-    InputError: the file is unreadable, or a tensor is missing or has another shape.
+    InputError: a tensor is missing or has another shape.
   """
-  tensors = read_state_dict(path)
-  theirs = module_names()
   names = {
     ('params', 'kernel'): 'weight',
     ('params', 'scale'): 'weight',
@@ -113,12 +170,13 @@ def import_published(path: str | Path, template: dict) -> tuple[dict, list[str]]
   for key, leaf in flax.traverse_util.flatten_dict(template).items():
     collection, *module, name = key
     ours = '.'.join(module)
-    source = f'{theirs[ours]}.{names[collection, name]}'
+    source = f'{network.modules[ours]}.{names[collection, name]}'
     if source not in tensors:
-      raise InputError(f'{path}: no tensor {source!r}; expected the weights of the published end-to-end network')
+      raise InputError(f'{path}: no tensor {source!r}; expected the weights of the published network {network.model}')
     value = np.asarray(tensors[source], np.float32)
-    if name == 'kernel' and value.ndim == 5:
-      value = value.transpose((2, 3, 4, 0, 1) if _is_transposed(ours) else (2, 3, 4, 1, 0))
+    if name == 'kernel' and value.ndim >= 4:
+      value = np.moveaxis(value, (0, 1) if network.is_transposed(ours) else (1, 0), (-2, -1))
+      value = value[None] if value.ndim == 4 else value  # a kernel of one frame
     if value.shape != leaf.shape:
       raise InputError(
         f'{path}: tensor {source!r} has shape {tensors[source].shape}, '

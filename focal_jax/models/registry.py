@@ -12,10 +12,39 @@ from typing import Any, Literal, get_args, get_origin
 import flax.linen as nn
 
 from focal_jax.errors import InputError
-from focal_jax.models.end_to_end import make_end_to_end
+from focal_jax.models.aifdepthnet import AiFDepthNet
+from focal_jax.models.defocusnet import DefocusNet
+from focal_jax.models.dfv import DFV
+from focal_jax.models.end_to_end import assemble, make_end_to_end
+
+_RUNTIME = ('axis_name', 'dtype', 'remat')
+
+
+def alone_or_aligned(network: type[nn.Module]) -> Callable[..., nn.Module]:
+  """A factory of an end-to-end network with this depth network, see `EndToEnd`, and any alignment.
+
+  Its arguments are the depth network's own, that is its fields, which have annotations as above, and those of
+  `end_to_end.assemble`. Of what is no property of the weights a depth network has the fields axis_name and remat.
+  """
+  fields = inspect.signature(network).parameters.values()
+  own = [field for field in fields if field.name not in (*_RUNTIME, 'parent', 'name')]
+  around = [one for one in list(inspect.signature(assemble).parameters.values())[1:] if one.name not in _RUNTIME]
+
+  def make(**arguments: Any) -> nn.Module:
+    taken = {field.name: arguments.pop(field.name) for field in own if field.name in arguments}
+    runtime = {name: arguments[name] for name in ('axis_name', 'remat') if name in arguments}
+    return assemble(network(**taken, **runtime), **arguments)
+
+  runtime = inspect.Parameter('runtime', inspect.Parameter.VAR_KEYWORD)
+  make.__signature__ = inspect.Signature([*(one.replace(kind=one.KEYWORD_ONLY) for one in (*own, *around)), runtime])
+  return make
+
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
   'end_to_end': make_end_to_end,
+  'defocusnet': alone_or_aligned(DefocusNet),
+  'aifdepthnet': alone_or_aligned(AiFDepthNet),
+  'dfv': alone_or_aligned(DFV),
 }
 
 

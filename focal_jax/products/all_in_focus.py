@@ -13,7 +13,8 @@ def all_in_focus(prediction: Prediction, focus: Float[np.ndarray, 'N']) -> Float
   """Mean of the aligned frames under the focus distribution, in the reference frame; RGB 0 .. 1, float32.
 
   A prediction without a distribution takes each pixel from the two frames around its depth, linear between them. Frames
-  that do not show all of a pixel have no part in it; where that leaves none, the reference frame is shown.
+  that do not show all of a pixel have no part in it; where that leaves none, the reference frame is shown. A network
+  that predicts the image itself is believed where all frames show the pixel.
 
   Args:
     prediction: of one stack, on the host.
@@ -33,4 +34,8 @@ def all_in_focus(prediction: Prediction, focus: Float[np.ndarray, 'N']) -> Float
     total += weight
   shown = (total > _LEAST_WEIGHT)[..., None]
   image /= np.where(shown, total[..., None], 1)
-  return np.clip(np.where(shown, image, prediction.aligned[-1]), 0, 1)
+  image = np.where(shown, image, prediction.aligned[-1])
+  if prediction.all_in_focus is not None:
+    everywhere = np.min(prediction.coverage, axis=0) > _COVERED
+    image = np.where(everywhere[..., None], prediction.all_in_focus, image)
+  return np.clip(image, 0, 1)

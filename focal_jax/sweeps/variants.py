@@ -117,6 +117,8 @@ class Run:
 def override(config: ConfigDict, field: str, value: Any) -> Any:
   """Sets a dotted field; returns the value as the config has it, an int for a float made one.
 
+  The section 'model', whose fields depend on its name, can be replaced as a whole, by a mapping.
+
   Raises:
     InputError: there is no such field, or it has another type.
   """
@@ -126,6 +128,9 @@ def override(config: ConfigDict, field: str, value: Any) -> Any:
     if not isinstance(section, ConfigDict) or part not in section:
       raise InputError(f"no field '{field}' in the config; expected one of those in the config file")
     parent, section = section, section[part]
+  if field == 'model' and isinstance(value, Mapping):
+    parent[name] = ConfigDict(value)
+    return dict(value)
   if isinstance(section, ConfigDict):
     raise InputError(f"'{field}' is a section of the config, expected one of its fields: {', '.join(section)}")
   try:

@@ -17,7 +17,12 @@ SIZE = 32  # px: the least
 @pytest.fixture(scope='module')
 def apply():
   """(variables, images, focus) -> (pyramid, distribution), compiled once for each shape."""
-  return jax.jit(lambda variables, *stack: CurveNetwork().apply(variables, *stack, train=False))
+
+  def apply(variables, *stack):
+    maps = CurveNetwork().apply(variables, *stack, train=False)
+    return maps.pyramid, maps.weights
+
+  return jax.jit(apply)
 
 
 def stack(frames, seed=0):
@@ -69,7 +74,7 @@ def test_stacks_of_a_batch_do_not_know_of_each_other():
   """In training, too, where normalisation by batches would mix them."""
   (one, focus_one), (two, focus_two) = stack(3, 0), stack(3, 1)
   both = jnp.concatenate([one, two]), jnp.concatenate([focus_one, focus_two])
-  train = jax.jit(lambda variables, *stack: CurveNetwork().apply(variables, *stack, train=True)[0][-1])
+  train = jax.jit(lambda variables, *stack: CurveNetwork().apply(variables, *stack, train=True).pyramid[-1])
   together = train(drawn(), *both)
   np.testing.assert_allclose(together[0], train(drawn(), one, focus_one)[0], atol=1e-5)
   np.testing.assert_allclose(together[1], train(drawn(), two, focus_two)[0], atol=1e-5)

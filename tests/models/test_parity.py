@@ -80,17 +80,18 @@ def test_two_stacks_equal_each_alone(model, stack):
     np.testing.assert_allclose(together.motion[index], alone.motion, atol=1e-5)
 
 
-def test_missing_and_misshapen_tensors(shared, monkeypatch):
+def test_missing_and_misshapen_tensors(shared):
   path = shared / 'parity' / 'reference_a.pth'
   tensors = read_state_dict(path)
-  shapes = variable_shapes(EndToEnd())
+  network, shapes = published.identify(path, tensors), variable_shapes(EndToEnd())
+  assert network.model == 'end_to_end'
   name = 'DFF_net.dres3.conv2.0.weight'
-  monkeypatch.setattr(published, 'read_state_dict', lambda _: {k: v for k, v in tensors.items() if k != name})
   with pytest.raises(InputError, match=f"no tensor '{name}'"):
-    published.import_published(path, shapes)
-  monkeypatch.setattr(published, 'read_state_dict', lambda _: tensors | {name: np.zeros((2, 2))})
+    published.variables_from(path, {k: v for k, v in tensors.items() if k != name}, network, shapes)
   with pytest.raises(InputError, match=rf"'{name}' has shape \(2, 2\)"):
-    published.import_published(path, shapes)
+    published.variables_from(path, tensors | {name: np.zeros((2, 2))}, network, shapes)
+  with pytest.raises(InputError, match='2 tensors of no network that is known here'):
+    published.identify(path, {'a.weight': np.zeros(1), 'b.weight': np.zeros(1)})
 
 
 def test_every_module_is_named_once():

@@ -12,10 +12,11 @@ import pytest
 
 from focal_jax import api, warp
 from focal_jax.errors import InputError
-from focal_jax.models import blocks, conv, end_to_end
+from focal_jax.models import blocks, conv
 from focal_jax.models.alignment import ALPHA_SCALE, AlignmentNetwork, MotionHead, NoAlignment
 from focal_jax.models.depth import DepthNetwork
-from focal_jax.models.end_to_end import EndToEnd, init_variables, variable_shapes
+from focal_jax.models.depth_maps import DepthMaps
+from focal_jax.models.end_to_end import EndToEnd, assemble, init_variables, variable_shapes
 from focal_jax.models.npz_file import save_weights
 from focal_jax.models.registry import make_model
 from focal_jax.stack import FocalStack
@@ -49,7 +50,7 @@ def full():
 
 
 def test_variables_do_not_depend_on_dtype_and_remat(full):
-  assert variable_shapes(EndToEnd(dtype=jnp.bfloat16, remat=True)) == full
+  assert variable_shapes(EndToEnd(DepthNetwork(remat=True), AlignmentNetwork(remat=True), dtype=jnp.bfloat16)) == full
   assert {leaf.dtype for leaf in jax.tree.leaves(full)} == {jnp.dtype(jnp.float32)}
 
 
@@ -156,7 +157,7 @@ def test_no_alignment_is_the_identity_bit_for_bit(transform):
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize('alignment', ['metadata', 'none'])
-def test_frames_by_metadata_or_as_they_are(monkeypatch, alignment, dtype):
+def test_frames_by_metadata_or_as_they_are(alignment, dtype):
   seen = []
 
   class Mean(nn.Module):
@@ -165,12 +166,11 @@ def test_frames_by_metadata_or_as_they_are(monkeypatch, alignment, dtype):
     def __call__(self, images, focus, *, train):
       seen.append((images.shape, images.dtype))
       grey = images.astype(jnp.float32).mean(-1)
-      return (grey.mean(1),) * 4, jnp.ones_like(grey) / grey.shape[1]
+      return DepthMaps((grey.mean(1),) * 4, jnp.ones_like(grey) / grey.shape[1])
 
-  monkeypatch.setattr(end_to_end, 'DepthNetwork', lambda *options: Mean())
   images = jax.random.uniform(jax.random.key(0), (1, 3, 21, 34, 3))
   stack = FocalStack(images=images, focus=jnp.arange(3.0)[None], fov=jnp.array([[1.3, 0.8, 1.0]]))
-  model = make_model('end_to_end', {'alignment': alignment}, dtype=dtype)
+  model = assemble(Mean(), alignment=alignment, dtype=dtype)
   prediction = jax.jit(model.apply)({}, stack)
   assert seen == [((1, 3, 32, 64, 3), dtype)]
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(prediction))
@@ -191,9 +191,6 @@ def test_each_pass_sees_what_the_last_one_left():
   truth = jnp.array([[[0.0, 8.0, -4.0], [0.0, -12.0, 4.0], [0.0, 0.0, 0.0]]])
 
   class Half(nn.Module):
-    axis_name: str | None = None
-    remat: bool = False
-
     def __call__(self, images, fov, *, size, train):
       """Half the way of the bright pixels' centre to that of the last frame."""
       weight = jnp.where(images[..., 0] > 0.4, images[..., 0], 0.0)
@@ -206,7 +203,7 @@ def test_each_pass_sees_what_the_last_one_left():
   images = warp.warp(square, jnp.ones((1, 3)), -truth)
   stack = FocalStack(images=images, focus=jnp.arange(3.0)[None], fov=jnp.ones((1, 3)))
   for passes, share in ((1, 0.5), (2, 0.75), (3, 0.875)):
-    model = EndToEnd(alignment_network=Half, motion_passes=passes)
+    model = EndToEnd(alignment=Half(), motion_passes=passes)
     motion = model.apply({}, stack, method='estimate_motion')
     np.testing.assert_allclose(motion, share * truth, atol=0.02)
 
@@ -382,7 +379,9 @@ def test_the_network_in_bfloat16(full):
 def test_registry_takes_what_is_missing_as_the_default():
   assert make_model('end_to_end', {}) == EndToEnd()
   arguments = {'channels': 'BGR', 'padding': 'black', 'motion_side_px': 64, 'detection': 'plane'}
-  expected = EndToEnd('BGR', 'black', 64, 'batch', detect=blocks.PlaneDetection, dtype=jnp.bfloat16, remat=True)
+  runtime = {'axis_name': 'batch', 'remat': True}
+  depth, alignment = DepthNetwork(detect=blocks.PlaneDetection, **runtime), AlignmentNetwork(**runtime)
+  expected = EndToEnd(depth, alignment, 'BGR', 'black', 64, dtype=jnp.bfloat16)
   made = make_model('end_to_end', arguments, axis_name='batch', dtype=jnp.bfloat16, remat=True)
   assert made == expected
 

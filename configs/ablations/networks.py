@@ -1,0 +1,68 @@
+"""The networks of the field side by side, in sizes for small budgets, and each behind this project's alignment network.
+
+  python -m focal_jax.sweep --config=configs/ablations/networks.py --seeds=1 --workdir=runs/networks
+  python -m focal_jax.sweep --config=configs/ablations/networks.py:smoke --seeds=1 --workdir=runs/networks_smoke
+
+Each depth network is trained on the same aligned simulated stacks, for as many steps, with the loss of its authors as
+far as it can be had in units of the focus range. It is then measured, untrained further, on stacks that breathe, drift
+and shake: as they are, behind the crop that metadata tell, and behind the alignment network that ships. Widths are
+divided so that each has about a million parameters; Won and Jeon's has four.
+
+In the table 'aligned' is the validation on aligned stacks, the rest that on moved ones.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ablations, default, shipped
+
+_SMALL = default.AS_THEY_ARE | {'channels': 'RGB', 'padding': 'edge'}
+_DFV_LOSS = {
+  'loss.pyramid_weights': tuple(weight / 30 for weight in (1, 2, 4, 8)),
+  'loss.penalty': 'huber',
+  'loss.penalty_scale': 1.0,
+  'loss.within_focus': True,
+}
+NETWORKS = {
+  'Won and Jeon': ({'name': 'end_to_end', 'depth': 'published'}, {}),
+  'curves': ({'name': 'end_to_end', 'depth': 'curves'}, {}),
+  'DefocusNet / 2': (
+    {'name': 'defocusnet', 'unit': 'focus_range', 'channel_divisor': 2},
+    {'loss.pyramid_weights': (1.0,), 'loss.defocus_weight': 1.0},
+  ),
+  'AiFDepthNet / 4': (
+    {'name': 'aifdepthnet', 'channel_divisor': 4},
+    {'loss.pyramid_weights': (1.0,), 'loss.penalty': 'absolute'},
+  ),
+  'FV / 4': ({'name': 'dfv', 'differential': False, 'channel_divisor': 4}, _DFV_LOSS),
+  'DFV / 4': ({'name': 'dfv', 'differential': True, 'channel_divisor': 4}, _DFV_LOSS),
+}
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  config = shipped.get_config('depth')
+  config.data.simulated_frames = ()
+  config.simulator.update(num_frames=6, height_px=64, width_px=64)
+  config.simulator.sweep.aligned = 1.0
+  config.optimizer.learning_rate = 5e-4
+  config.update(batch_size=4, steps=400, validation_every=200, checkpoint_every=200, ema_decay=0.98)
+  if variant == 'smoke':
+    steps = ablations.recipe(variant, 'configs/ablations/networks.py')
+    for field in ('steps', 'log_every', 'checkpoint_every', 'validation_every', 'validation_stacks', 'batch_size'):
+      config[field] = steps[field]
+    config.simulator.update(num_frames=3, height_px=32, width_px=32, num_surfaces=4, margin_px=8)
+  elif variant:
+    raise ValueError(f"unknown variant '{variant}' of configs/ablations/networks.py, expected 'smoke' or nothing")
+  return config
+
+
+def sweep(add) -> None:
+  aligner = {'motion_side_px': 256, 'motion_passes': 2}  # as the weights that ship
+  moved = {'simulator.sweep.aligned': 0.0, 'simulator.sweep.shake_px': (0.0, 1.5), 'simulator.sweep.zoom': (0.96, 1.1)}
+  for label, (model, loss) in NETWORKS.items():
+    trained = add({'model': _SMALL | model, **loss}, label=f'{label}, aligned')
+    measured = {**loss, **moved, 'steps': 0, 'networks': 'both', 'init.depth': trained.weights}
+    for name, changes in (('as they are', {}), ('metadata crop', {'alignment': 'metadata'})):
+      add({'model': _SMALL | model | changes, **measured}, label=f'{label}, {name}')
+    learned = _SMALL | model | aligner | {'alignment': 'learned'}
+    alignment = {'init.alignment': 'weights/simulated.npz'}
+    add({'model': learned, **measured, **alignment}, label=f'{label}, alignment network')

@@ -1,0 +1,153 @@
+"""DefocusNet (Maximov, Galim and Leal-Taixe, "Focus on defocus", CVPR 2020), the static architecture of its release.
+
+Two U-Nets in every frame, whose features meet in maxima over the frames: one from frames to how defocused each pixel
+is, one from these maps to depth, which sees the frames through the skip connections of the first only.
+"""
+
+from functools import partial
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from focal_jax.models import conv
+from focal_jax.models.blocks import PLANE, Conv, Stack, apply_block
+from focal_jax.models.depth_maps import DepthMaps
+
+FEATURES = (16, 32, 64, 128)  # at 1, 1/2, 1/4 and 1/8 of the resolution; twice the last at 1/16
+DEPTH_UNIT_M = 3.0  # of the published network's depth
+
+PUBLISHED = {'channels': 'RGB', 'padding': 'edge', 'unit': 'metres'}
+
+
+class Layers(nn.Module):
+  """3 x 3 convolutions with bias, each followed by a leaky ReLU."""
+
+  features: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self, x: Stack) -> Stack:
+    for index, features in enumerate(self.features):
+      x = nn.leaky_relu(Conv(features, PLANE, use_bias=True, name=f'conv{index}')(x), 0.2)
+    return x
+
+
+class Encoder(nn.Module):
+  """Features at all scales, fine to coarse, and the bridge at 1/16."""
+
+  features: tuple[int, ...]
+  remat: bool = False
+
+  @nn.compact
+  def __call__(self, x: Stack) -> tuple[list[Stack], Stack]:
+    levels = []
+    for level, features in enumerate(self.features):
+      x = apply_block(Layers((features, features), name=f'down{level}'), x, remat=self.remat)
+      levels.append(x)
+      x = with_maximum(conv.max_pool(x))
+    return levels, apply_block(Layers((2 * self.features[-1],), name='bridge'), x, remat=self.remat)
+
+
+class Decoder(nn.Module):
+  """Back to full resolution, without its last layer; `over_frames`: with maxima over the frames at every scale."""
+
+  features: tuple[int, ...]
+  over_frames: bool
+  remat: bool = False
+
+  @nn.compact
+  def __call__(self, x: Stack, skips: list[Stack]) -> Float[Array, 'B _ H W']:
+    run = partial(apply_block, remat=self.remat)
+    for level in range(len(self.features) - 1, -1, -1):
+      x = run(Layers((self.features[level],), name=f'up{level}'), double(x))
+      if self.over_frames:
+        if level == 0:
+          x = jnp.max(x, axis=1, keepdims=True)
+          break
+        x = with_maximum(x)
+      x = run(Layers((self.features[level],), name=f'joint{level}'), jnp.concatenate([x, skips[level]], axis=-1))
+    x = run(Layers((self.features[0],), name='end'), x)
+    return Conv(1, PLANE, use_bias=True, name='out')(x)[..., 0].astype(jnp.float32)
+
+
+class DefocusNet(nn.Module):
+  """Aligned frames, -1 .. 1 and far to near, to depth and to the defocus of each; see `EndToEnd`.
+
+  There is no focus distribution, and depth is no mixture of the focus coordinates but a number of the network's own.
+
+  Attributes:
+    unit: what focus and depth are to the network. 'metres', as published: the second U-Net is given each focus over
+      that of the farthest frame, and answers in units of 3 m; defocus is the circle of confusion, 1 for 0.1 mm.
+      'focus_range': both are 0 for the farthest frame and 1 for the nearest, whatever the coordinate; defocus is to
+      be the distance between them.
+    channel_divisor: the published widths are divided by it.
+    axis_name: has no use: nothing is normalised.
+    remat: see `apply_block`.
+  """
+
+  unit: Literal['metres', 'focus_range'] = 'focus_range'
+  channel_divisor: Literal[1, 2, 4, 8] = 1
+  axis_name: str | None = None
+  remat: bool = False
+
+  @nn.compact
+  def __call__(self, images: Float[Array, 'B N H W 3'], focus: Float[Array, 'B N'], *, train: bool) -> DepthMaps:
+    """Returns one depth map, and the defocus of every frame."""
+    features = tuple(one // self.channel_divisor for one in FEATURES)
+    levels, bridge = Encoder(features, self.remat, name='defocus_encoder')(images / 2 + 0.5)
+    defocus = Decoder(features, False, self.remat, name='defocus_decoder')(bridge, levels)
+
+    far = focus[:, :1]
+    if self.unit == 'metres':
+      seen, scale, offset = focus / far, DEPTH_UNIT_M, 0.0
+    else:
+      scale, offset = focus[:, -1:] - far, far
+      seen = (focus - far) / jnp.where(scale == 0, 1.0, scale)  # frames that all share one focus
+      scale, offset = scale[..., None], offset[..., None]
+    maps = jnp.broadcast_to(seen[:, :, None, None], defocus.shape)
+    _, bridge = Encoder(features, self.remat, name='depth_encoder')(
+      jnp.stack([defocus, maps], axis=-1).astype(images.dtype)
+    )
+    depth = Decoder(features, True, self.remat, name='depth_decoder')(bridge, levels)
+    return DepthMaps((scale * depth[:, 0] + offset,), defocus=defocus)
+
+  @staticmethod
+  def draw(
+    rng: np.random.Generator, path: tuple[str, ...], shape: tuple[int, ...], kernel: tuple[int, ...] | None
+  ) -> np.ndarray:
+    """Initial values as published: Xavier's normal distribution, biases 0.01. See `end_to_end.draw_variable`."""
+    if path[-1] == 'bias':
+      return np.full(shape, 0.01)
+    taps = np.prod(shape[:-2])
+    return rng.normal(0.0, np.sqrt(2 / (taps * (shape[-2] + shape[-1]))), shape)
+
+
+def with_maximum(x: Stack) -> Stack:
+  """Beside each frame's features their maxima over the frames."""
+  return jnp.concatenate([x, jnp.broadcast_to(jnp.max(x, axis=1, keepdims=True), x.shape)], axis=-1)
+
+
+def double(x: Stack) -> Stack:
+  """Twice the height and width: bilinear, half-pixel centres."""
+  b, n, h, w, c = x.shape
+  return jax.image.resize(x, (b, n, 2 * h, 2 * w, c), 'bilinear')
+
+
+def published_modules() -> dict[str, str]:
+  """Our module path -> that of the published state dict."""
+  modules = {}
+  for ours, theirs in (('defocus', ''), ('depth', '2')):
+    for level in range(len(FEATURES)):
+      for index in (0, 1):
+        modules[f'{ours}_encoder.down{level}.conv{index}'] = f'conv_down{theirs}_{level}.{2 * index}'
+      number = len(FEATURES) - level
+      modules[f'{ours}_decoder.up{level}.conv0'] = f'conv_up{theirs}_{number}.1'
+      if level or ours == 'defocus':
+        modules[f'{ours}_decoder.joint{level}.conv0'] = f'conv_joint{theirs}_{number}.0'
+    modules[f'{ours}_encoder.bridge.conv0'] = f'bridge{theirs}.0'
+    modules[f'{ours}_decoder.end.conv0'] = f'conv_end{theirs}.0'
+    modules[f'{ours}_decoder.out'] = f'conv_out{theirs}.0'
+  return modules

@@ -1,0 +1,44 @@
+"""Published `.pth` files through the door that users take, against what the published code computed."""
+
+import numpy as np
+import pytest
+from published_weights import arrays, state_dict, write_pth
+
+from focal_jax import api
+from focal_jax.errors import InputError
+from focal_jax.models.published import published_networks
+
+# Fixture: arguments that its file does not tell, expected arrays by the field of a prediction, depth over its unit.
+FIXTURES = {
+  'defocusnet': ({}, {'depth': 'depth', 'defocus': 'defocus'}, 3.0),
+  'aifdepthnet': ({}, {'depth': 'depth_softplus', 'all_in_focus': 'aif'}, 1.0),
+  'dfv_fv': ({'differential': False}, {'depth': 'depth', 'uncertainty': 'std', 'weights': 'prob'}, 1.0),
+  'dfv_diff': ({}, {'depth': 'depth', 'uncertainty': 'std', 'weights': 'prob'}, 1.0),
+}
+
+
+@pytest.mark.parametrize('name', FIXTURES)
+def test_a_file_predicts_as_published(name, shared, tmp_path):
+  arguments, fields, unit = FIXTURES[name]
+  path = shared / 'parity' / f'{name}.json'
+  model = api.load(write_pth(tmp_path / f'{name}.pth', state_dict(path)), arguments)
+  expected = arrays(path.with_suffix('.npz'))
+  out = model.predict(expected['stack'][0], expected['focus'][0], align=False)
+  for field, array in fields.items():
+    found = getattr(out, field) / (unit if field == 'depth' else 1.0)
+    np.testing.assert_allclose(found, expected[array][0], atol=1e-4, err_msg=field)
+  assert model.description['model'] == name.partition('_')[0]
+  assert model.description['arguments']['alignment'] == 'none'
+
+
+def test_arguments_are_of_files_that_do_not_tell_them(tmp_path):
+  with pytest.raises(InputError, match=r"w\.npz: arguments \{'padding': 'edge'\}, expected none"):
+    api.load(tmp_path / 'w.npz', {'padding': 'edge'})
+
+
+def test_no_network_is_taken_for_another():
+  networks = published_networks()
+  tensors = [{f'{module}.weight' for module in network.modules.values()} for network in networks]
+  for network, own in zip(networks, tensors, strict=True):
+    assert [network.probe in other for other in tensors].count(True) == 1
+    assert network.probe in own

@@ -306,10 +306,10 @@ def _check(config: ConfigDict, devices: Devices) -> None:
 def _check_loss(model: nn.Module, variables: dict, example: FocalStack, loss: LossSettings) -> None:
   """InputError if the loss is of something that the model or the data has not; nothing is computed."""
 
-  def predict(variables, stack):
-    return model.apply(variables, stack, align=False, train=False)
+  def check(variables, stack):
+    losses.check_parts(model.apply(variables, stack, align=False), stack, loss)
 
-  losses.check_parts(jax.eval_shape(predict, variables, example), example, loss)
+  jax.eval_shape(check, variables, example)
 
 
 def model_arguments(config: ConfigDict) -> dict[str, Any]:

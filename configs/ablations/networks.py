@@ -44,7 +44,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.simulator.update(num_frames=6, height_px=64, width_px=64)
   config.simulator.sweep.aligned = 1.0
   config.optimizer.learning_rate = 5e-4
-  config.update(batch_size=4, steps=400, validation_every=200, checkpoint_every=200, ema_decay=0.98)
+  config.update(batch_size=4, steps=200, validation_every=200, checkpoint_every=200, ema_decay=0.95)
   if variant == 'smoke':
     steps = ablations.recipe(variant, 'configs/ablations/networks.py')
     for field in ('steps', 'log_every', 'checkpoint_every', 'validation_every', 'validation_stacks', 'batch_size'):
@@ -58,9 +58,12 @@ def get_config(variant: str = '') -> ConfigDict:
 def sweep(add) -> None:
   aligner = {'motion_side_px': 256, 'motion_passes': 2}  # as the weights that ship
   moved = {'simulator.sweep.aligned': 0.0, 'simulator.sweep.shake_px': (0.0, 1.5), 'simulator.sweep.zoom': (0.96, 1.1)}
+  trained = {
+    label: add({'model': _SMALL | model, **loss}, label=f'{label}, aligned')
+    for label, (model, loss) in NETWORKS.items()
+  }
   for label, (model, loss) in NETWORKS.items():
-    trained = add({'model': _SMALL | model, **loss}, label=f'{label}, aligned')
-    measured = {**loss, **moved, 'steps': 0, 'networks': 'both', 'init.depth': trained.weights}
+    measured = {**loss, **moved, 'steps': 0, 'networks': 'both', 'init.depth': trained[label].weights}
     for name, changes in (('as they are', {}), ('metadata crop', {'alignment': 'metadata'})):
       add({'model': _SMALL | model | changes, **measured}, label=f'{label}, {name}')
     learned = _SMALL | model | aligner | {'alignment': 'learned'}

@@ -85,13 +85,13 @@ class TrainingData:
       yield np.zeros((self._devices.local_count, frames), np.float32)
 
   def example(self) -> FocalStack:
-    """Shapes of a small batch of such stacks, with the fields that they have."""
+    """A small batch of zeros with the fields that the stacks have."""
     b, n, side = 1, 2, 32
     arrays = {'images': (b, n, side, side, 3), 'focus': (b, n), 'fov': (b, n), 'target': (b, side, side)}
     arrays |= {'valid': (b, side, side), 'motion': (b, n, 3)}
     if self._config.data.source == 'simulated':
       arrays['all_in_focus'] = (b, side, side, 3)
-    return FocalStack(**{name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in arrays.items()})
+    return FocalStack(**{name: jnp.zeros(shape) for name, shape in arrays.items()})
 
   def make_batch(self, keys: Key[Array, 'B'], inputs: Any) -> FocalStack:
     """A device's stacks, from a key for each of them and their data."""

@@ -151,6 +151,8 @@ def variant_name(overrides: Mapping[str, Any]) -> str:
 def _value_name(value: Any) -> str:
   if isinstance(value, Weights):
     return value.variant.name.replace('=', '-').replace(',', '+')
+  if isinstance(value, Mapping):  # a model, whose fields are too many for a file name
+    return f'{value.get("name", "")}~{_digest(repr(sorted(value.items())))}'
   text = '+'.join(map(str, value)) if isinstance(value, tuple | list) else str(value)
   safe = re.sub(r'[^A-Za-z0-9._+-]+', '-', text)
   return safe if text and safe == text else f'{safe}~{_digest(repr(value))}'

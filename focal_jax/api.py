@@ -56,6 +56,11 @@ class Model:
 
     self._apply, self._estimate_motion = apply, estimate_motion
 
+  @property
+  def variables(self) -> dict:
+    """The weights: {'params', 'batch_stats'}, on the device."""
+    return self._variables
+
   def predict(
     self,
     images: Images,

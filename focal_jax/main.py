@@ -1,4 +1,4 @@
-"""The command line: `python -m focal_jax.main --mode=train|evaluate|compare|submit|predict|export|simulate ...`."""
+"""The command line: `python -m focal_jax.main --mode=train ...`; `_MODES` are the others."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from focal_jax.command_line import run_program
 from focal_jax.errors import InputError
 from focal_jax.writers import show_progress
 
-_MODES = ('train', 'evaluate', 'compare', 'submit', 'predict', 'export', 'simulate')
+_MODES = ('train', 'evaluate', 'compare', 'submit', 'predict', 'export', 'convert', 'simulate')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Recipe, for example configs/simulated.py or ...py:smoke.')
 _MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'What to do.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'train: folder of the run; made, or continued.')
@@ -24,7 +24,10 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'train: how many there are, with --coordinator.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'train: which one this is, from 0, with --coordinator.')
 _WEIGHTS = flags.DEFINE_string(
-  'weights', None, 'evaluate, submit, predict, export: a .npz of ours or a published .pth. Default: shipped.'
+  'weights', None, 'evaluate, submit, predict, export, convert: a .npz of ours or a published .pth. Default: shipped.'
+)
+_ARGUMENTS = flags.DEFINE_list(
+  'arguments', [], 'convert: of the model, what a published .pth does not tell: differential=False,channels=BGR.'
 )
 _METHODS = flags.DEFINE_list(
   'methods', None, 'compare: weights files, shipped, classical, classical:MEASURE, constant, each perhaps as LABEL=...'
@@ -120,6 +123,11 @@ def main(argv: list[str]) -> None:
 
     out = Path(_required('out', _OUT))
     export_model(load(_WEIGHTS.value), out, align=_ALIGN.value != 'off', overwrite=_OVERWRITE.value)
+  elif _MODE.value == 'convert':
+    from focal_jax.convert import convert
+
+    weights, out = _required('weights', _WEIGHTS), Path(_required('out', _OUT))
+    convert(weights, _ARGUMENTS.value, out, overwrite=_OVERWRITE.value)
   else:
     from focal_jax.predict import Options, predict_folder
 

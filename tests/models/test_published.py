@@ -5,6 +5,7 @@ import pytest
 from published_weights import arrays, state_dict, write_pth
 
 from focal_jax import api
+from focal_jax.convert import convert, parse_arguments
 from focal_jax.errors import InputError
 from focal_jax.models.published import published_networks
 
@@ -29,6 +30,35 @@ def test_a_file_predicts_as_published(name, shared, tmp_path):
     np.testing.assert_allclose(found, expected[array][0], atol=1e-4, err_msg=field)
   assert model.description['model'] == name.partition('_')[0]
   assert model.description['arguments']['alignment'] == 'none'
+
+
+def test_a_converted_file_is_the_same_network(shared, tmp_path):
+  path = shared / 'parity' / 'defocusnet.json'
+  file = write_pth(tmp_path / 'w.pth', state_dict(path))
+  about = convert(str(file), ['channels=BGR'], tmp_path / 'out')
+  assert about == {
+    'model': 'defocusnet',
+    'arguments': {'channels': 'BGR', 'padding': 'edge', 'unit': 'metres', 'alignment': 'none'},
+  }
+  expected = arrays(path.with_suffix('.npz'))
+  out = api.load(tmp_path / 'out' / 'weights.npz').predict(
+    expected['stack'][0, ..., ::-1], expected['focus'][0], align=False
+  )
+  np.testing.assert_allclose(out.depth / 3, expected['depth'][0], atol=1e-4)
+
+
+def test_what_cannot_be_converted(tmp_path):
+  with pytest.raises(InputError, match=r"--arguments has 'BGR', expected NAME=VALUE"):
+    parse_arguments(['differential=False', 'BGR'])
+  assert parse_arguments(['differential=False', 'channels=BGR', 'level=3']) == {
+    'differential': False,
+    'channels': 'BGR',
+    'level': 3,
+  }
+  for weights in ('w.npz', 'classical'):
+    with pytest.raises(InputError, match=r'expected a published \.pth'):
+      convert(weights, [], tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
 
 
 def test_arguments_are_of_files_that_do_not_tell_them(tmp_path):

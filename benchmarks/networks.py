@@ -1,0 +1,85 @@
+"""What each network costs to predict a stack that is aligned already: parameters, operations, memory, time.
+
+python -m benchmarks.networks --shape=10,224,224 --rounds=3
+"""
+
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from benchmarks import flops
+from configs.ablations.networks import NETWORKS
+from focal_jax.backend import compiler_options, use_compilation_cache
+from focal_jax.models.end_to_end import init_variables, variable_shapes
+from focal_jax.models.registry import make_model
+from focal_jax.stack import FocalStack
+
+_SHAPE = flags.DEFINE_list('shape', ['10', '224', '224'], 'Frames, height and width, multiples of 32 px.')
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Predictions of each network, in turns, after one that is not counted.')
+
+
+def networks() -> dict[str, dict]:
+  """Label -> arguments of the model with its name: as published, and in the sizes of the comparison."""
+  small = {label: model for label, (model, _) in NETWORKS.items()}
+  whole = {label.partition(' /')[0]: model | {'channel_divisor': 1} for label, model in small.items() if '/' in label}
+  return {'Won and Jeon': small.pop('Won and Jeon'), 'curves': small.pop('curves')} | whole | small
+
+
+class Candidate:
+  """A compiled prediction, its depth alone, and what it takes."""
+
+  def __init__(self, arguments: dict, stack: FocalStack):
+    arguments = dict(arguments)
+    network = make_model(arguments.pop('name'), arguments | {'alignment': 'none'})
+
+    def predict(variables, stack):
+      return network.apply(variables, stack, align=False).depth
+
+    shapes = variable_shapes(network)
+    self.parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes['params']))
+    counted = flops.count(predict, shapes, stack)
+    self.gflop = (counted.convolutions + counted.products) / 1e9
+    self._inputs = jax.device_put((init_variables(network, 0), stack))
+    self._predict = jax.jit(predict, compiler_options=compiler_options()).lower(*self._inputs).compile()
+    self.temporary_mb = self._predict.memory_analysis().temp_size_in_bytes / 2**20
+    self.seconds = []
+
+  def run(self) -> float:
+    start = time.perf_counter()
+    self._predict(*self._inputs).block_until_ready()
+    return time.perf_counter() - start
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  use_compilation_cache()
+  frames, height, width = map(int, _SHAPE.value)
+  rng = np.random.default_rng(0)
+  stack = FocalStack(
+    images=jnp.asarray(rng.random((1, frames, height, width, 3)), jnp.float32),
+    focus=jnp.linspace(1, 0, frames)[None],
+    fov=jnp.ones((1, frames)),
+  )
+  candidates = {label: Candidate(arguments, stack) for label, arguments in networks().items()}
+  for counted in range(-1, _ROUNDS.value):
+    for candidate in candidates.values():
+      seconds = candidate.run()
+      if counted >= 0:
+        candidate.seconds.append(seconds)
+  print(f'{stack.images.shape[1:]}, float32, {jax.devices()[0]}, jax {jax.__version__}')
+  print('| network | parameters, million | GFLOP | working memory, MB | s a stack (range) |')
+  print('| --- | ---: | ---: | ---: | ---: |')
+  for label, one in candidates.items():
+    low, high = min(one.seconds), max(one.seconds)
+    print(
+      f'| {label} | {one.parameters / 1e6:.2f} | {one.gflop:.1f} | {one.temporary_mb:.0f} '
+      f'| {statistics.median(one.seconds):.2f} ({low:.2f} to {high:.2f}) |'
+    )
+
+
+if __name__ == '__main__':
+  app.run(main)

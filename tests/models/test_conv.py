@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from focal_jax.models import conv
 
@@ -34,6 +35,7 @@ def compare(function, x, kernel):
     ((1, 1, 1), 2, 1),
     ((3, 1, 1), 1, 1),
     ((1, 9, 9), 1, 2),
+    ((7, 7, 7), 2, 1),  # more frames than there may be
   ],
 )
 def test_conv_forms_agree(kernel, stride, dilation, frames):
@@ -50,22 +52,24 @@ def test_columns_at_once_are_the_columns_one_by_one(width, channels, features):
   compare(lambda form: lambda x, w: conv.conv(x, w, form=form), x, weights)
 
 
+@pytest.mark.parametrize('size', [3, 4])
 @pytest.mark.parametrize('frames', [2, 4])
-def test_conv_transpose_forms_agree(frames):
+def test_conv_transpose_forms_agree(frames, size):
   compare(
     lambda form: lambda x, w: conv.conv_transpose(x, w, form=form),
     normal(0, 2, frames, 3, 5, 3),
-    normal(1, 3, 3, 3, 3, 4),
+    normal(1, 3, size, size, 3, 4),
   )
 
 
+@pytest.mark.parametrize('size', [3, 4])
 @pytest.mark.parametrize('form', ['native', 'planes'])
-def test_conv_transpose_scatters_each_input(form):
+def test_conv_transpose_scatters_each_input(form, size):
   """y[2i - 1 + k] += w[k] x[i], frames n - 1 + k, from the definition."""
-  stack, kernel = normal(0, 1, 3, 2, 3, 2), normal(1, 3, 3, 3, 2, 2)
+  stack, kernel = normal(0, 1, 3, 2, 3, 2), normal(1, 3, size, size, 2, 2)
   x, w = np.asarray(stack), np.asarray(kernel)
   expected = np.zeros((1, 3, 4, 6, 2))
-  for n, i, j, d, a, b in np.ndindex(3, 2, 3, 3, 3, 3):
+  for n, i, j, d, a, b in np.ndindex(3, 2, 3, 3, size, size):
     m, y, z = n - 1 + d, 2 * i - 1 + a, 2 * j - 1 + b
     if 0 <= m < 3 and 0 <= y < 4 and 0 <= z < 6:
       expected[0, m, y, z] += x[0, n, i, j] @ w[d, a, b]
@@ -87,3 +91,19 @@ def test_pools():
   blocks = np.asarray(x).reshape(1, 2, 2, 2, 4, 2, 3)
   np.testing.assert_array_equal(conv.max_pool(x), blocks.max((3, 5)))
   np.testing.assert_allclose(conv.average_pool(x, 2), blocks.mean((3, 5)), atol=1e-6)
+
+
+@pytest.mark.parametrize('frames', [False, True])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_max_pool3_is_that_of_windows_and_so_is_its_gradient(frames, stride):
+  window, padding = (1, 3 if frames else 1, 3, 3, 1), ((0, 0), (int(frames),) * 2, (1, 1), (1, 1), (0, 0))
+
+  def windows(x):
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, (1, 1, stride, stride, 1), padding)
+
+  x = normal(0, 2, 3, 6, 8, 2) - 5  # below 0: zeros beyond the border would win
+  expected, to_input = jax.vjp(windows, x)
+  y, pullback = jax.vjp(lambda x: conv.max_pool3(x, frames=frames, stride=stride), x)
+  np.testing.assert_array_equal(y, expected)
+  cotangent = normal(1, *y.shape)
+  np.testing.assert_allclose(pullback(cotangent)[0], to_input(cotangent)[0], atol=1e-5)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from published_weights import arrays, state_dict
 
-from focal_jax.models import conv
 from focal_jax.models.dfv import DFV, average_cells, pool_counts
 from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.published import identify, variables_from
@@ -88,13 +87,3 @@ def test_cells_of_the_pyramid_pooling():
   got = average_cells(x, (2, 2, 3))
   expected = [x[0, :, row : row + 2, :3, 0].mean() for row in (0, 2)]  # the last row and column are left over
   np.testing.assert_allclose(got[0, 0, :, 0, 0], expected)
-
-
-@pytest.mark.parametrize('frames', [False, True])
-@pytest.mark.parametrize('stride', [1, 2])
-def test_max_pool3_by_windows(frames, stride):
-  x = np.random.default_rng(1).normal(size=(1, 3, 6, 8, 2)).astype(np.float32)
-  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
-  windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3, 3), axis=(1, 2, 3))[:, :, ::stride, ::stride]
-  expected = windows.max((-3, -2, -1)) if frames else windows[..., 1, :, :].max((-2, -1))
-  np.testing.assert_array_equal(conv.max_pool3(jnp.asarray(x), frames=frames, stride=stride), expected)

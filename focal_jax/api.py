@@ -24,6 +24,8 @@ from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_sta
 
 log = logging.getLogger(__name__)
 
+PUBLISHED_SUFFIXES = ('.pth', '.pt', '.tar')
+
 # In a checkout, and in an installed package.
 _SHIPPED = (
   Path(__file__).parents[1] / 'weights' / 'simulated.npz',
@@ -156,7 +158,7 @@ def load(weights: str | Path | None = None, arguments: Mapping[str, Any] | None 
   path = Path(weights)
   if not path.suffix and str(weights).partition(':')[0] == 'classical':
     return ClassicalModel(str(weights))
-  if path.suffix in ('.pth', '.pt', '.tar'):
+  if path.suffix in PUBLISHED_SUFFIXES:
     return _load_published(path, arguments or {})
   if arguments:
     raise InputError(f'{path}: arguments {dict(arguments)}, expected none: only a .pth does not say them itself')

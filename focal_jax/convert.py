@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import focal_jax
+from focal_jax.api import PUBLISHED_SUFFIXES, load
 from focal_jax.errors import InputError
 from focal_jax.models.npz_file import save_weights
 from focal_jax.outputs import check_output, result_folder
@@ -28,11 +28,9 @@ def convert(weights: str, arguments: Sequence[str], out: Path, overwrite: bool =
     InputError: the file is not one of those that are known, or an argument that the model has not.
   """
   check_output(out, overwrite)
-  if Path(weights).suffix == '.npz':
-    raise InputError(f'{weights}: is a .npz, expected a published .pth to convert')
-  model = focal_jax.load(weights, parse_arguments(arguments))
-  if not model.description:
-    raise InputError(f'{weights}: has no weights to convert, expected a published .pth')
+  if Path(weights).suffix not in PUBLISHED_SUFFIXES:
+    raise InputError(f'{weights}: is none of {", ".join(PUBLISHED_SUFFIXES)}, expected a published .pth to convert')
+  model = load(weights, parse_arguments(arguments))
   with result_folder(out, overwrite) as staging:
     save_weights(staging / 'weights.npz', model.variables, model.description)
   log.info('wrote %s: %s', out / 'weights.npz', model.description)

@@ -72,7 +72,7 @@ def export_model(model: Model, out: Path, *, align: bool = True, overwrite: bool
 
   def predict(images: jax.Array, focus: jax.Array, fov: jax.Array, size: jax.Array) -> dict[str, jax.Array]:
     stack = FocalStack(images=images, focus=focus, fov=fov)
-    prediction = model.network.apply(model._variables, stack, align=align, size=(size[0], size[1]))
+    prediction = model.network.apply(model.variables, stack, align=align, size=(size[0], size[1]))
     outputs = {name: getattr(prediction, name) for name in _OUTPUTS}
     return {name: output for name, output in outputs.items() if output is not None}
 

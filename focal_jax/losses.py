@@ -53,12 +53,12 @@ class LossSettings:
   @property
   def weights(self) -> dict[str, float]:
     """Of each part of `prediction_sums`."""
-    parts = ('gradient', 'defocus', 'all_in_focus', 'smoothness')
-    given = {part: getattr(self, f'{part}_weight') for part in parts}
+    given = {part: getattr(self, f'{part}_weight') for part in _PARTS}
     return {'depth': 1.0} | {part: weight for part, weight in given.items() if weight > 0}
 
 
-_WEIGHTS = ('gradient_weight', 'motion_weight', 'defocus_weight', 'all_in_focus_weight', 'smoothness_weight')
+_PARTS = ('gradient', 'defocus', 'all_in_focus', 'smoothness')  # of the loss beside depth, of what is predicted
+_WEIGHTS = tuple(f'{part}_weight' for part in (*_PARTS, 'motion'))
 
 
 def loss_settings(config: Any) -> LossSettings:
@@ -99,6 +99,12 @@ def focus_extent(stack: FocalStack) -> tuple[Float[Array, '*B 1'], Float[Array, 
   return low, jnp.where(extent > 0, extent, 1.0)
 
 
+def in_focus_range(depth: Float[Array, '*B H W'], stack: FocalStack) -> Float[Array, '*B H W']:
+  """Depth in the unit of the stack's focus, mapped to 0 .. 1 by the range of that."""
+  low, extent = focus_extent(stack)
+  return (depth - low[..., None]) / extent[..., None]
+
+
 def unit_focus(stack: FocalStack) -> FocalStack:
   """The same stack with focus coordinates and target mapped to 0 .. 1 by its own range, as training wants them.
 
@@ -106,7 +112,7 @@ def unit_focus(stack: FocalStack) -> FocalStack:
   every unit.
   """
   low, extent = focus_extent(stack)
-  target = None if stack.target is None else (stack.target - low[..., None]) / extent[..., None]
+  target = None if stack.target is None else in_focus_range(stack.target, stack)
   return stack.replace(focus=(stack.focus - low) / extent, target=target)
 
 

@@ -66,8 +66,7 @@ class Validation:
       seen = stack if config.loss.unit == 'focus_range' else given
       prediction = model.apply(variables, seen, align=config.networks != 'depth')
       if seen is given:
-        low, extent = losses.focus_extent(given)
-        prediction = prediction.replace(depth=(prediction.depth - low[..., None]) / extent[..., None])
+        prediction = prediction.replace(depth=losses.in_focus_range(prediction.depth, given))
       valid = stack.valid * weight[:, None, None]
       error = jnp.abs(prediction.depth - stack.target)
       sums = {'mae': ((error * valid).sum(), valid.sum()), 'mse': ((error**2 * valid).sum(), valid.sum())}

@@ -10,7 +10,12 @@ from configs import default, simulated
 
 def recipe(variant: str, path: str) -> ConfigDict:
   """configs/simulated.py, or its smoke version of four steps; ValueError naming `path` for another variant."""
-  config = default.with_variant(simulated.get_config(), variant, path)
+  return with_variant(simulated.get_config(), variant, path)
+
+
+def with_variant(config: ConfigDict, variant: str, path: str) -> ConfigDict:
+  """The same for another recipe."""
+  config = default.with_variant(config, variant, path)
   if variant == 'smoke':
     config.update(steps=4, log_every=1, checkpoint_every=2, validation_every=4)
   return config

@@ -45,14 +45,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.simulator.sweep.aligned = 1.0
   config.optimizer.learning_rate = 5e-4
   config.update(batch_size=4, steps=200, validation_every=200, checkpoint_every=200, ema_decay=0.95)
-  if variant == 'smoke':
-    steps = ablations.recipe(variant, 'configs/ablations/networks.py')
-    for field in ('steps', 'log_every', 'checkpoint_every', 'validation_every', 'validation_stacks', 'batch_size'):
-      config[field] = steps[field]
-    config.simulator.update(num_frames=3, height_px=32, width_px=32, num_surfaces=4, margin_px=8)
-  elif variant:
-    raise ValueError(f"unknown variant '{variant}' of configs/ablations/networks.py, expected 'smoke' or nothing")
-  return config
+  return ablations.with_variant(config, variant, 'configs/ablations/networks.py')
 
 
 def sweep(add) -> None:

@@ -197,6 +197,19 @@ class PooledDownsampling(nn.Module):
     return nn.relu(_pooled(x, self.features, self.axis_name, train))
 
 
+def double_nearest(x: Stack) -> Stack:
+  """Each pixel as 2 x 2."""
+  b, n, h, w, c = x.shape
+  x = jnp.broadcast_to(x[:, :, :, None, :, None], (b, n, h, 2, w, 2, c))
+  return x.reshape(b, n, 2 * h, 2 * w, c)
+
+
+def double_linear(x: Stack) -> Stack:
+  """Twice the height and width: bilinear, half-pixel centres."""
+  b, n, h, w, c = x.shape
+  return jax.image.resize(x, (b, n, 2 * h, 2 * w, c), 'bilinear')
+
+
 def upsample(scores: Float[Array, 'B N h w'], height: int, width: int) -> Float[Array, 'B N H W']:
   """Bilinear, half-pixel centres (align-corners false), in float32: from here on depth needs the precision."""
   return jax.image.resize(scores.astype(jnp.float32), (*scores.shape[:2], height, width), 'bilinear')

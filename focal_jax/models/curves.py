@@ -14,7 +14,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from focal_jax.models.blocks import CUBE, PLANE, POINT, Conv, Stack, apply_block, expected_focus, upsample
+from focal_jax.models.blocks import (
+  CUBE,
+  PLANE,
+  POINT,
+  Conv,
+  Stack,
+  apply_block,
+  double_nearest,
+  expected_focus,
+  upsample,
+)
 from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.relative_sharpness import relative_sharpness
 
@@ -75,7 +85,7 @@ class CurveNetwork(nn.Module):
 
     pyramid = []
     for level in range(len(FEATURES) - 2, -1, -1):
-      x = skips[level] + double(ScaledConv(FEATURES[level], POINT, name=f'up{level}')(nn.relu(x)))
+      x = skips[level] + double_nearest(ScaledConv(FEATURES[level], POINT, name=f'up{level}')(nn.relu(x)))
       x = run(Residual(PLANE if level == 0 else CUBE, name=f'decoder{level}'), x)
       outputs = ScaledConv(1 if level else 1 + measures.shape[-1], PLANE, name=f'score{level}')(nn.relu(x))
       scores = upsample_channels(outputs, height, width)
@@ -92,13 +102,6 @@ def space_to_depth(x: Stack) -> Stack:
   b, n, h, w, c = x.shape
   x = x.reshape(b, n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 2, 4, 3, 5, 6)
   return x.reshape(b, n, h // 2, w // 2, 4 * c)
-
-
-def double(x: Stack) -> Stack:
-  """Each pixel as 2 x 2."""
-  b, n, h, w, c = x.shape
-  x = jnp.broadcast_to(x[:, :, :, None, :, None], (b, n, h, 2, w, 2, c))
-  return x.reshape(b, n, 2 * h, 2 * w, c)
 
 
 def upsample_channels(x: Stack, height: int, width: int) -> Stack:

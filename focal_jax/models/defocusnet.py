@@ -8,13 +8,12 @@ from functools import partial
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from focal_jax.models import conv
-from focal_jax.models.blocks import PLANE, Conv, Stack, apply_block
+from focal_jax.models.blocks import PLANE, Conv, Stack, apply_block, double_linear
 from focal_jax.models.depth_maps import DepthMaps
 
 FEATURES = (16, 32, 64, 128)  # at 1, 1/2, 1/4 and 1/8 of the resolution; twice the last at 1/16
@@ -62,7 +61,7 @@ class Decoder(nn.Module):
   def __call__(self, x: Stack, skips: list[Stack]) -> Float[Array, 'B _ H W']:
     run = partial(apply_block, remat=self.remat)
     for level in range(len(self.features) - 1, -1, -1):
-      x = run(Layers((self.features[level],), name=f'up{level}'), double(x))
+      x = run(Layers((self.features[level],), name=f'up{level}'), double_linear(x))
       if self.over_frames:
         if level == 0:
           x = jnp.max(x, axis=1, keepdims=True)
@@ -128,12 +127,6 @@ class DefocusNet(nn.Module):
 def with_maximum(x: Stack) -> Stack:
   """Beside each frame's features their maxima over the frames."""
   return jnp.concatenate([x, jnp.broadcast_to(jnp.max(x, axis=1, keepdims=True), x.shape)], axis=-1)
-
-
-def double(x: Stack) -> Stack:
-  """Twice the height and width: bilinear, half-pixel centres."""
-  b, n, h, w, c = x.shape
-  return jax.image.resize(x, (b, n, 2 * h, 2 * w, c), 'bilinear')
 
 
 def published_modules() -> dict[str, str]:

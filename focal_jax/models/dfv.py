@@ -14,7 +14,19 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from focal_jax.models import conv
-from focal_jax.models.blocks import CUBE, PLANE, POINT, Conv, ConvNorm, Stack, apply_block, expected_focus, upsample
+from focal_jax.models.blocks import (
+  CUBE,
+  PLANE,
+  POINT,
+  Conv,
+  ConvNorm,
+  Stack,
+  apply_block,
+  double_linear,
+  double_nearest,
+  expected_focus,
+  upsample,
+)
 from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.end_to_end import draw_variable
 
@@ -113,8 +125,7 @@ class Decoder(nn.Module):
     scores = Conv(1, use_bias=True, name='score')(y)
     if self.finest:
       return scores, None
-    x = resize(x, (x.shape[1], 2 * x.shape[2], 2 * x.shape[3]))
-    return scores, nn.relu(cell(self.features // 2, name='up')(x, train=train))
+    return scores, nn.relu(cell(self.features // 2, name='up')(double_linear(x), train=train))
 
 
 class DFV(nn.Module):
@@ -161,7 +172,7 @@ class DFV(nn.Module):
     features[-1] = run(PlanePooling(self.axis_name, name='pooling'), features[-1])
     for scale in (2, 1, 0):
       channels = wide(FEATURES)[scale]
-      above = run(layer(channels, name=f'up{scale}'), nearest(features[scale + 1]))
+      above = run(layer(channels, name=f'up{scale}'), double_nearest(features[scale + 1]))
       features[scale] = run(layer(channels, name=f'merge{scale}'), jnp.concatenate([features[scale], above], axis=-1))
 
     scores, above = [], None
@@ -214,12 +225,6 @@ def average_cells(x: Volume, cell: tuple[int, int, int]) -> Volume:
 def resize(x: Volume, size: tuple[int, int, int]) -> Volume:
   """To (frames, height, width), no smaller than before: linear along each, half-pixel centres."""
   return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), 'linear')
-
-
-def nearest(x: Stack) -> Stack:
-  """Each pixel as 2 x 2."""
-  b, n, h, w, c = x.shape
-  return jnp.broadcast_to(x[:, :, :, None, :, None], (b, n, h, 2, w, 2, c)).reshape(b, n, 2 * h, 2 * w, c)
 
 
 def published_modules() -> dict[str, str]:

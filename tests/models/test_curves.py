@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from focal_jax.models import curves
+from focal_jax.models import blocks, curves
 from focal_jax.models.curves import CurveNetwork
 from focal_jax.models.relative_sharpness import relative_sharpness
 
@@ -85,4 +85,4 @@ def test_rearrangements_of_pixels():
   halved = np.asarray(curves.space_to_depth(x))
   for i, j in np.ndindex(2, 2):
     np.testing.assert_array_equal(halved[..., 3 * (2 * i + j) :][..., :3], x[:, :, i::2, j::2])
-  np.testing.assert_array_equal(curves.double(x), np.asarray(x).repeat(2, 2).repeat(2, 3))
+  np.testing.assert_array_equal(blocks.double_nearest(x), np.asarray(x).repeat(2, 2).repeat(2, 3))

@@ -44,7 +44,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.simulator.update(num_frames=6, height_px=64, width_px=64)
   config.simulator.sweep.aligned = 1.0
   config.optimizer.learning_rate = 5e-4
-  config.update(batch_size=4, steps=200, validation_every=200, checkpoint_every=200, ema_decay=0.95)
+  config.update(batch_size=4, steps=600, validation_every=600, checkpoint_every=200, ema_decay=0.98)
   return ablations.with_variant(config, variant, 'configs/ablations/networks.py')
 
 

@@ -208,7 +208,9 @@ class SweepSettings:
   # Log-uniform: CoC radius of the far end when focused at the near end. None: what the optics give, at the width.
   blur_px: tuple[float, float] | None = (0.8, 7.0)
   breathing: tuple[float, float] = (0.0, 3.0)  # factor on the camera's zoom error
-  zoom: tuple[float, float] = (0.96, 1.10)  # limits of the zoom between the first and the last frame
+  # Limits of the zoom between the first and the last frame; a lens too long for them is focused from within, with the
+  # field of view of a shorter one.
+  zoom: tuple[float, float] = (0.96, 1.10)
   shake_px: tuple[float, float] = (0.0, 1.5)  # standard deviation of a further drift, px of the rendered image
   aligned: float = 0.25  # share of sweeps without any motion, field of view 1
   no_metadata: float = 0.25  # share of sweeps whose field of view is not told (fov = 1, all zoom is left to alpha)
@@ -309,7 +311,11 @@ def draw_sweep(
   else:
     scale = 2 * draw.log_uniform(*settings.blur_px) / extent / diameter
 
-  fov = optics.relative_field_of_view(camera.focal_length, distance)
+  # What metadata say must not contradict the limits of the zoom: from (1 - f d_1) / (1 - f d_n) <= limit, with the
+  # extent d_n - d_1.
+  share = 1.0 - 1.0 / settings.zoom[1]
+  shorter = jnp.maximum(share / (extent + share * far), 1e-6)
+  fov = optics.relative_field_of_view(jnp.minimum(camera.focal_length, shorter), distance)
   alpha = (camera.alpha_slope * focus_dpt + camera.alpha_intercept) * draw.uniform(*settings.breathing)
   zoom = jnp.clip((fov + alpha) / (fov[-1] + alpha[-1]), *settings.zoom)
   noise = random.normal(frames_key, (num_frames, 7))

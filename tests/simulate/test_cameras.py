@@ -264,6 +264,24 @@ def test_motion_is_relative_to_the_last_frame(drawn):
   np.testing.assert_allclose(np.all(drawn.fov[phone] == 1, 1).mean(), DRAWN.aligned + DRAWN.no_metadata, atol=0.1)
 
 
+@pytest.mark.parametrize('limit', [1.1, 1.003])
+def test_metadata_do_not_contradict_the_limits_of_the_zoom(limit):
+  """A thin lens of 50 mm would tell a field of view of 1.4 at 0.15 m: it has that of a shorter lens."""
+  settings = dataclasses.replace(DRAWN, cameras=('dslr', 'tablet'), zoom=(0.96, limit), aligned=0.0, no_metadata=0.0)
+  sweeps = draw_sweeps(settings, 256)
+  unlimited = draw_sweeps(dataclasses.replace(settings, zoom=(0.5, 2.0)), 256)
+  np.testing.assert_array_equal(sweeps.focus_dpt, unlimited.focus_dpt)
+  np.testing.assert_array_equal(sweeps.blur_px_per_dpt, unlimited.blur_px_per_dpt)
+  within = unlimited.fov[:, 0] < limit
+  np.testing.assert_array_equal(sweeps.fov[within], unlimited.fov[within])
+  assert np.sum(~within) > 64
+  fov, dioptres = sweeps.fov[~within].astype(np.float64), sweeps.focus_dpt[~within].astype(np.float64)
+  np.testing.assert_allclose(fov[:, 0], limit, atol=1e-4)
+  # fov (1 - f d_n) = 1 - f d, solved for f by the first frame.
+  focal_length = (limit - 1) / (limit * dioptres[:, -1:] - dioptres[:, :1])
+  np.testing.assert_allclose(fov, (1 - focal_length * dioptres) / (1 - focal_length * dioptres[:, -1:]), atol=1e-4)
+
+
 def test_exposure_and_white_balance(drawn):
   """Relative to the last frame; green keeps its gain; a refocused light field has one exposure."""
   for values in (drawn.exposure[:, -1], drawn.white_balance[:, -1], drawn.white_balance[..., 1]):

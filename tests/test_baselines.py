@@ -82,7 +82,7 @@ def test_an_unknown_variant(module):
 def test_the_sweep_of_all_networks():
   config = networks.get_config('smoke')
   variants = declared_variants(config, networks.sweep)
-  assert len(variants) == 4 * len(networks.NETWORKS)
+  assert len(variants) == 5 * len(networks.NETWORKS)
   for variant in variants:
     changed = networks.get_config('smoke')
     for field, value in variant.overrides.items():

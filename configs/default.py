@@ -86,8 +86,8 @@ def get_config() -> ConfigDict:
   loss.gradient_scales = 4  # of them: slopes between pixels 1, 2, 4, 8 apart
   loss.motion_weight = 0.05  # of the mean displacement error, px, where the motion is known; published: none
   loss.defocus_weight = 0.0  # of the squared error of frames' defocus (DefocusNet)
-  loss.all_in_focus_weight = 0.0  # of the absolute error of the all-in-focus image (AiFDepthNet); of simulated stacks
-  loss.smoothness_weight = 0.0  # of the depth's changes where the all-in-focus image has none; of simulated stacks
+  loss.all_in_focus_weight = 0.0  # of the absolute error of the all-in-focus image (AiFDepthNet)
+  loss.smoothness_weight = 0.0  # of the depth's changes where the all-in-focus image has none
 
   config.max_skipped = 20  # steps in a row with a loss or gradient that is not finite, after which the run stops
   config.log_every = 50  # steps

@@ -165,13 +165,11 @@ def check_parts(prediction: Prediction, stack: FocalStack, settings: LossSetting
       f'loss.pyramid_weights is {settings.pyramid_weights}, expected {len(prediction.pyramid)}: one for each depth map '
       'of the model'
     )
+  sharp = ('data with all-in-focus images, as simulated stacks, hci4d and flyingthings_fs are', stack.all_in_focus)
   needed = {
     'defocus_weight': (('a model that predicts the defocus of frames', prediction.defocus),),
-    'all_in_focus_weight': (
-      ('a model that predicts the all-in-focus image', prediction.all_in_focus),
-      ('data with all-in-focus images, as simulated stacks are', stack.all_in_focus),
-    ),
-    'smoothness_weight': (('data with all-in-focus images, as simulated stacks are', stack.all_in_focus),),
+    'all_in_focus_weight': (('a model that predicts the all-in-focus image', prediction.all_in_focus), sharp),
+    'smoothness_weight': (sharp,),
   }
   for field, parts in needed.items():
     for expected, part in parts:

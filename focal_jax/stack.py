@@ -139,10 +139,13 @@ def confidence_from_spread(weights: Float[Array, '*B N H W'], focus: Float[Array
 
 
 def float_images(stack: FocalStack) -> FocalStack:
-  """The stack with images float 0 .. 1, as the device wants them; uint8 is divided by 255, float stays."""
-  if stack.images.dtype != jnp.uint8:
-    return stack
-  return stack.replace(images=stack.images.astype(jnp.float32) / 255)
+  """The stack with all its images float 0 .. 1, as the device wants them; uint8 is divided by 255, float stays."""
+
+  def to_float(images):
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+  sharp = stack.all_in_focus
+  return stack.replace(images=to_float(stack.images), all_in_focus=None if sharp is None else to_float(sharp))
 
 
 def batch_stacks(stacks: Sequence[FocalStack]) -> FocalStack:

@@ -1,6 +1,7 @@
 """The other networks: their recipes, training, and each behind this project's alignment."""
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from absl import flags
+from layouts import write_hci4d
 
 from configs.ablations import networks
 from configs.baselines import aifdepthnet, defocusnet, dfv
@@ -21,8 +24,15 @@ from focal_jax.models.registry import alone_or_aligned, make_model
 from focal_jax.stack import FocalStack
 from focal_jax.sweeps.variants import declared_variants, override
 from focal_jax.train import model_arguments, model_of, train_and_evaluate
+from tfds_ddff.build import build
 
-RECIPES = [(defocusnet, ''), (aifdepthnet, ''), (aifdepthnet, 'unsupervised'), (dfv, ''), (dfv, 'volume')]
+flags.FLAGS.mark_as_parsed()  # grain reads absl flags
+
+RECIPES = [
+  (defocusnet, ''),
+  *((aifdepthnet, variant) for variant in ('', 'unsupervised', 'unsupervised_hci4d')),
+  *((dfv, variant) for variant in ('', 'volume')),
+]
 
 
 def small_stack(frames=3, side=32, fov=1.0):
@@ -97,6 +107,33 @@ def test_a_loss_of_what_the_model_has_not_is_refused_before_anything_is_written(
   config = toy.get_config(toy.write_stacks(tmp_path / 'stacks'))
   config.loss.defocus_weight = 1.0
   with pytest.raises(InputError, match=r'loss\.defocus_weight is 1\.0, expected 0, or a model that predicts'):
+    train_and_evaluate(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_aifdepthnet_learns_from_the_central_views_of_a_data_set(tmp_path):
+  write_hci4d(tmp_path / 'downloads', {'train': 3, 'val': 2}, (40, 48))
+  build('hci4d', tmp_path / 'downloads', tmp_path / 'data')
+  config = aifdepthnet.get_config('unsupervised_hci4d')
+  config.model.channel_divisor = 8
+  config.data.update(data_dir=str(tmp_path / 'data'), crop_px=32, num_frames=(3, 3))
+  config.update(batch_size=2, steps=2, validation_every=2, checkpoint_every=2, validation_stacks=2, log_every=1)
+  train_and_evaluate(config, tmp_path / 'run')
+  lines = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  trained = [line for line in lines if 'loss' in line]
+  assert len(trained) == 2
+  for line in trained:
+    assert line['all_in_focus_loss'] > 0
+    # Depth is only looked at: the loss is that of the image and of smoothness.
+    assert line['loss'] == pytest.approx(line['all_in_focus_loss'] + 0.1 * line['smoothness_loss'], rel=1e-5)
+
+
+def test_a_loss_of_the_all_in_focus_image_is_refused_where_the_data_have_none(tmp_path):
+  config = toy.get_config(toy.write_stacks(tmp_path / 'stacks'))
+  config.loss.smoothness_weight = 1.0
+  with pytest.raises(
+    InputError, match=r'loss\.smoothness_weight is 1\.0, expected 0, or data with all-in-focus images'
+  ):
     train_and_evaluate(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 

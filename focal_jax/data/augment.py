@@ -16,17 +16,18 @@ def augment_batch(keys: Key[Array, 'B'], stack: FocalStack) -> FocalStack:
 
 
 def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
-  """Contrast about 0.5, brightness and gamma of the images; flips and quarter turns of images, target, valid mask and,
-  where they are known, true motion and all-in-focus image, whose brightness stays.
+  """Contrast about 0.5, brightness and gamma of the frames and the all-in-focus image; flips and quarter turns of both,
+  of target and valid mask, and of the true motion. Motion and all-in-focus image may be unknown.
   """
   keys = random.split(key, 5)
   contrast, brightness, gamma = (
     random.uniform(k, minval=low, maxval=high)
     for k, (low, high) in zip(keys, (CONTRAST, BRIGHTNESS, GAMMA), strict=False)
   )
-  images = (stack.images - 0.5) * contrast + 0.5 + brightness
-  # The floor keeps the gamma's gradient and value finite at black.
-  images = jnp.clip(images, 1e-6, 1.0) ** gamma
+
+  def develop(images):
+    # The floor keeps the gamma's gradient and value finite at black.
+    return jnp.clip((images - 0.5) * contrast + 0.5 + brightness, 1e-6, 1.0) ** gamma
 
   turns = random.randint(keys[3], (), 0, 4)
   flip_rows, flip_columns = random.bernoulli(keys[4], 0.5, (2,))
@@ -45,9 +46,9 @@ def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
     return jnp.stack([motion[:, 0], beta, gamma], axis=-1)
 
   return stack.replace(
-    images=move(images, (1, 2)),
+    images=move(develop(stack.images), (1, 2)),
     target=move(stack.target, (0, 1)),
     valid=move(stack.valid, (0, 1)),
     motion=None if stack.motion is None else move_motion(stack.motion),
-    all_in_focus=None if stack.all_in_focus is None else move(stack.all_in_focus, (0, 1)),
+    all_in_focus=None if stack.all_in_focus is None else move(develop(stack.all_in_focus), (0, 1)),
   )

@@ -33,6 +33,7 @@ class BatchSettings:
     min_valid: least share of pixels with a target in a crop.
     num_frames: least and greatest number of frames, drawn anew for each batch; None: all. The farthest and the nearest
       frame always stay, so that the targets remain within the focus range and the alignment's reference the same.
+    all_in_focus: hand out all-in-focus images, too, if all sources have them.
     seed: of order, crops and frames.
     num_threads: that read and crop. What comes out does not depend on it.
   """
@@ -41,6 +42,7 @@ class BatchSettings:
   crop_px: int
   min_valid: float
   num_frames: tuple[int, int] | None = None
+  all_in_focus: bool = False
   seed: int = 0
   num_threads: int = 16
 
@@ -113,6 +115,8 @@ def stack_batches(sources: Sequence[tuple[Source, float]], settings: BatchSettin
   """
   _check_sources([source for source, _ in sources], settings)
   with_motion = motion_known([source for source, _ in sources])
+  if settings.all_in_focus and not all_in_focus_known([source for source, _ in sources]):
+    settings = dataclasses.replace(settings, all_in_focus=False)
 
   def prepare(example, index):
     stack = FocalStack(**prepare_stack(example, index, settings))
@@ -145,14 +149,17 @@ def prepare_stack(example: dict[str, Any], index: int, settings: BatchSettings) 
     batch_rng = np.random.default_rng((settings.seed, 0, index // settings.batch_size))
     count = int(batch_rng.integers(*settings.num_frames, endpoint=True))
   rng = np.random.default_rng((settings.seed, 1, index))
-  example = random_crop(example, settings.crop_px, settings.min_valid, rng)
+  example = random_crop(example, settings.crop_px, settings.min_valid, rng, settings.all_in_focus)
   return random_frames(example, count, rng) if settings.num_frames else example
 
 
-def random_crop(example: dict[str, Any], side: int, min_valid: float, rng: np.random.Generator) -> dict[str, Any]:
+def random_crop(
+  example: dict[str, Any], side: int, min_valid: float, rng: np.random.Generator, all_in_focus: bool = False
+) -> dict[str, Any]:
   """A random square crop of which at least `min_valid` has a target, or the best of the first 20 where none does.
 
-  The true motion follows: zoom about the frame's centre is zoom about the crop's and a shift.
+  The true motion follows: zoom about the frame's centre is zoom about the crop's and a shift. The all-in-focus image is
+  cropped if it is asked for.
   """
   height, width = example['target'].shape
   best, best_share = (0, 0), -1.0
@@ -172,7 +179,7 @@ def random_crop(example: dict[str, Any], side: int, min_valid: float, rng: np.ra
     'motion': warp.motion_of_crop(example['motion'], example['fov'], (height, width), best, side),
     'target': np.ascontiguousarray(example['target'][window]),
     'valid': np.ascontiguousarray(example['valid'][window]),
-  }
+  } | ({'all_in_focus': np.ascontiguousarray(example['all_in_focus'][window])} if all_in_focus else {})
 
 
 def random_frames(example: dict[str, Any], count: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -226,6 +233,12 @@ def crop_photograph(
 def motion_known(sources: Sequence[Source]) -> bool:
   """Whether all sources know the true motion, by their first examples."""
   return all(np.isfinite(source[0]['motion']).all() for source in sources)
+
+
+def all_in_focus_known(sources: Sequence[Source]) -> bool:
+  """Whether all sources have all-in-focus images, by their first examples; one pixel stands for none."""
+  firsts = [source[0] for source in sources]
+  return all('all_in_focus' in one and one['all_in_focus'].shape[:2] == one['target'].shape for one in firsts)
 
 
 def _check_sources(sources: Sequence[Source], settings: BatchSettings) -> None:

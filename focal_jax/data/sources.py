@@ -153,8 +153,9 @@ class SimulatedSource(Sequence):
     with jax.default_device(self._device):
       stack = self._simulate(jax.random.fold_in(self._key, index))
     fields = {name: np.asarray(getattr(stack, name)) for name in ('focus', 'fov', 'motion', 'target', 'valid')}
-    images = np.round(np.asarray(stack.images) * 255).astype(np.uint8)  # the simulator's own steps
-    return {'images': images, **fields, 'name': f'simulated_{index}'}
+    # In the simulator's own steps.
+    images, sharp = (np.round(np.asarray(x) * 255).astype(np.uint8) for x in (stack.images, stack.all_in_focus))
+    return {'images': images, **fields, 'all_in_focus': sharp, 'name': f'simulated_{index}'}
 
 
 def _open_examples() -> h5py.File:

@@ -28,6 +28,8 @@ class TrainingData:
 
   Attributes:
     motion_known: whether the stacks' true motion is.
+    all_in_focus_known: whether the stacks have all-in-focus images: simulated ones, and those of data sets that have
+      them if the loss asks for them.
   """
 
   def __init__(self, config: ConfigDict, devices: Devices):
@@ -40,7 +42,7 @@ class TrainingData:
     self._config, self._devices = config, devices
     self._simulator = settings_from(config.simulator)
     self._frame_counts = _frame_counts(config)
-    self._batches, self.motion_known = None, True
+    self._batches, self.motion_known, self.all_in_focus_known = None, True, True
     order = {
       'batch_size': config.batch_size,
       'seed': config.seed,
@@ -58,10 +60,16 @@ class TrainingData:
       names = sources.parse_sources(data.source)
       opened = [(sources.open_source(name, 'train', data.data_dir, self._simulator), weight) for name, weight in names]
       settings = pipeline.BatchSettings(
-        crop_px=data.crop_px, min_valid=data.min_valid, num_frames=tuple(data.num_frames) or None, **order
+        crop_px=data.crop_px,
+        min_valid=data.min_valid,
+        num_frames=tuple(data.num_frames) or None,
+        all_in_focus=max(config.loss.all_in_focus_weight, config.loss.smoothness_weight) > 0,
+        **order,
       )
       self._batches = pipeline.stack_batches(opened, settings, **spread)
-      self.motion_known = pipeline.motion_known([source for source, _ in opened])
+      opened = [source for source, _ in opened]
+      self.motion_known = pipeline.motion_known(opened)
+      self.all_in_focus_known = settings.all_in_focus and pipeline.all_in_focus_known(opened)
 
   def inputs(self, first_batch: int) -> Iterator[tuple[Any, Any]]:
     """(index, data) of every batch from `first_batch` on, on the devices: numbers of the stacks, and what was read."""
@@ -89,7 +97,7 @@ class TrainingData:
     b, n, side = 1, 2, 32
     arrays = {'images': (b, n, side, side, 3), 'focus': (b, n), 'fov': (b, n), 'target': (b, side, side)}
     arrays |= {'valid': (b, side, side), 'motion': (b, n, 3)}
-    if self._config.data.source == 'simulated':
+    if self.all_in_focus_known:
       arrays['all_in_focus'] = (b, side, side, 3)
     return FocalStack(**{name: jnp.zeros(shape) for name, shape in arrays.items()})
 

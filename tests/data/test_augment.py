@@ -30,7 +30,7 @@ def original():
     jnp.stack([jnp.asarray(x, jnp.float32)] * BATCH)
     for x in (images, np.arange(FRAMES), np.ones(FRAMES), target, valid)
   )
-  return FocalStack(images=images, focus=focus, fov=fov, target=target, valid=valid)
+  return FocalStack(images=images, focus=focus, fov=fov, target=target, valid=valid, all_in_focus=images[:, 1])
 
 
 @pytest.fixture(scope='module')
@@ -65,6 +65,7 @@ def test_images_and_valid_stay_in_register_with_the_target(augmented):
     # All frames and channels changed alike, and brighter where the original was.
     np.testing.assert_array_equal(brightness, np.broadcast_to(brightness[:, :1, :1], brightness.shape))
     assert np.all(np.diff(brightness[:, 0, 0]) > 0)
+  np.testing.assert_array_equal(augmented.all_in_focus, augmented.images[:, 1])  # what a mixture of frames can equal
 
 
 def photometry(values):

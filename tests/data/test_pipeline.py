@@ -182,6 +182,15 @@ def test_motion_is_left_out_where_a_source_does_not_know_it():
   assert not motion_known([SOURCE, unknown])
 
 
+def test_all_in_focus_images_are_cropped_with_the_target_if_asked_for():
+  sharp = [x | {'all_in_focus': x['images'][0] + np.uint8(7)} for x in SOURCE]
+  (batch,) = batches(0, 1, [(sharp, 1.0)], all_in_focus=True)
+  np.testing.assert_array_equal(batch.all_in_focus, batch.images[:, :, 0] + np.uint8(7))
+  for sources, asked in ([[(sharp, 1.0)], False], [[(sharp, 1.0), (SOURCE, 1.0)], True]):
+    (batch,) = batches(0, 1, sources, all_in_focus=asked)
+    assert batch.all_in_focus is None
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [

@@ -312,7 +312,7 @@ def draw_sweep(
     scale = 2 * draw.log_uniform(*settings.blur_px) / extent / diameter
 
   # What metadata say must not contradict the limits of the zoom: from (1 - f d_1) / (1 - f d_n) <= limit, with the
-  # extent d_n - d_1.
+  # extent d_n - d_1. The floor keeps a limit of 1 from dividing by 0.
   share = 1.0 - 1.0 / settings.zoom[1]
   shorter = jnp.maximum(share / (extent + share * far), 1e-6)
   fov = optics.relative_field_of_view(jnp.minimum(camera.focal_length, shorter), distance)

@@ -67,7 +67,7 @@ def test_depth_is_a_mixture_of_the_focus_of_any_number_of_frames(apply, frames):
 def test_depth_follows_the_unit_of_focus(apply):
   images, focus = stack(3)
   depth = apply(drawn(), images, focus)[0][-1]
-  np.testing.assert_allclose(apply(drawn(), images, 3 * focus + 1)[0][-1], 3 * depth + 1, rtol=1e-4)
+  np.testing.assert_allclose(apply(drawn(), images, 3 * focus + 1)[0][-1], 3 * depth + 1, rtol=1e-5)
 
 
 def test_stacks_of_a_batch_do_not_know_of_each_other():

@@ -109,8 +109,6 @@ def get_config() -> ConfigDict:
   evaluation.num_stacks = 0  # the first so many of the split; 0: all
   # Beside the network: constant (the mean target of the split train), classical, classical:laplacian and so on.
   evaluation.baselines = ('constant', 'classical')
-  # Beside each method also the same without the mean error that it has on this split; empty: not.
-  evaluation.offset_split = ''
   evaluation.pictures = 5  # stacks of least, and of greatest, error that are drawn
   return config
 

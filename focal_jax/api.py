@@ -182,4 +182,5 @@ def _load_published(path: Path, arguments: Mapping[str, Any]) -> Model:
   network = make_model(found.model, arguments)
   variables, unused = published.variables_from(path, tensors, found, variable_shapes(network))
   log.info('%s: published weights of %s; %d tensors in it are not used', path, found.model, len(unused))
-  return Model(str(path), network, variables, {'model': found.model, 'arguments': arguments}, unused)
+  description = {'model': found.model, 'arguments': arguments, 'data': [published.DATA_OF_PUBLISHED]}
+  return Model(str(path), network, variables, description, unused)

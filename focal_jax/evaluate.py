@@ -16,9 +16,8 @@ from focal_jax import pictures
 from focal_jax.data import sources
 from focal_jax.errors import InputError
 from focal_jax.evaluation import plots, report
-from focal_jax.evaluation.calibration import with_offsets
 from focal_jax.evaluation.measure import StackResult, check_stacks, measure_stacks
-from focal_jax.evaluation.methods import SHIPPED, ConstantModel, open_methods
+from focal_jax.evaluation.methods import SHIPPED, ConstantModel, CorrectedFocus, open_methods, with_corrected_focus
 from focal_jax.evaluation.protocols import protocol_of
 from focal_jax.outputs import check_output, result_folder
 from focal_jax.simulate.stacks import settings_from
@@ -51,6 +50,9 @@ def evaluate_methods(
 ) -> dict[str, Any]:
   """`evaluate` for any methods (`evaluation.methods.open_methods`), the first of which is the one that is drawn.
 
+  Where the data set's focus labels are known to be off (`protocols.FocusCorrection`), methods that have not been
+  trained on it are measured with the labels and with corrected focus.
+
   Args:
     paired: with differences to the first method and one picture of all of them, comparison.png, in place of best.png
       and worst.png.
@@ -59,18 +61,12 @@ def evaluate_methods(
   settings = config.eval
   source = sources.open_source(settings.dataset, settings.split, settings.data_dir, settings_from(config.simulator))
   protocol = protocol_of(settings.dataset)
-  if settings.offset_split and protocol.relative:
-    raise InputError(
-      f"eval.offset_split is '{settings.offset_split}', expected nothing for stacks whose depth is relative to their "
-      'own focus range'
-    )
   count = _count_stacks(settings, len(source))
   title = f'{settings.dataset} {settings.split}'
   check_stacks(source, count, protocol, settings.align, title)
   methods = open_methods(texts, lambda: sources.mean_target(settings.dataset, settings.data_dir))
-  if settings.offset_split:
-    others = sources.open_source(settings.dataset, settings.offset_split, settings.data_dir)
-    methods = with_offsets(methods, others, protocol, settings.align, settings.offset_split)
+  if protocol.focus_correction:
+    methods = with_corrected_focus(methods, protocol.focus_correction)
   labels = list(methods)
   rank = 'mse' if 'mse' in protocol.names else 'rms_after_px'
   kept = _Spread(count, settings.pictures) if paired else _Extremes(labels[0], rank, settings.pictures)
@@ -87,6 +83,7 @@ def evaluate_methods(
       count == len(source),
       unit := protocol.unit or getattr(source, 'focus_unit', ''),
       bool(settings.align),
+      [label for label, model in methods.items() if isinstance(model, CorrectedFocus)],
       _facts(methods),
     )
     summary = report.summarise(tally, protocol, heading, paired)
@@ -126,7 +123,8 @@ def _full_name(dataset: str) -> str:
 def _facts(methods: Mapping[str, Any]) -> dict[str, Any]:
   """What else a reader must know to repeat the figures."""
   constants = [model for model in methods.values() if isinstance(model, ConstantModel)]
-  facts = {'weights': {label: model.name for label, model in methods.items() if not isinstance(model, ConstantModel)}}
+  baselines = ConstantModel, CorrectedFocus
+  facts = {'weights': {label: model.name for label, model in methods.items() if not isinstance(model, baselines)}}
   if constants:
     value = constants[0].value
     facts['constant'] = 'middle of the focus range' if value is None else value

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from focal_jax import losses, parallel
 from focal_jax.checkpoints import Checkpoints, claim_workdir, record_config
+from focal_jax.data.sources import parse_sources
 from focal_jax.data.training import TrainingData
 from focal_jax.errors import InputError, RunError, Stopped, one_line
 from focal_jax.losses import LossSettings, loss_settings
@@ -105,6 +106,8 @@ class _Run:
       self._writer = opened.enter_context(contextlib.closing(Writer(workdir, int(state.step))))
     self._state, self._note = parallel.from_first_process(state, note)
     self._note['config'] = config.to_dict()
+    # All that the weights have seen, for a run may go on with other data.
+    self._note['data'] = sorted({*self._note.get('data', ()), *data_names(config)})
     self._step = int(self._state.step)
 
   def go(
@@ -226,7 +229,8 @@ class _Run:
   def _write_weights(self, name: str) -> Path:
     path, model = self._workdir / name, self._config.model
     if jax.process_index() == 0:
-      description = {'model': model.name, 'arguments': model_arguments(model), 'steps': self._step}
+      data = self._note['data']
+      description = {'model': model.name, 'arguments': model_arguments(model), 'steps': self._step, 'data': data}
       save_weights(path, jax.device_get(averaged_variables(self._state)), description)
     return path
 
@@ -310,6 +314,21 @@ def _check_loss(model: nn.Module, variables: dict, example: FocalStack, loss: Lo
     losses.check_parts(model.apply(variables, stack, align=False), stack, loss)
 
   jax.eval_shape(check, variables, example)
+
+
+def data_names(config: ConfigDict) -> list[str]:
+  """What a run's weights have seen by its end: names of its sources, without the folders of a user, and what the
+  weights that it begins with say of theirs.
+  """
+  names = set()
+  if config.steps:
+    names.update(name for name, _ in parse_sources(config.data.source))
+    if config.data.rgbd:
+      names.add(config.data.rgbd)
+  for path in config.init.values():
+    if path:
+      names.update(load_weights(path)[1].get('data', ()))
+  return sorted({name.partition(':')[0] for name in names})
 
 
 def model_arguments(config: ConfigDict) -> dict[str, Any]:

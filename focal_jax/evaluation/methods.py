@@ -1,6 +1,9 @@
-"""What is evaluated: networks by their weights, and baselines, all predicting alike."""
+"""What is evaluated: networks by their weights, and baselines, all predicting alike; with focus as it is labelled, and
+where a data set is known to label it wrongly also with corrected focus.
+"""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,8 @@ import numpy as np
 
 import focal_jax
 from focal_jax.errors import InputError
+from focal_jax.evaluation.protocols import FocusCorrection
+from focal_jax.models.published import DATA_OF_PUBLISHED
 from focal_jax.stack import Prediction
 
 SHIPPED, CONSTANT = 'shipped', 'constant'
@@ -65,3 +70,45 @@ def open_methods(texts: Sequence[str], constant: Callable[[], float | None]) -> 
     else:
       methods[label] = focal_jax.load(None if name == SHIPPED else name)
   return methods
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CorrectedFocus:
+  """A method that is told another focus of every frame: the label plus `offset`, in the unit of the focus."""
+
+  model: Any
+  offset: float
+
+  @property
+  def name(self) -> str:
+    return self.model.name
+
+  def predict(
+    self, images: np.ndarray, focus: np.ndarray, fov: np.ndarray | None = None, align: bool = True
+  ) -> Prediction:
+    """As `focal_jax.Model.predict`, with focus as labelled."""
+    return self.model.predict(images, focus + np.float32(self.offset), fov, align)
+
+
+def with_corrected_focus(methods: Mapping[str, Any], correction: FocusCorrection) -> dict[str, Any]:
+  """The methods, and after each that has not been trained on the data set the same with corrected focus, labelled
+  'LABEL, focus corrected'. A constant knows nothing of focus and is left as it is.
+  """
+  found = {}
+  for label, model in methods.items():
+    found[label] = model
+    if not (isinstance(model, ConstantModel) or may_have_seen(model, correction.dataset)):
+      found[f'{label}, focus corrected'] = CorrectedFocus(model, correction.offset)
+  return found
+
+
+def may_have_seen(model: Any, dataset: str) -> bool:
+  """Whether a method was trained on a data set, as far as its weights file tells ('data' in its description), or is of
+  published weights, which do not tell. A file without the entry, as they were written before there was one, counts as
+  trained on simulated stacks.
+
+  Args:
+    dataset: without its config: 'ddff12'.
+  """
+  data = getattr(model, 'description', {}).get('data', ())
+  return DATA_OF_PUBLISHED in data or any(name.partition('/')[0] == dataset for name in data)

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from focal_jax import metrics
+from focal_jax import metrics, optics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,20 @@ class Published:
 
 
 @dataclasses.dataclass(frozen=True)
+class FocusCorrection:
+  """What is known of focus labels that are off by a constant. Networks trained on the data set have learned it; others
+  are measured with the labels as published, and once more with the constant added to the focus that they are given.
+
+  Attributes:
+    offset: in the unit of the focus, of the data set's training part; never of the stacks that are evaluated.
+    dataset: name of the data set, without its config.
+  """
+
+  offset: float
+  dataset: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Protocol:
   """What is measured on a data set.
 
@@ -46,6 +60,7 @@ class Protocol:
     relative: depths and targets are measured in parts of the stack's focus range, 0 for the farthest frame and 1 for
       the nearest, for stacks of different units are mixed.
     published: rows to print beside ours.
+    focus_correction: None: focus is what it is labelled.
   """
 
   unit: str | None
@@ -56,6 +71,7 @@ class Protocol:
   centre: tuple[int, int] | None = None
   relative: bool = False
   published: tuple[Published, ...] = ()
+  focus_correction: FocusCorrection | None = None
 
   def truth(self, example: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Target and weight [H, W] of an example under this protocol."""
@@ -102,6 +118,7 @@ DDFF12 = Protocol(
   mask='disparity 0.0202 .. 0.2825 px (7 m .. 0.5 m)',
   low=metrics.DDFF_LOW_PX,
   high=metrics.DDFF_HIGH_PX,
+  focus_correction=FocusCorrection(optics.DDFF_FOCUS_OFFSET_PX, 'ddff12'),
   published=(
     _row(
       'AiFDepthNet', _DDFF_TEST, f'{_AIF}, table 4', mse=8.6e-4, log_rms=0.29, abs_rel=0.25, sqr_rel=0.01,

@@ -62,6 +62,7 @@ class Heading:
     dataset: with its config, as it is looked up in `Published.same_as`.
     whole: whether all stacks of the split were evaluated.
     unit: of depth.
+    corrected: labels of the methods that are given corrected focus.
     facts: lines for the summary: weights, device, versions.
   """
 
@@ -70,6 +71,7 @@ class Heading:
   whole: bool
   unit: str
   align: bool
+  corrected: Sequence[str]
   facts: Mapping[str, Any]
 
 
@@ -84,6 +86,7 @@ def summarise(tally: Tally, protocol: Protocol, heading: Heading, paired: bool) 
     values = {name: tally.values(label, name) for name in tally.names()}
     seconds = values.pop('seconds')
     methods[label] = {
+      **({'focus': 'corrected' if label in heading.corrected else 'as labelled'} if protocol.focus_correction else {}),
       'values': {name: _statistics(column) for name, column in values.items() if np.isfinite(column).any()},
       'seconds_a_stack': {
         'median': float(np.median(seconds)),
@@ -103,6 +106,7 @@ def summarise(tally: Tally, protocol: Protocol, heading: Heading, paired: bool) 
       'relative_to_focus_range': protocol.relative,
       'measured_centre_px': protocol.centre,
       'measures': protocol.names,
+      'focus_correction': correction.offset if (correction := protocol.focus_correction) else None,
     },
     **heading.facts,
     'methods': methods,
@@ -158,6 +162,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
     'networks pad their sides to multiples of 32 px. Figures are means over the stacks of the value of each.',
     '',
   ]
+  if any(method.get('focus') == 'corrected' for method in methods.values()):
+    lines += [
+      f'Focus corrected: {protocol["focus_correction"]:g} {protocol["unit"]} added to the labels of all frames, a '
+      'constant of the data set. Networks that were trained on it have learned the constant, and published figures are '
+      'with the labels; corrected figures are of methods that were not trained on it.',
+      '',
+    ]
   if without := summary['stacks_without_valid_target']:
     lines += [f'{_count(without, "stack")} without a valid target left out.', '']
   measured = summary['stacks'] - summary['stacks_without_valid_target']

@@ -18,6 +18,9 @@ from focal_jax.models import aifdepthnet, defocusnet, dfv
 # What Won and Jeon's weights expect of their input (`end_to_end.EndToEnd`).
 INPUT_CONVENTION = {'channels': 'BGR', 'padding': 'black'}
 
+# What the description of published weights has as 'data', in place of the sources that a run of ours was trained on.
+DATA_OF_PUBLISHED = 'published'
+
 # Tensors of PyTorch's batch normalisation that ours has no use for.
 _IGNORED_SUFFIX = '.num_batches_tracked'
 

@@ -33,6 +33,9 @@ _METHODS = flags.DEFINE_list(
   'methods', None, 'compare: weights files, shipped, classical, classical:MEASURE, constant, each perhaps as LABEL=...'
 )
 _TEST_FILE = flags.DEFINE_string('test_file', None, "submit: DDFF-12's ddff-dataset-test.h5.")
+_CORRECTED_FOCUS = flags.DEFINE_bool(
+  'corrected_focus', False, "submit: correct DDFF-12's focus labels, for weights that were not trained on it."
+)
 _PARTIAL = flags.DEFINE_bool('partial', False, 'submit: take a file of fewer stacks, for a trial.')
 _METHOD = flags.DEFINE_string('method', 'network', 'predict: network, classical, or classical:MEASURE.')
 _STACK = flags.DEFINE_list(
@@ -100,7 +103,14 @@ def main(argv: list[str]) -> None:
     from focal_jax.submit import submit
 
     test_file, out = Path(_required('test_file', _TEST_FILE)), Path(_required('out', _OUT))
-    submit(test_file, out, weights=_WEIGHTS.value, partial=_PARTIAL.value, overwrite=_OVERWRITE.value)
+    submit(
+      test_file,
+      out,
+      weights=_WEIGHTS.value,
+      corrected_focus=_CORRECTED_FOCUS.value,
+      partial=_PARTIAL.value,
+      overwrite=_OVERWRITE.value,
+    )
   elif _MODE.value == 'simulate':
     from configs import default
     from focal_jax.data.rgbd import open_rgbd

@@ -26,7 +26,9 @@ from tqdm import tqdm
 import focal_jax
 from focal_jax import pictures
 from focal_jax.errors import InputError, one_line
+from focal_jax.evaluation.methods import CorrectedFocus, may_have_seen
 from focal_jax.evaluation.timing import Timed
+from focal_jax.optics import DDFF_FOCUS_OFFSET_PX
 from focal_jax.outputs import check_output, result_folder
 from focal_jax.stack import Prediction
 from tfds_ddff.ddff12.ddff12_dataset_builder import SCENES, TEST_SIZE, official_test_split
@@ -46,7 +48,13 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, 
 
 
 def submit(
-  test_file: Path, out: Path, *, weights: str | None = None, partial: bool = False, overwrite: bool = False
+  test_file: Path,
+  out: Path,
+  *,
+  weights: str | None = None,
+  corrected_focus: bool = False,
+  partial: bool = False,
+  overwrite: bool = False,
 ) -> Path:
   """Predicts every stack of the test file and writes into `out`:
 
@@ -57,6 +65,8 @@ def submit(
   Args:
     test_file: `ddff-dataset-test.h5`.
     weights: as for `focal_jax.load`.
+    corrected_focus: for weights that were not trained on DDFF-12: frames are focused where they are sharp, and not
+      where they are labelled (`optics.DDFF_FOCUS_OFFSET_PX`).
     partial: take a file of fewer stacks than 120 for the first of them. The benchmark does not take the result.
 
   Returns:
@@ -77,7 +87,12 @@ def submit(
   if not complete:
     log.warning('%s: %d of %d stacks, which CodaLab will not take', test_file, len(names), len(NAMES))
   model = focal_jax.load(weights)
-  timed = Timed(model)
+  if corrected_focus and may_have_seen(model, 'ddff12'):
+    raise InputError(
+      f'{model.name}: --corrected_focus with weights that may have been trained on DDFF-12 '
+      f'({", ".join(model.description["data"])}), expected others: these have learned its labels'
+    )
+  timed = Timed(CorrectedFocus(model, DDFF_FOCUS_OFFSET_PX) if corrected_focus else model)
 
   seconds, shown = {}, []
   with result_folder(out, overwrite) as staging:
@@ -100,6 +115,7 @@ def submit(
     summary = {
       'test_file': str(test_file),
       'weights': model.name,
+      'focus': 'corrected' if corrected_focus else 'as labelled',
       'stacks': len(names),
       'complete': complete,
       'seconds_a_stack': float(np.median(list(seconds.values()))),

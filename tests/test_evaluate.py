@@ -24,7 +24,7 @@ from focal_jax.data import sources
 from focal_jax.errors import InputError
 from focal_jax.evaluate import _Extremes, evaluate, evaluate_methods
 from focal_jax.evaluation.measure import MethodResult, StackResult, measure_stacks
-from focal_jax.evaluation.methods import ConstantModel
+from focal_jax.evaluation.methods import ConstantModel, may_have_seen
 from focal_jax.evaluation.protocols import FOLDER, SIMULATED
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.npz_file import save_weights
@@ -484,25 +484,82 @@ def test_errors_relative_to_the_focus_range(tmp_path, models, serve):
     np.testing.assert_allclose(signed, weight * error, rtol=1e-3)  # nearer than the truth is above 0
 
 
-def test_a_constant_error_found_on_another_split_is_taken_off(tmp_path, models, serve, monkeypatch):
-  """Errors of 0.3 and 0.1 there, of stacks with unequally many valid pixels; here of 0.5 and 0.2."""
-  rng, splits = np.random.default_rng(0), {}
-  for split, errors in (('train', (0.3, 0.1)), ('val', (0.5, 0.2))):
-    examples = [stack(str(index), DIOPTRES, rng.uniform(0, 1, SIZE)) for index in range(2)]
-    for index, example in enumerate(examples):
-      example['images'][:, 0, 0] = index + 2 * (split == 'val')
-    examples[0]['valid'][2:] = 0
-    splits[split] = examples, errors
-  everything = [sum((splits[split][part] for split in splits), type(splits['val'][part])()) for part in (0, 1)]
-  models['off'] = Off(*everything)
-  config = serve(splits['val'][0], offset_split='train')
-  monkeypatch.setattr(sources, 'open_source', lambda name, split, *_: splits[split][0])
-  evaluate_methods(config, ['off', 'constant'], tmp_path / 'out', False)
+class Nearest:
+  """The focus of the nearest frame, everywhere; `data` is what its weights say that they were trained on."""
+
+  def __init__(self, data=None):
+    self.name = 'nearest.npz'
+    self.description = {'model': 'nearest'} | ({} if data is None else {'data': data})
+
+  def predict(self, images, focus, fov=None, align=True) -> Prediction:
+    return ConstantModel(0.0).predict(images, focus).replace(depth=np.full(images.shape[1:3], focus[-1], np.float32))
+
+
+@pytest.mark.parametrize('dataset', ['examples', 'ddff12', 'ddff12/raw'])
+def test_labels_and_corrected_focus_of_ddff12(dataset, tmp_path, models, serve):
+  """Two stacks whose nearest frame is labelled 0.2 and 0.16 px, of what is at 0.25 and 0.2 px: errors of -0.05 and
+  -0.04 px, with 0.062 px added of 0.012 and 0.022 px. A constant has no focus; what was trained there has the labels.
+  """
+  examples = [
+    stack(str(index), (0.05, near), np.full(SIZE, truth))
+    for index, (near, truth) in enumerate(((0.2, 0.25), (0.16, 0.2)))
+  ]
+  models |= {'a': Nearest(['simulated']), 'b': Nearest(['ddff12/official', 'simulated']), 'c': Nearest(['published'])}
+  compare(serve(examples, dataset), ['a', 'b', 'c', 'zero=constant'], tmp_path / 'out')
   summary, rows = read(tmp_path / 'out')
-  assert list(rows) == ['off', 'off less 0.2000', 'constant']
-  np.testing.assert_allclose(column(rows['off'], 'mse'), [0.25, 0.04], rtol=1e-4)
-  np.testing.assert_allclose(column(rows['off less 0.2000'], 'mse'), [0.09, 0.0], atol=1e-6)
-  assert summary['weights'] == {'off': 'off.npz', 'off less 0.2000': 'off.npz'}
+  assert list(rows) == ['a', 'a, focus corrected', 'b', 'c', 'zero']
+  for label in 'abc':
+    np.testing.assert_allclose(column(rows[label], 'mae'), [0.05, 0.04], rtol=1e-4)
+  np.testing.assert_allclose(column(rows['a, focus corrected'], 'mae'), [0.012, 0.022], rtol=1e-4)
+  np.testing.assert_allclose(column(rows['a, focus corrected'], 'mse'), [0.000144, 0.000484], rtol=1e-4)
+  np.testing.assert_allclose(column(rows['zero'], 'mae'), [0.125, 0.095], rtol=1e-4)  # the middle of the labels
+  focus = {label: method['focus'] for label, method in summary['methods'].items()}
+  assert focus == {label: 'corrected' if label == 'a, focus corrected' else 'as labelled' for label in rows}
+  assert summary['protocol']['focus_correction'] == 0.062
+  assert summary['weights'] == dict.fromkeys('abc', 'nearest.npz')
+  assert summary['differences_to_first']['a, focus corrected']['mae']['mean'] == pytest.approx(-0.028, rel=1e-4)
+  text = (tmp_path / 'out' / 'summary.md').read_text()
+  assert 'Focus corrected: 0.062 px added to the labels of all frames' in text
+  assert '| a | these 2 stacks | 0.00205 |' in text
+  assert '| a, focus corrected | these 2 stacks | 0.000314 |' in text
+
+
+def test_evaluate_reports_both_columns(tmp_path, models, serve):
+  examples = [stack('one', (0.05, 0.2), np.full(SIZE, 0.25))]
+  models[None] = Nearest()  # weights from before files said what they were trained on
+  summary = evaluate(serve(examples, 'examples', baselines=('constant',)), None, tmp_path / 'out')
+  assert list(summary['methods']) == ['network', 'network, focus corrected', 'constant']
+  assert summary['methods']['network']['values']['mae']['mean'] == pytest.approx(0.05, rel=1e-4)
+  assert summary['methods']['network, focus corrected']['values']['mae']['mean'] == pytest.approx(0.012, rel=1e-4)
+
+
+def test_one_column_where_networks_know_the_labels_or_labels_are_right(tmp_path, models, serve):
+  examples = [stack('one', (0.05, 0.2), np.full(SIZE, 0.25))]
+  models |= {'trained': Nearest(['ddff12']), 'simulated': Nearest(['simulated'])}
+  evaluate_methods(serve(examples, 'examples'), ['trained', 'constant'], tmp_path / 'trained', False)
+  evaluate_methods(serve(examples, 'hci4d'), ['simulated', 'constant'], tmp_path / 'other', False)
+  for name, labels in (('trained', ['trained', 'constant']), ('other', ['simulated', 'constant'])):
+    summary, _ = read(tmp_path / name)
+    assert list(summary['methods']) == labels
+    assert 'ocus corrected' not in (tmp_path / name / 'summary.md').read_text()
+  assert summary['protocol']['focus_correction'] is None
+  assert 'focus' not in summary['methods']['simulated']
+
+
+@pytest.mark.parametrize(
+  ('data', 'seen'),
+  [
+    (None, False),
+    ([], False),
+    (['simulated', 'hci4d'], False),
+    (['ddff12'], True),
+    (['simulated', 'ddff12/scene_disjoint'], True),
+    (['simulated/ddff12'], False),  # the simulator's camera of that name
+    (['published'], True),
+  ],
+)
+def test_what_may_have_seen_ddff12(data, seen):
+  assert may_have_seen(Nearest(data), 'ddff12') == seen
 
 
 def test_error_by_depth_in_the_unit_of_the_stacks(models):
@@ -531,9 +588,6 @@ FAULTS = {
   'no such data set': Fault({'dataset': 'nothing'}, ('constant',), "'nothing' is unknown"),
   'no such folder': Fault({'dataset': 'folder:nowhere'}, ('constant',), 'nowhere'),
   'endless': Fault({'dataset': 'simulated'}, ('constant',), 'eval.num_stacks is 0'),
-  'no offset': Fault(
-    {'dataset': 'simulated', 'num_stacks': 1, 'offset_split': 'train'}, ('constant',), "eval.offset_split is 'train'"
-  ),
   'negative': Fault({'num_stacks': -1}, ('constant',), 'eval.num_stacks is -1'),
   'no such weights': Fault({}, ('network=none.npz', 'constant'), 'none.npz'),
   'no such measure': Fault({}, ('classical:none',), 'classical:none'),

@@ -97,6 +97,13 @@ def test_ddff_focus_disparities_are_the_published_ones():
   assert optics.ddff_focus_disparities(5).shape == (5,)
 
 
+def test_corrected_focus_of_ddff():
+  labels, corrected = optics.ddff_focus_disparities(), optics.ddff_focus_disparities(corrected=True)
+  np.testing.assert_allclose(corrected - labels, 0.062, rtol=1e-12)
+  # The farthest frame is sharp where the depth is 1.72 m; what is beyond is nowhere in focus.
+  assert optics.ddff_disparity_to_metres(corrected[-1]) == pytest.approx(0.1412379 / 0.0821769, rel=1e-4)
+
+
 def test_traced_and_differentiated():
   """d/dd of v = 1 / (1/f - 1/d) is -(v / d)^2."""
   slope = jax.jit(jax.grad(optics.image_distance, argnums=1))(0.05, 1.05)

@@ -161,6 +161,18 @@ def test_the_model_sees_rgb_far_to_near_and_the_planes_in_px(complete):
     assert align is False
 
 
+def test_corrected_focus_is_for_weights_that_have_not_learned_the_labels(model, three, tmp_path):
+  submit(three, tmp_path / 'out', partial=True, corrected_focus=True)
+  for *_, focus, _, _ in model.calls:
+    np.testing.assert_allclose(focus, ddff_focus_disparities()[::-1] + 0.062, rtol=1e-6)
+  assert json.loads((tmp_path / 'out' / 'summary.json').read_text())['focus'] == 'corrected'
+  for data in (['ddff12/raw', 'simulated'], ['published']):
+    model.description = {'data': data}
+    with pytest.raises(InputError, match=rf'stub\.npz: --corrected_focus.*\({", ".join(data)}\), expected others'):
+      submit(three, tmp_path / 'none', partial=True, corrected_focus=True)
+    assert not (tmp_path / 'none').exists()
+
+
 def test_the_contact_sheet_shows_the_first_stack_of_each_scene(complete):
   rows = complete[2]
   assert [row[0].title for row in rows] == [f'{scene}/DISP_0001: nearest frame' for scene in SCENES]

@@ -26,7 +26,7 @@ from focal_jax.models.npz_file import load_weights, save_weights
 from focal_jax.parallel import Devices
 from focal_jax.simulate.stacks import settings_from, simulate_batch
 from focal_jax.step import StepSettings, averaged_variables, init_state, make_train_step
-from focal_jax.train import make_optimizer, make_schedule, train_and_evaluate
+from focal_jax.train import data_names, make_optimizer, make_schedule, train_and_evaluate
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 
@@ -61,6 +61,7 @@ def test_smoke_run_writes_what_it_says(finished):
   assert np.isfinite(out.depth).all()
   variables, description = load_weights(finished / 'weights.npz')
   assert description['steps'] == 6
+  assert description['data'] == ['simulated']
   initial = init_variables(EndToEnd(), 0)
   assert not np.allclose(
     variables['params']['depth']['stem']['conv']['kernel'],
@@ -258,10 +259,28 @@ def test_each_network_starts_from_its_own_file(tmp_path):
     variables = init_variables(toy.Toy(), seed)
     expected[network] = variables['params'][network]
     variables['params'][other] = {'of_another_variant': np.zeros(3)}
-    save_weights(tmp_path / f'{network}.npz', variables, {})
+    # What they were trained on is what the joined ones were, too; older files do not tell.
+    description = {'data': ['ddff12/raw', 'simulated']} if network == 'depth' else {}
+    save_weights(tmp_path / f'{network}.npz', variables, description)
     config.init[network] = str(tmp_path / f'{network}.npz')
-  joined, _ = load_weights(train_and_evaluate(config, tmp_path / 'run'))
+  joined, description = load_weights(train_and_evaluate(config, tmp_path / 'run'))
   jax.tree.map(np.testing.assert_array_equal, joined['params'], expected)
+  assert description['data'] == ['ddff12/raw', 'simulated']
+
+
+def test_weights_tell_what_they_were_trained_on(tmp_path):
+  """Names without proportions and without a user's folders; also of what a run was trained on before."""
+  config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
+  config.steps = 3
+  _, description = load_weights(train_and_evaluate(config, tmp_path / 'run'))
+  assert description['data'] == ['folder']
+  config.steps, config.data.source = 5, 'simulated'
+  _, description = load_weights(train_and_evaluate(config, tmp_path / 'run'))
+  assert description['data'] == ['folder', 'simulated']
+  config.data.update(source='0.7*ddff12 + 0.3*simulated/pixel_6', rgbd='')
+  assert data_names(config) == ['ddff12', 'simulated/pixel_6']
+  config.data.update(source='simulated', rgbd='nyu_depth')
+  assert data_names(config) == ['nyu_depth', 'simulated']
 
 
 def test_variants_are_checked():

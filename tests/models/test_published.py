@@ -39,7 +39,9 @@ def test_a_converted_file_is_the_same_network(shared, tmp_path):
   assert about == {
     'model': 'defocusnet',
     'arguments': {'channels': 'BGR', 'padding': 'edge', 'unit': 'metres', 'alignment': 'none'},
+    'data': ['published'],
   }
+  assert api.load(tmp_path / 'out' / 'weights.npz').description == about
   expected = arrays(path.with_suffix('.npz'))
   out = api.load(tmp_path / 'out' / 'weights.npz').predict(
     expected['stack'][0, ..., ::-1], expected['focus'][0], align=False

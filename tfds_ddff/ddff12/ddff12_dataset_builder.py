@@ -8,6 +8,12 @@ Every example holds ten frames, far to near, focused at planes evenly spaced in 
 is disparity in pixels between neighbouring views of the light field, 0.1412 m px / depth, and `valid` is 1 where it is
 above 0, else 0; it is not limited to the range of the focus.
 
+`focus` holds the labels as published. Frames are in focus elsewhere: what is sharpest in a frame labelled d has a
+target of about d + 0.062 px (`optics.DDFF_FOCUS_OFFSET_PX`), since the camera's plane of zero disparity is not at
+infinity. Networks trained on the data set learn that, and keep the labels. For other methods the corrected focus,
+0.0822 to 0.3445 px, is `optics.ddff_focus_disparities(corrected=True)` or `focus` plus the constant, which `python -m
+tfds_ddff.ddff12.measure_focus` measures on the split train; their results are reported with both.
+
 Config `official` reads the two files of the benchmark:
 
   split   examples  height x width  file                      keys                     depth

@@ -120,6 +120,11 @@ def test_command(tmp_path):
   assert numbers['project_offset_px'] == DDFF_FOCUS_OFFSET_PX
   assert f'focus = label + {numbers["offset_px"]:.4f} px (95% interval {numbers["low_px"]:.4f} ..' in done.stdout
   assert '| true disparity, px |' in done.stdout
+  command[-1] = '--out=none/focus.json'
+  failed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+  assert (failed.returncode, failed.stdout) == (2, '')
+  (line,) = failed.stderr.splitlines()
+  assert line.startswith('tfds_ddff.ddff12.measure_focus: error: --out is none/focus.json, expected a file')
   build('ddff12', tmp_path / 'files', tmp_path / 'data')
   found = measure(train_examples('ddff12', None, str(tmp_path / 'data')))
   assert found.offset == numbers['offset_px']

@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from focal_jax import classical
 from focal_jax.command_line import run_program
-from focal_jax.errors import InputError
+from focal_jax.errors import InputError, one_line
 from focal_jax.optics import DDFF_FOCUS_OFFSET_PX
 from focal_jax.outputs import write_whole
 from tfds_ddff import find, load
@@ -223,6 +223,9 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise InputError(f'unexpected argument {argv[1]!r}; expected flags only, see --help')
   options = flags.FLAGS
+  path = Path(options.out).expanduser() if options.out else None
+  if path and (path.is_dir() or not path.parent.is_dir()):  # before the work
+    raise InputError(f'--out is {path}, expected a file in a folder that is there')
   examples = train_examples(options.dataset, options.manual_dir, options.data_dir)
   found = measure(tqdm(examples, desc=f'{options.dataset} train', unit='stack'))
   print(found.table())
@@ -231,12 +234,12 @@ def main(argv: list[str]) -> None:
     f'\nfocus = label + {found.offset:.4f} px ({LEVEL:.0%} interval {low:.4f} .. {high:.4f}, from {found.stacks} of '
     f'{len(examples)} stacks); optics.DDFF_FOCUS_OFFSET_PX is {DDFF_FOCUS_OFFSET_PX} px'
   )
-  if options.out:
-    path = Path(options.out).expanduser()
+  if path:
+    text = json.dumps({'dataset': options.dataset, **found.as_json()}, indent=2, allow_nan=False) + '\n'
     try:
-      write_whole(path, json.dumps({'dataset': options.dataset, **found.as_json()}, indent=2, allow_nan=False) + '\n')
+      write_whole(path, text)
     except OSError as error:
-      raise InputError(f'{path}: cannot be written ({error}), expected a file in a folder that is there') from error
+      raise InputError(f'{path}: cannot be written ({one_line(error)}), expected a writable folder') from error
     print(f'wrote {path}')
 
 

@@ -23,7 +23,8 @@ DDFF_NEAREST_M, DDFF_FARTHEST_M = 0.5, 7.0
 # 0.062 px is from crops of many places (0.05 to 0.07 px by place). `python -m tfds_ddff.ddff12.measure_focus` measures
 # it on the training part. That was not at hand whole; on 24 crops of it, all of one place, the command finds 0.076 px
 # (0.071 to 0.084) on the 12 crops that show anything near enough, at 0.12 to 0.16 px of true disparity only, and with
-# 30 % of the pixels beyond the sweep. Too narrow a sample to replace the constant by.
+# 30 % of the pixels beyond the sweep, and 0.061 to 0.086 px with other limits on texture and end frames. Too narrow a
+# sample to replace the constant by.
 DDFF_FOCUS_OFFSET_PX = 0.062
 
 

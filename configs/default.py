@@ -80,6 +80,7 @@ def get_config() -> ConfigDict:
   loss.unit = 'focus_range'  # of focus and depth in training: 0 .. 1 over each stack's focus range, or as given
   loss.pyramid_weights = (0.3, 0.5, 0.7, 1.0)  # of the losses of the model's depth maps, coarse to fine (D1 .. D4)
   loss.within_focus = False  # whether only pixels count whose depth is within the range of their stack's focus
+  loss.balance = 0.0  # above 0: each stack counts 1 / (its mean squared error + balance) times; 0: all alike
   loss.penalty = 'squared'  # of a pixel's error, in units of the focus range: squared, absolute, huber or charbonnier
   loss.penalty_scale = 0.05  # where huber and charbonnier turn from squared to absolute
   loss.gradient_weight = 0.0  # of the error of the depth's slopes; published: none

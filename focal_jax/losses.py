@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -27,6 +28,9 @@ class LossSettings:
     unit: of focus and depth in training: 'focus_range' (`unit_focus`), or 'given', that of the data, for networks or
       losses that are of a certain unit.
     pyramid_weights: of the losses of a network's depth maps, coarse to fine; of Won and Jeon's, D1 .. D4.
+    balance: if above 0, the errors of each stack count 1 / (its mean squared error + balance) times, so that the loss
+      falls alike for a stack of which little can be told and for one with all but everything right. In the square of
+      the unit of the depth.
     within_focus: only pixels whose depth is within the range of their stack's focus count.
     penalty: of a pixel's error, one of PENALTIES; see `penalty`.
     penalty_scale: where huber and charbonnier turn from squared to absolute, in the unit of the depth.
@@ -46,6 +50,7 @@ class LossSettings:
   motion_weight: float = 0.05
   unit: str = 'focus_range'
   within_focus: bool = False
+  balance: float = 0.0
   defocus_weight: float = 0.0
   all_in_focus_weight: float = 0.0
   smoothness_weight: float = 0.0
@@ -86,9 +91,10 @@ def loss_settings(config: Any) -> LossSettings:
   check('penalty_scale', is_weight(values['penalty_scale']) and values['penalty_scale'] > 0, 'a number above 0')
   scales = values['gradient_scales']
   check('gradient_scales', isinstance(scales, int) and scales >= 1, 'a whole number of at least 1')
+  check('balance', is_weight(values['balance']), 'a number of at least 0')
   for field in _WEIGHTS:
     check(field, is_weight(values[field]), 'a number of at least 0')
-  floats = {field: float(values[field]) for field in ('penalty_scale', *_WEIGHTS)}
+  floats = {field: float(values[field]) for field in ('penalty_scale', 'balance', *_WEIGHTS)}
   return LossSettings(**values | floats | {'pyramid_weights': tuple(map(float, weights))})
 
 
@@ -238,7 +244,12 @@ def depth_sums(
   """
   errors = [_error(depth, stack.target, stack.valid) for depth in pyramid]
   penalties = [penalty(error, settings.penalty, settings.penalty_scale) for error in errors]
-  sums = {'depth': sum(w * jnp.sum(stack.valid * p) for w, p in zip(settings.pyramid_weights, penalties, strict=True))}
+  counted = stack.valid
+  if settings.balance:
+    count = jnp.maximum(jnp.sum(stack.valid, (-2, -1), keepdims=True), 1e-6)
+    square = jnp.sum(stack.valid * errors[-1] ** 2, (-2, -1), keepdims=True) / count
+    counted = counted * jax.lax.stop_gradient(1.0 / (square + settings.balance))
+  sums = {'depth': sum(w * jnp.sum(counted * p) for w, p in zip(settings.pyramid_weights, penalties, strict=True))}
   if settings.gradient_weight > 0:
     sums['gradient'] = gradient_sum(errors[-1], jnp.asarray(stack.valid), settings.gradient_scales)
   return sums

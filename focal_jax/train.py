@@ -214,6 +214,7 @@ class _Run:
     scalars, picture = result
     self._note['validated'] = self._step
     log.info('validation at step %d: %s', self._step, ', '.join(f'{n} {v:.4g}' for n, v in scalars.items()))
+    self._write_weights(WEIGHTS_FILE)
     value, best = scalars[f'validation/{self._config.best_metric}'], self._note['best']
     if math.isfinite(value) and (best is None or value < best['value']):
       self._note['best'] = {'step': self._step, 'value': value}

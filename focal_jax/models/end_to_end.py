@@ -23,6 +23,7 @@ from focal_jax.models.blocks import (
 )
 from focal_jax.models.curves import CurveNetwork
 from focal_jax.models.depth import MULTIPLE, DepthNetwork
+from focal_jax.models.refinement import RefinementNetwork
 from focal_jax.stack import FocalStack, Prediction, confidence_from_spread, spread
 
 Dimension = Any  # of an array: an integer, or in an export the symbol of any
@@ -233,7 +234,7 @@ def make_end_to_end(
   motion_passes: Literal[1, 2, 3] = 1,
   stem_dilation: Literal[1, 2] = 2,
   focus_measures: bool = False,
-  depth: Literal['published', 'curves'] = 'published',
+  depth: Literal['published', 'curves', 'refined'] = 'published',
   resampling: Literal['linear', 'lanczos'] = 'linear',
   alignment: Literal['learned', 'metadata', 'none'] = 'learned',
   detection: Literal['both', 'plane', 'attention', 'none'] = 'both',
@@ -244,6 +245,8 @@ def make_end_to_end(
   own = {name: runtime[name] for name in ('axis_name', 'remat') if name in runtime}
   if depth == 'curves':
     network = CurveNetwork(own.get('remat', False))
+  elif depth == 'refined':
+    network = RefinementNetwork(own.get('remat', False))
   else:
     parts = {'detect': _DETECTION[detection], 'downsample': _DOWNSAMPLING[downsampling]}
     network = DepthNetwork(**parts, stem_dilation=stem_dilation, focus_measures=focus_measures, **own)

@@ -18,6 +18,8 @@ from focal_jax.errors import InputError
 from focal_jax.simulate.draws import Draws
 
 POSITION_LIMITS = (-0.1, 1.1)  # surfaces that reach farther out of the sweep's range flatten here
+SHALLOWEST = 0.05  # scene, in parts of the sweep's range
+ANYWHERE_LIMITS = (-0.4, 1.4)  # the same where scenes may lie beyond the sweep
 FARTHEST_BACKGROUND = -0.5  # where there are backgrounds beyond the sweep
 CROSSING = 0.004  # difference in position over which one surface emerges from another, about a pixel's worth
 DRAWS = 64  # random numbers of a surface, at most
@@ -37,6 +39,7 @@ class SceneSettings:
   highlights: float = 0.2  # share of surfaces with small, bright spots
   relief: float = 0.15  # greatest change of position from the centre of a surface to its edge, by slant or curvature
   background_relief: float = 0.3  # the same for the background: floors and walls
+  anywhere: float = 0.0  # share of scenes in any part of the sweep's range or beyond an end, from shallow to all of it
   beyond: float = 0.0  # share of scenes whose background lies beyond the sweep, where no frame is sharp
 
   def __post_init__(self):
@@ -79,6 +82,13 @@ def draw_scene(
   # A scene fills a fifth of the sweep's range or more, up to all of it and a little beyond.
   numbers = random.uniform(depth_key, (2 + num_surfaces,))
   low, high = 0.45 * numbers[0] - 0.05, 1.05 - 0.45 * numbers[1]
+  if settings.anywhere:
+    is_anywhere, place, size = random.uniform(random.fold_in(depth_key, 2), (3,))
+    bottom, top = ANYWHERE_LIMITS
+    extent = SHALLOWEST * ((top - bottom) / SHALLOWEST) ** size
+    start = bottom + place * (top - bottom - extent)
+    is_anywhere = is_anywhere < settings.anywhere
+    low, high = jnp.where(is_anywhere, start, low), jnp.where(is_anywhere, start + extent, high)
   # Sorting the surfaces' centres is the order of painting, the farthest is the background.
   base = low + (high - low) * jnp.sort(numbers[2:])
   if settings.beyond:
@@ -135,7 +145,7 @@ def _draw_surface(key: PRNGKeyArray, base, is_background, height: int, width: in
   is_cylinder = draw.uniform() < 0.5
   bump = bump * relief(u / half_u, jnp.where(is_cylinder, 0.0, v / half_v), draw.uniform(0.0, 2.4))
   amount = jnp.where(is_background, settings.background_relief, settings.relief)
-  low, high = POSITION_LIMITS
+  low, high = ANYWHERE_LIMITS if settings.anywhere else POSITION_LIMITS
   position = jnp.clip(base + amount * (slant + bump), jnp.minimum(base, low), high)
   return _paint(draw, u, v, half_u, half_v, settings), alpha, position
 

@@ -1,6 +1,7 @@
 """Simulated focal stacks with truth: a scene, seen by a random camera's sweep. Plain JAX, any number from one key."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -37,6 +38,9 @@ class SimulatorSettings:
   num_layers: int = 4  # into which photographs with depth are cut
   lens_sigma_px: tuple[float, float] = (0.2, 0.9)  # standard deviation of the blur of lens and pixel
   ends_valid: bool = False  # what lies beyond the sweep counts, the nearer end as its depth; else it is not valid
+  # How far beyond the ends of the sweep truth goes, in parts of its range; farther is told as that. (Not in metres,
+  # which have no limit there.)
+  truth_beyond: float = 0.0
   scene: SceneSettings = SceneSettings()
   sweep: SweepSettings = SweepSettings()
   sensor: SensorSettings = SensorSettings()
@@ -128,13 +132,14 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
   sharp = inner(defocus.compose(surfaces).swapaxes(1, 2))
   seen = inner(top_position(scene))
   valid = inner(scene.known)
+  reach = jnp.where(sweep.unit == cameras.UNITS.index('m'), 0.0, settings.truth_beyond)
   if not settings.ends_valid:  # what lies outside the sweep is nowhere sharp, and no mixture of its focus distances
-    valid *= (seen >= 0.0) & (seen <= 1.0)
+    valid *= (seen >= -reach) & (seen <= 1.0 + reach)
   return FocalStack(
     images=images,
     focus=sweep.focus,
     fov=sweep.fov,
-    target=cameras.to_unit(jnp.clip(seen, 0.0, 1.0) * extent + first, sweep.unit),
+    target=cameras.to_unit(jnp.clip(seen, -reach, 1.0 + reach) * extent + first, sweep.unit),
     valid=valid,
     motion=sweep.motion,
     all_in_focus=jnp.round(jnp.clip(sharp, 1e-9, 1.0) ** (1 / GAMMA) * 255) / 255,
@@ -148,7 +153,12 @@ def _defocus(
   kernels = {as_camera(camera).kernel for camera in settings.sweep.cameras}
 
   def through_disc(surfaces, radius):
-    return defocus.render(surfaces, radius, defocus.disc_radii(largest_blur_px(settings, 'disc')))
+    radii = defocus.disc_radii(largest_blur_px(settings, 'disc'))
+    # Time goes with the number of radii, of which most stacks need few.
+    counts = sorted({min(count, len(radii)) for count in (4, 7, len(radii))})
+    needed = jnp.max(radius)
+    smallest = sum(jnp.where(needed > radii[count - 1], 1, 0) for count in counts[:-1])
+    return lax.switch(smallest, [partial(defocus.render, radii_px=radii[:n]) for n in counts], surfaces, radius)
 
   def through_views(surfaces, radius):
     steps = tuple(np.linspace(0, largest_blur_px(settings, 'views'), _VIEW_LEVELS).tolist())
@@ -179,7 +189,7 @@ def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
       aperture_m = camera.focal_length_m / camera.f_number
       scale = settings.whole_width_px / camera.sensor_width_px
       radius = image_distance * aperture_m / 2 / camera.pixel_pitch_m * scale * extent
-    if settings.scene.beyond:
+    if settings.scene.beyond or settings.scene.anywhere:
       radius *= 1.0 - FARTHEST_BACKGROUND
     # Of a diameter, views are 8 distances, and a disc two radii.
     largest = max(largest, radius * (2 / (defocus.VIEWS - 1) if kernel == 'views' else 1.0))

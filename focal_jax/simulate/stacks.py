@@ -273,6 +273,7 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
     shake_px=(0.0, 0.0),
     aligned=0.0,
     no_metadata=0.0,
+    any_zoom=0.0,
   )
   camera, sensor, view_width_px = as_camera(name), settings.sensor, 0
   if camera.aligned:

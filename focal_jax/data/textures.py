@@ -1,0 +1,82 @@
+"""Photographs as textures for the simulator, from a folder of pictures."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from focal_jax.data.rgbd import read_colour
+from focal_jax.errors import InputError
+from focal_jax.simulate.sensor import GAMMA
+from focal_jax.simulate.textures import Textures
+
+TILE_PX = 512
+LEVELS = (1, 2, 4)  # shorter sides to which pictures are reduced, in tiles
+MAX_TILES = 256  # 200 MB
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm')
+
+
+def open_textures(field: str, name: str, share: float) -> Textures | None:
+  """Tiles of all pictures of a folder, always the same; None without a name or share.
+
+  Args:
+    field: of the config, for messages.
+    name: 'folder:DIR', whose pictures are found in folders of folders, too; or ''.
+    share: of surfaces that carry a photograph.
+
+  Raises:
+    InputError: there is no such folder, nothing in it, or a file that cannot be read.
+  """
+  if not 0 <= share <= 1:
+    raise InputError(f'data.textures_share is {share}, expected a number from 0 to 1')
+  if not name:
+    return None
+  if not name.startswith('folder:'):
+    raise InputError(f"{field} is '{name}', expected folder:DIR with a folder of pictures")
+  folder = Path(name.removeprefix('folder:')).expanduser()
+  if not folder.is_dir():
+    raise InputError(f'{folder}: found no such folder, expected one with pictures ({field})')
+  found = [path.relative_to(folder) for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES]
+  paths = [folder / path for path in sorted(found) if not any(part.startswith('.') for part in path.parts)]
+  if not paths:
+    raise InputError(f'{folder}: found no pictures, expected files with one of the endings {" ".join(SUFFIXES)}')
+  if not share:
+    return None
+  rng = np.random.default_rng(0)  # the tiles of a folder are always the same
+  if len(paths) > MAX_TILES:
+    paths = [paths[i] for i in np.sort(rng.choice(len(paths), MAX_TILES, replace=False))]
+  # At least one of each picture, and the rest at random.
+  first, *rest = zip(*[_tiles(read_colour(path), rng) for path in paths], strict=True)
+  rest = [tile for level in rest for tile in level if tile is not None]
+  rest = [rest[i] for i in rng.permutation(len(rest))[: MAX_TILES - len(first)]]
+  # Display values to the square root of light.
+  table = np.round(255 * (np.arange(256) / 255) ** (GAMMA / 2)).astype(np.uint8)
+  return Textures(tiles=table[np.stack([*first, *rest]).transpose(0, 3, 1, 2)], share=np.float32(share))
+
+
+def _tiles(picture: UInt8[np.ndarray, 'H W 3'], rng: np.random.Generator) -> list[np.ndarray | None]:
+  """Two tiles of a picture at each of the reductions, or None where it is too small for them.
+
+  The first is of the whole picture, whose shorter side fits. A picture smaller than a tile goes on as its own mirror
+  image. The finer ones show details, and are sharper than the pixels of most cameras.
+  """
+  shorter, tiles = min(picture.shape[:2]), []
+  for level in LEVELS:
+    side = level * TILE_PX
+    if level > 1 and shorter < side:
+      tiles += [None, None]
+      continue
+    scale = min(side / shorter, 1.0)
+    size = [max(round(scale * length), min(side, length)) for length in picture.shape[1::-1]]
+    image = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+    beyond = [max(0, TILE_PX - length) for length in image.shape[:2]]
+    image = np.pad(image, ((0, beyond[0]), (0, beyond[1]), (0, 0)), 'symmetric')
+    room = [length - TILE_PX for length in image.shape[:2]]
+    # At the first level the ends of its longer side, which for a square are the same.
+    ends = rng.permutation(2) if level == 1 else rng.uniform(size=(2, 2))
+    corners = [np.round(np.multiply(room, end)).astype(int) for end in ends]
+    tiles += [image[top : top + TILE_PX, left : left + TILE_PX] for top, left in corners]
+    if max(room) < TILE_PX // 8:
+      tiles[-1] = None
+  return tiles

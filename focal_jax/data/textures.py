@@ -12,7 +12,8 @@ from focal_jax.simulate.sensor import GAMMA
 from focal_jax.simulate.textures import Textures
 
 TILE_PX = 512
-LEVELS = (1, 2, 4)  # shorter sides to which pictures are reduced, in tiles
+SIDES_PX = (256, 512, 1024)  # shorter sides to which pictures are reduced
+TILES_A_SIDE = 2
 MAX_TILES = 256  # 200 MB
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm')
 
@@ -48,7 +49,7 @@ def open_textures(field: str, name: str, share: float) -> Textures | None:
     paths = [paths[i] for i in np.sort(rng.choice(len(paths), MAX_TILES, replace=False))]
   # At least one of each picture, and the rest at random.
   first, *rest = zip(*[_tiles(read_colour(path), rng) for path in paths], strict=True)
-  rest = [tile for level in rest for tile in level if tile is not None]
+  rest = [tile for tiles in rest for tile in tiles if tile is not None]
   rest = [rest[i] for i in rng.permutation(len(rest))[: MAX_TILES - len(first)]]
   # Display values to the square root of light.
   table = np.round(255 * (np.arange(256) / 255) ** (GAMMA / 2)).astype(np.uint8)
@@ -56,27 +57,24 @@ def open_textures(field: str, name: str, share: float) -> Textures | None:
 
 
 def _tiles(picture: UInt8[np.ndarray, 'H W 3'], rng: np.random.Generator) -> list[np.ndarray | None]:
-  """Two tiles of a picture at each of the reductions, or None where it is too small for them.
+  """Tiles of a picture at each of the reductions, or None where it is too small for them.
 
-  The first is of the whole picture, whose shorter side fits. A picture smaller than a tile goes on as its own mirror
-  image. The finer ones show details, and are sharper than the pixels of most cameras.
+  At the coarsest it is repeated as its own mirror image; at the others, of random places those with most detail.
   """
   shorter, tiles = min(picture.shape[:2]), []
-  for level in LEVELS:
-    side = level * TILE_PX
-    if level > 1 and shorter < side:
-      tiles += [None, None]
-      continue
-    scale = min(side / shorter, 1.0)
-    size = [max(round(scale * length), min(side, length)) for length in picture.shape[1::-1]]
+  for side_px in SIDES_PX:
+    scale = min(side_px / shorter, 1.0)
+    size = [max(round(scale * length), 1) for length in picture.shape[1::-1]]
     image = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
-    beyond = [max(0, TILE_PX - length) for length in image.shape[:2]]
-    image = np.pad(image, ((0, beyond[0]), (0, beyond[1]), (0, 0)), 'symmetric')
-    room = [length - TILE_PX for length in image.shape[:2]]
-    # At the first level the ends of its longer side, which for a square are the same.
-    ends = rng.permutation(2) if level == 1 else rng.uniform(size=(2, 2))
-    corners = [np.round(np.multiply(room, end)).astype(int) for end in ends]
-    tiles += [image[top : top + TILE_PX, left : left + TILE_PX] for top, left in corners]
-    if max(room) < TILE_PX // 8:
-      tiles[-1] = None
+    image = np.pad(image, [(0, max(0, TILE_PX - length)) for length in image.shape[:2]] + [(0, 0)], 'symmetric')
+    places = rng.uniform(size=(4 * TILES_A_SIDE, 2)) * (np.array(image.shape[:2]) - TILE_PX + 1)
+    cuts = [image[top : top + TILE_PX, left : left + TILE_PX] for top, left in places.astype(int)]
+    cuts = sorted(cuts, key=_detail, reverse=True)[:TILES_A_SIDE]
+    is_there = not tiles or shorter >= side_px
+    tiles += cuts if is_there else [None] * TILES_A_SIDE
   return tiles
+
+
+def _detail(tile: UInt8[np.ndarray, 'H W 3']) -> float:
+  grey = tile[::2, ::2].astype(np.float32).mean(-1)
+  return sum(float(np.abs(np.diff(grey, axis=axis)).mean()) for axis in (0, 1))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from focal_jax.simulate.draws import Draws
 
-SCALE = (0.5, 2.0)  # px of the canvas for each of a tile's
+SCALE = (0.7, 1.4)  # px of the canvas for each of a tile's; tiles are at reductions a factor of 2 apart
 GAIN = (0.4, 1.2)  # of linear light
 TINT = (0.8, 1.25)  # of each channel, beside it
 

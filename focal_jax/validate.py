@@ -28,8 +28,8 @@ class Validation:
   """Errors of depth, and of motion where it is known, on a fixed set of stacks.
 
   The set: the first stacks in a split of the first source that is not simulated; or stacks simulated from keys that no
-  step has, with the photographs of `validation_textures` if it is given. Depth errors are in units of the sweep's focus range, motion errors in px. The stacks are spread over all
-  devices, one at a time on each.
+  step has, with the photographs of `validation_textures` if it is given. Depth errors are in units of the sweep's focus
+  range, motion errors in px. The stacks are spread over all devices, one at a time on each.
 
   Attributes:
     metrics: names of what is measured.
@@ -49,7 +49,7 @@ class Validation:
       self._source = sources.open_source(measured, config.validation_split, config.data.data_dir, settings)
     if measured and config.validation_textures:
       raise InputError(
-        f"validation_textures is '{config.validation_textures}', expected none where stacks of '{measured}' are measured"
+        f"validation_textures is '{config.validation_textures}', expected '' where stacks of {measured} are measured"
       )
     textures = open_textures('validation_textures', config.validation_textures, config.data.textures_share)
     self._textures = devices.replicate(textures) if textures else None

@@ -146,7 +146,9 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
   """Entry point. Flags are global, so they are defined here and not on import."""
-  flags.DEFINE_string('out', None, 'Folder for the pictures, in train and val; made if it does not exist.', required=True)
+  flags.DEFINE_string(
+    'out', None, 'Folder for the pictures, in train and val; made if it does not exist.', required=True
+  )
   flags.DEFINE_bool('overwrite', False, 'Replace pictures that were collected before.')
   run_program(main, 'tfds_ddff.textures')
 

@@ -53,7 +53,7 @@ def open_textures(field: str, name: str, share: float) -> Textures | None:
   rest = [rest[i] for i in rng.permutation(len(rest))[: MAX_TILES - len(first)]]
   # Display values to the square root of light.
   table = np.round(255 * (np.arange(256) / 255) ** (GAMMA / 2)).astype(np.uint8)
-  return Textures(tiles=table[np.stack([*first, *rest]).transpose(0, 3, 1, 2)], share=np.float32(share))
+  return Textures(tiles=table[np.stack([*first, *rest]).transpose(0, 3, 1, 2)], share=np.array(share, np.float32))
 
 
 def _tiles(picture: UInt8[np.ndarray, 'H W 3'], rng: np.random.Generator) -> list[np.ndarray | None]:
@@ -70,6 +70,8 @@ def _tiles(picture: UInt8[np.ndarray, 'H W 3'], rng: np.random.Generator) -> lis
     places = rng.uniform(size=(4 * TILES_A_SIDE, 2)) * (np.array(image.shape[:2]) - TILE_PX + 1)
     cuts = [image[top : top + TILE_PX, left : left + TILE_PX] for top, left in places.astype(int)]
     cuts = sorted(cuts, key=_detail, reverse=True)[:TILES_A_SIDE]
+    if max(image.shape[:2]) < 1.25 * TILE_PX:  # they would hardly differ
+      cuts = [cuts[0], *[None] * (TILES_A_SIDE - 1)]
     is_there = not tiles or shorter >= side_px
     tiles += cuts if is_there else [None] * TILES_A_SIDE
   return tiles

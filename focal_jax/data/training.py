@@ -26,7 +26,8 @@ class TrainingData:
   """What the host hands to each device every step, and what the device makes of it.
 
   Simulated stacks alone are rendered on the device, which needs nothing but the keys and, for stacks of photographs,
-  the photographs, and those that surfaces carry; everything else is read, cropped and mixed on the host (`data.pipeline`) and augmented on the device.
+  the photographs; those that surfaces carry are there once for all steps. Everything else is read, cropped and mixed on
+  the host (`data.pipeline`) and augmented on the device.
 
   Attributes:
     motion_known: whether the stacks' true motion is.

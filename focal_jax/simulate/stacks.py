@@ -64,9 +64,7 @@ class SimulatorSettings:
     return self.height_px + 2 * self.margin_px, self.width_px + 2 * self.margin_px
 
 
-def simulate_batch(
-  keys: Key[Array, 'B'], settings: SimulatorSettings, textures: Textures | None = None
-) -> FocalStack:
+def simulate_batch(keys: Key[Array, 'B'], settings: SimulatorSettings, textures: Textures | None = None) -> FocalStack:
   """A batch of stacks of procedural scenes, one for each key. See `simulate`."""
   # One after the other: a batch in one piece would not be faster on a CPU and would need its memory at once.
   return lax.map(lambda key: simulate(key, settings, textures), keys)

@@ -5,6 +5,7 @@ import math
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
@@ -20,8 +21,8 @@ class Textures:
   """T tiles of S x S px, an argument of what is compiled: they are far too large for constants."""
 
   # 255 times the square root of linear light: as fine as display values in 8 bits, and a product turns them into light.
-  tiles: UInt8[Array, '*D T 3 S S']
-  share: Float[Array, '*D']  # of surfaces that carry a photograph, 0 .. 1
+  tiles: UInt8[Array | np.ndarray, '*D T 3 S S']
+  share: Float[Array | np.ndarray, '*D']  # of surfaces that carry a photograph, 0 .. 1
 
 
 def draw_texture(

@@ -16,6 +16,7 @@ from focal_jax.simulate.cameras import Sweep, SweepSettings, as_camera, draw_swe
 from focal_jax.simulate.rgbd import scene_from_rgbd
 from focal_jax.simulate.scenes import FARTHEST_BACKGROUND, Scene, SceneSettings, draw_scene, top_position
 from focal_jax.simulate.sensor import GAMMA, SensorSettings, record
+from focal_jax.simulate.textures import Textures
 from focal_jax.stack import FocalStack
 
 _VIEW_LEVELS = 6  # at which surfaces are seen through a grid of views
@@ -67,16 +68,20 @@ class SimulatorSettings:
     return self.height_px + 2 * self.margin_px, self.width_px + 2 * self.margin_px
 
 
-def simulate_batch(keys: Key[Array, 'B'], settings: SimulatorSettings) -> FocalStack:
+def simulate_batch(keys: Key[Array, 'B'], settings: SimulatorSettings, textures: Textures | None = None) -> FocalStack:
   """A batch of stacks of procedural scenes, one for each key. See `simulate`."""
   # One after the other: a batch in one piece would not be faster on a CPU and would need its memory at once.
-  return lax.map(lambda key: simulate(key, settings), keys)
+  return lax.map(lambda key: simulate(key, settings, textures), keys)
 
 
-def simulate(key: PRNGKeyArray, settings: SimulatorSettings) -> FocalStack:
-  """One random stack of a random procedural scene, with all truth. See `photograph`."""
+def simulate(key: PRNGKeyArray, settings: SimulatorSettings, textures: Textures | None = None) -> FocalStack:
+  """One random stack of a random procedural scene, with all truth. See `photograph`.
+
+  Args:
+    textures: photographs, which some surfaces carry; geometry, sweep and sensor do not depend on them.
+  """
   scene_key, sweep_key, camera_key = random.split(key, 3)
-  scene = draw_scene(scene_key, settings.num_surfaces, *settings.canvas, settings.scene)
+  scene = draw_scene(scene_key, settings.num_surfaces, *settings.canvas, settings.scene, textures)
   sweep = draw_sweep(sweep_key, settings.num_frames, settings.whole_width_px, settings.sweep)
   return photograph(camera_key, scene, sweep, settings)
 

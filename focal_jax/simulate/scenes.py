@@ -33,6 +33,7 @@ class SceneSettings:
   shape_px: tuple[float, float] = (6.0, 96.0)  # half-axes
   thin_px: tuple[float, float] = (0.8, 6.0)  # width of wires, bars and rims
   period_px: tuple[float, float] = (3.0, 40.0)  # of stripes, tiles and text
+  contrast: tuple[float, float] = (0.05, 1.0)  # of a texture, as a share of the way between its two colours
   highlight_level: tuple[float, float] = (1.5, 20.0)  # linear light, where 1 is white
   thin: float = 0.35  # share of wires, rims, fences, grids and perforated plates
   curved: float = 0.5  # share of cylinders, balls, bowls and corrugated surfaces
@@ -254,7 +255,7 @@ def _paint(draw: Draws, u, v, half_u, half_v, settings: SceneSettings, photograp
   noise = _noise(seed, draw.uniform(0.3, 2.2), *u.shape)
   pattern = _pattern(draw, noise, seed, *_rotate(u, v, draw.uniform(0.0, 2 * math.pi)), settings)
   is_plain = draw.uniform() < settings.plain
-  contrast = jnp.where(is_plain, draw.uniform(0.0, 0.005), draw.log_uniform(0.05, 1.0))
+  contrast = jnp.where(is_plain, draw.uniform(0.0, 0.005), draw.log_uniform(*settings.contrast))
   # Faint noise on everything: nothing printed or painted is perfectly even.
   grain = jnp.where(is_plain, 0.004, 0.15) * draw.uniform()
   mix = jnp.clip(0.5 + 0.5 * contrast * pattern + grain * noise, 0.0, 1.0)

@@ -32,7 +32,7 @@ BEYOND = (0.12, 0.36)  # places beyond either end of the sweep, in parts of its 
 SCORE_GAIN = 1.0  # of each curve in the score before training
 RESIDUAL_GAIN = 0.3  # before training; branches that start at 0 hardly ever take part
 HEAD_SCALE = 0.1  # of what is read off features, so that the untrained network is the measures' own peak
-SHARES = (2.0, 0.0, -1.0)  # logits before training of classical estimate, own distribution, surroundings
+SHARES = (1.0, 0.0, -1.0)  # logits before training of classical estimate, own distribution, surroundings
 BEYOND_SCORE = -3.0  # before training, of each place beyond the ends
 FILL_PRIOR = 0.1  # how much a pixel takes from its surroundings, next to the weight 0 .. 1 of what is known of it
 
@@ -138,6 +138,7 @@ class RefinementNetwork(nn.Module):
       known = jax.nn.sigmoid(outputs[:, 0, ..., 3].astype(jnp.float32) / HEAD_SCALE)[:, None]
       around = upsample(fill(halve(own), known), height, width)
       distribution = distribution + shares[:, None, ..., 2] * around
+    pyramid.append(expected_focus(own, _places(focus, k)))
     pyramid.append(expected_focus(distribution, _places(focus, k)))
     frames = distribution[:, k : k + n]
     if k:

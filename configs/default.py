@@ -40,6 +40,10 @@ def get_config() -> ConfigDict:
   # 'simulated' alone. nyu_depth, or folder:DIR in a layout of `focal_jax.data.rgbd`; empty: procedural scenes only.
   data.rgbd = ''
   data.rgbd_share = 0.5  # of the stacks, those made of photographs, drawn at random; 0 .. 1
+  # Photographs as textures of procedural surfaces, folder:DIR with pictures in it, also in folders of folders; with the
+  # source 'simulated' alone. `python -m tfds_ddff.textures` collects free ones. Empty: procedural textures only.
+  data.textures = ''
+  data.textures_share = 0.5  # of the surfaces, those that carry a part of a photograph, drawn at random; 0 .. 1
   # Numbers of frames of simulated stacks, of which each batch draws one; a number given twice is drawn twice as often.
   # The training step is compiled for each. With the source 'simulated' alone; empty: simulator.num_frames.
   data.simulated_frames = ()
@@ -98,6 +102,7 @@ def get_config() -> ConfigDict:
   config.validation_stacks = 32
   config.validation_split = 'val'  # of a data set
   config.validation_seed = 0  # of simulated stacks: runs of any seed are measured on the same
+  config.validation_textures = ''  # as data.textures, for simulated stacks: photographs that training does not see
   config.best_metric = 'mse'  # of the validation: the weights that had the least of it are kept in best.npz
 
   config.eval = evaluation = ConfigDict()

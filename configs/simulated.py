@@ -4,6 +4,7 @@
   python -m focal_jax.main --config=configs/simulated.py:smoke --workdir=runs/smoke
 
 With `--config.data.rgbd=nyu_depth` or `folder:DIR` half of the stacks are made of photographs with depth.
+With `--config.data.textures=folder:DIR` half of the procedural surfaces carry photographs.
 
 The full recipe is sized for one accelerator and has not been run to its end; `configs/shipped.py` is the recipe of the
 weights that ship. `smoke` goes through all of it on two CPU cores in two to three minutes, most of them compilation.

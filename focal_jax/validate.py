@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from focal_jax import losses, pictures
 from focal_jax.data import pipeline, sources
+from focal_jax.data.textures import open_textures
 from focal_jax.errors import InputError
 from focal_jax.parallel import AXIS, Devices, local_shares
 from focal_jax.pictures import Panel
@@ -27,8 +28,8 @@ class Validation:
   """Errors of depth, and of motion where it is known, on a fixed set of stacks.
 
   The set: the first stacks in a split of the first source that is not simulated; or stacks simulated from keys that no
-  step has. Depth errors are in units of the sweep's focus range, motion errors in px. The stacks are spread over all
-  devices, one at a time on each.
+  step has, with the photographs of `validation_textures` if it is given. Depth errors are in units of the sweep's focus
+  range, motion errors in px. The stacks are spread over all devices, one at a time on each.
 
   Attributes:
     metrics: names of what is measured.
@@ -46,6 +47,12 @@ class Validation:
     settings = settings_from(config.simulator)
     if measured:
       self._source = sources.open_source(measured, config.validation_split, config.data.data_dir, settings)
+    if measured and config.validation_textures:
+      raise InputError(
+        f"validation_textures is '{config.validation_textures}', expected '' where stacks of {measured} are measured"
+      )
+    textures = open_textures('validation_textures', config.validation_textures, config.data.textures_share)
+    self._textures = devices.replicate(textures) if textures else None
     motion_known = self._source is None or pipeline.motion_known([self._source])
     self.metrics = ('mae', 'mse') if config.networks != 'alignment' else ()
     if motion_known and config.networks != 'depth':
@@ -58,10 +65,11 @@ class Validation:
 
     key = jax.random.fold_in(jax.random.key(config.validation_seed), 2**31 - 1)
 
-    def measure(variables, share):
+    def measure(everywhere, share):
+      variables, textures = everywhere
       index, weight, stack = share
       if self._source is None:
-        stack = simulate_batch(jax.vmap(jax.random.fold_in, (None, 0))(key, index), settings)
+        stack = simulate_batch(jax.vmap(jax.random.fold_in, (None, 0))(key, index), settings, textures)
       given, stack = float_images(stack), losses.unit_focus(float_images(stack))
       seen = stack if config.loss.unit == 'focus_range' else given
       prediction = model.apply(variables, seen, align=config.networks != 'depth')
@@ -112,7 +120,7 @@ class Validation:
     variables = averaged_variables(state)
     totals, rows = None, []
     for share in self._shares():
-      sums, shown = self._measure(variables, self._devices.share(share))
+      sums, shown = self._measure((variables, self._textures), self._devices.share(share))
       sums = jax.device_get(sums)
       totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
       if len(rows) < _PICTURES:

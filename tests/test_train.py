@@ -108,6 +108,11 @@ def test_folder_of_something_else_is_refused(tmp_path):
     ('data', {'rgbd_share': 1.5}, r'data\.rgbd_share is 1\.5, expected a number from 0 to 1'),
     ('data', {'rgbd': 'nyu_depth', 'source': 'ddff12'}, "data.rgbd is 'nyu_depth' and data.source 'ddff12', expected"),
     ('data', {'rgbd': 'folder:nowhere'}, 'nowhere: found no such folder'),
+    ('data', {'textures_share': -0.5}, r'data\.textures_share is -0\.5, expected a number from 0 to 1'),
+    ('data', {'textures': 'nowhere'}, r"data\.textures is 'nowhere', expected folder:DIR"),
+    ('data', {'textures': 'folder:nowhere'}, r'nowhere: found no such folder, expected .* \(data\.textures\)'),
+    ('data', {'textures': 'folder:nowhere', 'source': 'ddff12'}, r"data\.textures is .* and data\.source 'ddff12'"),
+    (None, {'validation_textures': 'folder:nowhere'}, r'nowhere: found no such folder, .*\(validation_textures\)'),
     ('model', {'name': 'resnet'}, "model.name is 'resnet'"),
     ('model', {'channels': 'GBR'}, "model.channels is 'GBR'"),
     ('optimizer', {'schedule': 'step'}, "optimizer.schedule is 'step'"),
@@ -239,6 +244,73 @@ def test_stacks_of_photographs_are_made_beside_procedural_ones(photographs):
   assert len({x.tobytes() for x in every.all_in_focus}) == 4  # each has a crop of its own
   same = {tuple(bool(np.all(made[0.5].images[i] == made[share].images[i])) for share in (0.0, 1.0)) for i in range(4)}
   assert same == {(True, False), (False, True)}
+
+
+@pytest.fixture
+def textured(tmp_path):
+  """Config of the toy network on surfaces that all carry red noise; training and validation from one picture."""
+  red = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8) * np.array([1, 0, 0], np.uint8)
+  (tmp_path / 'pictures').mkdir()
+  Image.fromarray(red).save(tmp_path / 'pictures' / 'red.png')
+  config = toy.get_config()
+  config.data.update(textures=f'folder:{tmp_path / "pictures"}', textures_share=1.0)
+  config.validation_textures = config.data.textures
+  config.simulator.scene.highlights = 0.0
+  config.update(steps=2, validation_every=2)
+  return config
+
+
+@pytest.mark.parametrize('kind', ['pmap', 'shard_map'])
+def test_textures_are_an_input_of_the_step(textured, kind):
+  devices = Devices(kind)
+  data, keys = TrainingData(textured, devices), jax.random.split(jax.random.key(0), 4)
+  inputs = data.inputs(0)
+  (_, first), (_, second) = next(inputs), next(inputs)
+  assert first[1].tiles is second[1].tiles  # transferred once
+  on_device = jax.tree.map(lambda x: x[0], first)
+  constants = jax.make_jaxpr(data.make_batch)(keys, on_device).consts
+  assert sum(x.nbytes for x in constants) < 100_000  # no pictures within the program
+  stack = jax.jit(data.make_batch)(keys, on_device)
+  red, green, blue = np.moveaxis(np.asarray(stack.all_in_focus), -1, 0)
+  assert red.mean() > 0.2
+  assert max(green.max(), blue.max()) <= 1 / 255
+  # The same on a device that has a part of the batch.
+  make_share = devices.run(lambda keys, share: (data.make_batch(keys, share[0]),), outputs=(True,))
+  (shared,) = make_share(devices.replicate(keys[1:3]), (first,))
+  np.testing.assert_allclose(shared.images[0], stack.images[1:3], atol=1.01 / 255)
+
+
+def test_without_a_share_textures_change_nothing(textured):
+  textured.data.textures_share = 0.0
+  data, keys = TrainingData(textured, Devices()), jax.random.split(jax.random.key(0), 4)
+  stack = jax.jit(data.make_batch)(keys, jax.tree.map(lambda x: x[0], next(data.inputs(0))[1]))
+  procedural = jax.jit(simulate_batch, static_argnums=1)(keys, settings_from(textured.simulator))
+  for a, b in zip(jax.tree.leaves(stack), jax.tree.leaves(procedural), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_training_and_validation_with_textures(textured, tmp_path):
+  textured.data.simulated_frames = (3,)
+  values = {}
+  for name in ('folder', ''):
+    textured.validation_textures = textured.data.textures if name else ''
+    train_and_evaluate(textured, tmp_path / f'run_{name}')
+    lines = map(json.loads, (tmp_path / f'run_{name}' / 'metrics.jsonl').read_text().splitlines())
+    values[name] = [line.get('loss', line.get('validation/mse')) for line in lines]
+  assert len(values['']) == 3
+  assert np.isfinite(values['']).all()
+  assert values[''][:2] == values['folder'][:2]  # the same training
+  assert values[''][2] != values['folder'][2]
+
+
+def test_textures_beside_photographs_with_depth(photographs, textured):
+  photographs.data.update(textures=textured.data.textures, textures_share=1.0, rgbd_share=0.0)
+  photographs.simulator.scene.highlights = 0.0
+  data = TrainingData(photographs, Devices())
+  inputs = jax.tree.map(lambda x: x[0], next(data.inputs(0))[1])
+  stack = jax.jit(data.make_batch)(jax.random.split(jax.random.key(1), 4), inputs)
+  assert stack.all_in_focus[..., 0].mean() > 0.2
+  assert stack.all_in_focus[..., 1:].max() <= 1 / 255
 
 
 def test_initial_weights_are_checked(tmp_path):

@@ -85,7 +85,7 @@ class FolderRgbd(Sequence):
     if colour.suffix == '.npy':
       rgb, depth_m = _colour_of_array(colour), _depth_of_array(depth)
     else:
-      rgb, depth_m = _read_colour(colour), _read_depth(depth)
+      rgb, depth_m = read_colour(colour), _read_depth(depth)
     if rgb.shape[:2] != depth_m.shape:
       raise InputError(f'{depth}: is {depth_m.shape} (height, width), expected {rgb.shape[:2]} as {colour.name}')
     name = colour.absolute().parent.name if colour.stem == 'rgb' else colour.stem.removesuffix('.color')
@@ -171,7 +171,8 @@ def _last_number(path: Path) -> int | None:
   return int(numbers[-1]) if numbers else None
 
 
-def _read_colour(path: Path) -> UInt8[np.ndarray, 'H W 3']:
+def read_colour(path: Path) -> UInt8[np.ndarray, 'H W 3']:
+  """A picture of 8 bits; InputError naming the file for anything else."""
   image = _read_image(path)
   if image.mode.startswith(('I', 'F')):
     raise InputError(f'{path}: has pixels of kind {image.mode}, expected colour of 8 bits')

@@ -14,9 +14,11 @@ from ml_collections import ConfigDict
 from focal_jax.data import pipeline, sources
 from focal_jax.data.augment import augment_batch
 from focal_jax.data.rgbd import open_rgbd
+from focal_jax.data.textures import open_textures
 from focal_jax.errors import InputError
 from focal_jax.parallel import Devices
 from focal_jax.simulate.stacks import SimulatorSettings, settings_from, simulate, simulate_batch, simulate_rgbd
+from focal_jax.simulate.textures import Textures
 from focal_jax.stack import FocalStack, float_images
 
 
@@ -24,7 +26,8 @@ class TrainingData:
   """What the host hands to each device every step, and what the device makes of it.
 
   Simulated stacks alone are rendered on the device, which needs nothing but the keys and, for stacks of photographs,
-  the photographs; everything else is read, cropped and mixed on the host (`data.pipeline`) and augmented on the device.
+  the photographs; those that surfaces carry are there once for all steps. Everything else is read, cropped and mixed on
+  the host (`data.pipeline`) and augmented on the device.
 
   Attributes:
     motion_known: whether the stacks' true motion is.
@@ -53,6 +56,15 @@ class TrainingData:
       raise InputError(f'data.rgbd_share is {data.rgbd_share}, expected a number from 0 to 1')
     if data.rgbd and data.source != 'simulated':
       raise InputError(f"data.rgbd is '{data.rgbd}' and data.source '{data.source}', expected data.source 'simulated'")
+    if data.textures and data.source != 'simulated':
+      raise InputError(
+        f"data.textures is '{data.textures}' and data.source '{data.source}', expected data.source 'simulated'"
+      )
+    textures = open_textures('data.textures', data.textures, data.textures_share)
+    if textures:  # a copy on each device, placed once for all steps
+      copies = jax.tree.map(lambda x: np.broadcast_to(x, (devices.local_count, *x.shape)), textures)
+      textures = devices.share(copies)
+    self._textures = textures
     if data.rgbd:
       photographs = open_rgbd(data.rgbd, data.data_dir)
       self._batches = pipeline.rgbd_batches(photographs, self._simulator.canvas, **order, **spread)
@@ -73,7 +85,8 @@ class TrainingData:
 
   def inputs(self, first_batch: int) -> Iterator[tuple[Any, Any]]:
     """(index, data) of every batch from `first_batch` on, on the devices: numbers of the stacks, and what was read."""
-    return self._devices.ahead(zip(itertools.repeat(self._index()), self._data(first_batch)))
+    inputs = self._devices.ahead(zip(itertools.repeat(self._index()), self._data(first_batch)))
+    return ((index, (data, self._textures)) for index, data in inputs) if self._textures else inputs
 
   def _index(self) -> Int[np.ndarray, 'devices share']:
     """The number in the batch of each stack: hosts take turns (`data.pipeline`)."""
@@ -103,14 +116,16 @@ class TrainingData:
 
   def make_batch(self, keys: Key[Array, 'B'], inputs: Any) -> FocalStack:
     """A device's stacks, from a key for each of them and their data."""
-    settings = self._simulator
+    settings, textures = self._simulator, None
+    if self._textures:
+      inputs, textures = inputs
     if self._frame_counts:
       inputs, slots = inputs
       settings = dataclasses.replace(settings, num_frames=len(slots))
     if self._batches is None:
-      return simulate_batch(keys, settings)
+      return simulate_batch(keys, settings, textures)
     if self._config.data.rgbd:
-      return simulate_mixture(keys, inputs['rgb'], inputs['depth_m'], self._config.data.rgbd_share, settings)
+      return simulate_mixture(keys, inputs['rgb'], inputs['depth_m'], self._config.data.rgbd_share, settings, textures)
     stack = float_images(inputs)
     return augment_batch(keys, stack) if self._config.data.augment else stack
 
@@ -132,6 +147,7 @@ def simulate_mixture(
   depth_m: Float[Array, 'B H W'],
   share: float,
   settings: SimulatorSettings,
+  textures: Textures | None = None,
 ) -> FocalStack:
   """As many stacks as photographs: each of its photograph with probability `share`, else of a procedural scene.
 
@@ -143,7 +159,7 @@ def simulate_mixture(
     return jax.lax.cond(
       jax.random.bernoulli(jax.random.fold_in(key, 3), share),  # `simulate` splits the key into three
       lambda: simulate_rgbd(key, rgb.astype(jnp.float32) / 255, depth_m, settings),
-      lambda: simulate(key, settings),
+      lambda: simulate(key, settings, textures),
     )
 
   # One after the other, so that only one of both is computed: for a whole batch, `cond` would become a choice.

@@ -92,10 +92,12 @@ class EndToEnd(nn.Module):
       seen, motion = images, jnp.zeros((*stack.fov.shape, 3), images.dtype)
       coverage = jnp.ones(images.shape[:-1], images.dtype)
     maps = self.depth(seen.astype(self.dtype), stack.focus, train=train)
-    weights, sharp = maps.weights, maps.all_in_focus
+    weights, sharp, confidence = maps.weights, maps.all_in_focus, maps.confidence
+    if confidence is None:
+      confidence = jnp.zeros_like(maps.pyramid[-1]) if weights is None else confidence_from_spread(weights, stack.focus)
     prediction = Prediction(
       depth=maps.pyramid[-1],
-      confidence=jnp.zeros_like(maps.pyramid[-1]) if weights is None else confidence_from_spread(weights, stack.focus),
+      confidence=confidence,
       pyramid=maps.pyramid,
       weights=weights,
       uncertainty=None if weights is None else spread(weights, stack.focus),

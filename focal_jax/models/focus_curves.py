@@ -1,4 +1,10 @@
-"""What focus changes, made explicit: how sharp each frame is around a pixel next to the other frames, without a scale."""
+"""What focus changes, made explicit: how sharp each frame is around a pixel next to the other frames, without a scale.
+
+The logarithm of a focus measure over the frames, its mean taken off, is a curve that peaks where the pixel is in focus.
+How high it is says how strong the blur, the texture and the noise are, which differ between cameras by orders of
+magnitude; where it peaks does not depend on that. So curves are divided by their own height, which is handed out beside
+them.
+"""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -6,12 +12,22 @@ from jaxtyping import Array, Float
 from focal_jax import classical
 
 NOISE = 0.003  # standard deviation in luminance 0 .. 1, whose response counts as texture-less
-FLATTEST = 0.01  # of a curve's rms over the frames: below it nothing is told
-MEASURES = 4
+LEAST_NOISE = 0.001  # of reduced frames, whose noise is less: that of eight bits
+LOWEST = 0.01  # added to a curve's height, which is 0 where frames are all alike
+RINGS = (1.0, 2.0, 3.0), (2.0, 3.0, 5.0)
+
+# (measure, step or radii, standard deviation of the window), px: from a blur below a pixel to a strong one, and noise.
+FINE = (
+  ('laplacian', 1, 1.5),
+  ('laplacian', 2, 1.5),
+  ('ring_difference', RINGS[0], 2.0),
+  ('ring_difference', RINGS[1], 4.0),
+)
+COARSE = (FINE[0], FINE[2])  # of frames reduced by 2, 4 and so on, where they see a blur wider by as much
 
 
 def luminance(images: Float[Array, 'B N H W 3']) -> Float[Array, 'B N H W']:
-  """0 .. 1, float32, of images -1 .. 1."""
+  """0 .. 1, float32, of RGB images -1 .. 1."""
   return (images.astype(jnp.float32) + 1.0) @ jnp.asarray(classical.LUMA, jnp.float32) / 2.0
 
 
@@ -21,35 +37,33 @@ def halve(x: Float[Array, 'B N H W']) -> Float[Array, 'B N h w']:
   return x.reshape(b, n, h // 2, 2, w // 2, 2).mean((3, 5))
 
 
-def focus_curves(luma: Float[Array, 'B N H W'], octave: int = 0):
-  """Curves over the frames, and how high they are.
+def focus_curves(
+  luma: Float[Array, 'B N H W'], octave: int = 0
+) -> tuple[list[Float[Array, 'B N H W']], list[Float[Array, 'B N H W']], list[Float[Array, 'B H W']]]:
+  """Curves over the frames, for each of the measures `FINE`, or `COARSE` where the octave is above 0.
 
-  Of each measure (four at the full resolution, two of reduced frames) the logarithm over the frames, its mean taken
-  off: c. A factor or an offset of the stack's brightness changes it little.
+  A factor or an offset of the stack's brightness changes them little. Computed in float32.
+
+  Args:
+    luma: luminance 0 .. 1.
+    octave: how often it has been halved.
 
   Returns:
-    curves: c over its rms over the frames, of every measure; then tanh c. [B, N, H, W] each.
-    contrast: ln(rms), of every measure, about -1 .. 1. [B, H, W] each.
+    curves: of mean 0 and standard deviation 1 over the frames; 0 where all frames are equally sharp.
+    limited: tanh of the curves with their height.
+    heights: half the logarithm of the curves' standard deviation before, plus 1: about -1 .. 1.
   """
   b, n, h, w = luma.shape
   flat = luma.reshape(b * n, h, w)
-  noise = max(NOISE / 2**octave, 0.001)
-  rings = (1.0, 2.0, 3.0), (2.0, 3.0, 5.0)
-  curves, limited, contrast = [], [], []
-
-  def take(energy, window_px, floor):
-    log = jnp.log(classical.gaussian_window(energy, window_px) + floor).reshape(b, n, h, w)
-    log = log - log.mean(1, keepdims=True)
-    rms = jnp.sqrt(jnp.mean(log**2, 1, keepdims=True) + 1e-8)
-    curves.append(log / (rms + FLATTEST))
+  noise = max(NOISE / 2**octave, LEAST_NOISE)
+  curves, limited, heights = [], [], []
+  for measure, size, window_px in COARSE if octave else FINE:
+    of = {'laplacian': classical.modified_laplacian, 'ring_difference': classical.ring_difference}[measure]
+    floor = classical.noise_response(measure, noise, size if measure == 'ring_difference' else RINGS[0])
+    log = jnp.log(classical.gaussian_window(of(flat, size), window_px) + floor).reshape(b, n, h, w)
+    log -= log.mean(1, keepdims=True)
+    height = jnp.sqrt(jnp.mean(log**2, 1) + 1e-8)
+    curves.append(log / (height[:, None] + LOWEST))
     limited.append(jnp.tanh(log))
-    contrast.append(0.5 * jnp.log(rms[:, 0] + FLATTEST) + 1.0)
-
-  laplacian = classical.noise_response('laplacian', noise)
-  take(classical.modified_laplacian(flat, 1), 1.5, laplacian)
-  if not octave:
-    take(classical.modified_laplacian(flat, 2), 1.5, laplacian)
-  take(classical.ring_difference(flat, rings[0]), 2.0, classical.noise_response('ring_difference', noise, rings[0]))
-  if not octave:
-    take(classical.ring_difference(flat, rings[1]), 4.0, classical.noise_response('ring_difference', noise, rings[1]))
-  return (*curves, *limited), tuple(contrast)
+    heights.append(0.5 * jnp.log(height + LOWEST) + 1.0)
+  return curves, limited, heights

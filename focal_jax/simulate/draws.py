@@ -17,6 +17,8 @@ class Draws:
     return low + (high - low) * next(self._numbers)
 
   def log_uniform(self, low, high) -> Float[Array, '']:
+    if low == high == 0:  # none; a number is used up all the same, so that what is drawn after it does not change
+      return self.uniform(0.0, 0.0)
     return jnp.exp(self.uniform(jnp.log(low), jnp.log(high)))
 
   def normal(self) -> Float[Array, '']:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from focal_jax.errors import InputError
 from focal_jax.simulate.draws import Draws
+from focal_jax.simulate.textures import Textures, draw_texture
 
 POSITION_LIMITS = (-0.1, 1.1)  # surfaces that reach farther out of the sweep's range flatten here
 SHALLOWEST = 0.05  # scene, in parts of the sweep's range
@@ -32,6 +33,7 @@ class SceneSettings:
   shape_px: tuple[float, float] = (6.0, 96.0)  # half-axes
   thin_px: tuple[float, float] = (0.8, 6.0)  # width of wires, bars and rims
   period_px: tuple[float, float] = (3.0, 40.0)  # of stripes, tiles and text
+  contrast: tuple[float, float] = (0.05, 1.0)  # of a texture, as a share of the way between its two colours
   highlight_level: tuple[float, float] = (1.5, 20.0)  # linear light, where 1 is white
   thin: float = 0.35  # share of wires, rims, fences, grids and perforated plates
   curved: float = 0.5  # share of cylinders, balls, bowls and corrugated surfaces
@@ -75,9 +77,14 @@ def top_position(scene: Scene) -> Float[Array, 'H W']:
 
 
 def draw_scene(
-  key: PRNGKeyArray, num_surfaces: int, height: int, width: int, settings: SceneSettings = SceneSettings()
+  key: PRNGKeyArray,
+  num_surfaces: int,
+  height: int,
+  width: int,
+  settings: SceneSettings = SceneSettings(),
+  textures: Textures | None = None,
 ) -> Scene:
-  """A random scene; the same key gives the same one."""
+  """A random scene; the same key gives the same one, but for the colours of surfaces that carry photographs."""
   depth_key, key = random.split(key)
   # A scene fills a fifth of the sweep's range or more, up to all of it and a little beyond.
   numbers = random.uniform(depth_key, (2 + num_surfaces,))
@@ -95,7 +102,7 @@ def draw_scene(
     beyond, place = random.uniform(random.fold_in(depth_key, 1), (2,))
     base = base.at[0].set(jnp.where(beyond < settings.beyond, FARTHEST_BACKGROUND * place, base[0]))
   is_background = jnp.arange(num_surfaces) == 0
-  colour, alpha, position = jax.vmap(lambda *drawn: _draw_surface(*drawn, height, width, settings))(
+  colour, alpha, position = jax.vmap(lambda *drawn: _draw_surface(*drawn, height, width, settings, textures))(
     random.split(key, num_surfaces), base, is_background
   )
 
@@ -123,7 +130,15 @@ def relief(across: Float[Array, 'H W'], down: Float[Array, 'H W'], profile: Floa
   return jnp.where(profile < 1.0, ball, jnp.where(profile < 2.0, 1.0 - square, waves))
 
 
-def _draw_surface(key: PRNGKeyArray, base, is_background, height: int, width: int, settings: SceneSettings):
+def _draw_surface(
+  key: PRNGKeyArray,
+  base,
+  is_background,
+  height: int,
+  width: int,
+  settings: SceneSettings,
+  textures: Textures | None,
+):
   """Colour [3, H, W], alpha and position [H, W] of one surface."""
   draw = Draws(key, DRAWS)
   is_thin = draw.uniform() < settings.thin
@@ -147,7 +162,9 @@ def _draw_surface(key: PRNGKeyArray, base, is_background, height: int, width: in
   amount = jnp.where(is_background, settings.background_relief, settings.relief)
   low, high = ANYWHERE_LIMITS if settings.anywhere else POSITION_LIMITS
   position = jnp.clip(base + amount * (slant + bump), jnp.minimum(base, low), high)
-  return _paint(draw, u, v, half_u, half_v, settings), alpha, position
+  # From a key of its own: all else is as it is without textures.
+  photograph = draw_texture(random.fold_in(key, 1), textures, height, width) if textures else None
+  return _paint(draw, u, v, half_u, half_v, settings, photograph), alpha, position
 
 
 def _mod(x, length):
@@ -232,13 +249,13 @@ def _share(bits, shift: int) -> Float[Array, 'H W']:
   return ((bits >> shift) & 255).astype(jnp.float32) / 255
 
 
-def _paint(draw: Draws, u, v, half_u, half_v, settings: SceneSettings) -> Float[Array, '3 H W']:
-  """Linear-light colour: a texture between two random colours, light and shadow, highlights."""
+def _paint(draw: Draws, u, v, half_u, half_v, settings: SceneSettings, photograph=None) -> Float[Array, '3 H W']:
+  """Linear-light colour: a texture between two random colours, or a photograph; light and shadow, highlights."""
   seed = draw.uniform(0.0, 2.0**24).astype(jnp.uint32)
   noise = _noise(seed, draw.uniform(0.3, 2.2), *u.shape)
   pattern = _pattern(draw, noise, seed, *_rotate(u, v, draw.uniform(0.0, 2 * math.pi)), settings)
   is_plain = draw.uniform() < settings.plain
-  contrast = jnp.where(is_plain, draw.uniform(0.0, 0.005), draw.log_uniform(0.05, 1.0))
+  contrast = jnp.where(is_plain, draw.uniform(0.0, 0.005), draw.log_uniform(*settings.contrast))
   # Faint noise on everything: nothing printed or painted is perfectly even.
   grain = jnp.where(is_plain, 0.004, 0.15) * draw.uniform()
   mix = jnp.clip(0.5 + 0.5 * contrast * pattern + grain * noise, 0.0, 1.0)
@@ -265,7 +282,10 @@ def _paint(draw: Draws, u, v, half_u, half_v, settings: SceneSettings) -> Float[
   spots = jnp.where(draw.uniform() < settings.highlights, level, 0.0) * spots
 
   dark, light = dark[:, None, None], light[:, None, None]
-  return (dark + (light - dark) * mix) * shade + spots * (0.5 + 0.5 * light)
+  colour = dark + (light - dark) * mix
+  if photograph is not None:
+    colour = jnp.where(*photograph, colour)
+  return colour * shade + spots * (0.5 + 0.5 * light)
 
 
 def _pattern(draw: Draws, noise, seed, u, v, settings: SceneSettings) -> Float[Array, 'H W']:

@@ -1,9 +1,13 @@
-"""From light on the sensor to the image that a camera stores: gains, noise, white, gamma, JPEG, eight bits.
+"""From light on the sensor to the image that a camera stores.
 
-Plain JAX; differentiable in the light, roundings straight through.
+In this order: vignetting and gains on the light, noise, white, gamma, tone curve and colour saturation, a denoiser,
+sharpening, JPEG, eight bits. Plain JAX; differentiable in the light, roundings straight through. What costs time is
+under a condition, so that stacks without it do not wait for it.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from focal_jax.errors import InputError
 from focal_jax.simulate.draws import Draws
+from focal_jax.simulate.filters import gaussian_blur, gaussian_weights
 
 GAMMA = 2.2
 BLOCK = 8
@@ -38,29 +43,123 @@ CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47
 _YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 
 
+# What is drawn for the stacks that have it; sigma is that of a Gaussian.
+LUMINANCE_NOISE_PX = (0.3, 1.2)  # uniform: sigma of the filter that correlates noise
+CHROMA_NOISE_WIDER = (1.2, 2.0)  # uniform: chroma noise is blotchier, by this factor on its sigma
+DENOISER_PX = (0.7, 1.5)  # uniform: sigma of what a denoiser takes for the picture without noise
+DENOISER_THRESHOLD = (0.003, 0.03)  # log-uniform: display values by which it takes detail back
+SHARPENING = (0.1, 1.5)  # log-uniform: share of the detail that is added once more
+SHARPENING_PX = (0.6, 2.0)  # uniform: sigma of what detail is the difference from
+
+
 @dataclasses.dataclass(frozen=True)
 class SensorSettings:
-  """What is drawn for each stack; pairs are the ends of a uniform distribution. Light and noise are linear, white is 1.
+  """What is drawn for each stack, alike for all its frames. Light and noise are linear, white is 1.
+
+  Pairs are the ends of a uniform distribution, of noise of a log-uniform one: cameras differ by orders of magnitude.
+  Shares are of the stacks, 0 .. 1.
 
   Raises:
     InputError: naming the field, for a pair in the wrong order or out of range.
   """
 
-  shot_noise: tuple[float, float] = (0.0, 0.03)  # standard deviation at white: 1 / sqrt(electrons of a full well)
-  read_noise: tuple[float, float] = (0.0, 0.002)  # standard deviation in the dark
+  vignetting: float = 0.3  # greatest darkening at the corners, 0 .. 0.95: uniform from 0
+  exposure_stops: tuple[float, float] = (-1.0, 0.7)  # of the whole stack: dark, or with highlights clipped
+  shot_noise: tuple[float, float] = (3e-4, 0.03)  # standard deviation at white: 1 / sqrt(electrons of a full well)
+  read_noise: tuple[float, float] = (3e-5, 3e-3)  # standard deviation in the dark; of both, (0, 0) is none
+  noiseless: float = 0.15  # share without any noise
+  correlated: float = 0.4  # share whose noise neighbours have in common, as after demosaicing
+  contrast: tuple[float, float] = (0.8, 1.3)  # steepness of the tone curve at middle grey, 0.5 .. 1.5; 1 is straight
+  saturation: tuple[float, float] = (0.5, 1.3)  # factor on colour saturation: 0 is grey, 1 as it was
+  denoised: float = 0.15  # share that a denoiser took faint texture from
+  sharpened: float = 0.25  # share sharpened by an unsharp mask, with halos along edges
   jpeg_quality: tuple[float, float] | None = (60.0, 98.0)  # libjpeg's scale, 1 .. 100; None: never JPEG
-  without_jpeg: float = 0.5  # share of stacks without loss
+  without_jpeg: float = 0.5  # share without JPEG
+  chroma_subsampled: float = 0.5  # share of the JPEG stacks with chroma at half its resolution (4:2:0)
 
   def __post_init__(self):
-    limits = {'shot_noise': (0, np.inf), 'read_noise': (0, np.inf), 'jpeg_quality': (1, 100)}
+    limits = {'exposure_stops': (-10, 10), 'contrast': (0.5, 1.5), 'saturation': (0, 4), 'jpeg_quality': (1, 100)}
     for field, (low, high) in limits.items():
       pair = getattr(self, field)
       if pair is None and field == 'jpeg_quality':
         continue
       if not (isinstance(pair, tuple) and len(pair) == 2 and low <= pair[0] <= pair[1] <= high):
         raise InputError(f'simulator.sensor.{field} is {pair!r}, expected two numbers from {low} to {high}, rising')
-    if not 0 <= self.without_jpeg <= 1:
-      raise InputError(f'simulator.sensor.without_jpeg is {self.without_jpeg}, expected a share from 0 to 1')
+    for field in ('shot_noise', 'read_noise'):
+      pair = getattr(self, field)
+      if pair != (0, 0) and not (isinstance(pair, tuple) and len(pair) == 2 and 0 < pair[0] <= pair[1] < np.inf):
+        raise InputError(f'simulator.sensor.{field} is {pair!r}, expected two numbers above 0, rising, or (0, 0)')
+    for field in ('noiseless', 'correlated', 'denoised', 'sharpened', 'without_jpeg', 'chroma_subsampled'):
+      if not 0 <= getattr(self, field) <= 1:
+        raise InputError(f'simulator.sensor.{field} is {getattr(self, field)}, expected a share from 0 to 1')
+    if not 0 <= self.vignetting <= 0.95:
+      raise InputError(f'simulator.sensor.vignetting is {self.vignetting}, expected a number from 0 to 0.95')
+
+
+# Gamma and eight bits, nothing else.
+IDEAL = SensorSettings(
+  vignetting=0.0,
+  exposure_stops=(0.0, 0.0),
+  shot_noise=(0.0, 0.0),
+  read_noise=(0.0, 0.0),
+  noiseless=0.0,
+  correlated=0.0,
+  contrast=(1.0, 1.0),
+  saturation=(1.0, 1.0),
+  denoised=0.0,
+  sharpened=0.0,
+  jpeg_quality=None,
+)
+
+
+class _Drawn(NamedTuple):
+  """One camera's numbers; those that say whether it has something are 0 .. 1, to be compared with its share."""
+
+  darkening: Float[Array, '']
+  stops: Float[Array, '']
+  shot: Float[Array, '']
+  read: Float[Array, '']
+  noiseless: Float[Array, '']
+  correlated: Float[Array, '']
+  luminance_noise_px: Float[Array, '']
+  chroma_noise_wider: Float[Array, '']
+  contrast: Float[Array, '']
+  saturation: Float[Array, '']
+  denoised: Float[Array, '']
+  denoiser_px: Float[Array, '']
+  denoiser_threshold: Float[Array, '']
+  sharpened: Float[Array, '']
+  sharpening: Float[Array, '']
+  sharpening_px: Float[Array, '']
+  without_jpeg: Float[Array, '']
+  jpeg_quality: Float[Array, '']
+  chroma_subsampled: Float[Array, '']
+
+
+def _draw(key: PRNGKeyArray, settings: SensorSettings) -> _Drawn:
+  # All of it, whatever the settings: to switch one thing off leaves the others as they were.
+  draw = Draws(key, len(_Drawn._fields))
+  return _Drawn(
+    darkening=draw.uniform(0.0, settings.vignetting),
+    stops=draw.uniform(*settings.exposure_stops),
+    shot=draw.log_uniform(*settings.shot_noise),
+    read=draw.log_uniform(*settings.read_noise),
+    noiseless=draw.uniform(),
+    correlated=draw.uniform(),
+    luminance_noise_px=draw.uniform(*LUMINANCE_NOISE_PX),
+    chroma_noise_wider=draw.uniform(*CHROMA_NOISE_WIDER),
+    contrast=draw.uniform(*settings.contrast),
+    saturation=draw.uniform(*settings.saturation),
+    denoised=draw.uniform(),
+    denoiser_px=draw.uniform(*DENOISER_PX),
+    denoiser_threshold=draw.log_uniform(*DENOISER_THRESHOLD),
+    sharpened=draw.uniform(),
+    sharpening=draw.log_uniform(*SHARPENING),
+    sharpening_px=draw.uniform(*SHARPENING_PX),
+    without_jpeg=draw.uniform(),
+    jpeg_quality=draw.uniform(*(settings.jpeg_quality or (100.0, 100.0))),
+    chroma_subsampled=draw.uniform(),
+  )
 
 
 def record(
@@ -69,31 +168,163 @@ def record(
   exposure: Float[Array, ' N'],
   white_balance: Float[Array, 'N 3'],
   settings: SensorSettings = SensorSettings(),
+  field: float = 1.0,
 ) -> Float[Array, 'N H W 3']:
   """Display values 0 .. 1 in steps of 1/255 of linear light >= 0 (1 is white, more is clipped).
 
   Args:
     exposure, white_balance: factors on the light of each frame, and of its red, green and blue.
+    field: share of the width of the camera's whole picture that the frames show, the middle of it.
   """
   scalars_key, noise_key = random.split(key)
-  draw = Draws(scalars_key, 4)
+  drawn = _draw(scalars_key, settings)
   light = light * (exposure[:, None] * white_balance)[:, None, None]
-  light = add_noise(noise_key, light, draw.uniform(*settings.shot_noise), draw.uniform(*settings.read_noise))
-  display = jnp.clip(light, _BLACK, 1.0) ** (1 / GAMMA)
+  light = _expose(light, drawn, settings, field)
+
+  def noisy(light):
+    def spread(noise):
+      luminance_px = drawn.luminance_noise_px
+      return correlate_noise(noise, luminance_px, drawn.chroma_noise_wider * luminance_px)
+
+    return add_noise(
+      noise_key, light, drawn.shot, drawn.read, lambda x: _where(drawn.correlated, settings.correlated, spread, x)
+    )
+
+  if settings.shot_noise != (0, 0) or settings.read_noise != (0, 0):
+    light = _where(1.0 - drawn.noiseless, 1.0 - settings.noiseless, noisy, light)
+  display = _develop(light, drawn, settings)
+  display = _where(
+    drawn.denoised, settings.denoised, lambda x: denoise(x, drawn.denoiser_px, drawn.denoiser_threshold), display
+  )
+  display = _sharpen(display, drawn, settings)
   if settings.jpeg_quality is not None:
-    # A condition, not a selection: stacks without JPEG do not wait for it.
-    quality = draw.uniform(*settings.jpeg_quality)
-    display = lax.cond(draw.uniform() < settings.without_jpeg, lambda x: x, lambda x: jpeg(x, quality), display)
+    is_jpeg, is_subsampled = (
+      drawn.without_jpeg >= settings.without_jpeg,
+      drawn.chroma_subsampled < settings.chroma_subsampled,
+    )
+    display = lax.switch(
+      is_jpeg * (1 + is_subsampled.astype(int)),
+      [lambda x: x, *(lambda x, half=half: jpeg(x, drawn.jpeg_quality, half) for half in (False, True))],
+      display,
+    )
   return round_through(display * 255) / 255
 
 
+def record_without_loss(
+  key: PRNGKeyArray, light: Float[Array, 'H W 3'], settings: SensorSettings = SensorSettings(), field: float = 1.0
+) -> Float[Array, 'H W 3']:
+  """What `record` makes of the same key, but without noise, denoising and JPEG, and frames' own gains."""
+  drawn = _draw(random.split(key)[0], settings)
+  display = _develop(_expose(light[None], drawn, settings, field), drawn, settings)
+  return round_through(_sharpen(display, drawn, settings)[0] * 255) / 255
+
+
+def _where(number: Float[Array, ''], share: float, change: Callable[[Array], Array], x: Array) -> Array:
+  """x, changed where the number, 0 .. 1, is below the share. A condition, not a selection: it costs time only then."""
+  return lax.cond(number < share, change, lambda x: x, x) if share else x
+
+
+def _expose(light: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSettings, field: float) -> Array:
+  if settings.exposure_stops != (0, 0):
+    light = light * jnp.exp2(drawn.stops)
+  if settings.vignetting:
+    light = light * falloff(drawn.darkening, *light.shape[1:3], field)[..., None]
+  return light
+
+
+def falloff(darkening: Float[Array, ''], height: int, width: int, field: float = 1.0) -> Float[Array, 'H W']:
+  """Share of the light that reaches each pixel: cos^4 of its angle off the axis, 1 - darkening at the picture's corner.
+
+  Args:
+    field: share of the picture's width that is seen, the middle of it.
+  """
+  y, x = jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2
+  square = (y[:, None] ** 2 + x**2) * (field**2 / (y[0] ** 2 + x[0] ** 2))
+  return (1.0 + (lax.rsqrt(1.0 - darkening) - 1.0) * square) ** -2
+
+
+def _develop(light: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSettings) -> Array:
+  """Display values of light."""
+  display = jnp.clip(light, _BLACK, 1.0) ** (1 / GAMMA)
+  if settings.contrast != (1, 1):
+    display = tone(display, drawn.contrast)
+  if settings.saturation != (1, 1):
+    grey = _luminance(display)[..., None]
+    display = jnp.clip(grey + drawn.saturation * (display - grey), 0.0, 1.0)
+  return display
+
+
+def tone(display: Float[Array, '*S'], steepness: Float[Array, '']) -> Float[Array, '*S']:
+  """A curve from 0 to 1 that has this slope, 0.5 .. 1.5, at one half, and the slope 3 - 2 steepness at both ends."""
+  return display + 2 * (steepness - 1.0) * display * (1.0 - display) * (2 * display - 1.0)
+
+
+def _luminance(display: Float[Array, '*S 3']) -> Float[Array, '*S']:
+  return sum(float(weight) * display[..., i] for i, weight in enumerate(_YCBCR[0]))
+
+
+def denoise(
+  display: Float[Array, 'N H W 3'], sigma_px: Float[Array, ''], threshold: Float[Array, '']
+) -> Float[Array, 'N H W 3']:
+  """Detail, the difference from a Gaussian blur, is taken back by the threshold, and lost where it is less.
+
+  Soft thresholding, as Donoho does it with wavelets ("De-noising by soft-thresholding", 1995).
+  """
+  planes = jnp.moveaxis(display, -1, 0)
+  smooth = jnp.moveaxis(gaussian_blur(planes, sigma_px, 5, (2, 3)), 0, -1)
+  detail = display - smooth
+  return smooth + detail - jnp.clip(detail, -threshold, threshold)
+
+
+def _sharpen(display: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSettings) -> Array:
+  return _where(
+    drawn.sharpened, settings.sharpened, lambda x: unsharp_mask(x, drawn.sharpening, drawn.sharpening_px), display
+  )
+
+
+def unsharp_mask(
+  display: Float[Array, 'N H W 3'], amount: Float[Array, ''], sigma_px: Float[Array, '']
+) -> Float[Array, 'N H W 3']:
+  """The difference of luminance from its Gaussian blur, sigma up to 2 px, is added so many times to every colour."""
+  luminance = _luminance(display)
+  detail = luminance - gaussian_blur(luminance, sigma_px, 6, (1, 2))
+  return jnp.clip(display + amount * detail[..., None], 0.0, 1.0)
+
+
 def add_noise(
-  key: PRNGKeyArray, light: Float[Array, '*S'], shot: Float[Array, ''], read: Float[Array, '']
+  key: PRNGKeyArray,
+  light: Float[Array, '*S'],
+  shot: Float[Array, ''],
+  read: Float[Array, ''],
+  spread: Callable[[Array], Array] = lambda noise: noise,
 ) -> Float[Array, '*S']:
-  """Light with noise of variance shot^2 light + read^2, not yet clipped."""
+  """Light with noise of variance shot^2 light + read^2, not yet clipped.
+
+  Args:
+    spread: correlates random numbers of variance 1 and leaves that variance, see `correlate_noise`.
+  """
   variance = shot**2 * jnp.maximum(light, 0.0) + read**2  # resampled light may ring below 0
   # The epsilon keeps the root's gradient finite in the dark, and is too small to be seen there.
-  return light + jnp.sqrt(variance + 1e-14) * nearly_normal(key, light.shape)
+  return light + jnp.sqrt(variance + 1e-14) * spread(nearly_normal(key, light.shape))
+
+
+def correlate_noise(
+  noise: Float[Array, 'N H W 3'], luminance_px: Float[Array, ''], chroma_px: Float[Array, '']
+) -> Float[Array, 'N H W 3']:
+  """White noise of variance 1 filtered by Gaussians: grey (the colours' mean) by one, what is left by a wider one.
+
+  Grey and rest are independent and keep their shares, 1/3 and 2/3, of the variance, so that each colour's stays 1.
+  """
+
+  def filtered(planes, sigma_px, radius_px):
+    # A filter leaves the sum of its squared weights of white noise, along each of two axes; periodic, also at edges.
+    left = (gaussian_weights(sigma_px, radius_px) ** 2).sum()
+    return gaussian_blur(planes, sigma_px, radius_px, (-2, -1), mode='wrap') / left
+
+  grey = noise.mean(-1)
+  red, blue = filtered(jnp.stack([noise[..., 0] - grey, noise[..., 2] - grey]), chroma_px, 7)
+  grey = filtered(grey, luminance_px, 4)
+  return jnp.stack([grey + red, grey - red - blue, grey + blue], axis=-1)
 
 
 def nearly_normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, '*S']:
@@ -117,26 +348,66 @@ def round_through(x: Float[Array, '*S']) -> Float[Array, '*S']:
   return x + lax.stop_gradient(jnp.round(x) - x)
 
 
-def jpeg(display: Float[Array, 'N H W 3'], quality: Float[Array, '']) -> Float[Array, 'N H W 3']:
+def jpeg(
+  display: Float[Array, 'N H W 3'], quality: Float[Array, ''], chroma_subsampled: bool = False
+) -> Float[Array, 'N H W 3']:
   """What JPEG leaves of images 0 .. 1 at libjpeg's quality 1 .. 100, before it is rounded to eight bits again.
 
-  Baseline, with full chrominance resolution (4:4:4); edges are repeated up to whole blocks of 8 x 8.
+  Baseline; edges are repeated up to whole blocks of 8 x 8.
+
+  Args:
+    chroma_subsampled: chrominance of half the resolution along both axes (4:2:0), not of all of it (4:4:4).
   """
-  n, height, width, _ = display.shape
-  rows, columns = -(-height // BLOCK), -(-width // BLOCK)
   y, cb, cr = _mix_colours(_YCBCR, 255 * jnp.moveaxis(display, -1, 0))
   planes = round_through(jnp.stack([y - 128, cb, cr]))  # as codecs do
-  planes = jnp.pad(planes, ((0, 0), (0, 0), (0, rows * BLOCK - height), (0, columns * BLOCK - width)), mode='edge')
-  blocks = planes.reshape(3, n, rows, BLOCK, columns, BLOCK).swapaxes(3, 4).reshape(3, -1, BLOCK**2)
-  # One product with the 64 x 64 matrix of both directions is faster than two with 8 x 8.
-  transform = np.kron(cosine_matrix(), cosine_matrix()).astype(np.float32)
-  step = quantisation(quality).reshape(3, 1, -1)
-  coefficients = jnp.matmul(blocks, transform.T, precision=lax.Precision.HIGHEST)
-  blocks = jnp.matmul(round_through(coefficients / step) * step, transform, precision=lax.Precision.HIGHEST)
-  planes = blocks.reshape(3, n, rows, columns, BLOCK, BLOCK).swapaxes(3, 4)
-  y, cb, cr = planes.reshape(3, n, rows * BLOCK, columns * BLOCK)[..., :height, :width]
+  tables = quantisation(quality)
+  if chroma_subsampled:
+    y, (cb, cr) = _lose(planes[:1], tables[:1])[0], _double(_lose(_halve(planes[1:]), tables[1:]), *y.shape[1:])
+  else:
+    y, cb, cr = _lose(planes, tables)
   rgb = _mix_colours(np.linalg.inv(_YCBCR), (y + 128, cb, cr))
   return jnp.clip(jnp.stack(rgb, axis=-1) / 255, 0.0, 1.0)
+
+
+def _lose(planes: Float[Array, 'C N H W'], tables: Float[Array, 'C 8 8']) -> Float[Array, 'C N H W']:
+  """Planes whose blocks' cosine coefficients are rounded to whole steps."""
+  channels, n, height, width = planes.shape
+  planes = _fill_up(planes, BLOCK)
+  rows, columns = planes.shape[2] // BLOCK, planes.shape[3] // BLOCK
+  blocks = planes.reshape(channels, n, rows, BLOCK, columns, BLOCK).swapaxes(3, 4).reshape(channels, -1, BLOCK**2)
+  # One product with the 64 x 64 matrix of both directions is faster than two with 8 x 8.
+  transform = np.kron(cosine_matrix(), cosine_matrix()).astype(np.float32)
+  step = tables.reshape(channels, 1, -1)
+  coefficients = jnp.matmul(blocks, transform.T, precision=lax.Precision.HIGHEST)
+  blocks = jnp.matmul(round_through(coefficients / step) * step, transform, precision=lax.Precision.HIGHEST)
+  planes = blocks.reshape(channels, n, rows, columns, BLOCK, BLOCK).swapaxes(3, 4)
+  return planes.reshape(channels, n, rows * BLOCK, columns * BLOCK)[..., :height, :width]
+
+
+def _fill_up(planes: Float[Array, 'C N H W'], multiple: int) -> Float[Array, 'C N h w']:
+  """Edges repeated up to the next multiple of a number of pixels."""
+  return jnp.pad(planes, ((0, 0), (0, 0), *((0, -side % multiple) for side in planes.shape[2:])), mode='edge')
+
+
+def _halve(planes: Float[Array, 'C N H W']) -> Float[Array, 'C N h w']:
+  """Means of 2 x 2 pixels, rounded, up to whole blocks."""
+  filled = _fill_up(planes, 2 * BLOCK)
+  channels, n, height, width = filled.shape
+  return round_through(filled.reshape(channels, n, height // 2, 2, width // 2, 2).mean((3, 5)))
+
+
+def _double(planes: Float[Array, 'C N h w'], height: int, width: int) -> Float[Array, 'C N H W']:
+  """Twice as many pixels along both axes, up to a size: linear interpolation, libjpeg's "fancy upsampling"."""
+  for axis, size in ((2, height), (3, width)):
+    planes = lax.slice_in_dim(planes, 0, -(-size // 2), axis=axis)
+    count, pads = planes.shape[axis], [(1, 1) if a == axis else (0, 0) for a in range(4)]
+    padded = jnp.pad(planes, pads, mode='edge')
+    before, after = (lax.slice_in_dim(padded, i, i + count, axis=axis) for i in (0, 2))
+    pairs = jnp.stack([0.75 * planes + 0.25 * before, 0.75 * planes + 0.25 * after], axis=axis + 1)
+    shape = list(planes.shape)
+    shape[axis] *= 2
+    planes = lax.slice_in_dim(pairs.reshape(shape), 0, size, axis=axis)
+  return planes
 
 
 def _mix_colours(matrix: np.ndarray, planes) -> list[Array]:

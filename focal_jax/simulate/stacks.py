@@ -13,17 +13,20 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 from focal_jax.errors import InputError
 from focal_jax.simulate import cameras, defocus
 from focal_jax.simulate.cameras import Sweep, SweepSettings, as_camera, draw_sweep
+from focal_jax.simulate.draws import Draws
 from focal_jax.simulate.rgbd import scene_from_rgbd
 from focal_jax.simulate.scenes import FARTHEST_BACKGROUND, Scene, SceneSettings, draw_scene, top_position
-from focal_jax.simulate.sensor import GAMMA, SensorSettings, record
+from focal_jax.simulate.sensor import IDEAL, SensorSettings, record, record_without_loss
+from focal_jax.simulate.textures import Textures
 from focal_jax.stack import FocalStack
 
+_LENS_SIGMA_OF_COMPUTED_PX = 0.9  # at most, of rendered frames and of those computed from light fields
 _VIEW_LEVELS = 6  # at which surfaces are seen through a grid of views
 
 
 @dataclasses.dataclass(frozen=True)
 class SimulatorSettings:
-  """What the simulator draws; pairs are the ends of a uniform distribution.
+  """What the simulator draws; pairs are the ends of a uniform distribution, unless it says otherwise.
 
   Raises:
     InputError: naming the field, for a value that makes no sense.
@@ -36,7 +39,7 @@ class SimulatorSettings:
   margin_px: int = 16  # around the frames, for what blur, zoom and drift bring in
   num_surfaces: int = 10  # of procedural scenes
   num_layers: int = 4  # into which photographs with depth are cut
-  lens_sigma_px: tuple[float, float] = (0.2, 0.9)  # standard deviation of the blur of lens and pixel
+  lens_sigma_px: tuple[float, float] = (0.15, 1.6)  # log-uniform: standard deviation of the blur of lens and pixel
   ends_valid: bool = False  # what lies beyond the sweep counts, the nearer end as its depth; else it is not valid
   # How far beyond the ends of the sweep truth goes, in parts of its range; farther is told as that. (Not in metres,
   # which have no limit there.)
@@ -53,8 +56,10 @@ class SimulatorSettings:
     if self.view_width_px and self.view_width_px < self.width_px:
       raise InputError(f'simulator.view_width_px is {self.view_width_px}, expected 0 or at least {self.width_px}')
     pair = self.lens_sigma_px
-    if not (isinstance(pair, tuple) and len(pair) == 2 and 0 <= pair[0] <= pair[1] <= 1):
-      raise InputError(f'simulator.lens_sigma_px is {pair!r}, expected two numbers from 0 to 1, the lower one first')
+    if pair != (0, 0) and not (isinstance(pair, tuple) and len(pair) == 2 and 0 < pair[0] <= pair[1] <= 2):
+      raise InputError(
+        f'simulator.lens_sigma_px is {pair!r}, expected two numbers above 0 and up to 2, the lower one first, or (0, 0)'
+      )
 
   @property
   def whole_width_px(self) -> int:
@@ -67,16 +72,20 @@ class SimulatorSettings:
     return self.height_px + 2 * self.margin_px, self.width_px + 2 * self.margin_px
 
 
-def simulate_batch(keys: Key[Array, 'B'], settings: SimulatorSettings) -> FocalStack:
+def simulate_batch(keys: Key[Array, 'B'], settings: SimulatorSettings, textures: Textures | None = None) -> FocalStack:
   """A batch of stacks of procedural scenes, one for each key. See `simulate`."""
   # One after the other: a batch in one piece would not be faster on a CPU and would need its memory at once.
-  return lax.map(lambda key: simulate(key, settings), keys)
+  return lax.map(lambda key: simulate(key, settings, textures), keys)
 
 
-def simulate(key: PRNGKeyArray, settings: SimulatorSettings) -> FocalStack:
-  """One random stack of a random procedural scene, with all truth. See `photograph`."""
+def simulate(key: PRNGKeyArray, settings: SimulatorSettings, textures: Textures | None = None) -> FocalStack:
+  """One random stack of a random procedural scene, with all truth. See `photograph`.
+
+  Args:
+    textures: photographs, which some surfaces carry; geometry, sweep and sensor do not depend on them.
+  """
   scene_key, sweep_key, camera_key = random.split(key, 3)
-  scene = draw_scene(scene_key, settings.num_surfaces, *settings.canvas, settings.scene)
+  scene = draw_scene(scene_key, settings.num_surfaces, *settings.canvas, settings.scene, textures)
   sweep = draw_sweep(sweep_key, settings.num_frames, settings.whole_width_px, settings.sweep)
   return photograph(camera_key, scene, sweep, settings)
 
@@ -107,7 +116,8 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
 
   Returns:
     Images float 0 .. 1 in steps of 1/255; focus and target in the camera's unit (`cameras.UNITS`); target, valid mask
-    and all-in-focus image are those of the last frame, and motion the truth that `warp` undoes.
+    and all-in-focus image are those of the last frame, and motion the truth that `warp` undoes. The all-in-focus image
+    has the frames' exposure, tone and sharpening, but neither noise nor what denoising and JPEG take away.
   """
   lens_key, sensor_key = random.split(key)
   height, width, margin = settings.height_px, settings.width_px, settings.margin_px
@@ -117,14 +127,15 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
   # the circle of confusion of a frame smaller, makes its field of view wider.
   defocus_dpt = jnp.abs(scene.position * extent + first - sweep.focus_dpt[:, None, None, None])
   radius = sweep.blur_px_per_dpt * defocus_dpt
-  lens_sigma = random.uniform(lens_key, (), minval=settings.lens_sigma_px[0], maxval=settings.lens_sigma_px[1])
+  lens_sigma = Draws(lens_key, 1).log_uniform(*settings.lens_sigma_px)
   surfaces = defocus.premultiply(scene.colour, scene.alpha, lens_sigma)
   light = _defocus(surfaces, radius, sweep, settings)
 
   light = _move(
     light, *(margin + recorded_positions(zoom, sweep.motion[:, i], n) for i, n in ((2, height), (1, width)))
   )
-  images = record(sensor_key, light, sweep.exposure, sweep.white_balance, settings.sensor)
+  field = width / settings.whole_width_px
+  images = record(sensor_key, light, sweep.exposure, sweep.white_balance, settings.sensor, field)
 
   def inner(image):
     return image[margin : margin + height, margin : margin + width]
@@ -142,7 +153,7 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
     target=cameras.to_unit(jnp.clip(seen, -reach, 1.0 + reach) * extent + first, sweep.unit),
     valid=valid,
     motion=sweep.motion,
-    all_in_focus=jnp.round(jnp.clip(sharp, 1e-9, 1.0) ** (1 / GAMMA) * 255) / 255,
+    all_in_focus=record_without_loss(sensor_key, sharp, settings.sensor, field),
   )
 
 
@@ -255,7 +266,9 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
   """The settings with one camera of `cameras.CAMERAS`, its own sweep, breathing, drift and blur.
 
   DDFF-12's frames are crops of its pictures of 552 px, as in the data set, and means of 81 views, which leaves a ninth
-  of their noise; DefocusNet's are rendered and have none. Neither is JPEG. Those of the others are whole pictures.
+  of their noise; DefocusNet's are rendered and have none. Neither is JPEG, denoised, sharpened or darker at the
+  corners, has a tone curve or an exposure, or a lens that blurs by more than 0.9 px. Those of the others are whole
+  pictures.
 
   Raises:
     InputError: there is no such camera.
@@ -275,15 +288,22 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
     no_metadata=0.0,
     any_zoom=0.0,
   )
-  camera, sensor, view_width_px = as_camera(name), settings.sensor, 0
+  camera, sensor, lens_sigma_px, view_width_px = as_camera(name), settings.sensor, settings.lens_sigma_px, 0
   if camera.aligned:
     share = 1 / defocus.VIEWS if camera.kernel == 'views' else 0.0
     shot, read = (tuple(share * amount for amount in pair) for pair in (sensor.shot_noise, sensor.read_noise))
-    sensor = dataclasses.replace(sensor, shot_noise=shot, read_noise=read, jpeg_quality=None)
+    correlated = sensor.correlated if share else 0.0
+    sensor = dataclasses.replace(IDEAL, shot_noise=shot, read_noise=read, correlated=correlated)
+    lens_sigma_px = tuple(min(sigma, _LENS_SIGMA_OF_COMPUTED_PX) for sigma in lens_sigma_px)
   if camera.kernel == 'views':
     view_width_px = max(int(camera.sensor_width_px), settings.width_px)
   return dataclasses.replace(
-    settings, num_frames=camera.num_frames, view_width_px=view_width_px, sweep=sweep, sensor=sensor
+    settings,
+    num_frames=camera.num_frames,
+    view_width_px=view_width_px,
+    lens_sigma_px=lens_sigma_px,
+    sweep=sweep,
+    sensor=sensor,
   )
 
 

@@ -133,10 +133,10 @@ def test_correlation_is_scipys():
   image, kernel = rng.random((20, 24)), defocus.disc_kernel(2.6)
   got = jit(lambda x: defocus.correlate(x, kernel))(jnp.asarray(image[:, None], jnp.float32))
   np.testing.assert_allclose(got[:, 0], ndimage.correlate(image, kernel, mode='nearest'), atol=1e-6)
-  sigma = 0.8
-  got = jit(defocus.lens_blur)(jnp.asarray(image[None, :, None], jnp.float32), jnp.asarray(sigma))[0, :, 0]
-  expected = ndimage.gaussian_filter(image, sigma, radius=3, mode='nearest')
-  np.testing.assert_allclose(got, expected, atol=1e-6)
+  for sigma, radius in ((0.8, 3), (1.9, 6)):
+    got = jit(defocus.lens_blur)(jnp.asarray(image[None, :, None], jnp.float32), jnp.asarray(sigma))[0, :, 0]
+    expected = ndimage.gaussian_filter(image, sigma, radius=radius, mode='nearest')
+    np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 def test_interpolation_between_levels():

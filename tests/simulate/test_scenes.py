@@ -179,6 +179,19 @@ def test_textures_spread_from_none_to_strong():
   assert np.mean(mixed < limit) > np.mean(textured < limit) + 0.05
 
 
+def test_contrast_of_textures():
+  """The same scenes with a twentieth of the contrast: from pixel to pixel, what is left is grain and shading."""
+
+  def differences(contrast):
+    settings = SceneSettings(plain=0.0, highlights=0.0, contrast=(contrast, contrast))
+    keys = random.split(random.key(4), 24)
+    colour = jax.vmap(lambda key: scenes.draw_scene(key, 2, 32, 32, settings).colour)(keys)
+    return jnp.abs(jnp.diff(colour)).mean((-2, -1))
+
+  strong, faint = (np.asarray(jax.jit(functools.partial(differences, contrast))()) for contrast in (1.0, 0.05))
+  assert np.median(faint / strong) < 0.5
+
+
 def test_highlights_are_small_bright_and_not_everywhere():
   without, some, all_of_them = (scene.colour.max((2, 3, 4)) for scene in (solid()[0], drawn()[0], thin()[0]))
   assert without.max() <= WHITE

@@ -8,18 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
+from scipy import stats
 
 from focal_jax import optics, warp
 from focal_jax.errors import InputError
 from focal_jax.simulate import stacks
 from focal_jax.simulate.cameras import CAMERAS, Sweep, SweepSettings
+from focal_jax.simulate.draws import Draws
 from focal_jax.simulate.scenes import Scene, SceneSettings
-from focal_jax.simulate.sensor import SensorSettings
+from focal_jax.simulate.sensor import IDEAL, SensorSettings
 from focal_jax.simulate.stacks import SimulatorSettings
 
 HEIGHT, WIDTH, MARGIN, FRAMES, SURFACES = 32, 40, 16, 5, 3
 CANVAS = (HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN)
-CLEAN = SensorSettings(shot_noise=(0.0, 0.0), read_noise=(0.0, 0.0), jpeg_quality=None)
 SETTINGS = SimulatorSettings(
   num_frames=FRAMES,
   height_px=HEIGHT,
@@ -27,7 +28,7 @@ SETTINGS = SimulatorSettings(
   num_surfaces=SURFACES,
   margin_px=MARGIN,
   lens_sigma_px=(0.0, 0.0),
-  sensor=CLEAN,
+  sensor=IDEAL,
 )
 # Compiled once each, for one shape, and fast to compile rather than to run.
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
@@ -37,7 +38,7 @@ photograph = jit(lambda scene, sweep: stacks.photograph(random.key(0), scene, sw
 @pytest.fixture(scope='module')
 def batches():
   """Batches of two from the keys 0, 0 and 1, of procedural scenes, with all that there is."""
-  settings = dataclasses.replace(SETTINGS, lens_sigma_px=(0.2, 0.9), sensor=SensorSettings())
+  settings = dataclasses.replace(SETTINGS, lens_sigma_px=(0.15, 1.6), sensor=SensorSettings())
   simulate = jit(lambda key: stacks.simulate_batch(random.split(key, 2), settings))
   return [jax.tree.map(np.asarray, simulate(random.key(seed))) for seed in (0, 0, 1)]
 
@@ -106,7 +107,7 @@ def test_batches_are_as_documented(batches):
 
 def test_stacks_side_by_side_are_those_one_after_the_other(batches):
   """`vmap` over keys gives the batch of `simulate_batch`, but for the rounding of other programs."""
-  settings = dataclasses.replace(SETTINGS, lens_sigma_px=(0.2, 0.9), sensor=SensorSettings())
+  settings = dataclasses.replace(SETTINGS, lens_sigma_px=(0.15, 1.6), sensor=SensorSettings())
   keys = random.split(random.key(1), 2)
   rendered = jit(jax.vmap(lambda key: stacks.simulate(key, settings)))(keys)
   np.testing.assert_allclose(rendered.target, batches[2].target, atol=1e-4)
@@ -210,6 +211,25 @@ def test_what_lies_beyond_the_sweep_can_count_as_its_end():
   np.testing.assert_array_equal(counted.images, without.images)
 
 
+def test_the_all_in_focus_image_is_of_the_same_camera(checks):
+  """Vignetting, exposure, tone and sharpening: what a frame shows of a plane in its focus, where nothing is lost."""
+  sensor = SensorSettings(noiseless=1.0, denoised=0.0, sharpened=1.0, jpeg_quality=None)
+  settings = dataclasses.replace(SETTINGS, sensor=sensor, view_width_px=2 * WIDTH)
+  sweep = still_sweep([1.0, 2.0, 3.0, 4.0, 5.0], 0.5)
+  photograph = jit(lambda scene: stacks.photograph(random.key(0), scene, sweep, settings))
+  stack = photograph(plain_scene(checks, 1.0))
+  # Resampled without motion: the same but for rounding.
+  np.testing.assert_allclose(stack.images[-1], stack.all_in_focus, atol=1.01 / 255)
+  assert np.abs(np.asarray(stack.all_in_focus) - display(crop(checks))).mean() > 0.02
+
+
+def test_the_lens_is_drawn_log_uniform():
+  keys = random.split(random.key(1), 500)
+  numbers = np.asarray(jit(jax.vmap(lambda key: Draws(key, 1).log_uniform(0.15, 1.6)))(keys), np.float64)
+  assert stats.kstest(np.log(numbers / 0.15) / np.log(1.6 / 0.15), 'uniform').pvalue > 0.01
+  assert Draws(keys[0], 1).log_uniform(0.0, 0.0) == 0
+
+
 def test_units_of_focus_and_target():
   """The same sweep in dioptres, disparity and metres."""
   scene = plain_scene(np.full((3, *CANVAS), 0.5), np.linspace(0, 1, CANVAS[1]))
@@ -278,9 +298,13 @@ def test_levels_reach_the_blur_of_a_preset():
   assert stacks.largest_blur_px(beyond, 'disc') == pytest.approx(1.5 * radius, rel=1e-5)
   views = stacks.preset_settings('ddff12', settings)
   assert views.whole_width_px == 552
-  assert views.sensor.shot_noise == (0.0, 0.03 / 9) == tuple(s / 9 for s in SensorSettings().shot_noise)
-  assert views.sensor.jpeg_quality is None
-  assert stacks.preset_settings('defocusnet', settings).sensor.read_noise == (0.0, 0.0)
+  ours = SensorSettings()
+  shot, read = (tuple(1 / 9 * amount for amount in pair) for pair in (ours.shot_noise, ours.read_noise))
+  assert views.sensor == dataclasses.replace(IDEAL, shot_noise=shot, read_noise=read, correlated=ours.correlated)
+  assert stacks.preset_settings('defocusnet', settings).sensor == IDEAL
+  wide = dataclasses.replace(settings, lens_sigma_px=(0.15, 1.6))
+  assert stacks.preset_settings('defocusnet', wide).lens_sigma_px == (0.15, 0.9)
+  assert stacks.preset_settings('dslr', wide).lens_sigma_px == (0.15, 1.6)
   assert stacks.preset_settings('dslr', settings).sensor == settings.sensor
   span = optics.ddff_focus_disparities()[[0, -1]]
   assert stacks.largest_blur_px(views, 'views') == pytest.approx(span[0] - span[1], rel=1e-5)
@@ -320,7 +344,7 @@ def test_a_photograph_with_depth():
   ('field', 'value'),
   [
     ('num_frames', 1), ('height_px', 0), ('width_px', -32), ('num_surfaces', 0), ('num_layers', 0), ('margin_px', -1),
-    ('lens_sigma_px', (0.5, 0.1)), ('lens_sigma_px', (0.0, 2.0)), ('view_width_px', 50),
+    ('lens_sigma_px', (0.5, 0.1)), ('lens_sigma_px', (0.0, 1.0)), ('lens_sigma_px', (0.5, 2.1)), ('view_width_px', 50),
   ],
 )  # fmt: skip
 def test_bad_settings_name_the_field(field, value):

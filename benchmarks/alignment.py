@@ -13,7 +13,6 @@ No method is told the field of view. Two tables:
   has it, which favours 'measured'.
 """
 
-import dataclasses
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ from focal_jax.classical_model import ClassicalModel
 from focal_jax.command_line import run_program
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.errors import InputError
+from focal_jax.models.registry import make_model
 from focal_jax.residual_motion import residual_motion
 
 SWEEPS = ('balls', 'ring', 'pcb', 'pixel_metres')
@@ -114,9 +114,7 @@ def open_network(weights: str | None, arguments: dict[str, int]) -> Model:
     raise InputError(f'{model.name}: has no alignment network, expected weights that have one')
   if not arguments:
     return model
-  if min(arguments.values()) < 1:
-    raise InputError(f'{arguments}, expected whole numbers above 0')
-  network = dataclasses.replace(model.network, parent=None, name=None, **arguments)
+  network = make_model(model.description['model'], model.description['arguments'] | arguments)
   return Model(model.name, network, model.variables, model.description | {'changed': arguments}, [])
 
 

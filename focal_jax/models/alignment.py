@@ -249,8 +249,12 @@ class FittedAlignment(nn.Module):
   Coarse to fine, as there. At the coarsest level each frame is compared with the next, to which it is most alike in
   blur and scale, and the motions are added up; at the others with the last, so that errors do not add up. The last
   frame has no motion.
+
+  `passes`: times that all levels are gone through, each beginning with the motion so far. Features are warped anew, not
+  frames, whose borders, once they are warped, would look like something that stands still.
   """
 
+  passes: int = 1
   axis_name: str | None = None
   remat: bool = False
 
@@ -270,20 +274,20 @@ class FittedAlignment(nn.Module):
       levels.append(run(ConvNorm(features, POINT, axis_name=self.axis_name, name=f'compared{level}'), x))
 
     motion = jnp.zeros((*fov.shape, 3), jnp.float32)
-    for level, features, radius in ((2, 32, 3), (1, 24, 2), (0, 16, 1)):
-      shape = levels[level].shape[2:4]
-      level_size = tuple(length / 2**level for length in size)
+    form = ((2, 32, 3), (1, 24, 2), (0, 16, 1))  # level, features, radius
+    heads = {level: Fit(features, radius, self.axis_name, name=f'fit{level}') for level, features, radius in form}
+    for level in list(heads) * self.passes:
       scale = jnp.array([1.0, 2.0**-level, 2.0**-level])
+      level_size = tuple(length / 2**level for length in size)
       warped = warp(levels[level], fov, motion * scale, level_size)
       warped = warped / jnp.sqrt(jnp.sum(warped**2, -1, keepdims=True) + 1e-6)
-      seen = coverage(fov, motion * scale, *shape, level_size)
+      warped = warped.astype(images.dtype)
+      seen = coverage(fov, motion * scale, *warped.shape[2:4], level_size)
 
       def other(x, level=level):
         return jnp.concatenate([x[:, 1:], x[:, -1:]], axis=1) if level == 2 else x[:, -1:]
 
-      warped = warped.astype(images.dtype)
-      head = Fit(features, radius, self.axis_name, name=f'fit{level}')
-      found = run(head, warped, other(warped), seen * other(seen), size=level_size)
+      found = run(heads[level], warped, other(warped), seen * other(seen), size=level_size)
       found = found - found[:, -1:]  # of the last with itself, which has not moved
       if level == 2:
         found = jnp.cumsum(found[:, ::-1], axis=1)[:, ::-1]

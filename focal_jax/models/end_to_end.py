@@ -231,6 +231,8 @@ def assemble(
     remat: compute the activations of each block anew in the backward pass, for less memory.
   """
   network = _ALIGNMENT[alignment](axis_name=axis_name, remat=remat)
+  if alignment == 'fitted':
+    network, motion_passes = network.clone(passes=motion_passes), 1
   return EndToEnd(depth, network, channels, padding, motion_side_px, motion_passes, resampling, dtype)
 
 

@@ -76,8 +76,8 @@ def test_passes_and_side_can_be_others_than_the_file_says(tmp_path):
     path, init_variables(make_model('end_to_end', arguments), 0), {'model': 'end_to_end', 'arguments': arguments}
   )
   network = alignment.open_network(str(path), {'motion_passes': 3, 'motion_side_px': 64}).network
-  assert (network.motion_passes, network.motion_side_px) == (3, 64)
-  with pytest.raises(InputError, match='expected whole numbers above 0'):
+  assert (network.alignment.passes, network.motion_side_px) == (3, 64)
+  with pytest.raises(InputError, match=r'model\.motion_passes is 0, expected one of 1, 2, 3, 4'):
     alignment.open_network(str(path), {'motion_passes': 0})
 
 

@@ -8,6 +8,7 @@ import pytest
 from focal_jax import warp
 from focal_jax.models.alignment import FittedAlignment, MeanConv, PairNorm, fit_motion, likeness
 from focal_jax.models.blocks import PLANE, Conv, ConvNorm
+from focal_jax.models.registry import make_model
 
 
 def normal(seed, *shape):
@@ -86,3 +87,17 @@ def test_last_frame_has_no_fitted_motion():
   assert np.isfinite(found).all()
   np.testing.assert_array_equal(found[:, -1], 0)
   assert np.abs(found[:, :-1]).max() > 0
+
+
+def test_passes_share_their_variables():
+  shapes = [
+    jax.eval_shape(
+      lambda passes=passes: FittedAlignment(passes).init(
+        jax.random.key(0), jnp.zeros((1, 2, 32, 32, 3)), jnp.ones((1, 2)), train=False
+      )
+    )
+    for passes in (1, 3)
+  ]
+  assert shapes[0] == shapes[1]
+  network = make_model('end_to_end', {'alignment': 'fitted', 'motion_passes': 3})
+  assert (network.alignment.passes, network.motion_passes) == (3, 1)

@@ -127,8 +127,9 @@ class RefinementNetwork(nn.Module):
     distribution = mixed(jnp.pad(estimate, ((0, 0), (k, k), (0, 0), (0, 0))), own, surroundings[:, 1:])
     frames = distribution[:, k : k + n]
     frames = frames.at[:, 0].add(distribution[:, :k].sum(1)).at[:, -1].add(distribution[:, k + n :].sum(1))
-    # Who takes the depth of his surroundings knows nothing of his own.
-    evidence = shares[:, 0, ..., 0] * evidence + shares[:, 0, ..., 1]
+    # A pixel that takes the depth of its surroundings knows nothing of its own.
+    of_its_own = upsample(known / (known + FILL_PRIOR), height, width)[:, 0]
+    evidence = shares[:, 0, ..., 0] * evidence + shares[:, 0, ..., 1] + shares[:, 0, ..., 2] * of_its_own
     return DepthMaps(tuple(pyramid), frames, confidence=evidence * confidence_from_spread(frames, focus))
 
   def _encode(

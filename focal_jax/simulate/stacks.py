@@ -284,7 +284,7 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
   """The settings with one camera of `cameras.CAMERAS`, its own sweep, breathing, drift and blur.
 
   DDFF-12's frames are crops of its pictures of 552 px, as in the data set, and means of 81 views, which leaves a ninth
-  of their noise; DefocusNet's are rendered and have none. Neither is JPEG, denoised, sharpened or darker at the
+  of their noise; DefocusNet's are rendered and have none, nor a fixed pattern. Neither is JPEG, denoised, sharpened or darker at the
   corners, has a tone curve or an exposure, or a lens that blurs by more than 0.9 px. Those of the others are whole
   pictures.
 
@@ -306,6 +306,7 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
     no_metadata=0.0,
   )
   camera, sensor, lens_sigma_px, view_width_px = as_camera(name), settings.sensor, settings.lens_sigma_px, 0
+  patterned = 0.0 if camera.aligned and camera.kernel != 'views' else settings.patterned
   if camera.aligned:
     share = 1 / defocus.VIEWS if camera.kernel == 'views' else 0.0
     shot, read = (tuple(share * amount for amount in pair) for pair in (sensor.shot_noise, sensor.read_noise))
@@ -319,6 +320,7 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
     num_frames=camera.num_frames,
     view_width_px=view_width_px,
     lens_sigma_px=lens_sigma_px,
+    patterned=patterned,
     sweep=sweep,
     sensor=sensor,
   )

@@ -28,7 +28,9 @@ def get_config() -> ConfigDict:
   model.stem_dilation = 2  # of the published depth network's first layer: 2 as published, or 1
   model.focus_measures = False  # whether the published depth network is given focus measures, too
   model.resampling = 'linear'  # of the frames that the depth network is given: linear as published, or lanczos
-  model.alignment = 'learned'  # learned; metadata: field-of-view crop only; none: frames as they are
+  # learned, as published; fitted, which sees zooms that metadata do not tell; metadata: field-of-view crop only; none:
+  # frames as they are
+  model.alignment = 'learned'
   model.detection = 'both'  # sharp region detection: both, plane (2-D block) only, attention only, or none
   model.downsampling = 'both'  # both, stride (strided convolution) only, or pooling only
 

@@ -3,7 +3,9 @@ r"""The weights in `weights/`: simulated stacks only, small crops, sized for two
   python -m focal_jax.main --config=configs/shipped.py:depth_first --workdir=runs/depth_first
   python -m focal_jax.main --config=configs/shipped.py:depth --workdir=runs/depth \
     --config.init.depth=runs/depth_first/best.npz
-  python -m focal_jax.main --config=configs/shipped.py:alignment --workdir=runs/alignment
+  python -m tfds_ddff.textures --out=textures
+  python -m focal_jax.main --config=configs/shipped.py:alignment --workdir=runs/alignment \
+    --config.data.textures=folder:textures/train --config.validation_textures=folder:textures/val
   python -m focal_jax.main --config=configs/shipped.py --workdir=runs/shipped \
     --config.init.depth=runs/depth/weights.npz --config.init.alignment=runs/alignment/best.npz
 
@@ -28,7 +30,7 @@ def get_config(stage: str = 'both') -> ConfigDict:
   config.networks = 'depth' if stage == 'depth_first' else stage
   config.model.update(depth='curves', resampling='lanczos')
   # Crops hold no large displacements, and what is left of them after a first pass is small; see weights/README.md.
-  config.model.update(motion_side_px=256, motion_passes=2)
+  config.model.update(alignment='fitted', motion_side_px=256, motion_passes=2)
   config.simulator.update(num_frames=10, height_px=64, width_px=64, num_surfaces=8, margin_px=14, ends_valid=True)
   config.simulator.scene.beyond = 0.25  # a sweep rarely reaches the farthest thing in the picture
   # In metres the range of a sweep can be anything: nothing at infinity. Half a pixel is less than DDFF-12's blur.
@@ -48,13 +50,17 @@ def get_config(stage: str = 'both') -> ConfigDict:
     config.simulator.sweep.blur_px = (0.8, 8.0)
     config.update(batch_size=3, steps=2600, validation_every=300, validation_stacks=48)
   elif stage == 'alignment':
-    # One number of frames: the network sees each frame beside the reference only.
-    config.simulator.update(num_frames=6, height_px=96, width_px=96)
-    config.simulator.sweep.aligned = 0.1
+    # One number of frames: the network sees each frame beside the next and the last only.
+    config.simulator.update(num_frames=6, height_px=96, width_px=96, margin_px=24, num_surfaces=6)
+    # Much of a picture shows nothing that could move, and that must not count as still.
+    config.simulator.scene.update(plain=0.45, shape_px=(8.0, 150.0))
+    moving = tuple(name for name, camera in CAMERAS.items() if not camera.aligned)
+    # Zooms of either sign, that nothing but the pictures tell. Those of a crop displace less than those of a picture.
+    config.simulator.sweep.update(cameras=moving, aligned=0.05, no_metadata=0.8, any_zoom=0.7)
+    config.simulator.sweep.update(zoom=(0.88, 1.13), shake_px=(0.0, 4.0), blur_px=(0.7, 9.0))
     config.model.motion_passes = 1
-    config.optimizer.update(learning_rate=7e-4, clip_norm=0.0)
     config.best_metric = 'motion_px'
-    config.update(steps=1200, validation_every=300, validation_stacks=32)
+    config.update(steps=1800, validation_every=200, validation_stacks=32)
   elif stage == 'both':
     config.steps = 0  # joins the two; more steps train them on together
   return config

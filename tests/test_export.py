@@ -10,14 +10,15 @@ import jax.export
 import jaxtyping
 import numpy as np
 import pytest
-from local_network import local_model, soft_frames
+from local_network import CellDepth, local_model, soft_frames
 from PIL import Image
 
 import focal_jax
 from focal_jax import InputError
 from focal_jax.api import Model
 from focal_jax.export import export_model
-from focal_jax.models.end_to_end import init_variables
+from focal_jax.models.alignment import FittedAlignment
+from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.registry import make_model
 
 EXAMPLE = Path(__file__).parents[1] / 'examples' / 'run_exported.py'
@@ -99,6 +100,17 @@ def test_any_size_and_all_results(tmp_path, align):
     for name, value in call(tmp_path, images, focus, fov).items():
       np.testing.assert_allclose(value, getattr(expected, name), rtol=1e-6, atol=1e-5, err_msg=name)
     assert (np.abs(expected.motion).max() > 0.5) == align
+
+
+def test_fitted_alignment_of_any_size(tmp_path):
+  network = EndToEnd(CellDepth(), FittedAlignment(), motion_side_px=40)
+  model = Model('some weights', network, init_variables(network, 3), {}, [])
+  export_model(model, tmp_path)
+  images = np.random.default_rng(0).random((3, 37, 50, 3), np.float32)
+  focus, fov = np.arange(3.0), np.linspace(1.05, 1, 3)
+  expected = model.predict(images, focus, fov)
+  assert np.abs(expected.motion).max() > 0.01
+  np.testing.assert_allclose(call(tmp_path, images, focus, fov)['motion'], expected.motion, atol=1e-4)
 
 
 def test_two_stacks_at_once(tmp_path):

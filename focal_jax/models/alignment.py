@@ -12,10 +12,12 @@ from jaxtyping import Array, Float
 
 from focal_jax.models import conv
 from focal_jax.models.blocks import PLANE, POINT, Conv, ConvNorm, Stack, apply_block, batch_norm, kernel_init
-from focal_jax.warp import Size, displacement, warp
+from focal_jax.warp import Size, compose_motion, coverage, displacement, warp
 
 # The heads answer in numbers of order 1; a zoom is some thousand times smaller than a shift in pixels.
 ALPHA_SCALE = 0.001
+
+Others = Float[Array, 'B _ _ _ _']  # what frames are compared with: one for each, or one for all
 
 
 class Residual(nn.Module):
@@ -169,6 +171,123 @@ class AlignmentNetwork(nn.Module):
       level_size = (size[0] / 2**level, size[1] / 2**level)
       head = MotionHead(self.axis_name, name=f'head{level}')
       motion = motion + run(head, levels[level], fov, motion, size=level_size)
+    return motion
+
+
+class Fit(nn.Module):
+  """How alike two frames are where one is displaced by up to `radius` px, to a displacement and two weights at each
+  pixel, and to the zoom and shift that fit these best.
+  """
+
+  features: int
+  radius: int
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, frame: Stack, other: Others, mask: Float[Array, 'B N H W'], *, size: Size, train: bool
+  ) -> Float[Array, 'B N 3']:
+    """Motion (zoom, x, y) of each frame against the other, shift in px of these arrays.
+
+    Args:
+      frame: features of unit length, and so in `other`.
+      other: one for each frame, or one for all.
+      mask: what may count, 0 .. 1.
+    """
+    x = likeness(frame, other, self.radius)
+    for i in (1, 2):
+      x = nn.relu(ConvNorm(self.features, PLANE, axis_name=self.axis_name, name=f'conv{i}')(x, train=train))
+    found = Conv(4, PLANE, use_bias=True, name='local')(x).astype(jnp.float32)
+    # bfloat16 would lose what sets thousands of pixels apart.
+    return fit_motion(found[..., :2], nn.softplus(found[..., 2:]) * mask[..., None], size)
+
+
+def likeness(frame: Stack, other: Others, radius: int) -> Float[Array, 'B N H W K']:
+  """Products of the features of `other` at each pixel and of `frame` at the (2 radius + 1)^2 pixels around it."""
+  height, width = frame.shape[2:4]
+  around = jnp.pad(frame, ((0, 0), (0, 0), (radius, radius), (radius, radius), (0, 0)))
+  steps = range(2 * radius + 1)
+  return jnp.stack(
+    [jnp.sum(other * around[:, :, y : y + height, x : x + width], axis=-1) for y in steps for x in steps], axis=-1
+  )
+
+
+def fit_motion(
+  moved_px: Float[Array, 'B N H W 2'], weights: Float[Array, 'B N H W 2'], size: Size
+) -> Float[Array, 'B N 3']:
+  """The (zoom, x, y) whose `displacement` is nearest to (x, y) at every pixel: weighted least squares, in closed form.
+
+  Weights of both directions are separate, for along an edge nothing tells a displacement.
+  """
+  height, width = moved_px.shape[2:4]
+  still = jnp.zeros(())
+  place = jnp.stack(  # displacement by 1 of zoom
+    jnp.broadcast_arrays(
+      displacement(still + 2.0, still, still, width, size[1])[None, :],
+      displacement(still + 2.0, still, still, height, size[0])[:, None],
+    ),
+    axis=-1,
+  )
+  # As if a thousandth of the pixels said that nothing moved: a frame in which nothing counts has not.
+  few = 1e-3 * size[0] * size[1]
+  total = jnp.sum(weights, (2, 3)) + few
+  mean_place, mean_moved = (jnp.sum(weights * x, (2, 3)) / total for x in (place, moved_px))
+  from_mean = place - mean_place[:, :, None, None]
+  slope = jnp.sum(weights * from_mean * (moved_px - mean_moved[:, :, None, None]), (2, 3, 4))
+  spread = jnp.sum(weights * from_mean**2, (2, 3, 4)) + few * (size[0] ** 2 + size[1] ** 2) / 12
+  zoom = slope / spread
+  return jnp.concatenate([zoom[..., None], mean_moved - zoom[..., None] * mean_place], axis=-1)
+
+
+class FittedAlignment(nn.Module):
+  """Motion of every frame, fitted to displacements that a network finds at each pixel, with a weight for each.
+
+  What sets it apart from `AlignmentNetwork`, whose heads take means over the image of what convolutions find, alike at
+  every place: that network is told where in the image something moved by nothing but the displacement so far, which is
+  0 where metadata tell no field of view, so that it cannot see a zoom and guesses what is usual.
+
+  Coarse to fine, as there. At the coarsest level each frame is compared with the next, to which it is most alike in
+  blur and scale, and the motions are added up; at the others with the last, so that errors do not add up. The last
+  frame has no motion.
+  """
+
+  axis_name: str | None = None
+  remat: bool = False
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, 'B N H W 3'], fov: Float[Array, 'B N'], *, size: Size | None = None, train: bool
+  ) -> Float[Array, 'B N 3']:
+    """As `AlignmentNetwork`."""
+    size = size or images.shape[2:4]
+    run = partial(apply_block, train=train, remat=self.remat)
+    levels = []
+    x = images
+    for level, features in enumerate((8, 16, 32)):
+      stride = 1 if level == 0 else 2
+      x = run(Residual(features, stride, self.axis_name, name=f'features{level}a'), x)
+      x = run(Residual(features, 1, self.axis_name, name=f'features{level}b'), x)
+      levels.append(run(ConvNorm(features, POINT, axis_name=self.axis_name, name=f'compared{level}'), x))
+
+    motion = jnp.zeros((*fov.shape, 3), jnp.float32)
+    for level, features, radius in ((2, 32, 3), (1, 24, 2), (0, 16, 1)):
+      shape = levels[level].shape[2:4]
+      level_size = tuple(length / 2**level for length in size)
+      scale = jnp.array([1.0, 2.0**-level, 2.0**-level])
+      warped = warp(levels[level], fov, motion * scale, level_size)
+      warped = warped / jnp.sqrt(jnp.sum(warped**2, -1, keepdims=True) + 1e-6)
+      seen = coverage(fov, motion * scale, *shape, level_size)
+
+      def other(x, level=level):
+        return jnp.concatenate([x[:, 1:], x[:, -1:]], axis=1) if level == 2 else x[:, -1:]
+
+      warped = warped.astype(images.dtype)
+      head = Fit(features, radius, self.axis_name, name=f'fit{level}')
+      found = run(head, warped, other(warped), seen * other(seen), size=level_size)
+      found = found - found[:, -1:]  # of the last with itself, which has not moved
+      if level == 2:
+        found = jnp.cumsum(found[:, ::-1], axis=1)[:, ::-1]
+      motion = compose_motion(fov, motion, found / scale, size)
     return motion
 
 

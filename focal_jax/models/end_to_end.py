@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from focal_jax import warp
-from focal_jax.models.alignment import AlignmentNetwork, MetadataAlignment, NoAlignment
+from focal_jax.models.alignment import AlignmentNetwork, FittedAlignment, MetadataAlignment, NoAlignment
 from focal_jax.models.blocks import (
   AttentionDetection,
   EffectiveDownsampling,
@@ -195,7 +195,12 @@ def padding_widths(height: Dimension, width: Dimension) -> tuple[tuple[Dimension
   return (0, 0), (0, 0), (0, bottom - height), (0, right - width), (0, 0)
 
 
-_ALIGNMENT = {'learned': AlignmentNetwork, 'metadata': MetadataAlignment, 'none': NoAlignment}
+_ALIGNMENT = {
+  'learned': AlignmentNetwork,
+  'fitted': FittedAlignment,
+  'metadata': MetadataAlignment,
+  'none': NoAlignment,
+}
 _DETECTION = {
   'both': SharpRegionDetection,
   'plane': PlaneDetection,
@@ -210,9 +215,9 @@ def assemble(
   channels: Literal['RGB', 'BGR'] = 'RGB',
   padding: Literal['edge', 'black', 'reflect'] = 'edge',
   motion_side_px: int = 0,
-  motion_passes: Literal[1, 2, 3] = 1,
+  motion_passes: Literal[1, 2, 3, 4] = 1,
   resampling: Literal['linear', 'lanczos'] = 'linear',
-  alignment: Literal['learned', 'metadata', 'none'] = 'none',
+  alignment: Literal['learned', 'fitted', 'metadata', 'none'] = 'none',
   *,
   axis_name: str | None = None,
   dtype: Any = jnp.float32,
@@ -233,12 +238,12 @@ def make_end_to_end(
   channels: Literal['RGB', 'BGR'] = 'RGB',
   padding: Literal['edge', 'black'] = 'edge',
   motion_side_px: int = 0,
-  motion_passes: Literal[1, 2, 3] = 1,
+  motion_passes: Literal[1, 2, 3, 4] = 1,
   stem_dilation: Literal[1, 2] = 2,
   focus_measures: bool = False,
   depth: Literal['published', 'curves', 'refined'] = 'published',
   resampling: Literal['linear', 'lanczos'] = 'linear',
-  alignment: Literal['learned', 'metadata', 'none'] = 'learned',
+  alignment: Literal['learned', 'fitted', 'metadata', 'none'] = 'learned',
   detection: Literal['both', 'plane', 'attention', 'none'] = 'both',
   downsampling: Literal['both', 'stride', 'pooling'] = 'both',
   **runtime: Any,

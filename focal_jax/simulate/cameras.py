@@ -214,6 +214,9 @@ class SweepSettings:
   shake_px: tuple[float, float] = (0.0, 1.5)  # standard deviation of a further drift, px of the rendered image
   aligned: float = 0.25  # share of sweeps without any motion, field of view 1
   no_metadata: float = 0.25  # share of sweeps whose field of view is not told (fov = 1, all zoom is left to alpha)
+  # Share of all sweeps, of those not told, whose zoom is anything within the limits and linear in dioptres, not what
+  # lenses do: frames may come in any order.
+  any_zoom: float = 0.0
   exposure: tuple[float, float] = (0.0, 0.05)  # standard deviation, in stops, of frames against the last one
   white_balance: tuple[float, float] = (0.0, 0.05)  # the same for the gains of red and of blue
 
@@ -232,6 +235,7 @@ class SweepSettings:
     check('far_dpt', self.far_dpt is None or self.far_dpt[0] >= 0, 'nothing beyond infinity')
     check('range_dpt', self.range_dpt is None or self.range_dpt[0] > 0, 'more than 0')
     check('blur_px', self.blur_px is None or self.blur_px[0] > 0, 'more than 0')
+    check('any_zoom', 0 <= self.any_zoom <= self.no_metadata, 'a share from 0 to no_metadata')
     check('cameras', len(self.cameras) > 0, 'at least one')
     for camera in map(as_camera, self.cameras):
       usual = camera.sweep_dpt(2)
@@ -326,6 +330,10 @@ def draw_sweep(
   kind = draw.uniform()
   still = is_aligned | (kind < settings.aligned)
   untold = still | (kind > 1.0 - settings.no_metadata)
+  if settings.any_zoom:
+    first_zoom = Draws(random.fold_in(scalars_key, 1), 1).log_uniform(*settings.zoom)
+    free = ~is_aligned & (kind > 1.0 - settings.any_zoom)
+    zoom = jnp.where(free, 1.0 + (first_zoom - 1.0) * (focus_dpt[-1] - focus_dpt) / extent, zoom)
   zoom, drift = jnp.where(still, 1.0, zoom), jnp.where(still, 0.0, drift)
   fov = jnp.where(untold, 1.0, fov)
 

@@ -304,6 +304,7 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
     shake_px=(0.0, 0.0),
     aligned=0.0,
     no_metadata=0.0,
+    any_zoom=0.0,
   )
   camera, sensor, lens_sigma_px, view_width_px = as_camera(name), settings.sensor, settings.lens_sigma_px, 0
   patterned = 0.0 if camera.aligned and camera.kernel != 'views' else settings.patterned

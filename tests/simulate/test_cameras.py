@@ -282,6 +282,26 @@ def test_metadata_do_not_contradict_the_limits_of_the_zoom(limit):
   np.testing.assert_allclose(fov, (1 - focal_length * dioptres) / (1 - focal_length * dioptres[:, -1:]), atol=1e-4)
 
 
+def test_any_zoom_is_of_either_sign_and_linear_and_not_told():
+  settings = dataclasses.replace(
+    DRAWN, cameras=('pixel_6',), zoom=(0.9, 1.1), shake_px=(0.0, 0.0), aligned=0.0, no_metadata=0.6, any_zoom=0.6
+  )
+  sweeps = draw_sweeps(settings, 512)
+  free = np.all(sweeps.fov == 1, axis=1)
+  np.testing.assert_allclose(free.mean(), 0.6, atol=0.08)
+  zoom, dioptres = 1 + sweeps.motion[free][..., 0], sweeps.focus_dpt[free]
+  share = (dioptres[:, -1:] - dioptres) / (dioptres[:, -1:] - dioptres[:, :1])
+  np.testing.assert_allclose(zoom - 1, (zoom[:, :1] - 1) * share, atol=1e-4)
+  logs = np.log(zoom[:, 0])
+  assert np.log(0.9) - 1e-3 < logs.min() < np.log(0.9) + 0.01
+  assert np.log(1.1) - 0.01 < logs.max() < np.log(1.1) + 1e-3
+  # The others are as they were.
+  without = draw_sweeps(dataclasses.replace(settings, any_zoom=0.0), 512)
+  np.testing.assert_array_equal(sweeps.motion[~free], without.motion[~free])
+  with pytest.raises(InputError, match=r'simulator\.sweep\.any_zoom is 0\.7, expected a share from 0 to no_metadata'):
+    dataclasses.replace(settings, any_zoom=0.7)
+
+
 def test_exposure_and_white_balance(drawn):
   """Relative to the last frame; green keeps its gain; a refocused light field has one exposure."""
   for values in (drawn.exposure[:, -1], drawn.white_balance[:, -1], drawn.white_balance[..., 1]):

@@ -284,9 +284,9 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
   """The settings with one camera of `cameras.CAMERAS`, its own sweep, breathing, drift and blur.
 
   DDFF-12's frames are crops of its pictures of 552 px, as in the data set, and means of 81 views, which leaves a ninth
-  of their noise; DefocusNet's are rendered and have none, nor a fixed pattern. Neither is JPEG, denoised, sharpened or darker at the
-  corners, has a tone curve or an exposure, or a lens that blurs by more than 0.9 px. Those of the others are whole
-  pictures.
+  of their noise; DefocusNet's are rendered and have none, nor a fixed pattern. Neither is JPEG, denoised, sharpened or
+  darker at the corners, has a tone curve or an exposure, or a lens that blurs by more than 0.9 px. Those of the others
+  are whole pictures.
 
   Raises:
     InputError: there is no such camera.

@@ -392,7 +392,11 @@ def test_registry_takes_what_is_missing_as_the_default():
     ('resnet', {}, r"model\.name is 'resnet', expected one of end_to_end"),
     ('end_to_end', {'channels': 'GBR'}, r"model\.channels is 'GBR', expected one of RGB, BGR$"),
     ('end_to_end', {'padding': None}, r'model\.padding is None, expected one of edge, black$'),
-    ('end_to_end', {'alignment': 'both'}, r"model\.alignment is 'both', expected one of learned, fitted, metadata, none$"),
+    (
+      'end_to_end',
+      {'alignment': 'both'},
+      r"model\.alignment is 'both', expected one of learned, fitted, metadata, none$",
+    ),
     ('end_to_end', {'detection': 1}, r'model\.detection is 1, expected one of both, plane, attention, none$'),
     ('end_to_end', {'downsampling': 'none'}, r"downsampling is 'none', expected one of both, stride, pooling$"),
     ('end_to_end', {'motion_side_px': -1}, r'model\.motion_side_px is -1, expected a whole number, 0 or more'),

@@ -24,7 +24,9 @@ def get_config() -> ConfigDict:
   model.padding = 'edge'  # what fills up frames to multiples of 32 px: edge or black
   model.motion_side_px = 0  # longer side to which frames are reduced before their motion is estimated; 0: not at all
   model.motion_passes = 1  # times that the motion is estimated, each from frames warped by what was found before
-  model.depth = 'published'  # the depth network: published, or curves, which learns more from little training
+  # The depth network: published; curves, which learns more from little training; or refined, which starts from
+  # classical depth from focus and has five depth maps.
+  model.depth = 'published'
   model.stem_dilation = 2  # of the published depth network's first layer: 2 as published, or 1
   model.focus_measures = False  # whether the published depth network is given focus measures, too
   model.resampling = 'linear'  # of the frames that the depth network is given: linear as published, or lanczos

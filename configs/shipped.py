@@ -1,18 +1,18 @@
-r"""The weights in `weights/`: simulated stacks only, small crops, sized for two CPU cores, each network by itself.
+r"""The weights in `weights/`: simulated stacks only, sized for two CPU cores, each network by itself.
 
-  python -m focal_jax.main --config=configs/shipped.py:depth_first --workdir=runs/depth_first
-  python -m focal_jax.main --config=configs/shipped.py:depth --workdir=runs/depth \
-    --config.init.depth=runs/depth_first/best.npz
   python -m tfds_ddff.textures --out=textures
-  python -m focal_jax.main --config=configs/shipped.py:alignment --workdir=runs/alignment \
-    --config.data.textures=folder:textures/train --config.validation_textures=folder:textures/val
+  TEXTURES="--config.data.textures=folder:textures/train --config.validation_textures=folder:textures/val"
+  python -m focal_jax.main --config=configs/shipped.py:depth_first --workdir=runs/depth_first $TEXTURES
+  python -m focal_jax.main --config=configs/shipped.py:depth --workdir=runs/depth $TEXTURES \
+    --config.init.depth=runs/depth_first/weights.npz
+  python -m focal_jax.main --config=configs/shipped.py:alignment --workdir=runs/alignment $TEXTURES
   python -m focal_jax.main --config=configs/shipped.py --workdir=runs/shipped \
     --config.init.depth=runs/depth/weights.npz --config.init.alignment=runs/alignment/best.npz
 
 Each network alone learns faster than both together from nothing: a depth network that sees frames moved by an untrained
-alignment network learns little. Every camera of the simulator takes part, with a blur between that of a refocused light
-field and of a fast lens, in stacks of 3 to 15 frames. See `weights/README.md` for the hardware, the time, the figures
-and what differed from these commands, and `weights/LOG.md` for what else was tried.
+alignment network learns little. What differs between cameras, scenes and pictures is drawn from as wide a range as can
+be thought of, for a network that sees one simulator alone learns that simulator. See `weights/README.md` for the
+hardware, the time, the figures and what differed from these commands, and `weights/LOG.md` for what else was tried.
 """
 
 from ml_collections import ConfigDict
@@ -28,27 +28,32 @@ def get_config(stage: str = 'both') -> ConfigDict:
     raise ValueError(f"unknown stage '{stage}' of configs/shipped.py, expected one of {', '.join(STAGES)}, or nothing")
   config = default.get_config()
   config.networks = 'depth' if stage == 'depth_first' else stage
-  config.model.update(depth='curves', resampling='lanczos')
+  config.model.update(depth='refined', resampling='lanczos')
   # Crops hold no large displacements, and what is left of them after a first pass is small; see weights/README.md.
   config.model.update(alignment='fitted', motion_side_px=256, motion_passes=2)
-  config.simulator.update(num_frames=10, height_px=64, width_px=64, num_surfaces=8, margin_px=14, ends_valid=True)
-  config.simulator.scene.beyond = 0.25  # a sweep rarely reaches the farthest thing in the picture
-  # In metres the range of a sweep can be anything: nothing at infinity. Half a pixel is less than DDFF-12's blur.
-  config.simulator.sweep.update(cameras=tuple(CAMERAS), far_dpt=(0.05, 2.0), blur_px=(0.5, 7.0))
+  config.simulator.update(num_frames=10, height_px=64, width_px=64, num_surfaces=8, margin_px=16, ends_valid=True)
+  config.simulator.update(lens_sigma_px=(0.2, 1.4), patterned=0.7)
+  config.simulator.scene.update(beyond=0.1, thin=0.15, shape_px=(8.0, 200.0), contrast=(0.02, 1.0))
+  # In metres the range of a sweep can be anything: nothing at infinity.
+  config.simulator.sweep.update(cameras=tuple(CAMERAS), far_dpt=(0.05, 2.0))
   config.optimizer.update(learning_rate=1e-3, warmup_steps=50, schedule='cosine', clip_norm=1.0)
-  config.update(batch_size=4, ema_decay=0.995, checkpoint_every=200, validation_every=250, log_every=20)
+  config.update(batch_size=4, ema_decay=0.995, checkpoint_every=200, validation_every=250, log_every=25)
   config.validation_stacks = 64
   if config.networks == 'depth':
-    config.data.simulated_frames = (3, 6, 10, 15)
+    # Twice as many of ten as of either other; each number is compiled for.
+    config.data.simulated_frames = (4, 4, 10, 10, 10, 24)
+    # Of DDFF-12's crops four tenths of the pixels lie beyond the sweep, which spans a blur of one pixel's radius.
+    config.simulator.truth_beyond = 0.36
+    config.simulator.scene.anywhere = 0.4
+    config.simulator.sweep.update(cameras=(*CAMERAS, 'ddff12', 'ddff12'), blur_px=(0.4, 16.0))
     # As alignment leaves them: some exactly aligned, the others moved by fractions of a pixel.
     config.simulator.sweep.update(aligned=0.5, zoom=(0.997, 1.003), shake_px=(0.0, 0.4))
-    config.steps = 4000
+    # Of the network's depth maps the last is the result, the one before it the network's own part of that.
+    config.loss.update(pyramid_weights=(0.1, 0.15, 0.25, 0.4, 1.0), balance=1e-3)
+    config.steps = 1500
   if stage == 'depth':
-    # Of the first stage's stacks many cannot be told by anyone: too faint a blur, fences before what is never sharp.
     config.simulator.update(height_px=96, width_px=96)
-    config.simulator.scene.update(beyond=0.1, thin=0.12, plain=0.1, shape_px=(10.0, 128.0))
-    config.simulator.sweep.blur_px = (0.8, 8.0)
-    config.update(batch_size=3, steps=2600, validation_every=300, validation_stacks=48)
+    config.update(batch_size=3, steps=4000, validation_every=300, validation_stacks=48)
   elif stage == 'alignment':
     # One number of frames: the network sees each frame beside the next and the last only.
     config.simulator.update(num_frames=6, height_px=96, width_px=96, margin_px=24, num_surfaces=6)

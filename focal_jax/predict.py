@@ -146,6 +146,8 @@ def predict_folder(
     aligned, _ = motions.align(stack.images, motion, stack.fov)
   else:
     prediction = _predict(model, stack, motion, options.tile_px)
+    if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
+      prediction = prediction.replace(depth=np.maximum(prediction.depth, 0))
     aligned = prediction.aligned
   seconds = time.perf_counter() - start
 

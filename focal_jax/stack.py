@@ -54,7 +54,8 @@ class Prediction:
     coverage: share of each aligned pixel that came from inside its frame, 0 .. 1.
     motion: estimated (alpha, beta, gamma) of each frame (`warp`).
     pyramid: a network's depth maps, coarse to fine, all at full resolution; the last one is `depth`.
-    weights: the focus distribution of `depth`; sums to 1 over the frames.
+    weights: the focus distribution of `depth`; sums to 1 over the frames, of which those at the ends have the shares of
+      what lies beyond them.
     uncertainty: its standard deviation (`spread`), in the unit of `depth`.
     all_in_focus: the reference frame as if all were sharp, RGB 0 .. 1, of a network that predicts it.
     defocus: of each frame, 0 .. 1, of a network that predicts it.

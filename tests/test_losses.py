@@ -213,6 +213,23 @@ def test_gradients_of_a_perfect_prediction(name):
     np.testing.assert_array_equal(slope, 0)
 
 
+def test_balanced_stacks_count_by_their_own_error():
+  """The slope of the loss is that of the mean logarithm of each stack's mean squared error."""
+  pyramid, stack = random_maps()
+  settings = LossSettings(pyramid_weights=(0.0, 0.0, 0.0, 1.0), balance=1e-3)
+
+  def loss(depth):
+    sums, counts = depth_sums((*pyramid[:3], depth), stack, settings), depth_counts(stack, settings)
+    return sums['depth'] / counts['depth']
+
+  def expected(depth):
+    square = jnp.sum(stack.valid * (depth - stack.target) ** 2, (1, 2))
+    count = jnp.sum(stack.valid, (1, 2))
+    return jnp.sum(count * jnp.log(square / count + 1e-3)) / jnp.sum(count)
+
+  np.testing.assert_allclose(jax.grad(loss)(pyramid[-1]), jax.grad(expected)(pyramid[-1]), rtol=1e-4, atol=1e-7)
+
+
 def test_settings_come_from_the_config():
   config = default.get_config().loss
   assert set(config) == {field.name for field in dataclasses.fields(LossSettings)}
@@ -235,6 +252,7 @@ def test_settings_come_from_the_config():
     ({'gradient_scales': 1.5}, 'loss.gradient_scales is 1.5, expected a whole number of at least 1'),
     ({'pyramid_weights': ()}, 'loss.pyramid_weights is (), expected numbers of at least 0, not'),
     ({'unit': 'metres'}, "loss.unit is 'metres', expected one of focus_range, given"),
+    ({'balance': -1e-3}, 'loss.balance is -0.001, expected a number of at least 0'),
     ({'within_focus': 1}, 'loss.within_focus is 1, expected True or False'),
     ({'smoothness_weight': -1}, 'loss.smoothness_weight is -1, expected a number of at least 0'),
     ({'pyramid_weights': (0.0,) * 4, 'motion_weight': 0.0}, 'not all of them 0'),

@@ -213,7 +213,8 @@ def photographs(tmp_path):
   np.save(tmp_path / 'rgb.npy', np.broadcast_to(rng.integers(0, 256, (50, 60, 1), np.uint8), (50, 60, 3)))
   np.save(tmp_path / 'depth.npy', depth)
   config = simulated.get_config('smoke')
-  config.simulator.update(num_surfaces=2, num_layers=2)
+  # A sharp lens, or little would be left of the noise.
+  config.simulator.update(num_surfaces=2, num_layers=2, lens_sigma_px=(0.2, 0.9))
   config.data.rgbd = f'folder:{tmp_path}'
   config.batch_size = 4
   return config

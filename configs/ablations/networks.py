@@ -27,6 +27,7 @@ _DFV_LOSS = {
 NETWORKS = {
   'Won and Jeon': ({'name': 'end_to_end', 'depth': 'published'}, {}),
   'curves': ({'name': 'end_to_end', 'depth': 'curves'}, {}),
+  'refined': ({'name': 'end_to_end', 'depth': 'refined'}, {'loss.pyramid_weights': (0.1, 0.15, 0.25, 0.4, 1.0)}),
   'DefocusNet / 2': (
     {'name': 'defocusnet', 'unit': 'focus_range', 'channel_divisor': 2},
     {'loss.pyramid_weights': (1.0,), 'loss.defocus_weight': 1.0},
@@ -43,15 +44,17 @@ NETWORKS = {
 def get_config(variant: str = '') -> ConfigDict:
   config = shipped.get_config('depth')
   config.data.simulated_frames = ()
-  config.simulator.update(num_frames=6, height_px=64, width_px=64)
+  config.simulator.update(num_frames=6, height_px=64, width_px=64, truth_beyond=0.0)
+  config.simulator.scene.anywhere = 0.0
   config.simulator.sweep.aligned = 1.0
+  config.loss = default.get_config().loss
   config.optimizer.learning_rate = 5e-4
   config.update(batch_size=4, steps=600, validation_every=600, checkpoint_every=200, ema_decay=0.98)
   return ablations.with_variant(config, variant, 'configs/ablations/networks.py')
 
 
 def sweep(add) -> None:
-  aligner = {'alignment': 'learned', 'motion_side_px': 256, 'motion_passes': 2}  # as the weights that ship
+  aligner = {'alignment': 'fitted', 'motion_side_px': 256, 'motion_passes': 2}  # as the weights that ship
   moved = {'simulator.sweep.aligned': 0.0, 'simulator.sweep.shake_px': (0.0, 1.5), 'simulator.sweep.zoom': (0.96, 1.1)}
   trained = {
     label: add({'model': _SMALL | model, **loss}, label=f'{label}, aligned')

@@ -250,7 +250,9 @@ def make_end_to_end(
   downsampling: Literal['both', 'stride', 'pooling'] = 'both',
   **runtime: Any,
 ) -> EndToEnd:
-  """Won and Jeon's network, an ablation of it, or 'curves' (`curves.CurveNetwork`), by the names of its parts."""
+  """Won and Jeon's network, an ablation of it, 'curves' (`curves.CurveNetwork`) or 'refined'
+  (`refinement.RefinementNetwork`), by the names of its parts.
+  """
   own = {name: runtime[name] for name in ('axis_name', 'remat') if name in runtime}
   if depth == 'curves':
     network = CurveNetwork(own.get('remat', False))

@@ -5,8 +5,9 @@ does not tell how strong blur, texture and noise are (`focus_curves`), and start
 `classical.depth_from_focus` finds. From these, and not from the frames themselves, a U-Net over space and frames, at
 half the resolution and below, makes each pixel's
 
-* own focus distribution, over the frames and over places beyond both ends of the sweep;
-* distribution as its surroundings have it, for what no frame tells (`fill`);
+* own focus distribution, over the frames and over places beyond both ends of the sweep, and for each frame how far from
+  it the focus lies: a mean over frames alone would be drawn to them;
+* depth and distribution as its surroundings have them, for what no frame tells (`fill`);
 * shares of these two and of the classical estimate in the result.
 
 Edges of the picture come from the all-in-focus image that the classical estimate makes. Untrained, the result is the
@@ -23,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from focal_jax import classical
-from focal_jax.models.blocks import CUBE, PLANE, POINT, Stack, apply_block, double_nearest, expected_focus, upsample
+from focal_jax.models.blocks import CUBE, PLANE, POINT, Stack, apply_block, expected_focus, upsample
 from focal_jax.models.curves import ScaledConv, space_to_depth, upsample_channels
 from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.focus_curves import FINE, focus_curves, halve, luminance
@@ -32,6 +33,7 @@ from focal_jax.stack import confidence_from_spread
 FEATURES = (16, 24, 32, 48, 64)  # at 1/2, 1/4, 1/8, 1/16 and 1/32 of the resolution
 OCTAVES = 3  # levels that see focus curves of frames reduced to their own resolution
 GUIDE_FEATURES = 16  # of what a pixel has once, not once a frame
+FARTHEST_OFFSET = 1.5  # of the focus from a frame that has a share in it, in frames
 BEYOND = (0.12, 0.36)  # places beyond either end of the sweep, in parts of its range
 # Before training:
 SCORE_GAIN = 1.0  # of each curve in a frame's score
@@ -69,7 +71,8 @@ class RefinementNetwork(nn.Module):
   """Aligned frames, normalised to -1 .. 1, to depth in the unit of `focus`; interface of `depth.DepthNetwork`.
 
   Two frames or more in the order of their focus; height and width must be multiples of 32. Depth may lie beyond the
-  first and the last focus by up to `BEYOND[-1]` of the range between them. `remat`: see `apply_block`.
+  first and the last focus: by up to `BEYOND[-1]` of the range between them, or `FARTHEST_OFFSET` frames. `remat`: see
+  `apply_block`.
   """
 
   remat: bool = False
@@ -83,20 +86,21 @@ class RefinementNetwork(nn.Module):
     luma = luminance(images)
     index, evidence = classical_estimate(images)
     curves, limited, heights = focus_curves(luma)
-    estimate, offset = around_estimate(index, n)
+    estimate, *offsets = around_estimate(index, n)
 
     def to_full(x):
       return upsample_channels(x, height, width)
 
-    inputs = jnp.stack([*curves, *limited, estimate, offset], -1).astype(images.dtype)
+    inputs = jnp.stack([*curves, *limited, estimate, *offsets], -1).astype(images.dtype)
     once = jnp.concatenate([jnp.stack([*heights, evidence], -1), nearest_frame(images, index)], -1)
     x, skips = self._encode(inputs, once[:, None].astype(images.dtype), luma)
     x, scores = self._decode(x, skips)
     pyramid = [expected_focus(jax.nn.softmax(to_full(s)[..., 0], axis=1), focus) for s in scores]
 
     x = nn.relu(x)
-    outputs = to_full(HEAD_SCALE * ScaledConv(1 + len(FINE), PLANE, name='score0')(x))
+    outputs = to_full(HEAD_SCALE * ScaledConv(2 + len(FINE), PLANE, name='score0')(x))
     scores = outputs[..., 0] + sum((SCORE_GAIN + outputs[..., 1 + i]) * curve for i, curve in enumerate(curves))
+    offset = FARTHEST_OFFSET * jnp.tanh(outputs[..., -1] / FARTHEST_OFFSET)
     # Of all frames together: the largest and the mean, before and after the decoder.
     summary = [x.mean(1, keepdims=True), x.max(1, keepdims=True), nn.relu(skips[0].mean(1, keepdims=True))]
     top = scores.max(1, keepdims=True) + BEYOND_SCORE
@@ -109,16 +113,23 @@ class RefinementNetwork(nn.Module):
     outputs = Head(4, name='shares')(jnp.concatenate(summary, -1))
     shares = jax.nn.softmax(jnp.asarray(SHARES) + to_full(outputs[..., :3]), axis=-1)
     known = jax.nn.sigmoid(outputs[..., 3] / HEAD_SCALE)
-    surroundings = upsample(fill(halve(own), known), height, width)
     k = len(BEYOND)
-    estimate = jnp.pad(estimate, ((0, 0), (k, k), (0, 0), (0, 0)))
-    distribution = shares[..., 0] * estimate + shares[..., 1] * own + shares[..., 2] * surroundings
+    of_frames = focus[..., None, None] + offset * jnp.gradient(focus, axis=1)[..., None, None]
+    far_places, near_places = (jnp.broadcast_to(p[..., None, None], far.shape) for p in places_beyond(focus))
+    own_depth = jnp.sum(own * jnp.concatenate([far_places, of_frames, near_places], 1), 1, keepdims=True)
+    surroundings = upsample(fill(halve(jnp.concatenate([own_depth, own], 1)), known), height, width)
 
-    pyramid += [expected_focus(one, places(focus)) for one in (own, distribution)]
+    def mixed(classical, own, surroundings):
+      return shares[..., 0] * classical + shares[..., 1] * own + shares[..., 2] * surroundings
+
+    classical_depth = expected_focus(estimate, focus)[:, None]
+    pyramid += [own_depth[:, 0], mixed(classical_depth, own_depth, surroundings[:, :1])[:, 0]]
+    distribution = mixed(jnp.pad(estimate, ((0, 0), (k, k), (0, 0), (0, 0))), own, surroundings[:, 1:])
     frames = distribution[:, k : k + n]
     frames = frames.at[:, 0].add(distribution[:, :k].sum(1)).at[:, -1].add(distribution[:, k + n :].sum(1))
-    # Who takes the depth of his surroundings knows nothing of his own.
-    evidence = shares[:, 0, ..., 0] * evidence + shares[:, 0, ..., 1]
+    # A pixel that takes the depth of its surroundings knows nothing of its own.
+    of_its_own = upsample(known / (known + FILL_PRIOR), height, width)[:, 0]
+    evidence = shares[:, 0, ..., 0] * evidence + shares[:, 0, ..., 1] + shares[:, 0, ..., 2] * of_its_own
     return DepthMaps(tuple(pyramid), frames, confidence=evidence * confidence_from_spread(frames, focus))
 
   def _encode(
@@ -154,7 +165,7 @@ class RefinementNetwork(nn.Module):
     """Features at half the resolution, and the frames' scores at the three levels below it, coarse to fine."""
     run, scores = partial(apply_block, remat=self.remat), []
     for level in range(len(FEATURES) - 2, -1, -1):
-      x = skips[level] + double_nearest(ScaledConv(FEATURES[level], POINT, name=f'up{level}')(nn.relu(x)))
+      x = skips[level] + double_smooth(ScaledConv(FEATURES[level], POINT, name=f'up{level}')(nn.relu(x)))
       x = run(Residual(PLANE if level == 0 else CUBE, name=f'decoder{level}'), x)
       if level:
         scores.append(HEAD_SCALE * ScaledConv(1, PLANE, name=f'score{level}')(nn.relu(x)))
@@ -170,6 +181,21 @@ class RefinementNetwork(nn.Module):
     return np.full(shape, RESIDUAL_GAIN if path[-1] == 'gain' else 0.0)
 
 
+def double_smooth(x: Stack) -> Stack:
+  """`blocks.double_linear`, by shifts and sums, which a CPU computes several times as fast."""
+  for axis in (2, 3):
+    size = x.shape[axis]
+    before = jnp.concatenate(
+      [jax.lax.slice_in_dim(x, 0, 1, axis=axis), jax.lax.slice_in_dim(x, 0, size - 1, axis=axis)], axis
+    )
+    after = jnp.concatenate(
+      [jax.lax.slice_in_dim(x, 1, size, axis=axis), jax.lax.slice_in_dim(x, size - 1, size, axis=axis)], axis
+    )
+    x = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
+    x = x.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 2 :])
+  return x
+
+
 def classical_estimate(images: Float[Array, 'B N H W 3']) -> tuple[Float[Array, 'B H W'], Float[Array, 'B H W']]:
   """Frame index 0 .. N - 1 and confidence of `classical.depth_from_focus`, which is not differentiated."""
   frames = jnp.arange(images.shape[1], dtype=jnp.float32)
@@ -177,12 +203,13 @@ def classical_estimate(images: Float[Array, 'B N H W 3']) -> tuple[Float[Array, 
   return jax.lax.stop_gradient(jax.vmap(lambda stack: classical.depth_from_focus(stack, frames))(images))
 
 
-def around_estimate(
-  index: Float[Array, 'B H W'], frames: int
-) -> tuple[Float[Array, 'B N H W'], Float[Array, 'B N H W']]:
-  """Each frame's share in a depth of this index, between two neighbours; and how far it lies from it, -1 .. 1."""
+def around_estimate(index: Float[Array, 'B H W'], frames: int) -> tuple[Float[Array, 'B N H W'], ...]:
+  """Each frame's share in a depth of this index, between two neighbours; then how far it lies from it, bounded: in
+  frames, -1 .. 1 for two of them, and in the sweep.
+  """
   difference = jnp.arange(frames, dtype=jnp.float32)[:, None, None] - index[:, None]
-  return jnp.maximum(1.0 - jnp.abs(difference), 0.0), jnp.tanh(3.0 * difference / (frames - 1))
+  share = jnp.maximum(1.0 - jnp.abs(difference), 0.0)
+  return share, jnp.tanh(3.0 * difference / (frames - 1)), jnp.tanh(difference)
 
 
 def nearest_frame(images: Float[Array, 'B N H W 3'], index: Float[Array, 'B H W']) -> Float[Array, 'B H W 3']:
@@ -191,10 +218,10 @@ def nearest_frame(images: Float[Array, 'B N H W 3'], index: Float[Array, 'B H W'
   return jnp.take_along_axis(images, nearest[:, None, :, :, None], axis=1)[:, 0]
 
 
-def places(focus: Float[Array, 'B N']) -> Float[Array, 'B P']:
-  """Focus coordinates of a distribution: of the places beyond the first frame, the frames, those beyond the last."""
+def places_beyond(focus: Float[Array, 'B N']) -> tuple[Float[Array, 'B P'], Float[Array, 'B P']]:
+  """Focus coordinates of the places beyond the first frame and beyond the last, in the order of the frames."""
   beyond = jnp.asarray(BEYOND) * (focus[:, -1:] - focus[:, :1])
-  return jnp.concatenate([focus[:, :1] - beyond[:, ::-1], focus, focus[:, -1:] + beyond], axis=1)
+  return focus[:, :1] - beyond[:, ::-1], focus[:, -1:] + beyond
 
 
 def fill(value: Float[Array, 'B K H W'], weight: Float[Array, 'B 1 H W']) -> Float[Array, 'B K H W']:

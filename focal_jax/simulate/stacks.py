@@ -14,6 +14,7 @@ from focal_jax.errors import InputError
 from focal_jax.simulate import cameras, defocus
 from focal_jax.simulate.cameras import Sweep, SweepSettings, as_camera, draw_sweep
 from focal_jax.simulate.draws import Draws
+from focal_jax.simulate.pattern import with_pattern
 from focal_jax.simulate.rgbd import scene_from_rgbd
 from focal_jax.simulate.scenes import FARTHEST_BACKGROUND, Scene, SceneSettings, draw_scene, top_position
 from focal_jax.simulate.sensor import IDEAL, SensorSettings, record, record_without_loss
@@ -40,6 +41,8 @@ class SimulatorSettings:
   num_surfaces: int = 10  # of procedural scenes
   num_layers: int = 4  # into which photographs with depth are cut
   lens_sigma_px: tuple[float, float] = (0.15, 1.6)  # log-uniform: standard deviation of the blur of lens and pixel
+  pattern: tuple[float, float] = (5e-4, 0.02)  # log-uniform: standard deviation of a fixed pattern, next to the light
+  patterned: float = 0.0  # share of stacks that have one
   ends_valid: bool = False  # what lies beyond the sweep counts, the nearer end as its depth; else it is not valid
   # How far beyond the ends of the sweep truth goes, in parts of its range; farther is told as that. (Not in metres,
   # which have no limit there.)
@@ -55,6 +58,11 @@ class SimulatorSettings:
         raise InputError(f'simulator.{field} is {getattr(self, field)}, expected at least {low}')
     if self.view_width_px and self.view_width_px < self.width_px:
       raise InputError(f'simulator.view_width_px is {self.view_width_px}, expected 0 or at least {self.width_px}')
+    if not (len(self.pattern) == 2 and 0 < self.pattern[0] <= self.pattern[1] < 1):
+      raise InputError(f'simulator.pattern is {self.pattern!r}, expected two numbers between 0 and 1, rising')
+    for field in ('patterned', 'truth_beyond'):
+      if not 0 <= getattr(self, field) <= 1:
+        raise InputError(f'simulator.{field} is {getattr(self, field)}, expected a number from 0 to 1')
     pair = self.lens_sigma_px
     if pair != (0, 0) and not (isinstance(pair, tuple) and len(pair) == 2 and 0 < pair[0] <= pair[1] <= 2):
       raise InputError(
@@ -134,6 +142,9 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
   light = _move(
     light, *(margin + recorded_positions(zoom, sweep.motion[:, i], n) for i, n in ((2, height), (1, width)))
   )
+  if settings.patterned:
+    steps = _view_steps(settings) if 'views' in _kernels(settings) else None
+    light = with_pattern(random.fold_in(sensor_key, 1), light, sweep, settings.pattern, settings.patterned, steps)
   field = width / settings.whole_width_px
   images = record(sensor_key, light, sweep.exposure, sweep.white_balance, settings.sensor, field)
 
@@ -161,7 +172,7 @@ def _defocus(
   surfaces: Float[Array, 'K H 4 W'], radius: Float[Array, 'N K H W'], sweep: Sweep, settings: SimulatorSettings
 ) -> Float[Array, 'N H 3 W']:
   """Through a disc or a grid of views, whichever the camera has; only what the settings' cameras have is compiled."""
-  kernels = {as_camera(camera).kernel for camera in settings.sweep.cameras}
+  kernels = _kernels(settings)
 
   def through_disc(surfaces, radius):
     radii = defocus.disc_radii(largest_blur_px(settings, 'disc'))
@@ -172,14 +183,21 @@ def _defocus(
     return lax.switch(smallest, [partial(defocus.render, radii_px=radii[:n]) for n in counts], surfaces, radius)
 
   def through_views(surfaces, radius):
-    steps = tuple(np.linspace(0, largest_blur_px(settings, 'views'), _VIEW_LEVELS).tolist())
-    return defocus.render(surfaces, radius, steps, through_views=True)
+    return defocus.render(surfaces, radius, _view_steps(settings), through_views=True)
 
   if kernels == {'disc'}:
     return through_disc(surfaces, radius)
   if kernels == {'views'}:
     return through_views(surfaces, radius)
   return lax.cond(sweep.views > 0, through_views, through_disc, surfaces, radius)
+
+
+def _kernels(settings: SimulatorSettings) -> set[str]:
+  return {as_camera(camera).kernel for camera in settings.sweep.cameras}
+
+
+def _view_steps(settings: SimulatorSettings) -> tuple[float, ...]:
+  return tuple(np.linspace(0, largest_blur_px(settings, 'views'), _VIEW_LEVELS).tolist())
 
 
 def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
@@ -266,9 +284,9 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
   """The settings with one camera of `cameras.CAMERAS`, its own sweep, breathing, drift and blur.
 
   DDFF-12's frames are crops of its pictures of 552 px, as in the data set, and means of 81 views, which leaves a ninth
-  of their noise; DefocusNet's are rendered and have none. Neither is JPEG, denoised, sharpened or darker at the
-  corners, has a tone curve or an exposure, or a lens that blurs by more than 0.9 px. Those of the others are whole
-  pictures.
+  of their noise; DefocusNet's are rendered and have none, nor a fixed pattern. Neither is JPEG, denoised, sharpened or
+  darker at the corners, has a tone curve or an exposure, or a lens that blurs by more than 0.9 px. Those of the others
+  are whole pictures.
 
   Raises:
     InputError: there is no such camera.
@@ -289,6 +307,7 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
     any_zoom=0.0,
   )
   camera, sensor, lens_sigma_px, view_width_px = as_camera(name), settings.sensor, settings.lens_sigma_px, 0
+  patterned = 0.0 if camera.aligned and camera.kernel != 'views' else settings.patterned
   if camera.aligned:
     share = 1 / defocus.VIEWS if camera.kernel == 'views' else 0.0
     shot, read = (tuple(share * amount for amount in pair) for pair in (sensor.shot_noise, sensor.read_noise))
@@ -302,6 +321,7 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
     num_frames=camera.num_frames,
     view_width_px=view_width_px,
     lens_sigma_px=lens_sigma_px,
+    patterned=patterned,
     sweep=sweep,
     sensor=sensor,
   )

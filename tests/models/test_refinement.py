@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from focal_jax import classical
-from focal_jax.models import refinement
+from focal_jax.models import blocks, refinement
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.refinement import RefinementNetwork
 from focal_jax.models.registry import make_model
@@ -75,6 +75,27 @@ def test_own_distribution_alone_is_the_softmax_of_the_curves(apply, shapes):
   np.testing.assert_allclose(maps.weights[0], folded, atol=1e-5)
 
 
+def test_a_frame_points_beside_itself(apply, shapes):
+  images, focus = stack(4)
+  variables = with_shares(shapes, 0, 30, 0)
+  plain = apply(variables, images, focus)
+  offset = 0.5  # frames
+  raw = refinement.FARTHEST_OFFSET * np.arctanh(offset / refinement.FARTHEST_OFFSET) / refinement.HEAD_SCALE
+  variables['params']['score0']['bias'] = variables['params']['score0']['bias'].at[-1].set(raw)
+  moved = apply(variables, images, focus)
+  # Beside its neighbours', half the difference of the two; at the ends, the difference to the one there is.
+  first, second, third, fourth = np.asarray(focus[0])
+  spacing = np.array([second - first, (third - first) / 2, (fourth - second) / 2, fourth - third])
+  weights = np.array(plain.weights[0])
+  curves, _, _ = refinement.focus_curves(refinement.luminance(images))
+  score = np.asarray(sum(curves))[0]
+  at_places = np.exp(score.max(0) + refinement.BEYOND_SCORE)
+  inside = 1 / (np.exp(score).sum(0) + 4 * at_places)
+  expected = plain.pyramid[-1][0] + offset * np.einsum('nhw,n->hw', np.exp(score) * inside, spacing)
+  np.testing.assert_allclose(moved.pyramid[-1][0], expected, atol=1e-4)
+  np.testing.assert_allclose(moved.weights[0], weights, atol=1e-6)
+
+
 def test_depth_reaches_beyond_the_sweep(apply, shapes):
   images, focus = stack(3)
   variables = with_shares(shapes, 0, 30, 0)
@@ -94,7 +115,9 @@ def test_any_number_of_frames(apply, drawn, frames):
   assert [depth.shape for depth in maps.pyramid] == 5 * [(1, SIZE, SIZE)]
   assert maps.weights.shape == (1, frames, SIZE, SIZE)
   np.testing.assert_allclose(np.asarray(maps.weights).sum(1), 1, atol=1e-5)
-  low, high = np.asarray(refinement.places(focus))[0, [0, -1]]
+  far, near = refinement.places_beyond(focus)
+  reach = refinement.FARTHEST_OFFSET * np.ptp(focus)  # no spacing is wider
+  low, high = min(far[0, 0], focus[0, 0] - reach), max(near[0, -1], focus[0, -1] + reach)
   for depth in maps.pyramid:
     assert low - 1e-4 <= depth.min() <= depth.max() <= high + 1e-4
   assert 0 <= maps.confidence.min() <= maps.confidence.max() <= 1
@@ -123,6 +146,11 @@ def test_what_is_not_known_takes_the_depth_of_its_surroundings():
   for k in range(3):
     expected = classical.fill(jnp.asarray(value[0, k]), jnp.asarray(weight[0, 0]), refinement.FILL_PRIOR, 0.0)
     np.testing.assert_allclose(filled[0, k], expected, atol=1e-5)
+
+
+def test_doubling_is_bilinear():
+  x = jax.random.normal(jax.random.key(0), (1, 2, 4, 6, 3))
+  np.testing.assert_allclose(refinement.double_smooth(x), blocks.double_linear(x), atol=1e-6)
 
 
 def test_a_model_starts_with_branches_that_take_part():

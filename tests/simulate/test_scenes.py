@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from focal_jax.errors import InputError
 from focal_jax.simulate import defocus, scenes
@@ -108,6 +108,29 @@ def test_backgrounds_beyond_the_sweep():
   assert scenes.FARTHEST_BACKGROUND <= every[:, 0].min() < 0.98 * scenes.FARTHEST_BACKGROUND
   assert every[:, 0].max() <= 0
   assert every[:, 0].mean() == pytest.approx(scenes.FARTHEST_BACKGROUND / 2, abs=0.025)
+
+
+def test_scenes_anywhere_about_the_sweep():
+  """Of the share asked for: of any extent from shallow to more than the sweep, evenly on a logarithmic scale."""
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def places(anywhere):
+    settings = SceneSettings(relief=0.0, background_relief=0.0, anywhere=anywhere)
+    one = functools.partial(scenes.draw_scene, num_surfaces=40, height=2, width=2, settings=settings)
+    return jax.vmap(one)(random.split(random.key(3), 300)).position[..., 0, 0]
+
+  usual, some, every = (np.asarray(places(share)) for share in (0.0, 0.3, 1.0))
+  chosen = np.any(np.abs(some - usual) > 1e-5, axis=1)
+  assert chosen.mean() == pytest.approx(0.3, abs=0.08)
+  np.testing.assert_allclose(some[chosen], every[chosen], atol=1e-6)
+  low, high = scenes.ANYWHERE_LIMITS
+  assert low <= every.min() < low + 0.05
+  assert high - 0.05 < every.max() <= high
+  extent = np.ptp(every, axis=1) * 41 / 39  # the mean of the range of 40 numbers is 39 / 41 of where they may lie
+  share = np.log(extent / scenes.SHALLOWEST) / np.log((high - low) / scenes.SHALLOWEST)
+  assert stats.kstest(share, 'uniform').pvalue > 0.01
+  beyond = (every.max(1) < 0) | (every.min(1) > 1)
+  assert beyond.mean() > 0.05  # wholly outside
 
 
 def test_the_nearest_surface_is_on_top():

@@ -12,11 +12,11 @@ from scipy import stats
 
 from focal_jax import optics, warp
 from focal_jax.errors import InputError
-from focal_jax.simulate import stacks
-from focal_jax.simulate.cameras import CAMERAS, Sweep, SweepSettings
+from focal_jax.simulate import defocus, stacks
+from focal_jax.simulate.cameras import CAMERAS, UNITS, Sweep, SweepSettings
 from focal_jax.simulate.draws import Draws
 from focal_jax.simulate.scenes import Scene, SceneSettings
-from focal_jax.simulate.sensor import IDEAL, SensorSettings
+from focal_jax.simulate.sensor import GAMMA, IDEAL, SensorSettings
 from focal_jax.simulate.stacks import SimulatorSettings
 
 HEIGHT, WIDTH, MARGIN, FRAMES, SURFACES = 32, 40, 16, 5, 3
@@ -211,6 +211,35 @@ def test_what_lies_beyond_the_sweep_can_count_as_its_end():
   np.testing.assert_array_equal(counted.images, without.images)
 
 
+@pytest.mark.parametrize(('unit', 'expected'), [('1/m', (0.5, 3.2)), ('m', (1.0, 1 / 3))])
+def test_truth_beyond_the_sweep_reaches_as_far_as_asked_for(unit, expected):
+  places = np.where(np.arange(CANVAS[1]) < CANVAS[1] // 2, -0.5, 1.1)  # the farther one farther than that
+  scene = plain_scene(np.random.default_rng(1).random((3, *CANVAS)), places)
+  sweep = still_sweep([1.0, 2.0, 3.0], 1.0).replace(unit=jnp.asarray(UNITS.index(unit), jnp.int32))
+  for ends_valid in (True, False):
+    settings = dataclasses.replace(SETTINGS, truth_beyond=0.25, ends_valid=ends_valid)
+    stack = jit(lambda scene, settings=settings: stacks.photograph(random.key(0), scene, sweep, settings))(scene)
+    is_far = crop(places * np.ones(CANVAS)) < 0
+    np.testing.assert_allclose(stack.target, np.where(is_far, *expected), rtol=1e-5)
+    inside = ~is_far if unit == '1/m' else np.zeros_like(is_far)
+    np.testing.assert_array_equal(stack.valid, np.ones_like(is_far) if ends_valid else inside)
+
+
+def test_a_blur_needs_only_the_levels_up_to_it():
+  """However many the settings' largest blur asks for."""
+  scene = random_scene(1)
+  for blur in (0.4, 1.2, 4.0):  # px a dioptre, over two of them
+    sweep = still_sweep(np.linspace(0, 2, FRAMES), blur)
+    wide = dataclasses.replace(SETTINGS, sweep=dataclasses.replace(SETTINGS.sweep, blur_px=(0.5, 20.0)))
+    many = jit(lambda scene, sweep, s=wide: stacks.photograph(random.key(0), scene, sweep, s))(scene, sweep)
+    radius = blur * np.abs(np.asarray(scene.position) * 2 - np.asarray(sweep.focus_dpt)[:, None, None, None])
+    surfaces = defocus.premultiply(scene.colour, scene.alpha, jnp.zeros(()))
+    light = defocus.render(surfaces, jnp.asarray(radius, jnp.float32), defocus.DISC_RADII_PX)
+    light = np.moveaxis(np.asarray(light), 2, -1)[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    np.testing.assert_allclose(many.images, np.clip(light, 0, 1) ** (1 / GAMMA), atol=0.03)
+    assert np.abs(many.images - np.clip(light, 0, 1) ** (1 / GAMMA)).mean() < 1.5 / 255
+
+
 def test_the_all_in_focus_image_is_of_the_same_camera(checks):
   """Vignetting, exposure, tone and sharpening: what a frame shows of a plane in its focus, where nothing is lost."""
   sensor = SensorSettings(noiseless=1.0, denoised=0.0, sharpened=1.0, jpeg_quality=None)
@@ -302,6 +331,9 @@ def test_levels_reach_the_blur_of_a_preset():
   shot, read = (tuple(1 / 9 * amount for amount in pair) for pair in (ours.shot_noise, ours.read_noise))
   assert views.sensor == dataclasses.replace(IDEAL, shot_noise=shot, read_noise=read, correlated=ours.correlated)
   assert stacks.preset_settings('defocusnet', settings).sensor == IDEAL
+  patterned = dataclasses.replace(settings, patterned=0.5)
+  shares = [stacks.preset_settings(name, patterned).patterned for name in ('defocusnet', 'ddff12', 'dslr')]
+  assert shares == [0.0, 0.5, 0.5]
   wide = dataclasses.replace(settings, lens_sigma_px=(0.15, 1.6))
   assert stacks.preset_settings('defocusnet', wide).lens_sigma_px == (0.15, 0.9)
   assert stacks.preset_settings('dslr', wide).lens_sigma_px == (0.15, 1.6)
@@ -345,6 +377,7 @@ def test_a_photograph_with_depth():
   [
     ('num_frames', 1), ('height_px', 0), ('width_px', -32), ('num_surfaces', 0), ('num_layers', 0), ('margin_px', -1),
     ('lens_sigma_px', (0.5, 0.1)), ('lens_sigma_px', (0.0, 1.0)), ('lens_sigma_px', (0.5, 2.1)), ('view_width_px', 50),
+    ('pattern', (0.02, 0.01)), ('patterned', 1.5), ('truth_beyond', -0.1),
   ],
 )  # fmt: skip
 def test_bad_settings_name_the_field(field, value):

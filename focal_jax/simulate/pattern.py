@@ -1,0 +1,63 @@
+"""What a camera puts into all frames alike: the fixed pattern of its pixels, and for light fields that of its lenslets.
+
+In the frames of a sweep such a pattern stands still and is equally sharp. In frames that are computed from a light
+field, views are shifted against each other, and it is blurred as a surface would be that lies where they are not: the
+plane of zero disparity. There, and in what shows no texture of its own, it passes for something in focus.
+"""
+
+import jax.numpy as jnp
+from jax import lax, random
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from focal_jax.simulate import defocus
+from focal_jax.simulate.cameras import Sweep
+from focal_jax.simulate.draws import Draws
+from focal_jax.simulate.filters import gaussian_blur
+from focal_jax.simulate.sensor import nearly_normal
+
+GRAIN_PX = (0.1, 0.8)  # uniform: sigma of the Gaussian that demosaicing blurs it with
+ZERO_DISPARITY = (-0.4, 0.6)  # uniform: place of that plane between the first (0) and last (1) focus
+
+
+def with_pattern(
+  key: PRNGKeyArray,
+  light: Float[Array, 'N H W 3'],
+  sweep: Sweep,
+  amount: tuple[float, float],
+  share: float,
+  view_steps_px: tuple[float, ...] | None,
+) -> Float[Array, 'N H W 3']:
+  """Linear light, times 1 + pattern for a share of the stacks.
+
+  Args:
+    light: as it falls on the sensor, before exposure and noise.
+    sweep: that the frames are of.
+    amount: ends of the log-uniform distribution of the pattern's standard deviation, next to the light.
+    share: of the stacks that have one, 0 .. 1.
+    view_steps_px: distances between views at which surfaces are blurred; None where no camera has views.
+  """
+  draw = Draws(key, 6)
+  has_one = draw.uniform() < share
+  amount, grain_px, zero = draw.log_uniform(*amount), draw.uniform(*GRAIN_PX), draw.uniform(*ZERO_DISPARITY)
+
+  def add(light):
+    _, height, width, _ = light.shape
+    noise = nearly_normal(random.fold_in(key, 1), (height, width, 4))
+    pattern = 0.8 * noise[..., :1] + 0.6 * noise[..., 1:]  # mostly grey
+    pattern = gaussian_blur(pattern, grain_px, 3, (0, 1), 'wrap')
+    pattern *= amount / jnp.std(pattern)
+    still = jnp.broadcast_to(pattern, light.shape)
+    if view_steps_px is not None:
+      first, extent = sweep.focus_dpt[0], sweep.focus_dpt[-1] - sweep.focus_dpt[0]
+      steps = sweep.blur_px_per_dpt * jnp.abs(first + zero * extent - sweep.focus_dpt)
+      surface = jnp.concatenate([pattern.swapaxes(1, 2), jnp.zeros((height, 1, width))], axis=1)[None]
+      steps = jnp.broadcast_to(steps[:, None, None, None], (len(steps), 1, height, width))
+      moved = lax.cond(
+        sweep.views > 0,
+        lambda: defocus.render(surface, steps, view_steps_px, through_views=True).swapaxes(2, 3),
+        lambda: still,
+      )
+      still = moved
+    return light * (1.0 + still)
+
+  return lax.cond(has_one, add, lambda light: light, light)

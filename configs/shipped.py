@@ -29,8 +29,8 @@ def get_config(stage: str = 'both') -> ConfigDict:
   config = default.get_config()
   config.networks = 'depth' if stage == 'depth_first' else stage
   config.model.update(depth='refined', resampling='lanczos')
-  # Crops hold no large displacements, and what is left of them after a first pass is small; see weights/README.md.
-  config.model.update(alignment='fitted', motion_side_px=256, motion_passes=2)
+  # Crops hold no large displacements; a second pass gave little, see weights/LOG.md.
+  config.model.update(alignment='fitted', motion_side_px=256)
   config.simulator.update(num_frames=10, height_px=64, width_px=64, num_surfaces=8, margin_px=16, ends_valid=True)
   config.simulator.update(lens_sigma_px=(0.2, 1.4), patterned=0.7)
   config.simulator.scene.update(beyond=0.1, thin=0.15, shape_px=(8.0, 200.0), contrast=(0.02, 1.0))
@@ -63,7 +63,6 @@ def get_config(stage: str = 'both') -> ConfigDict:
     # Zooms of either sign, that nothing but the pictures tell. Those of a crop displace less than those of a picture.
     config.simulator.sweep.update(cameras=moving, aligned=0.05, no_metadata=0.8, any_zoom=0.7)
     config.simulator.sweep.update(zoom=(0.88, 1.13), shake_px=(0.0, 4.0), blur_px=(0.7, 9.0))
-    config.model.motion_passes = 1
     config.best_metric = 'motion_px'
     config.update(steps=1800, validation_every=200, validation_stacks=32)
   elif stage == 'both':

@@ -160,7 +160,7 @@ class AiFDepthNet(nn.Module):
     weights = distribution(scores[..., 0], self.normalisation)
     sharp = distribution(scores[..., -1], self.normalisation if self.score_channels == 2 else 'softmax')
     image = jnp.sum(sharp[..., None] * pictures.astype(jnp.float32), axis=1)
-    return DepthMaps((expected_focus(weights, focus),), weights, image)
+    return DepthMaps((expected_focus(weights, focus),), weights, all_in_focus=image)
 
   @staticmethod
   def draw(

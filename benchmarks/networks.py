@@ -26,7 +26,7 @@ def networks() -> dict[str, dict]:
   """Label -> arguments of the model with its name: as published, and in the sizes of the comparison."""
   small = {label: model for label, (model, _) in NETWORKS.items()}
   whole = {label.partition(' /')[0]: model | {'channel_divisor': 1} for label, model in small.items() if '/' in label}
-  return {'Won and Jeon': small.pop('Won and Jeon'), 'curves': small.pop('curves')} | whole | small
+  return {label: small.pop(label) for label in ('Won and Jeon', 'curves', 'refined')} | whole | small
 
 
 class Candidate:

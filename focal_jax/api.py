@@ -82,9 +82,9 @@ class Model:
         earlier `motion` or `estimate_motion`; zeros for the field-of-view crop alone.
 
     Returns:
-      numpy arrays: `depth` and `confidence` [H, W], `pyramid` of [H, W], coarse to fine, `weights` and `coverage` [N, H,
-      W], `aligned` [N, H, W, 3] float 0 .. 1, `motion` [N, 3] (alpha, beta, gamma). Depth is in the unit of `focus`;
-      of the network that ships it may lie beyond the first and last focus by a part of their range.
+      numpy arrays: `depth` and `confidence` [H, W], `pyramid` of [H, W], coarse to fine, `weights` and `coverage`
+      [N, H, W], `aligned` [N, H, W, 3] float 0 .. 1, `motion` [N, 3] (alpha, beta, gamma). Depth is in the unit of
+      `focus`; of the network that ships it may lie beyond the first and last focus by a part of their range.
 
     Raises:
       InputError: an argument of another shape, type or range.

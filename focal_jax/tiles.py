@@ -5,6 +5,9 @@ the whole frame's but for a margin at its inner borders, where the network misse
 0; between two tiles' margins depth goes over from one to the other. Tiles begin at multiples of 32 px, as the cells do
 on which the network works, and have one size, for which it is compiled once.
 
+A network that starts from the classical estimate (`models.refinement`) sees in it the texture of all of a tile, so that
+what is filled in differs from the whole frame's; the transition keeps that from showing as a seam.
+
 How far a border is felt depends on the weights: `python -m benchmarks.tiles` measures it, and the memory. The published
 network sees 350 px far in principle.
 """

@@ -47,17 +47,18 @@ class ScaledConv(nn.Module):
 
 
 class Residual(nn.Module):
-  """x + gain * two convolutions of it, gain 0 as drawn (SkipInit; De and Smith, NeurIPS 2020), in place of
-  normalisation.
+  """x + gain * two convolutions of it, gain 0 as drawn unless told otherwise (SkipInit; De and Smith, NeurIPS 2020), in
+  place of normalisation.
   """
 
   kernel_size: tuple[int, int, int] = CUBE
+  initial_gain: float = 0.0
 
   @nn.compact
   def __call__(self, x: Stack) -> Stack:
     cell = partial(ScaledConv, x.shape[-1], self.kernel_size)
     y = cell(name='conv2')(nn.relu(cell(name='conv1')(nn.relu(x))))
-    return x + self.param('gain', nn.initializers.zeros, ()).astype(x.dtype) * y
+    return x + self.param('gain', nn.initializers.constant(self.initial_gain), ()).astype(x.dtype) * y
 
 
 class CurveNetwork(nn.Module):

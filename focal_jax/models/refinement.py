@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from focal_jax import classical
+from focal_jax.models import curves as curve_network
 from focal_jax.models.blocks import CUBE, PLANE, POINT, Stack, apply_block, expected_focus, upsample
 from focal_jax.models.curves import ScaledConv, space_to_depth, upsample_channels
 from focal_jax.models.depth_maps import DepthMaps
@@ -44,16 +45,7 @@ SHARES = (1.0, 0.0, -1.0)  # logits of the classical estimate, the own distribut
 FILL_PRIOR = 0.1  # what a pixel takes from its surroundings, next to the weight 0 .. 1 of its own
 
 
-class Residual(nn.Module):
-  """x + gain * two convolutions of it."""
-
-  kernel_size: tuple[int, int, int] = CUBE
-
-  @nn.compact
-  def __call__(self, x: Stack) -> Stack:
-    cell = partial(ScaledConv, x.shape[-1], self.kernel_size)
-    y = cell(name='conv2')(nn.relu(cell(name='conv1')(nn.relu(x))))
-    return x + self.param('gain', nn.initializers.constant(RESIDUAL_GAIN), ()).astype(x.dtype) * y
+Residual = partial(curve_network.Residual, initial_gain=RESIDUAL_GAIN)
 
 
 class Head(nn.Module):

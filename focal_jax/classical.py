@@ -23,6 +23,7 @@ from focal_jax.errors import InputError
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B; ITU-R BT.601
 MEASURES = ('laplacian', 'ring_difference', 'tenengrad')
+SYMBOLIC_LEVELS = 13  # of frames whose size is not known yet: up to 8192 px
 SLOPE_RIDGE = 1e-3  # of the guided filter's coordinates, next to their variance of 1 / 3
 SOBEL = np.outer((1, 2, 1), (-1, 0, 1))  # along x
 
@@ -32,7 +33,7 @@ SOBEL = np.outer((1, 2, 1), (-1, 0, 1))  # along x
 )
 def depth_from_focus(
   images: Float[Array, 'N H W 3'],
-  focus: Float[Array, ' N'],
+  focus: Float[Array, ' N'] | None,
   measure: str = 'ring_difference',
   step_px: int = 2,
   ring_px: tuple[float, float, float] = (1.0, 2.0, 3.0),
@@ -49,7 +50,7 @@ def depth_from_focus(
 
   Args:
     images: RGB, 0 .. 1. Any number of frames, one included.
-    focus: focus coordinate of each frame, in any unit and spacing, ascending or descending.
+    focus: focus coordinate of each frame, in any unit and spacing, ascending or descending. None: the frames' index.
     measure: one of `MEASURES`.
     step_px: of 'laplacian', see `modified_laplacian`; larger is less sensitive to noise.
     ring_px: of 'ring_difference', see `ring_difference`.
@@ -78,14 +79,17 @@ def depth_from_focus(
   weight = confidence**2
   # Without any texture at all: the middle frame. The floor keeps 0 / 0 out of it.
   mean_weight = jnp.maximum(jnp.mean(weight), 1e-20)
-  index = fill(index, weight, smoothness * mean_weight, (len(focus) - 1) / 2)
+  frames = images.shape[0]  # of an export, any number
+  index = fill(index, weight, smoothness * mean_weight, jnp.asarray(frames - 1, index.dtype) / 2)
   if guide_radius_px:
     luma = _repeat_margin(images @ jnp.asarray(LUMA, images.dtype), margin_px)
     luma -= jnp.mean(luma, axis=(1, 2), keepdims=True)  # frames may differ in brightness
     # 1 on average for what was measured, and 1 everywhere, for what was filled in is depth, too.
     index = guided_filter(index, all_in_focus(luma, index), 1 + weight / mean_weight, guide_radius_px, guide_contrast)
+  if focus is None:
+    return index, confidence
   # Linear between neighbouring frames, so that the coordinate needs no uniform spacing.
-  return jnp.interp(index, jnp.arange(len(focus), dtype=index.dtype), focus), confidence
+  return jnp.interp(index, jnp.arange(frames, dtype=index.dtype), focus), confidence
 
 
 def focus_measure(
@@ -196,7 +200,9 @@ def _correlate(x: Float[Array, 'N H W'], kernel: np.ndarray) -> Float[Array, 'N 
 def _repeat_margin(x: Float[Array, 'N H W'], margin_px: int) -> Float[Array, 'N H W']:
   """The outermost pixels replaced by those inside; at most all but the centre."""
   _, height, width = x.shape
-  margin = min(margin_px, (min(height, width) - 1) // 2)
+  if not jax.export.is_symbolic_dim(height):  # of an export at least 32 px
+    margin_px = min(margin_px, (min(height, width) - 1) // 2)
+  margin = margin_px
   inner = x[:, margin : height - margin, margin : width - margin]
   return jnp.pad(inner, ((0, 0), (margin, margin), (margin, margin)), mode='edge')
 
@@ -235,23 +241,28 @@ def fill(
   weight: Float[Array, 'H W'],
   prior: Float[Array, ''] | float,
   default: Float[Array, ''] | float,
+  levels: int | None = None,
 ) -> Float[Array, 'H W']:
   """Normalised convolution over all scales: (weight value + prior coarser) / (weight + prior).
 
   `coarser` is the same at half the resolution, of weighted means over 2 x 2 pixels, and so on down to one pixel. Where
   the weight is well above `prior` (> 0) a pixel keeps its value; where it is 0 it takes that of its surroundings, and
-  `default` if the weight is 0 everywhere.
+  `default` if the weight is 0 everywhere. `levels`: how often to halve; None: down to one pixel.
   """
   height, width = value.shape
-  if height == width == 1:
+  if levels == 0 or (levels is None and height == width == 1):
     return jnp.where(weight > 0, value, default)
-  even = ((0, height % 2), (0, width % 2))
+  if levels is None and jax.export.is_symbolic_dim(height):
+    levels = SYMBOLIC_LEVELS  # what is one pixel stays as it is at all that are too many
+  halves = (height + 1) // 2, (width + 1) // 2
+  even = tuple((0, 2 * half - length) for half, length in zip(halves, value.shape, strict=True))
 
   def pool(x):
-    return jnp.pad(x, even).reshape((height + 1) // 2, 2, (width + 1) // 2, 2).mean(axis=(1, 3))
+    return jnp.pad(x, even).reshape(halves[0], 2, halves[1], 2).mean(axis=(1, 3))
 
   pooled = pool(weight)
-  coarse = fill(pool(weight * value) / jnp.where(pooled > 0, pooled, 1.0), pooled, prior, default)
+  coarse = pool(weight * value) / jnp.where(pooled > 0, pooled, 1.0)
+  coarse = fill(coarse, pooled, prior, default, None if levels is None else levels - 1)
   upsampled = jax.image.resize(coarse, (2 * coarse.shape[0], 2 * coarse.shape[1]), 'linear')[:height, :width]
   return (weight * value + prior * upsampled) / (weight + prior)
 

@@ -190,9 +190,8 @@ def double_smooth(x: Stack) -> Stack:
 
 def classical_estimate(images: Float[Array, 'B N H W 3']) -> tuple[Float[Array, 'B H W'], Float[Array, 'B H W']]:
   """Frame index 0 .. N - 1 and confidence of `classical.depth_from_focus`, which is not differentiated."""
-  frames = jnp.arange(images.shape[1], dtype=jnp.float32)
   images = jax.lax.stop_gradient((images.astype(jnp.float32) + 1.0) / 2.0)
-  return jax.lax.stop_gradient(jax.vmap(lambda stack: classical.depth_from_focus(stack, frames))(images))
+  return jax.lax.stop_gradient(jax.vmap(lambda stack: classical.depth_from_focus(stack, None))(images))
 
 
 def around_estimate(index: Float[Array, 'B H W'], frames: int) -> tuple[Float[Array, 'B N H W'], ...]:
@@ -201,7 +200,7 @@ def around_estimate(index: Float[Array, 'B H W'], frames: int) -> tuple[Float[Ar
   """
   difference = jnp.arange(frames, dtype=jnp.float32)[:, None, None] - index[:, None]
   share = jnp.maximum(1.0 - jnp.abs(difference), 0.0)
-  return share, jnp.tanh(3.0 * difference / (frames - 1)), jnp.tanh(difference)
+  return share, jnp.tanh(3.0 * difference / jnp.asarray(frames - 1, jnp.float32)), jnp.tanh(difference)
 
 
 def nearest_frame(images: Float[Array, 'B N H W 3'], index: Float[Array, 'B H W']) -> Float[Array, 'B H W 3']:
@@ -216,14 +215,19 @@ def places_beyond(focus: Float[Array, 'B N']) -> tuple[Float[Array, 'B P'], Floa
   return focus[:, :1] - beyond[:, ::-1], focus[:, -1:] + beyond
 
 
-def fill(value: Float[Array, 'B K H W'], weight: Float[Array, 'B 1 H W']) -> Float[Array, 'B K H W']:
+def fill(
+  value: Float[Array, 'B K H W'], weight: Float[Array, 'B 1 H W'], levels: int | None = None
+) -> Float[Array, 'B K H W']:
   """`classical.fill` of K values with one weight 0 .. 1 and the prior `FILL_PRIOR`."""
   height, width = value.shape[-2:]
-  if height == width == 1:
+  if levels == 0 or (levels is None and height == width == 1):
     return value
-  even = ((0, 0), (0, 0), (0, height % 2), (0, width % 2))
+  if levels is None and jax.export.is_symbolic_dim(height):
+    levels = classical.SYMBOLIC_LEVELS
+  below = None if levels is None else levels - 1
+  even = ((0, 0), (0, 0), *((0, 2 * ((length + 1) // 2) - length) for length in (height, width)))
   pooled = halve(jnp.pad(weight, even))
-  coarse = fill(halve(jnp.pad(weight * value, even)) / jnp.maximum(pooled, 1e-9), pooled)
+  coarse = fill(halve(jnp.pad(weight * value, even)) / jnp.maximum(pooled, 1e-9), pooled, below)
   doubled = (*value.shape[:2], 2 * coarse.shape[-2], 2 * coarse.shape[-1])
   coarse = jax.image.resize(coarse, doubled, 'linear')[..., :height, :width]
   return (weight * value + FILL_PRIOR * coarse) / (weight + FILL_PRIOR)

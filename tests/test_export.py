@@ -113,6 +113,19 @@ def test_fitted_alignment_of_any_size(tmp_path):
   np.testing.assert_allclose(call(tmp_path, images, focus, fov)['motion'], expected.motion, atol=1e-4)
 
 
+def test_the_weights_that_ship_in_any_size(tmp_path):
+  """Two sizes and numbers of frames that `predict` knows when it compiles, and the export does not."""
+  model = focal_jax.load()
+  export_model(model, tmp_path, align=False)
+  for frames, height, width in ((3, 70, 100), (2, 33, 64)):
+    images = soft_frames(frames, height, width) / np.float32(255)
+    focus, fov = np.arange(frames) / 3, np.ones(frames)
+    expected = model.predict(images, focus, fov, align=False)
+    for name, value in call(tmp_path, images, focus, fov).items():
+      np.testing.assert_allclose(value, getattr(expected, name), atol=1e-3, err_msg=name)
+    assert np.ptp(expected.depth) > 0.1
+
+
 def test_two_stacks_at_once(tmp_path):
   model = local_model()
   export_model(model, tmp_path)

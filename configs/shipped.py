@@ -40,7 +40,7 @@ def get_config(stage: str = 'both') -> ConfigDict:
   config.update(batch_size=4, ema_decay=0.995, checkpoint_every=200, validation_every=250, log_every=25)
   config.validation_stacks = 64
   if config.networks == 'depth':
-    # Twice as many of ten as of either other; each number is compiled for.
+    # Half of them ten, a third four, a sixth 24; each number is compiled for.
     config.data.simulated_frames = (4, 4, 10, 10, 10, 24)
     # Of DDFF-12's crops four tenths of the pixels lie beyond the sweep, which spans a blur of one pixel's radius.
     config.simulator.truth_beyond = 0.36

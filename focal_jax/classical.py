@@ -200,9 +200,8 @@ def _correlate(x: Float[Array, 'N H W'], kernel: np.ndarray) -> Float[Array, 'N 
 def _repeat_margin(x: Float[Array, 'N H W'], margin_px: int) -> Float[Array, 'N H W']:
   """The outermost pixels replaced by those inside; at most all but the centre."""
   _, height, width = x.shape
-  if not jax.export.is_symbolic_dim(height):  # of an export at least 32 px
-    margin_px = min(margin_px, (min(height, width) - 1) // 2)
-  margin = margin_px
+  is_symbolic = jax.export.is_symbolic_dim(height)  # of an export, at least 32 px
+  margin = margin_px if is_symbolic else min(margin_px, (min(height, width) - 1) // 2)
   inner = x[:, margin : height - margin, margin : width - margin]
   return jnp.pad(inner, ((0, 0), (margin, margin), (margin, margin)), mode='edge')
 

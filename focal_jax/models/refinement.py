@@ -174,7 +174,7 @@ class RefinementNetwork(nn.Module):
 
 
 def double_smooth(x: Stack) -> Stack:
-  """`blocks.double_linear`, by shifts and sums, which a CPU computes several times as fast."""
+  """`blocks.double_linear`, by shifts and sums in place of matrix products."""
   for axis in (2, 3):
     size = x.shape[axis]
     before = jnp.concatenate(
@@ -215,19 +215,10 @@ def places_beyond(focus: Float[Array, 'B N']) -> tuple[Float[Array, 'B P'], Floa
   return focus[:, :1] - beyond[:, ::-1], focus[:, -1:] + beyond
 
 
-def fill(
-  value: Float[Array, 'B K H W'], weight: Float[Array, 'B 1 H W'], levels: int | None = None
-) -> Float[Array, 'B K H W']:
+def fill(value: Float[Array, 'B K H W'], weight: Float[Array, 'B 1 H W']) -> Float[Array, 'B K H W']:
   """`classical.fill` of K values with one weight 0 .. 1 and the prior `FILL_PRIOR`."""
-  height, width = value.shape[-2:]
-  if levels == 0 or (levels is None and height == width == 1):
-    return value
-  if levels is None and jax.export.is_symbolic_dim(height):
-    levels = classical.SYMBOLIC_LEVELS
-  below = None if levels is None else levels - 1
-  even = ((0, 0), (0, 0), *((0, 2 * ((length + 1) // 2) - length) for length in (height, width)))
-  pooled = halve(jnp.pad(weight, even))
-  coarse = fill(halve(jnp.pad(weight * value, even)) / jnp.maximum(pooled, 1e-9), pooled, below)
-  doubled = (*value.shape[:2], 2 * coarse.shape[-2], 2 * coarse.shape[-1])
-  coarse = jax.image.resize(coarse, doubled, 'linear')[..., :height, :width]
-  return (weight * value + FILL_PRIOR * coarse) / (weight + FILL_PRIOR)
+
+  def one(value, weight):
+    return classical.fill(value, weight, FILL_PRIOR, 0.0)
+
+  return jax.vmap(jax.vmap(one, (0, None)))(value, weight[:, 0])

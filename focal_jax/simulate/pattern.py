@@ -52,12 +52,12 @@ def with_pattern(
       steps = sweep.blur_px_per_dpt * jnp.abs(first + zero * extent - sweep.focus_dpt)
       surface = jnp.concatenate([pattern.swapaxes(1, 2), jnp.zeros((height, 1, width))], axis=1)[None]
       steps = jnp.broadcast_to(steps[:, None, None, None], (len(steps), 1, height, width))
-      moved = lax.cond(
+      still = lax.cond(
         sweep.views > 0,
-        lambda: defocus.render(surface, steps, view_steps_px, through_views=True).swapaxes(2, 3),
-        lambda: still,
+        lambda _: defocus.render(surface, steps, view_steps_px, through_views=True).swapaxes(2, 3),
+        lambda still: still,
+        still,
       )
-      still = moved
     return light * (1.0 + still)
 
   return lax.cond(has_one, add, lambda light: light, light)

@@ -24,6 +24,8 @@ ANYWHERE_LIMITS = (-0.4, 1.4)  # the same where scenes may lie beyond the sweep
 FARTHEST_BACKGROUND = -0.5  # where there are backgrounds beyond the sweep
 CROSSING = 0.004  # difference in position over which one surface emerges from another, about a pixel's worth
 DRAWS = 64  # random numbers of a surface, at most
+PATCH_ROUGHNESS = (1.2, 2.6)  # slope of the spectrum of the noise that tells where a patchy surface has texture
+PATCH_LEVEL = (-1.0, 1.5)  # standard deviations above which it has: of most of the surface to little of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,7 @@ class SceneSettings:
   thin: float = 0.35  # share of wires, rims, fences, grids and perforated plates
   curved: float = 0.5  # share of cylinders, balls, bowls and corrugated surfaces
   plain: float = 0.2  # share of surfaces with almost no texture
+  patchy: float = 0.0  # share of surfaces with texture in places only, as walls have: what is plain goes on between them
   highlights: float = 0.2  # share of surfaces with small, bright spots
   relief: float = 0.15  # greatest change of position from the centre of a surface to its edge, by slant or curvature
   background_relief: float = 0.3  # the same for the background: floors and walls
@@ -162,9 +165,18 @@ def _draw_surface(
   amount = jnp.where(is_background, settings.background_relief, settings.relief)
   low, high = ANYWHERE_LIMITS if settings.anywhere else POSITION_LIMITS
   position = jnp.clip(base + amount * (slant + bump), jnp.minimum(base, low), high)
-  # From a key of its own: all else is as it is without textures.
+  # From keys of their own: all else is as it is without them.
   photograph = draw_texture(random.fold_in(key, 1), textures, height, width) if textures else None
-  return _paint(draw, u, v, half_u, half_v, settings, photograph), alpha, position
+  patches = _patches(Draws(random.fold_in(key, 2), 8), height, width, settings) if settings.patchy else None
+  return _paint(draw, u, v, half_u, half_v, settings, photograph, patches), alpha, position
+
+
+def _patches(draw: Draws, height: int, width: int, settings: SceneSettings) -> Float[Array, 'H W']:
+  """How much of its texture a surface has, 0 .. 1: all of it everywhere, or all in some places and none in others."""
+  seed = draw.uniform(0.0, 2.0**24).astype(jnp.uint32)
+  noise = _noise(seed, draw.uniform(*PATCH_ROUGHNESS), height, width)
+  inside = draw.log_uniform(2.0, 30.0) * (noise - draw.uniform(*PATCH_LEVEL))
+  return jnp.where(draw.uniform() < settings.patchy, jnp.clip(0.5 + inside, 0.0, 1.0), 1.0)
 
 
 def _mod(x, length):
@@ -249,7 +261,9 @@ def _share(bits, shift: int) -> Float[Array, 'H W']:
   return ((bits >> shift) & 255).astype(jnp.float32) / 255
 
 
-def _paint(draw: Draws, u, v, half_u, half_v, settings: SceneSettings, photograph=None) -> Float[Array, '3 H W']:
+def _paint(
+  draw: Draws, u, v, half_u, half_v, settings: SceneSettings, photograph=None, patches=None
+) -> Float[Array, '3 H W']:
   """Linear-light colour: a texture between two random colours, or a photograph; light and shadow, highlights."""
   seed = draw.uniform(0.0, 2.0**24).astype(jnp.uint32)
   noise = _noise(seed, draw.uniform(0.3, 2.2), *u.shape)
@@ -285,6 +299,10 @@ def _paint(draw: Draws, u, v, half_u, half_v, settings: SceneSettings, photograp
   colour = dark + (light - dark) * mix
   if photograph is not None:
     colour = jnp.where(*photograph, colour)
+  if patches is not None:
+    # Where there is none of its texture, a surface has its mean colour, and of the noise on everything a little.
+    even = jnp.mean(colour, (1, 2), keepdims=True)
+    colour = even + (colour - even) * jnp.maximum(patches, 0.003)
   return colour * shade + spots * (0.5 + 0.5 * light)
 
 

@@ -202,6 +202,20 @@ def test_textures_spread_from_none_to_strong():
   assert np.mean(mixed < limit) > np.mean(textured < limit) + 0.05
 
 
+def test_patchy_surfaces_keep_their_texture_in_places():
+  """Outlines and depth are those without patches; what is plain is a colour of its own, and the rest is as strong."""
+  whole, patchy = (draw(plain=0.0, thin=0.0, contrast=(1.0, 1.0), highlights=0.0, patchy=p) for p in (0.0, 1.0))
+  np.testing.assert_array_equal(whole[0].alpha, patchy[0].alpha)
+  np.testing.assert_array_equal(whole[1], patchy[1])
+  slope = lambda scene: np.abs(np.diff(scene.colour[:, 0].mean(1), axis=-1))
+  before, after = slope(whole[0]), slope(patchy[0])
+  strong = before > np.median(before)
+  gone = np.mean((after < 0.1 * before) & strong) / np.mean(strong)
+  kept = np.mean((after > 0.9 * before) & strong) / np.mean(strong)
+  assert 0.3 < gone < 0.8
+  assert 0.1 < kept < 0.6
+
+
 def test_contrast_of_textures():
   """The same scenes with a twentieth of the contrast: from pixel to pixel, what is left is grain and shading."""
 
@@ -249,6 +263,7 @@ def test_thin_structures():
     ('highlight_level', (1.0, float('inf')), 'two numbers'),
     ('thin', 1.5, 'a number from 0 to 1'),
     ('plain', -0.1, 'a number from 0 to 1'),
+    ('patchy', 1.1, 'a number from 0 to 1'),
     ('relief', float('nan'), 'a number from 0 to 1'),
   ],
 )

@@ -17,7 +17,7 @@ $(BIN)/.installed: requirements.txt requirements-dev.txt
 
 # Trains briefly, evaluates on real crops, predicts a real stack; about 5 minutes on two cores after installation.
 demo: $(BIN)/.installed
-	$(BIN)/python -m focal_jax.demo $(DEMO)
+	$(BIN)/python -m examples.demo $(DEMO)
 
 test: $(BIN)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # a file's tests share what is slow to compile

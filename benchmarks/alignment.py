@@ -26,14 +26,15 @@ from jaxtyping import Float, Float32, Float64, UInt8
 from scipy import ndimage
 
 import focal_jax
-from focal_jax import losses, motion, warp
+from focal_jax import losses, warp
+from focal_jax.align import motion
+from focal_jax.align.measured import residual_motion
 from focal_jax.api import Model
-from focal_jax.classical_model import ClassicalModel
 from focal_jax.command_line import run_program
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.errors import InputError
 from focal_jax.models.registry import make_model
-from focal_jax.residual_motion import residual_motion
+from focal_jax.prediction.classical_predictor import ClassicalModel
 
 SWEEPS = ('balls', 'ring', 'pcb', 'pixel_metres')
 NEAR_TO_FAR = ('pcb',)

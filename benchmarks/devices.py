@@ -32,12 +32,12 @@ def parameters_after(kind: str, count: int | None):
   import numpy as np
   import optax
 
-  from focal_jax import parallel
   from focal_jax.losses import LossSettings
   from focal_jax.models.end_to_end import init_variables
   from focal_jax.models.registry import make_model
   from focal_jax.stack import FocalStack
-  from focal_jax.step import StepSettings, init_state, make_train_step
+  from focal_jax.training import parallel
+  from focal_jax.training.step import StepSettings, init_state, make_train_step
 
   rng, size, frames, side = np.random.default_rng(0), 4, 3, 64
   stack = FocalStack(
@@ -68,7 +68,7 @@ def as_role(role: str) -> None:
   import jax
   import numpy as np
 
-  from focal_jax import parallel
+  from focal_jax.training import parallel
 
   name, *arguments = role.split()
   if name == 'process':

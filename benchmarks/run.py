@@ -27,8 +27,8 @@ from benchmarks.settings import Settings, shape_text
 from focal_jax.backend import use_huge_pages
 from focal_jax.command_line import run_program
 from focal_jax.errors import InputError
-from focal_jax.outputs import check_output, result_folder
-from focal_jax.writers import show_progress
+from focal_jax.files.outputs import check_output, result_folder
+from focal_jax.training.writers import show_progress
 
 log = logging.getLogger('focal_jax.benchmarks')
 

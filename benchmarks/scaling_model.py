@@ -18,7 +18,7 @@ from benchmarks import report, training
 from benchmarks.flops import inner_jaxprs
 from focal_jax.command_line import run_program
 from focal_jax.errors import InputError
-from focal_jax.parallel import AXIS
+from focal_jax.training.parallel import AXIS
 
 FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
 _STEP = flags.DEFINE_float('step_ms', None, 'Measured on one device with its share of a batch.', flag_values=FLAGS)

@@ -15,7 +15,7 @@ import focal_jax
 from benchmarks.memory import _peak_bytes as peak_bytes
 from focal_jax.backend import use_compilation_cache
 from focal_jax.data.folder import read_stack_folder
-from focal_jax.tiles import OVERLAP_PX, RAMP, predict_in_tiles
+from focal_jax.prediction.tiles import OVERLAP_PX, RAMP, predict_in_tiles
 
 _STACK = flags.DEFINE_string('stack', None, 'Folder of a focal stack, which is cut in two across its width.')
 _MAX_SIDE = flags.DEFINE_integer('max_side', 1024, 'Longer side that its frames are reduced to, px.')

@@ -6,8 +6,8 @@ out = model.predict(images, focus, fov)
 """
 
 from focal_jax.api import Model, load
-from focal_jax.classical_model import ClassicalModel
 from focal_jax.errors import InputError
+from focal_jax.prediction.classical_predictor import ClassicalModel
 from focal_jax.stack import FocalStack, Prediction
 
 __all__ = ['ClassicalModel', 'FocalStack', 'InputError', 'Model', 'Prediction', 'load']

@@ -11,15 +11,15 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
+from focal_jax.align.motion import checked_motion, reduced, scaled_motion
 from focal_jax.backend import compiler_options
-from focal_jax.classical_model import ClassicalModel
 from focal_jax.errors import InputError
 from focal_jax.models import published
 from focal_jax.models.end_to_end import padded_size, reduced_size, variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
 from focal_jax.models.registry import MODELS, make_model
 from focal_jax.models.torch_file import read_state_dict
-from focal_jax.motion import checked_motion, reduced, scaled_motion
+from focal_jax.prediction.classical_predictor import ClassicalModel
 from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack, float_images
 
 log = logging.getLogger(__name__)

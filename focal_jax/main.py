@@ -8,7 +8,7 @@ from ml_collections import config_flags
 from focal_jax.backend import use_huge_pages
 from focal_jax.command_line import run_program
 from focal_jax.errors import InputError
-from focal_jax.writers import show_progress
+from focal_jax.training.writers import show_progress
 
 _MODES = ('train', 'evaluate', 'compare', 'submit', 'predict', 'export', 'convert', 'simulate')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Recipe, for example configs/simulated.py or ...py:smoke.')
@@ -78,8 +78,8 @@ def main(argv: list[str]) -> None:
     raise InputError(f'unexpected argument {argv[1]!r}; expected flags only, see --help')
   show_progress()
   if _MODE.value == 'train':
-    from focal_jax import parallel
-    from focal_jax.train import train_and_evaluate
+    from focal_jax.training import parallel
+    from focal_jax.training.loop import train_and_evaluate
 
     config, workdir = _required('config', _CONFIG), _required('workdir', _WORKDIR)
     use_huge_pages()
@@ -88,19 +88,19 @@ def main(argv: list[str]) -> None:
     train_and_evaluate(config, workdir, _profile())
   elif _MODE.value == 'evaluate':
     from configs import default
-    from focal_jax.evaluate import evaluate
+    from focal_jax.evaluation.evaluator import evaluate
 
     config = _CONFIG.value or default.get_config()
     evaluate(config, _WEIGHTS.value, Path(_required('out', _OUT)), overwrite=_OVERWRITE.value)
   elif _MODE.value == 'compare':
     from configs import default
-    from focal_jax.compare import compare
+    from focal_jax.evaluation.compare import compare
 
     config = _CONFIG.value or default.get_config()
     methods, out = _required('methods', _METHODS), Path(_required('out', _OUT))
     compare(config, methods, out, overwrite=_OVERWRITE.value)
   elif _MODE.value == 'submit':
-    from focal_jax.submit import submit
+    from focal_jax.evaluation.submission import submit
 
     test_file, out = Path(_required('test_file', _TEST_FILE)), Path(_required('out', _OUT))
     submit(
@@ -115,7 +115,7 @@ def main(argv: list[str]) -> None:
     from configs import default
     from focal_jax.data.rgbd import open_rgbd
     from focal_jax.simulate.stacks import settings_from
-    from focal_jax.simulate_stacks import simulate_stacks
+    from focal_jax.simulate.write_stacks import simulate_stacks
 
     config = _CONFIG.value or default.get_config()
     simulate_stacks(
@@ -129,17 +129,17 @@ def main(argv: list[str]) -> None:
     )
   elif _MODE.value == 'export':
     from focal_jax.api import load
-    from focal_jax.export import export_model
+    from focal_jax.prediction.export import export_model
 
     out = Path(_required('out', _OUT))
     export_model(load(_WEIGHTS.value), out, align=_ALIGN.value != 'off', overwrite=_OVERWRITE.value)
   elif _MODE.value == 'convert':
-    from focal_jax.convert import convert
+    from focal_jax.prediction.convert import convert
 
     weights, out = _required('weights', _WEIGHTS), Path(_required('out', _OUT))
     convert(weights, _ARGUMENTS.value, out, overwrite=_OVERWRITE.value)
   else:
-    from focal_jax.predict import Options, predict_folder
+    from focal_jax.prediction.predict import Options, predict_folder
 
     stack, out = _required('stack', _STACK), Path(_required('out', _OUT))
     options = Options(

@@ -23,7 +23,7 @@ from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.registry import alone_or_aligned, make_model
 from focal_jax.stack import FocalStack
 from focal_jax.sweeps.variants import declared_variants, override
-from focal_jax.train import model_arguments, model_of, train_and_evaluate
+from focal_jax.training.loop import model_arguments, model_of, train_and_evaluate
 from tfds_ddff.build import build
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags

@@ -19,7 +19,7 @@ from configs import default, shipped
 from focal_jax.losses import loss_settings
 from focal_jax.models.npz_file import load_weights
 from focal_jax.simulate.stacks import settings_from
-from focal_jax.train import train_and_evaluate
+from focal_jax.training.loop import train_and_evaluate
 from tfds_ddff.build import build
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags

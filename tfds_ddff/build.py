@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from focal_jax.command_line import FLAG_ERRORS, flag_message, run_program
 from focal_jax.errors import InputError
-from focal_jax.outputs import staging
-from focal_jax.pictures import Panel, contact_sheet
+from focal_jax.files.outputs import staging
+from focal_jax.files.pictures import Panel, contact_sheet
 from focal_jax.simulate.stacks import SimulatorSettings, settings_from
 from tfds_ddff import DATASETS, built_folder, find, load
 from tfds_ddff.simulated.simulated_dataset_builder import joined_splits, simulated_metadata, simulated_splits

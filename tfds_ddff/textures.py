@@ -28,7 +28,7 @@ from PIL import Image
 
 from focal_jax.command_line import run_program
 from focal_jax.errors import InputError, RunError
-from focal_jax.outputs import check_output, staging
+from focal_jax.files.outputs import check_output, staging
 
 LIST = Path(__file__).with_name('textures.csv')
 SPLITS = ('train', 'val')

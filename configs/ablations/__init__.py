@@ -1,4 +1,4 @@
-"""Sweeps that answer the paper's questions, on simulated stacks; see `focal_jax.sweep` for what a sweep is.
+"""Sweeps that answer the paper's questions, on simulated stacks; see `focal_jax.sweeps.sweep` for what a sweep is.
 
 Each takes `:smoke`, for a few steps on small stacks, which go through everything and answer nothing.
 """

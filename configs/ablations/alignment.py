@@ -1,8 +1,8 @@
 """Does alignment matter, and which part of it: frames as they are, the crop that the metadata tell, or that and the
 alignment network?
 
-  python -m focal_jax.sweep --config=configs/ablations/alignment.py --workdir=runs/alignment
-  python -m focal_jax.sweep --config=configs/ablations/alignment.py:smoke --seeds=1 --workdir=runs/alignment_smoke
+  python -m focal_jax.sweeps --config=configs/ablations/alignment.py --workdir=runs/alignment
+  python -m focal_jax.sweeps --config=configs/ablations/alignment.py:smoke --seeds=1 --workdir=runs/alignment_smoke
 
 End to end, on stacks that breathe and drift. The motion error of `none` is that of frames that are not moved.
 """

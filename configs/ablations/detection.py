@@ -1,7 +1,7 @@
 """What do the two parts of sharp region detection contribute: its 2-D block, and its attention?
 
-  python -m focal_jax.sweep --config=configs/ablations/detection.py --workdir=runs/detection
-  python -m focal_jax.sweep --config=configs/ablations/detection.py:smoke --seeds=1 --workdir=runs/detection_smoke
+  python -m focal_jax.sweeps --config=configs/ablations/detection.py --workdir=runs/detection
+  python -m focal_jax.sweeps --config=configs/ablations/detection.py:smoke --seeds=1 --workdir=runs/detection_smoke
 
 The depth network alone, on stacks that are aligned, so that errors of the alignment do not cover what it does.
 """

@@ -1,7 +1,7 @@
 """How should feature maps be made smaller: by strided convolution, by pooling, or by both side by side?
 
-  python -m focal_jax.sweep --config=configs/ablations/downsampling.py --workdir=runs/downsampling
-  python -m focal_jax.sweep --config=configs/ablations/downsampling.py:smoke --seeds=1 --workdir=runs/downsampling_smoke
+  python -m focal_jax.sweeps --config=configs/ablations/downsampling.py --workdir=runs/downsampling
+  python -m focal_jax.sweeps --config=configs/ablations/downsampling.py:smoke --seeds=1 --workdir=runs/downsampling_try
 
 The depth network alone, on stacks that are aligned, so that errors of the alignment do not cover what it does.
 """

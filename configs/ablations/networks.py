@@ -1,7 +1,7 @@
 """The networks of the field side by side, in sizes for small budgets, and each behind this project's alignment network.
 
-  python -m focal_jax.sweep --config=configs/ablations/networks.py --seeds=1 --workdir=runs/networks
-  python -m focal_jax.sweep --config=configs/ablations/networks.py:smoke --seeds=1 --workdir=runs/networks_smoke
+  python -m focal_jax.sweeps --config=configs/ablations/networks.py --seeds=1 --workdir=runs/networks
+  python -m focal_jax.sweeps --config=configs/ablations/networks.py:smoke --seeds=1 --workdir=runs/networks_smoke
 
 Each depth network is trained on the same aligned simulated stacks, for as many steps, with the loss of its authors as
 far as it can be had in units of the focus range. It is then measured, untrained further, on stacks that breathe, drift

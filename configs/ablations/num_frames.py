@@ -1,7 +1,7 @@
 """How many frames does a stack need?
 
-  python -m focal_jax.sweep --config=configs/ablations/num_frames.py --workdir=runs/num_frames
-  python -m focal_jax.sweep --config=configs/ablations/num_frames.py:smoke --seeds=1 --workdir=runs/num_frames_smoke
+  python -m focal_jax.sweeps --config=configs/ablations/num_frames.py --workdir=runs/num_frames
+  python -m focal_jax.sweeps --config=configs/ablations/num_frames.py:smoke --seeds=1 --workdir=runs/num_frames_smoke
 
 End to end; trained and validated with the same number of frames, which share the same range of focus distances.
 """

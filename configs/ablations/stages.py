@@ -1,7 +1,7 @@
 """Is it better to train end to end, or each network by itself?
 
-  python -m focal_jax.sweep --config=configs/ablations/stages.py --workdir=runs/stages
-  python -m focal_jax.sweep --config=configs/ablations/stages.py:smoke --seeds=1 --workdir=runs/stages_smoke
+  python -m focal_jax.sweeps --config=configs/ablations/stages.py --workdir=runs/stages
+  python -m focal_jax.sweeps --config=configs/ablations/stages.py:smoke --seeds=1 --workdir=runs/stages_smoke
 
 End to end; the alignment and the depth network alone, on stacks that are aligned, for half of the steps each, then
 joined; and alone for a quarter each, then joined and trained end to end. All of them take as many steps altogether; a

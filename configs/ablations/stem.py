@@ -1,8 +1,8 @@
 """Should the depth network's first layer look at every second pixel, as published, or at neighbours? And are blocks
 that detect sharp regions still needed then?
 
-  python -m focal_jax.sweep --config=configs/ablations/stem.py --workdir=runs/stem
-  python -m focal_jax.sweep --config=configs/ablations/stem.py:smoke --seeds=1 --workdir=runs/stem_smoke
+  python -m focal_jax.sweeps --config=configs/ablations/stem.py --workdir=runs/stem
+  python -m focal_jax.sweeps --config=configs/ablations/stem.py:smoke --seeds=1 --workdir=runs/stem_smoke
 
 The depth network alone, on aligned stacks of faint blur, a pixel or two between the ends of the sweep: a pixel's
 difference to its neighbour is where that shows.

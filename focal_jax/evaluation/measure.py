@@ -10,12 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from focal_jax import losses, metrics
+from focal_jax.align.measured import residual_motion
 from focal_jax.data.sources import Source
 from focal_jax.errors import InputError
 from focal_jax.evaluation.methods import ConstantModel
 from focal_jax.evaluation.protocols import Protocol
 from focal_jax.evaluation.timing import Timed
-from focal_jax.residual_motion import residual_motion
 from focal_jax.stack import Prediction
 
 # Measures of alignment, beside those of depth: of the true motion where it is known, px, and without it.

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from focal_jax import pictures
 from focal_jax.evaluation.measure import StackResult
-from focal_jax.evaluation.report import Tally
+from focal_jax.evaluation.tables import Tally
+from focal_jax.files import pictures
 
 _WORST_SHOWN = 0.25  # of the focus range: where the colours of an error end
 

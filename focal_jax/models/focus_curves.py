@@ -9,7 +9,7 @@ them.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from focal_jax import classical
+from focal_jax.focus import classical
 
 NOISE = 0.003  # standard deviation in luminance 0 .. 1, whose response counts as texture-less
 LEAST_NOISE = 0.001  # of reduced frames, whose noise is less: that of eight bits

@@ -9,7 +9,7 @@ import flax.traverse_util
 import numpy as np
 
 from focal_jax.errors import InputError
-from focal_jax.outputs import PARTIAL
+from focal_jax.files.outputs import PARTIAL
 
 _DESCRIPTION = 'description'  # a JSON string: the model's name and the fields it is made with
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from focal_jax import classical
+from focal_jax.focus import classical
 from focal_jax.models import curves as curve_network
 from focal_jax.models.blocks import CUBE, PLANE, POINT, Stack, apply_block, expected_focus, upsample
 from focal_jax.models.curves import ScaledConv, space_to_depth, upsample_channels
@@ -43,6 +43,7 @@ HEAD_SCALE = 0.1  # of what is read off features, so that the distribution is th
 BEYOND_SCORE = -3.0  # of each place beyond the ends, next to the best frame's
 SHARES = (1.0, 0.0, -1.0)  # logits of the classical estimate, the own distribution, the surroundings
 FILL_PRIOR = 0.1  # what a pixel takes from its surroundings, next to the weight 0 .. 1 of its own
+LEAST_WEIGHT = 1e-6  # in a fill: gradients divide by its square
 
 
 Residual = partial(curve_network.Residual, initial_gain=RESIDUAL_GAIN)
@@ -221,4 +222,4 @@ def fill(value: Float[Array, 'B K H W'], weight: Float[Array, 'B 1 H W']) -> Flo
   def one(value, weight):
     return classical.fill(value, weight, FILL_PRIOR, 0.0)
 
-  return jax.vmap(jax.vmap(one, (0, None)))(value, weight[:, 0])
+  return jax.vmap(jax.vmap(one, (0, None)))(value, jnp.maximum(weight[:, 0], LEAST_WEIGHT))

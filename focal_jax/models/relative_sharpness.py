@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from focal_jax import classical
+from focal_jax.focus import classical
 
 NOISE = 0.01  # standard deviation in luminance 0 .. 1, whose response counts as texture-less
 

@@ -40,7 +40,7 @@ class SceneSettings:
   thin: float = 0.35  # share of wires, rims, fences, grids and perforated plates
   curved: float = 0.5  # share of cylinders, balls, bowls and corrugated surfaces
   plain: float = 0.2  # share of surfaces with almost no texture
-  patchy: float = 0.0  # share of surfaces with texture in places only, as walls have: what is plain goes on between them
+  patchy: float = 0.0  # share of surfaces with texture in places only, as walls have; the rest of them is plain
   highlights: float = 0.2  # share of surfaces with small, bright spots
   relief: float = 0.15  # greatest change of position from the centre of a surface to its edge, by slant or curvature
   background_relief: float = 0.3  # the same for the background: floors and walls

@@ -14,8 +14,8 @@ from focal_jax.errors import InputError
 from focal_jax.simulate import cameras, defocus
 from focal_jax.simulate.cameras import Sweep, SweepSettings, as_camera, draw_sweep
 from focal_jax.simulate.draws import Draws
+from focal_jax.simulate.layers import scene_from_rgbd
 from focal_jax.simulate.pattern import with_pattern
-from focal_jax.simulate.rgbd import scene_from_rgbd
 from focal_jax.simulate.scenes import FARTHEST_BACKGROUND, Scene, SceneSettings, draw_scene, top_position
 from focal_jax.simulate.sensor import IDEAL, SensorSettings, record, record_without_loss
 from focal_jax.simulate.textures import Textures

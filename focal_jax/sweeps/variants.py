@@ -12,12 +12,12 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from focal_jax.checkpoints import config_changes
 from focal_jax.errors import InputError, one_line
-from focal_jax.outputs import PARTIAL
+from focal_jax.files.outputs import PARTIAL
+from focal_jax.training.checkpoints import config_changes
 
 _LONGEST_NAME = 150  # characters; file systems allow 255, with what is added to it
-WEIGHTS, _METRICS, _CONFIG = 'weights.npz', 'metrics.jsonl', 'config.json'  # of a run of `focal_jax.train`
+WEIGHTS, _METRICS, _CONFIG = 'weights.npz', 'metrics.jsonl', 'config.json'  # of a run of `focal_jax.training.loop`
 _VALIDATION = 'validation/'
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from benchmarks import alignment
-from focal_jax import motion
+from focal_jax.align import motion
 from focal_jax.errors import InputError
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.npz_file import save_weights

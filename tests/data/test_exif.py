@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from focal_jax.align.measured import residual_motion
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT, INVERSE_DISTANCE_UNIT
 from focal_jax.errors import InputError
-from focal_jax.residual_motion import residual_motion
 
 F_NUMBER, SUBJECT_DISTANCE, FOCAL_LENGTH, EQUIVALENT = 0x829D, 0x9206, 0x920A, 0xA405
 WIDTH_TAKEN, HEIGHT_TAKEN, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0xA002, 0xA003, 0xA20E, 0xA20F, 0xA210

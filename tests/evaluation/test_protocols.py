@@ -16,8 +16,8 @@ from absl import flags
 from PIL import Image
 
 from configs import default
-from focal_jax.evaluate import evaluate_methods
 from focal_jax.evaluation import protocols
+from focal_jax.evaluation.evaluator import evaluate_methods
 from focal_jax.evaluation.protocols import protocol_of
 from tfds_ddff.build import build
 

@@ -5,9 +5,9 @@ import pytest
 from published_weights import arrays, state_dict, write_pth
 
 from focal_jax import api
-from focal_jax.convert import convert, parse_arguments
 from focal_jax.errors import InputError
 from focal_jax.models.published import published_networks
+from focal_jax.prediction.convert import convert, parse_arguments
 
 # Fixture: arguments that its file does not tell, expected arrays by the field of a prediction, depth over its unit.
 FIXTURES = {

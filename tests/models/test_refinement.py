@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from focal_jax import classical
+from focal_jax.focus import classical
 from focal_jax.models import blocks, refinement
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.refinement import RefinementNetwork
@@ -146,6 +146,16 @@ def test_what_is_not_known_takes_the_depth_of_its_surroundings():
   for k in range(3):
     expected = classical.fill(jnp.asarray(value[0, k]), jnp.asarray(weight[0, 0]), refinement.FILL_PRIOR, 0.0)
     np.testing.assert_allclose(filled[0, k], expected, atol=1e-5)
+
+
+def test_gradient_of_a_fill_is_finite_where_nothing_is_known():
+  value = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 16, 16)), jnp.float32)
+
+  def total(logit):
+    return jnp.sum(refinement.fill(value, jax.nn.sigmoid(jnp.full((1, 1, 16, 16), logit))) ** 2)
+
+  for logit in (-100.0, -90.0, -40.0, 0.0, 100.0):
+    assert np.isfinite(jax.grad(total)(logit))
 
 
 def test_doubling_is_bilinear():

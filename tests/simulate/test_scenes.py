@@ -207,7 +207,10 @@ def test_patchy_surfaces_keep_their_texture_in_places():
   whole, patchy = (draw(plain=0.0, thin=0.0, contrast=(1.0, 1.0), highlights=0.0, patchy=p) for p in (0.0, 1.0))
   np.testing.assert_array_equal(whole[0].alpha, patchy[0].alpha)
   np.testing.assert_array_equal(whole[1], patchy[1])
-  slope = lambda scene: np.abs(np.diff(scene.colour[:, 0].mean(1), axis=-1))
+
+  def slope(scene):
+    return np.abs(np.diff(scene.colour[:, 0].mean(1), axis=-1))
+
   before, after = slope(whole[0]), slope(patchy[0])
   strong = before > np.median(before)
   gone = np.mean((after < 0.1 * before) & strong) / np.mean(strong)

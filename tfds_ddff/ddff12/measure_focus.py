@@ -33,11 +33,11 @@ from absl import flags
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
-from focal_jax import classical
 from focal_jax.command_line import run_program
 from focal_jax.errors import InputError, one_line
+from focal_jax.files.outputs import write_whole
+from focal_jax.focus import classical
 from focal_jax.optics import DDFF_FOCUS_OFFSET_PX
-from focal_jax.outputs import write_whole
 from tfds_ddff import find, load
 
 TEXTURED = 0.3  # share of a stack's valid pixels

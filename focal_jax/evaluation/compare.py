@@ -1,0 +1,31 @@
+"""`--mode=compare`: several weights and baselines on the same stacks, in one picture and one table."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from focal_jax.errors import InputError
+from focal_jax.evaluation.evaluator import evaluate_methods
+
+
+def compare(config: ConfigDict, methods: list[str], out: Path, overwrite: bool = False) -> dict[str, Any]:
+  """Evaluates methods as `focal_jax.evaluation.evaluator.evaluate` does, and writes into `out`:
+
+  summary.json and summary.md, with the differences of each method to the first, stack by stack, and their bootstrap
+  intervals; comparison.png, a row for each of a few stacks (RGB, truth, each method, its error); per_image.csv,
+  error_by_depth.png and sparsification.png.
+
+  Args:
+    config: as for `evaluate`.
+    methods: texts as for `evaluation.methods.open_methods`, the first of which the others are compared with.
+
+  Returns:
+    What is in summary.json.
+
+  Raises:
+    InputError: as for `evaluate`; fewer than two methods.
+  """
+  if len(methods) < 2:
+    raise InputError(f'--methods has {len(methods)} method, expected at least two to compare: shipped,classical')
+  return evaluate_methods(config, methods, out, overwrite, paired=True)

@@ -1,0 +1,177 @@
+"""`--mode=evaluate`: a network's errors beside baselines and published figures, by each data set's own protocol."""
+
+import heapq
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+import focal_jax
+import tfds_ddff
+from focal_jax.data import sources
+from focal_jax.errors import InputError
+from focal_jax.evaluation import plots, tables
+from focal_jax.evaluation.measure import StackResult, check_stacks, measure_stacks
+from focal_jax.evaluation.methods import SHIPPED, ConstantModel, CorrectedFocus, open_methods, with_corrected_focus
+from focal_jax.evaluation.protocols import protocol_of
+from focal_jax.files import pictures
+from focal_jax.files.outputs import check_output, result_folder
+from focal_jax.simulate.stacks import settings_from
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(config: ConfigDict, weights: str | None, out: Path, overwrite: bool = False) -> dict[str, Any]:
+  """Predicts every stack of a split with a network and baselines, on the same pixels, and writes into `out`:
+
+  summary.json and summary.md (means, intervals, published rows, run time, alignment), per_image.csv, best.png and
+  worst.png (the network's stacks of least and greatest error), error_by_depth.png and sparsification.png.
+
+  Args:
+    config: its `eval`; its `simulator` for the data set 'simulated'.
+    weights: as for `focal_jax.load`.
+
+  Returns:
+    What is in summary.json.
+
+  Raises:
+    InputError: a data set that is not built or has no targets, or bad weights; nothing is written then.
+  """
+  texts = [f'network={weights or SHIPPED}', *config.eval.baselines]
+  return evaluate_methods(config, texts, out, overwrite)
+
+
+def evaluate_methods(
+  config: ConfigDict, texts: list[str], out: Path, overwrite: bool, *, paired: bool = False
+) -> dict[str, Any]:
+  """`evaluate` for any methods (`evaluation.methods.open_methods`), the first of which is the one that is drawn.
+
+  Where the data set's focus labels are known to be off (`protocols.FocusCorrection`), methods that have not been
+  trained on it are measured with the labels and with corrected focus.
+
+  Args:
+    paired: with differences to the first method and one picture of all of them, comparison.png, in place of best.png
+      and worst.png.
+  """
+  check_output(out, overwrite)
+  settings = config.eval
+  source = sources.open_source(settings.dataset, settings.split, settings.data_dir, settings_from(config.simulator))
+  protocol = protocol_of(settings.dataset)
+  count = _count_stacks(settings, len(source))
+  title = f'{settings.dataset} {settings.split}'
+  check_stacks(source, count, protocol, settings.align, title)
+  methods = open_methods(texts, lambda: sources.mean_target(settings.dataset, settings.data_dir))
+  if protocol.focus_correction:
+    methods = with_corrected_focus(methods, protocol.focus_correction)
+  labels = list(methods)
+  rank = 'mse' if 'mse' in protocol.names else 'rms_after_px'
+  kept = _Spread(count, settings.pictures) if paired else _Extremes(labels[0], rank, settings.pictures)
+
+  tally = tables.Tally(labels)
+  with result_folder(out, overwrite) as staging:  # before the work, which a folder that cannot be written to would lose
+    for result in measure_stacks(source, count, methods, protocol, settings.align, title):
+      tally.add(result)
+      kept.add(result)
+
+    heading = tables.Heading(
+      _full_name(settings.dataset),
+      settings.split,
+      count == len(source),
+      unit := protocol.unit or getattr(source, 'focus_unit', ''),
+      bool(settings.align),
+      [label for label, model in methods.items() if isinstance(model, CorrectedFocus)],
+      _facts(methods),
+    )
+    summary = tables.summarise(tally, protocol, heading, paired)
+    text = tables.markdown(summary)
+    (staging / 'summary.json').write_text(json.dumps(summary, indent=2, allow_nan=False) + '\n')
+    (staging / 'summary.md').write_text(text)
+    tables.write_csv(staging / 'per_image.csv', tally)
+    for name, results in kept.pictures().items():
+      rows = [plots.stack_row(one, labels if paired else labels[:1], rank) for one in results]
+      pictures.contact_sheet(staging / name, rows, f'{title}: depth{f" in {unit}" if unit else ""}')
+    if protocol.names:
+      plots.draw_error_by_depth(staging / 'error_by_depth.png', tally, unit)
+    if any(tally.sparsification.values()):
+      plots.draw_sparsification(staging / 'sparsification.png', tally)
+  print(text)
+  log.info('wrote %s', out / 'summary.md')
+  return summary
+
+
+def _count_stacks(settings: ConfigDict, length: int) -> int:
+  """How many stacks to evaluate."""
+  if settings.num_stacks < 0:
+    raise InputError(f'eval.num_stacks is {settings.num_stacks}, expected a number of stacks, or 0 for all')
+  if sources.is_simulated(settings.dataset) and not settings.num_stacks:
+    raise InputError('eval.num_stacks is 0, expected how many stacks to simulate, since there is no end to them')
+  return min(settings.num_stacks, length) if settings.num_stacks else length
+
+
+def _full_name(dataset: str) -> str:
+  """Of a built data set with its config, as in 'ddff12/official'."""
+  if dataset.partition('/')[0] not in tfds_ddff.DATASETS or sources.is_simulated(dataset):
+    return dataset
+  builder, config = tfds_ddff.find(dataset)
+  return f'{builder.name}/{config.name}'
+
+
+def _facts(methods: Mapping[str, Any]) -> dict[str, Any]:
+  """What else a reader must know to repeat the figures."""
+  constants = [model for model in methods.values() if isinstance(model, ConstantModel)]
+  baselines = ConstantModel, CorrectedFocus
+  facts = {'weights': {label: model.name for label, model in methods.items() if not isinstance(model, baselines)}}
+  if constants:
+    value = constants[0].value
+    facts['constant'] = 'middle of the focus range' if value is None else value
+  return facts | {
+    'device': str(jax.devices()[0]),
+    'versions': {'focal_jax': focal_jax.__version__, 'jax': jax.__version__},
+  }
+
+
+class _Extremes:
+  """The stacks on which a method has the least and the greatest value of a measure."""
+
+  def __init__(self, label: str, rank: str, number: int):
+    self._label, self._rank, self._number = label, rank, number
+    self._best: list[tuple[float, int, StackResult]] = []  # heaps, the one to give up first
+    self._worst: list[tuple[float, int, StackResult]] = []
+    self._index = 0
+
+  def add(self, result: StackResult) -> None:
+    self._index += 1
+    value = result.methods[self._label].values.get(self._rank)
+    if value is None:
+      return
+    for heap, key in ((self._best, -value), (self._worst, value)):
+      heapq.heappush(heap, (key, self._index, result))
+      if len(heap) > self._number:
+        heapq.heappop(heap)
+
+  def pictures(self) -> dict[str, list[StackResult]]:
+    """By file name, the most extreme first."""
+    heaps = {'best.png': self._best, 'worst.png': self._worst}
+    return {name: [result for *_, result in sorted(heap, reverse=True)] for name, heap in heaps.items() if heap}
+
+
+class _Spread:
+  """Stacks spread evenly over all of them."""
+
+  def __init__(self, count: int, number: int):
+    number = min(count, number)
+    self._wanted = {round(index * (count - 1) / max(number - 1, 1)) for index in range(number)}
+    self._index = 0
+    self._results: list[StackResult] = []
+
+  def add(self, result: StackResult) -> None:
+    if self._index in self._wanted:
+      self._results.append(result)
+    self._index += 1
+
+  def pictures(self) -> dict[str, list[StackResult]]:
+    return {'comparison.png': self._results} if self._results else {}

@@ -1,0 +1,106 @@
+"""`--mode=export`: a network with its weights as one file that runs without this project, StableHLO by `jax.export`."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+import focal_jax
+from focal_jax.api import Model
+from focal_jax.errors import InputError
+from focal_jax.files.outputs import check_output, result_folder
+from focal_jax.models.depth import MULTIPLE
+from focal_jax.stack import FocalStack
+
+log = logging.getLogger(__name__)
+
+MODEL_FILE, ABOUT_FILE = 'model.jax_export', 'model.json'
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+
+_SHAPES = {
+  'images': f'B, N, {MULTIPLE}*h, {MULTIPLE}*w, 3',
+  'focus': 'B, N',
+  'fov': 'B, N',
+  'size': '2',
+}
+_INPUTS = {
+  'images': 'RGB 0 .. 1, frames far to near, filled up to multiples of 32 px at the bottom and right with anything',
+  'focus': 'focus coordinate of each frame, in any unit',
+  'fov': 'relative field of view of each frame, 1 for the narrowest, or where unknown',
+  'size': 'height and width of the frames without what fills them up, px',
+}
+_OUTPUTS = {
+  'depth': 'in the unit of focus; as in all maps, what lies beyond size is of no meaning',
+  'confidence': '0 .. 1',
+  'weights': 'the focus distribution; sums to 1 over the frames',
+  'uncertainty': 'standard deviation of the focus distribution, in the unit of depth',
+  'all_in_focus': 'the reference frame as if all were sharp, RGB 0 .. 1, as the network predicts it',
+  'defocus': 'of each frame, 0 .. 1, as the network predicts it',
+  'aligned': 'frames as aligned to the last one, RGB 0 .. 1',
+  'coverage': 'share of each aligned pixel that came from inside its frame, 0 .. 1',
+  'motion': 'zoom, and shift along x and y in px, of each frame',
+}
+
+
+def export_model(model: Model, out: Path, *, align: bool = True, overwrite: bool = False) -> dict[str, Any]:
+  """Writes into `out` the model, for any number of stacks, frames and pixels, on CPUs, CUDA and TPUs; and model.json,
+  which says what goes in and comes out, and which weights it has.
+
+  `examples/run_exported.py` runs it. Convolutions and warps have the form that is fastest on the device that exports
+  (`backend`), and give the same elsewhere. XLA's options for CPUs are the caller's: without them (`backend`) it takes
+  longer there than `predict`.
+
+  Args:
+    model: from `api.load`; not a `ClassicalModel`.
+    out: new or empty folder, unless `overwrite`.
+    align: False leaves out the alignment network and the field-of-view crop.
+    overwrite: what is in `out` already is replaced.
+
+  Returns:
+    What model.json says.
+
+  Raises:
+    InputError: something about the model or `out`; then nothing has been written.
+  """
+  check_output(out, overwrite)
+  if not isinstance(model, Model):
+    raise InputError(f'{model.name}: has no network to export, expected weights of one')
+
+  def predict(images: jax.Array, focus: jax.Array, fov: jax.Array, size: jax.Array) -> dict[str, jax.Array]:
+    stack = FocalStack(images=images, focus=focus, fov=fov)
+    prediction = model.network.apply(model.variables, stack, align=align, size=(size[0], size[1]))
+    outputs = {name: getattr(prediction, name) for name in _OUTPUTS}
+    return {name: output for name, output in outputs.items() if output is not None}
+
+  scope = export.SymbolicScope(['N >= 2'])
+  inputs = {
+    name: jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), jnp.int32 if name == 'size' else jnp.float32)
+    for name, shape in _SHAPES.items()
+  }
+  log.info('%s: exporting', model.name)
+  exported = export.export(jax.jit(predict), platforms=PLATFORMS)(*inputs.values())
+  outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+  about = {
+    'file': MODEL_FILE,
+    'inputs': {name: _about(_INPUTS[name], aval) for name, aval in inputs.items()},
+    'outputs': {name: _about(meaning, outputs[name]) for name, meaning in _OUTPUTS.items() if name in outputs},
+    'align': align,
+    'platforms': list(exported.platforms),
+    'weights': model.name,
+    'description': model.description,
+    'calling_convention': exported.calling_convention_version,
+    'versions': {'focal_jax': focal_jax.__version__, 'jax': jax.__version__},
+  }
+  with result_folder(out, overwrite) as staging:
+    (staging / MODEL_FILE).write_bytes(exported.serialize())
+    (staging / ABOUT_FILE).write_text(json.dumps(about, indent=2) + '\n')
+  log.info('wrote %s', out / MODEL_FILE)
+  return about
+
+
+def _about(meaning: str, array: Any) -> dict[str, str]:
+  return {'shape': ', '.join(map(str, array.shape)), 'dtype': str(array.dtype), 'meaning': meaning}

@@ -1,0 +1,159 @@
+"""A prediction to look at and to question, in one HTML file that needs nothing else: `report.html` with data in it."""
+
+import base64
+import io
+import json
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from jaxtyping import Float, Shaped
+from PIL import Image
+
+from focal_jax.files import pictures
+from focal_jax.focus import classical
+from focal_jax.prediction.surface import RELIEF_UNIT, Surface, point_cloud
+from focal_jax.stack import Prediction
+
+_TEMPLATE = Path(__file__).with_name('report.html')
+_MAX_SIDE = 512  # of pictures, px
+_MAX_BYTES = 5e6  # of pictures and maps of a usual stack, before base64 makes 4 / 3 of it
+_MAX_POINTS = 60_000  # of the cloud: what a browser turns without a graphics card
+_JPEG_QUALITY = 85
+
+
+def write_report(
+  path: Path,
+  *,
+  title: str,
+  names: Sequence[str],
+  before: Shaped[np.ndarray, 'N H W 3'],
+  prediction: Prediction,
+  focus: Float[np.ndarray, 'N'],
+  unit: str,
+  picture: Float[np.ndarray, 'H W 3'],
+  surface: Surface,
+  facts: Sequence[tuple[str, str]] = (),
+  measure: str = 'ring_difference',
+) -> None:
+  """Writes the report.
+
+  Pictures are reduced; depth, confidence and curves are those of single pixels, whose places in the whole picture are
+  named: depth as it is, confidence in steps of 1 / 65535, curves in steps of 1 / 255.
+
+  Args:
+    title: of the stack.
+    names: of the frames.
+    before: frames as given, far to near, uint8 or float 0 .. 1.
+    prediction: of them, on the host.
+    focus: focus coordinate of each frame.
+    unit: of it.
+    picture: all in focus, 0 .. 1.
+    surface: of the point cloud.
+    facts: (what, text) of further remarks.
+    measure: of `classical.MEASURES`, whose curve is shown where a prediction has no focus distribution.
+  """
+  frames, height, width = prediction.coverage.shape
+  # A pixel takes a byte of its curve and about half a byte in two JPEGs for each frame, and eight besides.
+  side = min(_MAX_SIDE, math.sqrt(_MAX_BYTES / (1.5 * frames + 8) * max(height, width) / min(height, width)))
+  size = tuple(max(1, round(n * min(1, side / max(height, width)))) for n in (height, width))
+  # The pixel in the middle of each block.
+  rows, columns = (
+    ((np.arange(n) + 0.5) * whole / n).astype(int) for n, whole in zip(size, (height, width), strict=True)
+  )
+  at = np.ix_(rows, columns)
+  if prediction.weights is None:
+    curves, curve_name = _focus_measures(prediction, at, measure), f'{measure.replace("_", " ")}, 1 at its peak'
+  else:
+    curves, curve_name = np.stack([weights[at] for weights in prediction.weights]), 'focus distribution, share'
+  cloud = point_cloud(surface, _MAX_POINTS)
+  low, high = (np.min(cloud.points, 0), np.max(cloud.points, 0)) if len(cloud.points) else (np.zeros(3), np.ones(3))
+  # Of equal axes, so that a step is the same everywhere.
+  step = max(float(np.max(high - low)) / 65535, 1e-30)
+  data = {
+    'title': title,
+    'facts': [
+      *facts,
+      ('size', f'{width} x {height} px' + (f', shown at {size[1]} x {size[0]}' if size != (height, width) else '')),
+    ],
+    'names': list(names),
+    'focus': [float(value) for value in focus],
+    'unit': unit,
+    'inverse_of': None if surface.unit in (unit, RELIEF_UNIT) else surface.unit,
+    'whole': [height, width],
+    'size': size,
+    'before': [_jpeg(image, size) for image in before],
+    'after': [_jpeg(image, size) for image in prediction.aligned],
+    'picture': _jpeg(picture, size),
+    'depth': _packed(prediction.depth[at].astype('<f4')),
+    'confidence': _packed(np.round(np.clip(prediction.confidence[at], 0, 1) * 65535).astype('<u2')),
+    'curves': _packed(np.round(np.clip(curves, 0, 1) * 255).astype(np.uint8)),
+    'curve_name': curve_name,
+    'colours': {
+      name: _packed((matplotlib.colormaps[table](np.arange(256))[:, :3] * 255).round().astype(np.uint8))
+      for name, table in (('depth', pictures.DEPTH_COLOURS), ('confidence', pictures.CONFIDENCE_COLOURS))
+    },
+    'cloud': {
+      'points': _packed(np.round((cloud.points - low) / step).astype('<u2')),
+      'colours': _packed(cloud.colours),
+      'origin': [float(value) for value in low],
+      'step': step,
+      'focal_length': surface.camera.focal_length_px / width,  # in widths of the picture
+      'point_width': cloud.stride / surface.camera.focal_length_px,  # in parts of its distance
+      'note': _cloud_note(surface, len(cloud.points)),
+    },
+  }
+  # In a script element, '<' would begin its end or a comment.
+  text = json.dumps(data, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
+  path.write_text(_TEMPLATE.read_text(encoding='utf-8').replace('{{data}}', text), encoding='utf-8')
+
+
+def _focus_measures(
+  prediction: Prediction, at: tuple[np.ndarray, np.ndarray], measure: str
+) -> Float[np.ndarray, 'N h w']:
+  """Of the chosen pixels, in parts of the largest of the frames; 0 of those that do not show the pixel."""
+  options = {'step_px': 2, 'window_px': 1.5, 'margin_px': 5, 'measure': measure}  # as `classical.depth_from_focus`
+  # Frame by frame, for the sake of memory.
+  values = np.stack(
+    [
+      np.asarray(classical.focus_measure(jnp.asarray(frame[None]), **options))[0][at] * coverage[at]
+      for frame, coverage in zip(prediction.aligned, prediction.coverage, strict=True)
+    ]
+  )
+  return values / np.maximum(values.max(0), np.finfo(np.float32).tiny)
+
+
+def _cloud_note(surface: Surface, points: int) -> str:
+  camera = surface.camera
+  view = f'focal length {camera.focal_length_px:.0f} px' + (' (assumed)' if camera.assumed else '')
+  scale = 'distances have no scale: depth is drawn as a relief' if surface.unit == RELIEF_UNIT else f'in {surface.unit}'
+  left_out = [
+    f'{count:,} pixels left out: {why}'
+    for count, why in (
+      (surface.low_confidence, 'low confidence'),
+      (surface.too_far, f'beyond {surface.farthest or 0:.3g} {surface.unit}'),
+    )
+    if count
+  ]
+  return '; '.join([f'{points:,} points', view, scale, *left_out])
+
+
+def _jpeg(image: Shaped[np.ndarray, 'H W 3'], size: tuple[int, int]) -> str:
+  """The picture, reduced to (height, width), as a data URI."""
+  reduced = Image.fromarray(pictures.to_uint8(image)).resize(size[::-1], Image.Resampling.LANCZOS, reducing_gap=3.0)
+  file = io.BytesIO()
+  reduced.save(file, 'JPEG', quality=_JPEG_QUALITY)
+  return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
+
+
+def _packed(values: Shaped[np.ndarray, '*S']) -> dict[str, Any]:
+  """As the page unpacks it."""
+  return {
+    'type': values.dtype.name,
+    'data': base64.b64encode(zlib.compress(np.ascontiguousarray(values), 9)).decode(),
+  }

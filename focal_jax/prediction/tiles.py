@@ -1,0 +1,193 @@
+"""Stacks of any size: a network's prediction in overlapping tiles, whose size alone decides on the memory it takes.
+
+The motion is estimated once, from reduced frames; a tile warps the part of the frames that it shows, and its depth is
+the whole frame's but for a margin at its inner borders, where the network misses what lies beyond. There its weight is
+0; between two tiles' margins depth goes over from one to the other. Tiles begin at multiples of 32 px, as the cells do
+on which the network works, and have one size, for which it is compiled once.
+
+A network that starts from the classical estimate (`models.refinement`) sees in it the texture of all of a tile, so that
+what is filled in differs from the whole frame's; the transition keeps that from showing as a seam.
+
+How far a border is felt depends on the weights: `python -m benchmarks.tiles` measures it, and the memory. The published
+network sees 350 px far in principle.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+from tqdm import tqdm
+
+from focal_jax.align.motion import checked_motion, warp_region, warp_region_sharp
+from focal_jax.api import Model
+from focal_jax.errors import InputError
+from focal_jax.models.depth import MULTIPLE
+from focal_jax.models.end_to_end import padded_size
+from focal_jax.stack import MAPS, PICTURES, FocalStack, Images, Numbers, Prediction, checked_stack
+
+FRAMES_PX = 10 * 1024**2  # pixels of all frames of a tile, unless said otherwise; each takes some 300 bytes
+OVERLAP_PX = 320
+RAMP = 0.2  # share of the overlap in which depth goes over; the rest is margin
+MOTION_SIDE_PX = 640  # what frames are reduced to for networks that do not do it by themselves
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Span:
+  """A tile along one axis, px of the frame.
+
+  Attributes:
+    start: its first pixel, a multiple of 32.
+    stop: the pixel after its last one.
+    begin: the first pixel that it has a share in.
+    end: the pixel after the last one.
+    weights: its share of each of them, 0 .. 1; those of all tiles add up to 1.
+  """
+
+  start: int
+  stop: int
+  begin: int
+  end: int
+  weights: Float32[np.ndarray, ' L']
+
+
+def predict_in_tiles(
+  model: Model,
+  images: Images,
+  focus: Numbers,
+  fov: Numbers | None = None,
+  align: bool = True,
+  motion: np.ndarray | jax.Array | None = None,
+  *,
+  tile_px: int | None = None,
+  overlap_px: int = OVERLAP_PX,
+) -> Prediction:
+  """`model.predict` for stacks whose frames are too large for it; shows progress.
+
+  Args:
+    model: from `api.load`; not a `ClassicalModel`.
+    images: as for `predict`; uint8 takes the least memory.
+    focus: as for `predict`.
+    fov: as for `predict`.
+    align: as for `predict`.
+    motion: as for `predict`.
+    tile_px: largest height and width of a tile, a multiple of 32, at least twice `overlap_px`. None: 1024 for ten
+      frames, more for fewer and less for more, so that the memory stays the same.
+    overlap_px: of neighbouring tiles, at least; a multiple of 32.
+
+  Returns:
+    What `predict` does, but what there is one a frame of (`weights`, `coverage`, `aligned`, `defocus`) in float16, and
+    `pyramid` None.
+
+  Raises:
+    InputError: an argument of another shape, type or range.
+  """
+  stack = checked_stack(images, focus, fov)
+  frames, *size = stack.images.shape[:3]
+  motion = checked_motion(motion, align, frames)
+  tile_px = _checked_tile(tile_px, overlap_px, frames)
+  fov = stack.fov
+  if not align:
+    fov, motion = np.ones_like(fov), np.zeros((frames, 3), np.float32)
+  elif motion is None:
+    motion = model.estimate_motion(stack.images, stack.focus, fov, max_side=MOTION_SIDE_PX)
+  whole = None
+  tiles = list(itertools.product(*(spans(length, tile_px, overlap_px) for length in size)))
+  for rows, columns in tqdm(tiles, desc='depth', unit='tile'):
+    part = _predict_tile(model, stack, fov, motion, rows, columns)
+    whole = _empty_like(part, motion, size) if whole is None else whole
+    _add_tile(whole, part, rows, columns)
+  return whole
+
+
+def _predict_tile(
+  model: Model,
+  stack: FocalStack,
+  fov: Float32[np.ndarray, 'N'],
+  motion: Float32[np.ndarray, 'N 3'],
+  rows: Span,
+  columns: Span,
+) -> Prediction:
+  corner, shape = (rows.start, columns.start), (rows.stop - rows.start, columns.stop - columns.start)
+  aligned = np.empty((len(fov), *shape, 3), np.float32)
+  coverage = np.empty((len(fov), *shape), np.float32)
+  for n, frame in enumerate(stack.images):
+    aligned[n], coverage[n] = warp_region(frame, float(fov[n]), motion[n], corner, shape)
+  white = 255 if stack.images.dtype == np.uint8 else 1
+  aligned /= white
+  aligned += 0.5 * (1 - coverage[..., None])  # as the network's own warp has it: zero of -1 .. 1
+  seen = aligned
+  is_moved = motion.any() or (fov != 1).any()
+  if is_moved and model.network.resampling == 'lanczos':
+    regions = (
+      warp_region_sharp(frame, float(view), moved, corner, shape)
+      for frame, view, moved in zip(stack.images, fov, motion, strict=True)
+    )
+    seen = np.clip(np.stack(list(regions)) / white, 0, 1)
+  return model.predict(seen, stack.focus, align=False).replace(aligned=aligned, coverage=coverage)
+
+
+def _empty_like(part: Prediction, motion: Float32[np.ndarray, 'N 3'], size: list[int]) -> Prediction:
+  """Zeros for all that a tile's prediction has, of the whole size."""
+  frames, small, large = len(motion), part.depth.shape, tuple(size)
+
+  def zeros(array):
+    shape = (frames, *large) if array.shape[0] == frames and array.shape[1:3] == small else large
+    return np.zeros((*shape, *array.shape[len(shape) :]), np.float32 if shape == large else np.float16)
+
+  arrays = {name: getattr(part, name) for name in (*MAPS, *PICTURES)}
+  return Prediction(**{name: zeros(array) for name, array in arrays.items() if array is not None}, motion=motion)
+
+
+def _add_tile(whole: Prediction, part: Prediction, rows: Span, columns: Span) -> None:
+  """Adds a tile's share to the arrays of `whole`."""
+  weight = np.outer(rows.weights, columns.weights)
+  to = np.s_[..., rows.begin : rows.end, columns.begin : columns.end]
+  of = np.s_[
+    ..., rows.begin - rows.start : rows.end - rows.start, columns.begin - columns.start : columns.end - columns.start
+  ]
+  for name in MAPS:
+    if getattr(part, name) is not None:
+      getattr(whole, name)[to] += weight * getattr(part, name)[of]
+  for name in PICTURES:
+    if getattr(part, name) is not None:
+      getattr(whole, name)[(*to, slice(None))] += weight[..., None] * getattr(part, name)[(*of, slice(None))]
+
+
+def spans(length: int, tile_px: int, overlap_px: int) -> list[Span]:
+  """As few tiles along an axis as there can be, as small as these can be, evenly spread; see `predict_in_tiles`."""
+  tile, overlap, padded = (n // MULTIPLE for n in (tile_px, overlap_px, padded_size(length, length)[0]))
+  count = 1 if padded <= tile else math.ceil((padded - overlap) / (tile - overlap))
+  tile = math.ceil((padded + (count - 1) * overlap) / count)
+  starts = [MULTIPLE * (n * (padded - tile) // max(count - 1, 1)) for n in range(count)]
+  tile *= MULTIPLE
+  # Half way between the start of a tile and the end of the one before.
+  middles = [(before + tile + after) / 2 for before, after in itertools.pairwise(starts)]
+
+  def beyond(middle: float, pixels: np.ndarray) -> np.ndarray:  # share of the tiles after `middle`
+    return np.clip((pixels + 0.5 - middle) / (RAMP * overlap_px) + 0.5, 0, 1)
+
+  found = []
+  for start, left, right in zip(starts, [-math.inf, *middles], [*middles, math.inf], strict=True):
+    stop = min(start + tile, length)
+    pixels = np.arange(start, stop)
+    weights = beyond(left, pixels) * (1 - beyond(right, pixels))
+    shared = np.flatnonzero(weights)
+    begin, end = int(pixels[shared[0]]), int(pixels[shared[-1]]) + 1
+    found.append(Span(start, stop, begin, end, weights[shared].astype(np.float32)))
+  return found
+
+
+def _checked_tile(tile_px: int | None, overlap_px: int, frames: int) -> int:
+  """Its size, or InputError."""
+  if overlap_px % MULTIPLE or overlap_px < MULTIPLE:
+    raise InputError(f'overlap_px is {overlap_px}, expected a multiple of {MULTIPLE}, at least {MULTIPLE}')
+  if tile_px is None:
+    return max(math.isqrt(FRAMES_PX // frames) // MULTIPLE * MULTIPLE, 2 * overlap_px)
+  if tile_px % MULTIPLE or tile_px < 2 * overlap_px:
+    raise InputError(
+      f'tile_px is {tile_px}, expected a multiple of {MULTIPLE}, at least {2 * overlap_px}: twice overlap_px'
+    )
+  return tile_px

@@ -1,0 +1,355 @@
+"""Sweeps: `python -m focal_jax.sweeps --config=configs/ablations/X.py --workdir=DIR` trains the variants of a recipe.
+
+The config file has, beside `get_config`, a function `sweep(add)`:
+
+  def sweep(add):
+    add({'model.detection': 'plane'}, label='2-D block only')
+    stage = add(networks='depth', steps=add.config.steps // 2, report=False)
+    add({'init.depth': stage.weights}, label='from a trained depth network')
+
+`add` takes fields of the config with their values. `add.config` is the recipe as the command line has it; `.weights` is
+what another variant trained, with the same seed; `report=False` trains a variant that is a step only. Each variant is
+trained with seeds from the recipe's on, `--seeds` of them.
+
+  DIR/NAME,seed=0/     a run of `focal_jax.training.loop`, named by what it overrides
+  DIR/logs/            what the runs say
+  DIR/configs/         what they are trained with
+  DIR/table.md, table.csv, plot.png    mean and spread over the seeds, at the last step
+  DIR/runs.csv         a row a run
+
+Finished runs are kept and interrupted ones go on, so that the same command may be given any number of times. Exit
+status: 0; 1 if a run failed; 2 for bad input; 130 or 143 if interrupted.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.util
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from focal_jax.command_line import run_program
+from focal_jax.errors import InputError
+from focal_jax.files.outputs import write_whole
+from focal_jax.sweeps.devices import Device, find_devices, last_line
+from focal_jax.sweeps.tables import write_report
+from focal_jax.sweeps.variants import (
+  Add,
+  Run,
+  State,
+  declared_variants,
+  find_state,
+  find_states,
+  make_runs,
+  plain_config,
+)
+from focal_jax.training.writers import format_seconds, show_progress
+
+log = logging.getLogger('focal_jax.sweeps.sweep')  # `__name__` is another one when this is the program
+
+SEEDS = 3
+_POLL_S = 0.1
+
+
+@dataclasses.dataclass
+class _Job:
+  run: Run
+  process: subprocess.Popen
+  started: float  # on the monotonic clock, s
+
+  @property
+  def seconds(self) -> float:
+    return time.monotonic() - self.started
+
+
+class _Stop:
+  """Takes note of SIGINT and SIGTERM, which runs then get, too."""
+
+  def __init__(self):
+    self.number, self.times = 0, 0
+
+  def _note(self, number, _):
+    self.number, self.times = self.number or number, self.times + 1
+
+  def __enter__(self):
+    self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+    return self
+
+  def __exit__(self, *_):
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+
+def train_command(config: Path, workdir: Path) -> list[str]:
+  """Trains one run, in a process of its own."""
+  return [sys.executable, '-m', 'focal_jax.sweeps', f'--train={config}', f'--workdir={workdir}']
+
+
+def train_one(config: Path, workdir: Path) -> None:
+  """What a sweep's process does: trains with a config of `DIR/configs`."""
+  from focal_jax.training.loop import train_and_evaluate
+
+  def tuples(value):  # JSON has lists only, configs have tuples only
+    if isinstance(value, dict):
+      return {name: tuples(one) for name, one in value.items()}
+    return tuple(tuples(one) for one in value) if isinstance(value, list) else value
+
+  train_and_evaluate(ConfigDict(tuples(json.loads(config.read_text()))), workdir)
+
+
+def run_sweep(
+  config: ConfigDict,
+  sweep: Callable[[Add], None],
+  workdir: Path,
+  *,
+  title: str = 'sweep',
+  seeds: int = SEEDS,
+  devices: Sequence[Device] | None = None,
+  chosen_devices: Sequence[str] = (),
+  dry_run: bool = False,
+  command: Callable[[Path, Path], list[str]] = train_command,
+) -> int:
+  """Trains what `sweep` declares, as far as it is not, and writes tables and plot; see the module.
+
+  Args:
+    config: the recipe.
+    title: of table and plot.
+    devices: default: `find_devices(chosen_devices)`, asked for if there is anything to train.
+    dry_run: only says what there is to do.
+    command: from the file with a run's config and its folder to the command that trains it.
+
+  Returns:
+    The exit status.
+
+  Raises:
+    InputError: bad variants, or a folder with something else or with runs of another recipe; before anything is
+      written.
+  """
+  if seeds < 1:
+    raise InputError(f'--seeds is {seeds}, expected at least 1')
+  if workdir.exists() and not workdir.is_dir():
+    raise InputError(f'{workdir}: is a file, expected a folder for the sweep')
+  variants = declared_variants(config, sweep)
+  runs = make_runs(config, variants, workdir, seeds)
+  plain = {run: plain_config(run.config) for run in runs}
+  states = find_states(runs)
+  if dry_run:
+    for run in runs:
+      print(f'{states[run].describe(run.config.steps):<12}  {run.name}')
+    return 0
+
+  if devices is None and any(states[run].metrics is None for run in runs):
+    devices = find_devices(chosen_devices)
+  with _locked(workdir) as lock:
+    states = find_states(runs)  # another sweep may have been at work before
+    to_do = [run for run in runs if states[run].metrics is None]
+    log.info('%s: %d runs, %d of them finished', title, len(runs), len(runs) - len(to_do))
+    failed, stopped_by = {}, 0
+    if to_do:
+      for folder in ('logs', 'configs'):
+        (workdir / folder).mkdir(exist_ok=True)
+      for run in to_do:
+        _config_file(run).write_text(json.dumps(plain[run], indent=2) + '\n')
+      failed, stopped_by = _train_all(runs, states, devices, command, lock)
+      states = find_states(runs)
+    missing = {run: failed.get(run, 'not finished') for run in runs if states[run].metrics is None}
+    if len(missing) < len(runs):
+      write_report(runs, states, workdir, title, missing, _read_seconds(workdir))
+      print((workdir / 'table.md').read_text())
+      log.info('wrote %s and %s', workdir / 'table.md', workdir / 'plot.png')
+  for run, reason in failed.items():
+    where = f'; see {_log_file(run)}' if _log_file(run).exists() else ''
+    print(f'{run.name}: {reason}{where}', file=sys.stderr)
+  if stopped_by:
+    print(f'interrupted, {len(runs) - len(missing)} of {len(runs)} runs finished; the same command goes on from here')
+    return 128 + stopped_by
+  return 1 if missing else 0
+
+
+def _config_file(run: Run) -> Path:
+  return run.workdir.parent / 'configs' / f'{run.name}.json'
+
+
+def _log_file(run: Run) -> Path:
+  return run.workdir.parent / 'logs' / f'{run.name}.txt'
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[int]:
+  """Holds the sweep's folder; runs inherit the file, so that one that has outlived its sweep still holds it."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = (workdir / 'lock').open('w')
+  except OSError as error:
+    raise InputError(f'{workdir}: cannot be written to ({error.strerror}), expected a writable folder') from error
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise InputError(f'{workdir}: a sweep, or a run of one, is at work here; wait for it or end it') from None
+    yield file.fileno()
+
+
+def _train_all(
+  runs: Sequence[Run],
+  states: Mapping[Run, State],
+  devices: Sequence[Device],
+  command: Callable[[Path, Path], list[str]],
+  lock: int,
+) -> tuple[dict[Run, str], int]:
+  """Trains the runs that are not finished, one a device at a time; returns why those failed that did, and the number of
+  the signal that stopped it, or 0.
+  """
+  workdir = runs[0].workdir.parent
+  waiting = [run for run in runs if states[run].metrics is None]
+  done = {run for run in runs if states[run].metrics is not None}
+  kept, failed, jobs, speeds = len(done), {}, {}, []
+  seconds = _read_seconds(workdir)
+
+  def start(run, device):
+    steps = run.config.steps
+    where = states[run].describe(steps)
+    log.info('%s: starts on %s%s', run.name, device.name, f', {where}' if states[run].step else '')
+    with _log_file(run).open('a') as file:
+      file.write(f'--- {time.strftime("%Y-%m-%d %H:%M:%S")}, on {device.name}\n')
+      file.flush()
+      process = subprocess.Popen(
+        command(_config_file(run), run.workdir),
+        stdin=subprocess.DEVNULL,
+        stdout=file,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **device.environment},
+        pass_fds=(lock,),
+        start_new_session=True,  # a terminal's Ctrl-C is the sweep's, which hands it on
+      )
+    return _Job(run, process, time.monotonic())
+
+  def end(job):
+    run, status = job.run, job.process.returncode
+    seconds[run.name] = seconds.get(run.name, 0.0) + job.seconds
+    write_whole(workdir / 'seconds.json', json.dumps(seconds, indent=2) + '\n')
+    if status == 0 and find_state(run).metrics is not None:
+      done.add(run)
+      speeds.append((job.seconds, _work(run, states[run])))
+      left = _time_left(speeds, [(one, states[one]) for one in waiting], jobs.values(), states, len(devices))
+      log.info('%s: finished in %s, %d of %d%s', run.name, format_seconds(job.seconds), len(done), len(runs), left)
+    elif stop.times:
+      log.info('%s: stopped', run.name)
+    else:
+      what = f'ended with status {status}' if status else 'ended without a validation at its last step'
+      failed[run] = f'failed: {what}: {last_line(_log_file(run).read_text(errors="replace"))}'
+      log.info('%s: %s', run.name, failed[run])
+
+  told = 0
+  with _Stop() as stop:
+    try:
+      while jobs or waiting:
+        for run in list(waiting):
+          blocked = next((need for need in run.needs if need in failed), None)
+          if blocked is not None:
+            waiting.remove(run)
+            failed[run] = f'not run: it needs {blocked.name}'
+        for device in devices:
+          run = next((run for run in waiting if done.issuperset(run.needs)), None)
+          if device not in jobs and run is not None and not stop.times:
+            waiting.remove(run)
+            jobs[device] = start(run, device)
+        time.sleep(_POLL_S)
+        if stop.times > told:
+          if not told:
+            log.info('stopping: runs write what they have; once more ends them at once')
+          for job in jobs.values():
+            with contextlib.suppress(ProcessLookupError):
+              os.killpg(job.process.pid, signal.SIGKILL) if told else job.process.terminate()
+          told = stop.times
+          waiting.clear()
+        for device in [device for device, job in jobs.items() if job.process.poll() is not None]:
+          end(jobs.pop(device))
+    finally:
+      for job in jobs.values():  # this process itself has failed
+        job.process.kill()
+        job.process.wait()
+  if not stop.times and kept < len(runs):
+    log.info('%d of %d runs finished', len(done), len(runs))
+  return failed, stop.number
+
+
+def _work(run: Run, state: State) -> int:
+  """Steps that are to do; at least one, for what a run without any costs."""
+  return max(run.config.steps - (state.step or 0), 1)
+
+
+def _time_left(speeds, waiting, jobs, states, devices: int) -> str:
+  """From the time that runs of this call took a step."""
+  a_step = sum(taken for taken, _ in speeds) / sum(work for _, work in speeds)
+  left = sum(a_step * _work(run, state) for run, state in waiting)
+  left += sum(max(a_step * _work(job.run, states[job.run]) - job.seconds, 0.0) for job in jobs)
+  return f', about {format_seconds(left / devices)} left' if waiting or jobs else ''
+
+
+def _read_seconds(workdir: Path) -> dict[str, float]:
+  """Of each run, over all its beginnings."""
+  path = workdir / 'seconds.json'
+  return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _load_sweep(path: str) -> Callable[[Add], None]:
+  """The function `sweep` of a config file; a variant may follow the file's name."""
+  path = path.split(':', 1)[0]
+  specification = importlib.util.spec_from_file_location('sweep_config', path)
+  module = importlib.util.module_from_spec(specification)
+  specification.loader.exec_module(module)
+  if not callable(getattr(module, 'sweep', None)):
+    raise InputError(f'{path}: has no function sweep(add), expected one as in configs/ablations')
+  return module.sweep
+
+
+def main(argv: list[str]) -> int:
+  if len(argv) > 1:
+    raise InputError(f'unexpected argument {argv[1]!r}; expected flags only, see --help')
+  show_progress()
+  options = flags.FLAGS
+  if options.workdir is None:
+    raise InputError('expected --workdir')
+  if options.train is not None:
+    train_one(Path(options.train), Path(options.workdir))
+    return 0
+  if options.config is None:
+    raise InputError('expected --config')
+  path = config_flags.get_config_filename(flags.FLAGS['config'])
+  return run_sweep(
+    options.config,
+    _load_sweep(path),
+    Path(options.workdir),
+    title=path,
+    seeds=options.seeds,
+    chosen_devices=options.devices,
+    dry_run=options.dry_run,
+  )
+
+
+def run() -> None:
+  """Entry point: an InputError or RunError is printed as one line and exits with its status."""
+  # Here and not on import: other programs have a --config too.
+  config_flags.DEFINE_config_file(
+    'config', None, 'Recipe with a function sweep(add), of configs/ablations or of yours.'
+  )
+  flags.DEFINE_string('workdir', None, 'Folder of the sweep; made, or continued.')
+  flags.DEFINE_integer('seeds', SEEDS, 'Runs of each variant, with seeds from that of the config on.')
+  flags.DEFINE_list('devices', [], 'Numbers of the GPUs or TPU chips to use. Default: all.')
+  flags.DEFINE_bool('dry_run', False, 'Only list the runs and how far they are.')
+  flags.DEFINE_string('train', None, "For the sweep's own processes: the file with the config to train --workdir with.")
+  try:
+    run_program(main, 'focal_jax.sweeps')
+  except KeyboardInterrupt:  # while there was no run to hand it on to
+    sys.exit(130)

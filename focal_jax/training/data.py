@@ -1,0 +1,166 @@
+"""What a training step eats: stacks that the host reads, or that the device renders."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt8
+from ml_collections import ConfigDict
+
+from focal_jax.data import pipeline, sources
+from focal_jax.data.augment import augment_batch
+from focal_jax.data.rgbd import open_rgbd
+from focal_jax.data.texture_tiles import open_textures
+from focal_jax.errors import InputError
+from focal_jax.simulate.stacks import SimulatorSettings, settings_from, simulate, simulate_batch, simulate_rgbd
+from focal_jax.simulate.textures import Textures
+from focal_jax.stack import FocalStack, float_images
+from focal_jax.training.parallel import Devices
+
+
+class TrainingData:
+  """What the host hands to each device every step, and what the device makes of it.
+
+  Simulated stacks alone are rendered on the device, which needs nothing but the keys and, for stacks of photographs,
+  the photographs; those that surfaces carry are there once for all steps. Everything else is read, cropped and mixed on
+  the host (`data.pipeline`) and augmented on the device.
+
+  Attributes:
+    motion_known: whether the stacks' true motion is.
+    all_in_focus_known: whether the stacks have all-in-focus images: simulated ones, and those of data sets that have
+      them if the loss asks for them.
+  """
+
+  def __init__(self, config: ConfigDict, devices: Devices):
+    """Opens the sources.
+
+    Raises:
+      InputError: a field of `config.data` or `config.simulator` that makes no sense, or data that is not there.
+    """
+    data = config.data
+    self._config, self._devices = config, devices
+    self._simulator = settings_from(config.simulator)
+    self._frame_counts = _frame_counts(config)
+    self._batches, self.motion_known, self.all_in_focus_known = None, True, True
+    order = {
+      'batch_size': config.batch_size,
+      'seed': config.seed,
+      'num_threads': data.num_threads,
+    }
+    spread = {'devices': devices.local_count, 'host': jax.process_index(), 'hosts': jax.process_count()}
+    if not 0 <= data.rgbd_share <= 1:
+      raise InputError(f'data.rgbd_share is {data.rgbd_share}, expected a number from 0 to 1')
+    if data.rgbd and data.source != 'simulated':
+      raise InputError(f"data.rgbd is '{data.rgbd}' and data.source '{data.source}', expected data.source 'simulated'")
+    if data.textures and data.source != 'simulated':
+      raise InputError(
+        f"data.textures is '{data.textures}' and data.source '{data.source}', expected data.source 'simulated'"
+      )
+    textures = open_textures('data.textures', data.textures, data.textures_share)
+    if textures:  # a copy on each device, placed once for all steps
+      copies = jax.tree.map(lambda x: np.broadcast_to(x, (devices.local_count, *x.shape)), textures)
+      textures = devices.share(copies)
+    self._textures = textures
+    if data.rgbd:
+      photographs = open_rgbd(data.rgbd, data.data_dir)
+      self._batches = pipeline.rgbd_batches(photographs, self._simulator.canvas, **order, **spread)
+    elif data.source != 'simulated':
+      names = sources.parse_sources(data.source)
+      opened = [(sources.open_source(name, 'train', data.data_dir, self._simulator), weight) for name, weight in names]
+      settings = pipeline.BatchSettings(
+        crop_px=data.crop_px,
+        min_valid=data.min_valid,
+        num_frames=tuple(data.num_frames) or None,
+        all_in_focus=max(config.loss.all_in_focus_weight, config.loss.smoothness_weight) > 0,
+        **order,
+      )
+      self._batches = pipeline.stack_batches(opened, settings, **spread)
+      opened = [source for source, _ in opened]
+      self.motion_known = pipeline.motion_known(opened)
+      self.all_in_focus_known = settings.all_in_focus and pipeline.all_in_focus_known(opened)
+
+  def inputs(self, first_batch: int) -> Iterator[tuple[Any, Any]]:
+    """(index, data) of every batch from `first_batch` on, on the devices: numbers of the stacks, and what was read."""
+    inputs = self._devices.ahead(zip(itertools.repeat(self._index()), self._data(first_batch)))
+    return ((index, (data, self._textures)) for index, data in inputs) if self._textures else inputs
+
+  def _index(self) -> Int[np.ndarray, 'devices share']:
+    """The number in the batch of each stack: hosts take turns (`data.pipeline`)."""
+    devices, host, hosts = self._devices, jax.process_index(), jax.process_count()
+    share = self._config.batch_size // devices.count
+    number = np.arange(devices.local_count * share, dtype=np.int32) * hosts + host
+    return number.reshape(devices.local_count, share)
+
+  def _data(self, first_batch: int) -> Iterator[Any]:
+    read = itertools.repeat(()) if self._batches is None else self._batches.iterate(first_batch)
+    return zip(read, self._slots(first_batch), strict=False) if self._frame_counts else read
+
+  def _slots(self, first_batch: int) -> Iterator[Float[np.ndarray, 'devices N']]:
+    """For each batch, something for each frame of a stack: its length is what counts, and what is compiled for."""
+    for batch in itertools.count(first_batch):
+      frames = np.random.default_rng([self._config.seed, batch]).choice(self._frame_counts)
+      yield np.zeros((self._devices.local_count, frames), np.float32)
+
+  def example(self) -> FocalStack:
+    """A small batch of zeros with the fields that the stacks have."""
+    b, n, side = 1, 2, 32
+    arrays = {'images': (b, n, side, side, 3), 'focus': (b, n), 'fov': (b, n), 'target': (b, side, side)}
+    arrays |= {'valid': (b, side, side), 'motion': (b, n, 3)}
+    if self.all_in_focus_known:
+      arrays['all_in_focus'] = (b, side, side, 3)
+    return FocalStack(**{name: jnp.zeros(shape) for name, shape in arrays.items()})
+
+  def make_batch(self, keys: Key[Array, 'B'], inputs: Any) -> FocalStack:
+    """A device's stacks, from a key for each of them and their data."""
+    settings, textures = self._simulator, None
+    if self._textures:
+      inputs, textures = inputs
+    if self._frame_counts:
+      inputs, slots = inputs
+      settings = dataclasses.replace(settings, num_frames=len(slots))
+    if self._batches is None:
+      return simulate_batch(keys, settings, textures)
+    if self._config.data.rgbd:
+      return simulate_mixture(keys, inputs['rgb'], inputs['depth_m'], self._config.data.rgbd_share, settings, textures)
+    stack = float_images(inputs)
+    return augment_batch(keys, stack) if self._config.data.augment else stack
+
+
+def _frame_counts(config: ConfigDict) -> tuple[int, ...]:
+  counts = tuple(config.data.simulated_frames)
+  if counts and config.data.source != 'simulated':
+    raise InputError(
+      f"data.simulated_frames is {counts} and data.source '{config.data.source}', expected data.source 'simulated'"
+    )
+  if any(not isinstance(count, int) or count < 2 for count in counts):
+    raise InputError(f'data.simulated_frames is {counts}, expected whole numbers of at least 2')
+  return counts
+
+
+def simulate_mixture(
+  keys: Key[Array, 'B'],
+  rgb: UInt8[Array, 'B H W 3'],
+  depth_m: Float[Array, 'B H W'],
+  share: float,
+  settings: SimulatorSettings,
+  textures: Textures | None = None,
+) -> FocalStack:
+  """As many stacks as photographs: each of its photograph with probability `share`, else of a procedural scene.
+
+  Procedural stacks are those of `simulate_batch`.
+  """
+
+  def one(inputs):
+    key, rgb, depth_m = inputs
+    return jax.lax.cond(
+      jax.random.bernoulli(jax.random.fold_in(key, 3), share),  # `simulate` splits the key into three
+      lambda: simulate_rgbd(key, rgb.astype(jnp.float32) / 255, depth_m, settings),
+      lambda: simulate(key, settings, textures),
+    )
+
+  # One after the other, so that only one of both is computed: for a whole batch, `cond` would become a choice.
+  return jax.lax.map(one, (keys, rgb, depth_m))

@@ -1,0 +1,383 @@
+"""Training: `train_and_evaluate(config, workdir)` runs a config to its last step, going on where an earlier run
+stopped.
+"""
+
+import collections
+import contextlib
+import errno
+import logging
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from focal_jax import losses
+from focal_jax.data.sources import parse_sources
+from focal_jax.errors import InputError, RunError, Stopped, one_line
+from focal_jax.losses import LossSettings, loss_settings
+from focal_jax.models.end_to_end import init_variables
+from focal_jax.models.npz_file import check_weights, load_weights, save_weights
+from focal_jax.models.registry import make_model
+from focal_jax.stack import FocalStack
+from focal_jax.training import parallel
+from focal_jax.training.checkpoints import Checkpoints, claim_workdir, record_config
+from focal_jax.training.data import TrainingData
+from focal_jax.training.parallel import Devices
+from focal_jax.training.step import StepSettings, TrainState, averaged_variables, init_state, make_train_step
+from focal_jax.training.validation import Validation
+from focal_jax.training.writers import Progress, Writer, memory_gb
+
+log = logging.getLogger(__name__)
+
+WEIGHTS_FILE, BEST_FILE = 'weights.npz', 'best.npz'
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[int, int] | None = None) -> Path:
+  """Trains to `config.steps` on all devices of all processes; returns the weights file, `workdir`/weights.npz (flat,
+  float32).
+
+  Besides it the folder gets best.npz (the weights that had the least `config.best_metric`), config.json, checkpoints,
+  metrics.jsonl, TensorBoard files and validation pictures. Called again on the same folder it continues from the newest
+  checkpoint, with the data and random numbers that it would have had.
+
+  Args:
+    profile: first and last step of a trace for `jax.profiler`, written to the folder `profile`.
+
+  Raises:
+    InputError: a config value that makes no sense, or a folder of another model; before anything is written.
+    RunError: the disk is full, or too many steps in a row were not finite. The run can be gone on with.
+    Stopped: SIGTERM or SIGINT came; a checkpoint was written first.
+  """
+  workdir = Path(workdir)
+  devices = Devices(config.parallel)
+  _check(config, devices)
+  model = model_of(config)
+  loss = loss_settings(config.loss)
+  settings = StepSettings(config.networks, loss, config.accumulate, float(config.ema_decay))
+  schedule = make_schedule(config.optimizer, config.steps)
+  tx = make_optimizer(config.optimizer, schedule)
+  data = TrainingData(config, devices)
+  if config.networks == 'alignment' and not data.motion_known:
+    raise InputError(
+      f"networks is 'alignment', but the motion is not known in all of data.source '{config.data.source}'"
+    )
+  validation = Validation(config, model, devices, workdir)
+  variables = initial_variables(model, config)
+  if config.networks != 'alignment':
+    _check_loss(model, variables, data.example(), loss)
+  state = init_state(variables, tx, settings, config.seed)
+  train_step = devices.run(make_train_step(model, tx, data.make_batch, settings), outputs=(False, False), donate=True)
+
+  with _disk_errors(workdir), _StopSignals() as stop, contextlib.ExitStack() as opened:
+    if jax.process_index() == 0:
+      claim_workdir(workdir, config.to_dict())
+    run = _Run(config, workdir, state, stop, opened)
+    run.go(devices, train_step, data, validation, schedule, profile)
+    return run.finish()
+
+
+class _Run:
+  """A run's state, and where it is written. Only the first process writes."""
+
+  def __init__(
+    self, config: ConfigDict, workdir: Path, state: TrainState, stop: '_StopSignals', opened: contextlib.ExitStack
+  ):
+    """Restores the newest checkpoint, if there is one, in place of `state`; files are closed with `opened`."""
+    self._config, self._workdir, self._stop = config, workdir, stop
+    self._checkpoints = self._writer = None
+    # stacks: position in the data; validated: last step whose validation is done; best: its step and value.
+    note = {'stacks': 0, 'validated': None, 'best': None, 'config': None}
+    if jax.process_index() == 0:
+      self._checkpoints = opened.enter_context(contextlib.closing(Checkpoints(workdir, config.keep_checkpoints)))
+      restored = self._checkpoints.restore(state)
+      if restored is not None:
+        state, note = restored
+        log.info('continuing from step %d', state.step)
+      record_config(workdir, config.to_dict())
+      self._writer = opened.enter_context(contextlib.closing(Writer(workdir, int(state.step))))
+    self._state, self._note = parallel.from_first_process(state, note)
+    self._note['config'] = config.to_dict()
+    # All that the weights have seen, for a run may go on with other data.
+    self._note['data'] = sorted({*self._note.get('data', ()), *data_names(config)})
+    self._step = int(self._state.step)
+
+  def go(
+    self,
+    devices: Devices,
+    train_step: Any,
+    data: TrainingData,
+    validation: Validation,
+    schedule: optax.Schedule,
+    profile: tuple[int, int] | None,
+  ) -> None:
+    """The steps to the config's last.
+
+    Raises:
+      Stopped: a signal came; what was reached is saved.
+    """
+    config, first = self._config, self._step
+    # As the step returns it: else its second call would compile again.
+    self._state = devices.replicate(self._state)
+    inputs = data.inputs(math.ceil(self._note['stacks'] / config.batch_size))
+    progress = Progress(first, config.steps)
+    # On accelerators the next step starts before the numbers of this one are asked for. More steps in flight can
+    # deadlock several devices on a CPU.
+    unread, lag = collections.deque(), int(jax.default_backend() != 'cpu')
+
+    def read(lag=0):
+      while len(unread) > lag:
+        self._report(*unread.popleft(), progress, schedule)
+
+    if self._is_due(config.validation_every) and self._note['validated'] != self._step:
+      self._validate(validation)
+    if self._step < config.steps:
+      log.info('compiling the training step for %d device(s)', devices.count)
+    trace = contextlib.ExitStack()
+    while self._step < config.steps and not self._stop.requested(self._step):
+      if profile and self._step + 1 == profile[0]:
+        trace.enter_context(jax.profiler.trace(str(self._workdir / 'profile')))
+      self._state, metrics = train_step(self._state, next(inputs))
+      self._step += 1
+      self._note['stacks'] += config.batch_size
+      unread.append((self._step, metrics))
+      if self._step == first + 1:
+        read()
+        progress = Progress(self._step, config.steps)  # compilation is over
+      read(lag)
+      if profile and self._step == profile[1]:
+        read()
+        trace.close()
+      if self._is_due(config.validation_every):
+        read()
+        self._validate(validation)
+      if self._is_due(config.checkpoint_every):
+        read()
+        self._save()
+      if self._is_due(config.validation_every) or self._is_due(config.checkpoint_every):
+        progress.resume(self._step)
+    read()
+    trace.close()
+    self._save()
+    if self._checkpoints:
+      self._checkpoints.wait()
+    if self._step < config.steps or self._note['validated'] != self._step:
+      name = signal.Signals(self._stop.signal).name
+      raise Stopped(
+        f'{self._workdir}: stopped by {name} after step {self._step} of {config.steps}, which is saved; the same '
+        'command goes on from there',
+        self._stop.signal,
+      )
+
+  def _is_due(self, every: int) -> bool:
+    return self._step == self._config.steps or (self._step > 0 and self._step % every == 0)
+
+  def _report(self, step: int, metrics: Any, progress: Progress, schedule: optax.Schedule) -> None:
+    """Waits for a step's numbers, and says them where it is time to.
+
+    Raises:
+      RunError: too many steps in a row were not finite.
+    """
+    metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    config, in_row = self._config, int(metrics.pop('skipped_in_row'))
+    if in_row:
+      log.warning('step %d was skipped: loss %g, gradient norm %g', step, metrics['loss'], metrics['gradient_norm'])
+    if in_row >= config.max_skipped:
+      raise RunError(
+        f'{self._workdir}: the loss or gradient of {in_row} steps in a row, up to step {step}, was not finite '
+        '(max_skipped); nothing of them is in the weights. A lower optimizer.learning_rate or optimizer.clip_norm help'
+      )
+    if step % config.log_every and step != config.steps:
+      return
+    seconds = progress.seconds_a_step(step)
+    rates = {'learning_rate': float(schedule(step - 1 - int(metrics['skipped']))), 'step_seconds': seconds}
+    rates |= {'stacks_per_second': config.batch_size / seconds, **memory_gb()}
+    numbers = ', '.join(f'{name} {value:.4g}' for name, value in (metrics | rates).items())
+    log.info('step %d/%d: %s, %s left', step, config.steps, numbers, progress.time_left(step))
+    if self._writer:
+      self._writer.write_scalars(step, metrics | rates)
+
+  def _validate(self, validation: Validation) -> None:
+    # All processes take part in it and must stop alike, which they agree on between steps only.
+    alone = jax.process_count() == 1
+    result = validation(self._state, self._step, lambda: alone and self._stop.requested(self._step))
+    if result is None:
+      return  # told to stop: it is done again when the run goes on
+    scalars, picture = result
+    self._note['validated'] = self._step
+    log.info('validation at step %d: %s', self._step, ', '.join(f'{n} {v:.4g}' for n, v in scalars.items()))
+    self._write_weights(WEIGHTS_FILE)
+    value, best = scalars[f'validation/{self._config.best_metric}'], self._note['best']
+    if math.isfinite(value) and (best is None or value < best['value']):
+      self._note['best'] = {'step': self._step, 'value': value}
+      self._write_weights(BEST_FILE)
+    if self._writer:
+      self._writer.write_scalars(self._step, scalars)
+      self._writer.write_image(self._step, 'validation', picture)
+
+  def _save(self) -> None:
+    if self._checkpoints:
+      self._checkpoints.save(self._step, self._state, self._note)
+
+  def _write_weights(self, name: str) -> Path:
+    path, model = self._workdir / name, self._config.model
+    if jax.process_index() == 0:
+      data = self._note['data']
+      description = {'model': model.name, 'arguments': model_arguments(model), 'steps': self._step, 'data': data}
+      save_weights(path, jax.device_get(averaged_variables(self._state)), description)
+    return path
+
+  def finish(self) -> Path:
+    path = self._write_weights(WEIGHTS_FILE)
+    if best := self._note['best']:
+      metric = self._config.best_metric
+      log.info('best %s %.4g at step %d: %s', metric, best['value'], best['step'], self._workdir / BEST_FILE)
+    log.info('wrote %s', path)
+    return path
+
+
+class _StopSignals(contextlib.AbstractContextManager):
+  """Notes SIGTERM and SIGINT for the run to stop at its next step; a second one ends the program at once.
+
+  Attributes:
+    signal: its number, once one came.
+  """
+
+  def __init__(self):
+    self.signal, self._before = None, {}
+
+  def __enter__(self) -> '_StopSignals':
+    # Among several processes JAX's coordination service listens, and makes them stop at the same step.
+    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._before[number] = signal.signal(number, self._note)
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+    self._before = {}
+
+  def _note(self, number: int, _: Any) -> None:
+    log.warning('%s: stopping after this step', signal.Signals(number).name)
+    self.signal = number
+    self.__exit__()
+
+  def requested(self, step: int) -> bool:
+    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+      self.signal = signal.SIGTERM
+    return self.signal is not None
+
+
+@contextlib.contextmanager
+def _disk_errors(workdir: Path) -> Iterator[None]:
+  """A full disk becomes one line."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in _DISK_FULL:
+      raise
+    raise RunError(
+      f'{workdir}: cannot be written ({one_line(error)}); the checkpoints there are intact: make room and start again'
+    ) from error
+
+
+def _check(config: ConfigDict, devices: Devices) -> None:
+  """InputError unless the fields that no part of the run checks make sense."""
+  for field, allowed in (('networks', ('both', 'depth', 'alignment')), ('compute_dtype', ('float32', 'bfloat16'))):
+    if config[field] not in allowed:
+      raise InputError(f"{field} is '{config[field]}', expected one of {', '.join(allowed)}")
+  lowest = {'log_every': 1, 'checkpoint_every': 1, 'validation_every': 1, 'keep_checkpoints': 2, 'max_skipped': 1}
+  for field, low in {'steps': 0, 'accumulate': 1, 'batch_size': 1, **lowest}.items():
+    if config[field] < low:
+      raise InputError(f'{field} is {config[field]}, expected at least {low}')
+  if config.batch_size % (devices.count * config.accumulate):
+    raise InputError(
+      f'batch_size is {config.batch_size}, expected a multiple of the number of devices, {devices.count}, times '
+      f'accumulate, {config.accumulate}'
+    )
+  if not 0 <= config.ema_decay < 1:
+    raise InputError(f'ema_decay is {config.ema_decay}, expected at least 0 and below 1')
+
+
+def _check_loss(model: nn.Module, variables: dict, example: FocalStack, loss: LossSettings) -> None:
+  """InputError if the loss is of something that the model or the data has not; nothing is computed."""
+
+  def check(variables, stack):
+    losses.check_parts(model.apply(variables, stack, align=False), stack, loss)
+
+  jax.eval_shape(check, variables, example)
+
+
+def data_names(config: ConfigDict) -> list[str]:
+  """What a run's weights have seen by its end: names of its sources, without the folders of a user, and what the
+  weights that it begins with say of theirs.
+  """
+  names = set()
+  if config.steps:
+    names.update(name for name, _ in parse_sources(config.data.source))
+    if config.data.rgbd:
+      names.add(config.data.rgbd)
+  for path in config.init.values():
+    if path:
+      names.update(load_weights(path)[1].get('data', ()))
+  return sorted({name.partition(':')[0] for name in names})
+
+
+def model_arguments(config: ConfigDict) -> dict[str, Any]:
+  return {name: value for name, value in config.items() if name != 'name'}
+
+
+def model_of(config: ConfigDict) -> nn.Module:
+  """The config's model, as the training step needs it."""
+  arguments = model_arguments(config.model)
+  return make_model(
+    config.model.name, arguments, axis_name=parallel.AXIS, dtype=np.dtype(config.compute_dtype), remat=config.remat
+  )
+
+
+def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
+  """Random variables, with each network that `config.init` names a weights file for as it is in that file."""
+  variables = init_variables(model, config.seed)
+  for network, path in config.init.items():
+    if path:
+      loaded, _ = load_weights(path)
+      # The file's other network may be another variant.
+      taken, wanted = (
+        {collection: {network: tree.get(collection, {}).get(network, {})} for collection in variables}
+        for tree in (loaded, variables)
+      )
+      check_weights(path, taken, wanted)
+      variables = {collection: {**variables[collection], **taken[collection]} for collection in variables}
+  return variables
+
+
+def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
+  """The learning rate: a linear warm-up, and a constant or cosine rest."""
+  if config.schedule not in ('constant', 'cosine'):
+    raise InputError(f"optimizer.schedule is '{config.schedule}', expected 'constant' or 'cosine'")
+  after = max(steps - config.warmup_steps, 1)
+  rest = (
+    optax.constant_schedule(config.learning_rate)
+    if config.schedule == 'constant'
+    else optax.cosine_decay_schedule(config.learning_rate, after)
+  )
+  if not config.warmup_steps:
+    return rest
+  warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+  return optax.join_schedules([warmup, rest], [config.warmup_steps])
+
+
+def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+  """Adam; gradients of a norm above `clip_norm` are scaled down to it first."""
+  clip = optax.clip_by_global_norm(config.clip_norm or math.inf)
+  return optax.chain(clip, optax.adam(schedule, config.b1, config.b2))

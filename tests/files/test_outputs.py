@@ -1,0 +1,136 @@
+"""Result folders: all or nothing, and never over what was there."""
+
+import pytest
+
+from focal_jax.errors import InputError
+from focal_jax.files.outputs import check_output, result_folder, staging
+
+
+def contents(folder):
+  """Every path below `folder`; of files also the text."""
+  return {str(p.relative_to(folder)): p.read_text() if p.is_file() else None for p in sorted(folder.rglob('*'))}
+
+
+def test_results_appear_when_the_block_ends(tmp_path):
+  out = tmp_path / 'new' / 'results'
+  with result_folder(out, overwrite=False) as folder:
+    (folder / 'depth.txt').write_text('1')
+    (folder / 'frames').mkdir()
+    (folder / 'frames' / '0.txt').write_text('2')
+    assert not (out / 'depth.txt').exists()  # nothing half-written under its final name
+  assert contents(out) == {'depth.txt': '1', 'frames': None, 'frames/0.txt': '2'}
+
+
+def test_an_empty_folder_may_be_used(tmp_path):
+  with result_folder(tmp_path, overwrite=False) as folder:
+    (folder / 'depth.txt').write_text('1')
+  assert contents(tmp_path) == {'depth.txt': '1'}
+
+
+@pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])
+def test_failure_leaves_nothing(tmp_path, error):
+  out = tmp_path / 'new' / 'results'
+
+  def fail():
+    with result_folder(out, overwrite=False) as folder:
+      (folder / 'frames').mkdir()
+      (folder / 'frames' / '0.txt').write_text('2')
+      raise error('half way')
+
+  with pytest.raises(error, match='half way'):
+    fail()
+  assert contents(tmp_path) == {}
+
+
+def test_failure_leaves_folders_that_were_there(tmp_path):
+  (tmp_path / 'old').mkdir()
+
+  def fail(out):
+    with result_folder(out, overwrite=False):
+      raise ValueError
+
+  for out in (tmp_path / 'old', tmp_path / 'old' / 'new'):
+    with pytest.raises(ValueError):
+      fail(out)
+    assert contents(tmp_path) == {'old': None}
+
+
+def test_failure_leaves_parents_that_something_else_uses(tmp_path):
+  def fail():
+    with result_folder(tmp_path / 'new' / 'results', overwrite=False):
+      (tmp_path / 'new' / 'note.txt').write_text('of somebody else')
+      raise ValueError
+
+  with pytest.raises(ValueError):
+    fail()
+  assert contents(tmp_path) == {'new': None, 'new/note.txt': 'of somebody else'}
+
+
+def test_refuses_a_folder_that_holds_something(tmp_path):
+  (tmp_path / 'note.txt').write_text('mine')
+  with pytest.raises(InputError, match='already holds files'), result_folder(tmp_path, overwrite=False):
+    pytest.fail('the block must not run')
+  assert contents(tmp_path) == {'note.txt': 'mine'}
+
+
+def test_refuses_a_file(tmp_path):
+  (tmp_path / 'results').write_text('mine')
+  for overwrite in (False, True):
+    with pytest.raises(InputError, match='is a file'), result_folder(tmp_path / 'results', overwrite):
+      pytest.fail('the block must not run')
+  assert contents(tmp_path) == {'results': 'mine'}
+
+
+def test_refuses_what_cannot_be_made(tmp_path):
+  (tmp_path / 'note.txt').write_text('mine')
+  out = tmp_path / 'note.txt' / 'results'
+  with pytest.raises(InputError, match=r'cannot be written to.*expected'), result_folder(out, overwrite=False):
+    pytest.fail('the block must not run')
+  assert contents(tmp_path) == {'note.txt': 'mine'}
+
+
+def test_staging_goes_and_leaves_what_was_moved_out(tmp_path):
+  with staging(tmp_path / 'kept') as stage:
+    (stage / 'a.txt').write_text('1')
+    (stage / 'b.txt').write_text('2')
+    (stage / 'a.txt').replace(tmp_path / 'kept' / 'a.txt')
+  with staging(tmp_path / 'new' / 'unused'):
+    pass
+  assert contents(tmp_path) == {'kept': None, 'kept/a.txt': '1'}
+
+
+def test_overwrite_replaces_its_own_and_keeps_the_others(tmp_path):
+  (tmp_path / 'frames').mkdir()
+  (tmp_path / 'frames' / '0.txt').write_text('old')
+  (tmp_path / 'frames' / 'note.txt').write_text('mine')
+  (tmp_path / 'note.txt').write_text('mine')
+  with result_folder(tmp_path, overwrite=True) as folder:
+    (folder / 'frames').mkdir()
+    (folder / 'frames' / '0.txt').write_text('new')
+    (folder / 'depth.txt').write_text('new')
+  assert contents(tmp_path) == {
+    'depth.txt': 'new',
+    'frames': None,
+    'frames/0.txt': 'new',
+    'frames/note.txt': 'mine',
+    'note.txt': 'mine',
+  }
+
+
+def test_failure_while_overwriting_changes_nothing(tmp_path):
+  (tmp_path / 'depth.txt').write_text('old')
+
+  def fail():
+    with result_folder(tmp_path, overwrite=True) as folder:
+      (folder / 'depth.txt').write_text('new')
+      raise ValueError
+
+  with pytest.raises(ValueError):
+    fail()
+  assert contents(tmp_path) == {'depth.txt': 'old'}
+
+
+def test_check_output_accepts_new_and_empty_folders(tmp_path):
+  check_output(tmp_path, overwrite=False)
+  check_output(tmp_path / 'new', overwrite=False)
+  assert contents(tmp_path) == {}

@@ -1,0 +1,138 @@
+"""Tiles: where they lie, that their prediction is the whole frame's, and what does not fit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from local_network import local_model, soft_frames
+from PIL import Image
+
+import focal_jax
+from focal_jax import InputError
+from focal_jax.prediction.tiles import OVERLAP_PX, RAMP, predict_in_tiles, spans
+
+FOCUS = np.float32([0.5, 1.0, 3.0])
+FOV = np.float32([1.05, 0.97, 1.0])
+
+
+@pytest.mark.parametrize(('tile', 'overlap'), [(1024, 320), (640, 320), (64, 32), (256, 96)])
+@pytest.mark.parametrize('length', [1, 32, 33, 255, 257, 640, 641, 1025, 3000, 4001])
+def test_where_tiles_lie(length, tile, overlap):
+  found = spans(length, tile, overlap)
+  total = np.zeros(length)
+  for span in found:
+    assert span.start % 32 == 0
+    assert span.start <= span.begin < span.end <= span.stop
+    assert span.weights.shape == (span.end - span.begin,)
+    assert span.weights.min() > 0
+    total[span.begin : span.end] += span.weights
+    # What the network is given has one size, and that is no larger than allowed.
+    assert rounded_up(span.stop - span.start) == rounded_up(found[0].stop - found[0].start) <= tile
+    margin = (1 - RAMP) / 2 * overlap - 1
+    assert span.start == 0 or span.begin - span.start >= margin
+    assert span.stop == length or span.stop - span.end >= margin
+  np.testing.assert_allclose(total, 1, atol=1e-6)
+  assert found[0].start == 0
+  assert found[-1].stop == length
+  assert all(a.stop - b.start >= overlap for a, b in zip(found[:-2], found[1:-1], strict=True))
+  # One less would be larger than allowed.
+  assert len(found) == 1 or tile * (len(found) - 1) - overlap * (len(found) - 2) < rounded_up(length)
+
+
+def rounded_up(length):
+  return length + -length % 32
+
+
+@pytest.mark.parametrize('given', ['estimated', 'motion', 'metadata', 'unaligned'])
+@pytest.mark.parametrize(('padding', 'resampling'), [('edge', 'lanczos'), ('black', 'linear')])
+def test_tiles_are_the_whole(padding, resampling, given, capfd):
+  """A network whose cells of 32 px see the row and column beyond them, over frames of no multiple of 32."""
+  frames = soft_frames(3, 201, 330)
+  model = local_model(motion_side_px=100, padding=padding, resampling=resampling)
+  options = {
+    'estimated': {},
+    'motion': {'motion': np.float32([[0.01, 13.3, -7.7], [0.002, -5.0, 30.25], [0, 0, 0]])},
+    'metadata': {'motion': np.zeros((3, 3))},
+    'unaligned': {'align': False},
+  }[given]
+  whole = model.predict(frames, FOCUS, FOV, **options)
+  before = frames.copy()
+  tiled = predict_in_tiles(model, frames, FOCUS, FOV, **options, tile_px=192, overlap_px=96)
+  assert '6/6' in capfd.readouterr().err
+  np.testing.assert_array_equal(frames, before)
+  np.testing.assert_allclose(tiled.motion, whole.motion, rtol=1e-4, atol=1e-6)
+  for name, dtype, tolerance in (
+    ('depth', np.float32, 3e-4),
+    ('confidence', np.float32, 3e-4),
+    ('weights', np.float16, 1e-3),
+    ('coverage', np.float16, 1e-3),
+    ('aligned', np.float16, 1e-3),
+  ):
+    ours, expected = getattr(tiled, name), getattr(whole, name)
+    assert ours.dtype == dtype
+    np.testing.assert_allclose(ours, expected, atol=tolerance, err_msg=name)
+  assert tiled.pyramid is None
+  assert np.ptp(whole.depth) > 0.5
+  assert model._apply._cache_size() == 2  # the whole, and one for all tiles
+  as_float = predict_in_tiles(model, frames / 255, FOCUS, FOV, **options, tile_px=192, overlap_px=96)
+  np.testing.assert_allclose(as_float.depth, tiled.depth, atol=3e-4)
+
+
+def test_seams_of_the_shipped_weights():
+  """With the overlap that is the default: no column of the transition stands out from the next one.
+
+  The depth itself differs by more: what the classical estimate fills in depends on the texture of all that it sees.
+  """
+  paths = sorted((Path(__file__).parents[2] / 'examples' / 'pcb').iterdir())
+  frames = np.stack([np.asarray(Image.open(path))[800:864, 500:1460] for path in (paths[-1], paths[0])])
+  model = focal_jax.load()
+  whole = model.predict(frames, [0, 1], align=False)
+  tiled = predict_in_tiles(model, frames, [0, 1], align=False, tile_px=640)
+  assert np.ptp(whole.depth[:, 300:660]) > 0.1
+  difference = tiled.depth - whole.depth
+  assert np.abs(difference).mean() < 0.05
+  steps = np.abs(np.diff(difference, axis=1)).mean(0)  # mean over the rows, of each column to the next
+  transition = slice(440, 520)  # a fifth of the overlap, 320 to 640 px, and a little more
+  assert steps[transition].max() < 0.008
+  assert steps[transition].mean() < np.delete(steps, transition).mean()
+
+
+def test_default_size_keeps_the_memory():
+  """More frames, smaller tiles, down to twice the overlap."""
+  seen = []
+
+  class Stop(Exception):
+    pass
+
+  class Recorder(focal_jax.Model):
+    def __init__(self):
+      pass
+
+    def predict(self, images, *_, **__):
+      seen.append(images.shape[:2])
+      raise Stop
+
+  for frames in (2, 10, 40):
+    stack = np.broadcast_to(np.uint8(0), (frames, 2600, 1, 3))
+    with pytest.raises(Stop):
+      predict_in_tiles(Recorder(), stack, np.arange(frames), align=False)
+  assert all(height <= 2 * OVERLAP_PX or frames * height**2 <= 10 * 1024**2 for frames, height in seen)
+  heights = [height for _, height in seen]
+  assert heights[0] > 1024 > heights[1] > heights[2]
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ({'tile_px': 100}, 'tile_px is 100, expected a multiple of 32, at least 640: twice overlap_px'),
+    ({'tile_px': 608}, 'tile_px is 608, expected a multiple of 32, at least 640'),
+    ({'overlap_px': 0}, 'overlap_px is 0, expected a multiple of 32, at least 32'),
+    ({'overlap_px': 100}, 'overlap_px is 100, expected a multiple of 32'),
+    ({'focus': [1.0]}, r'focus: shape \(1,\)'),
+    ({'motion': np.zeros((2, 3))}, r'motion: shape \(2, 3\), expected \(3, 3\)'),
+    ({'motion': np.zeros((3, 3)), 'align': False}, 'motion is given and align is False'),
+  ],
+)
+def test_bad_arguments(arguments, message):
+  with pytest.raises(InputError, match=message):
+    predict_in_tiles(local_model(), **{'images': np.zeros((3, 8, 8, 3), np.uint8), 'focus': FOCUS} | arguments)

@@ -60,6 +60,52 @@ def test_known_motion_of_a_pair_that_is_blurred_differently(motion, blur_px, noi
   assert (found.zoom[1], *found.shift_px[1], found.quality[1], found.zoom_error[1]) == (1, 0, 0, 1, 0)
 
 
+def turned(frames, degrees):
+  """Frames [N, H, W, 3] whose content is turned clockwise about the centre."""
+  turn = [
+    ndimage.rotate(f, -d, axes=(1, 0), reshape=False, order=3, mode='mirror')
+    for f, d in zip(frames, degrees, strict=True)
+  ]
+  return np.clip(np.stack(turn), 0, 1)
+
+
+@pytest.mark.parametrize('degrees', [-3.0, -0.4, 0.05, 1.0, 3.0])
+def test_known_rotation_of_a_pair_that_is_blurred_differently(degrees):
+  canvas = texture(4)
+  frames = turned([frame_of(canvas, (1.02, 3.0, -2.0), 2.0), frame_of(canvas)], (degrees, 0))
+  found = residual_motion(to_uint8(frames))
+  assert np.rad2deg(found.rotation[0]) == pytest.approx(degrees, abs=0.03)
+  assert found.zoom[0] == pytest.approx(1.02, abs=1e-3)
+  # The content shifts first, and then turns with the frame.
+  cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+  np.testing.assert_allclose(found.shift_px[0], (3 * cos + 2 * sin, 3 * sin - 2 * cos), atol=0.15)
+
+
+def test_rotations_add_up_along_the_chain():
+  canvas = texture(5)
+  degrees = np.array([2.5, 1.5, 1.0, 0.0])
+  frames = turned([frame_of(canvas, STILL, blur) for blur in (3, 2, 1, 0)], degrees)
+  found = residual_motion(to_uint8(frames))
+  np.testing.assert_allclose(np.rad2deg(found.rotation), degrees, atol=0.05)
+  assert np.rad2deg(found.rotation_range) == pytest.approx(2.5, abs=0.05)
+  y, x = (np.arange(n) - (n - 1) / 2 for n in (HEIGHT, WIDTH))
+  chord = 2 * np.sin(np.deg2rad(2.5) / 2)
+  assert found.displacement_px[0] == pytest.approx(chord * np.sqrt(np.mean(x**2) + np.mean(y**2)), abs=0.15)
+
+
+@pytest.mark.parametrize('odd', ['black', 'another picture'])
+@pytest.mark.parametrize('place', [0, 2, 4])
+def test_what_cannot_be_compared_is_not_the_reference(odd, place):
+  canvas = texture(6)
+  frames = [frame_of(canvas, (1.0, 2.0 * n, 0.0), 0.5 * n) for n in range(4)]
+  frames.insert(place, np.zeros_like(frames[0]) if odd == 'black' else frame_of(texture(7)))
+  found = residual_motion(to_uint8(frames), None)
+  assert found.reference == (4 if place < 4 else 3)
+  np.testing.assert_array_equal(found.measured, [n != place for n in range(5)])
+  steps = np.diff(found.shift_px[found.measured, 0])
+  np.testing.assert_allclose(steps, 2.0, atol=0.1)
+
+
 def test_sweep_is_chained_to_any_reference():
   motions = np.array([(0.95, 8, -5), (0.968, 4, 1), (0.985, 5, 2), (1, 0, 0), (1.015, -4, 3)], float)
   canvas = texture(2)

@@ -100,8 +100,10 @@ def test_motion_by_hand():
   measured = focal_jax.align.measured.ResidualMotion(
     zoom=np.array([1.02, np.nan, 1.0]),
     shift_px=np.array([[3.0, -4.0], [np.nan, np.nan], [0.0, 0.0]]),
+    rotation=np.array([0.0, np.nan, 0.0]),
     quality=np.array([1.0, 0.0, 1.0]),
     zoom_error=np.zeros(3),
+    reference=2,
     size=(256, 256),
   )
   motion = motion_from_measured(measured, np.array([1.03, 1.01, 1.0]))

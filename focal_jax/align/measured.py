@@ -22,7 +22,7 @@ that stands still in all frames (sensor, compression) draws the motion towards n
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -44,6 +44,8 @@ GOOD_QUALITY = 0.5  # at least this is not looked for elsewhere
 MAX_ERROR = 0.005  # and so is a larger standard error of the zoom
 TOLERANCE_PX = 1.0  # of a vote that agrees with a RANSAC hypothesis
 HYPOTHESES = 256
+SURE_ZOOM = 5.0  # standard errors by which the ends of a sweep must differ to tell which is nearer,
+LEAST_ZOOM = 0.002  # and at least so much: other bands of frequencies move the zoom by this (see above)
 TURNED_PX = 0.05  # rotations that move no pixel farther are not resampled by: without one, resampling is separable
 ROUNDS = 4  # of comparing and resampling, at most
 REACH = 3  # frames: how far to look for a partner when the neighbour cannot be compared
@@ -105,6 +107,25 @@ class ResidualMotion:
     if n < 2:
       return 0.0 if len(self.zoom) == 1 else float('nan')
     return float(np.sqrt(np.nansum(self.displacement_px**2) / (n - 1)))
+
+  def upright(self) -> 'ResidualMotion':
+    """The motion that is left once each frame is turned back about its centre, as by `motion.turned_back`.
+
+    With p = R^-1 (place in the frame), what lies at q in the reference lies at p = zoom q + R^-1 shift.
+    """
+    shift = (self.shift_px @ np.array([1, 1j])) * np.exp(-1j * self.rotation)
+    turned = {'shift_px': np.stack([shift.real, shift.imag], -1), 'rotation': 0 * self.rotation}
+    return dataclasses.replace(self, **turned)
+
+  def near_end(self) -> Literal['first', 'last'] | None:
+    """Which end of the sweep is focused nearer: the one that is larger, for a lens that breathes extends as it focuses
+    near. None where the zoom over the sweep is within its error, as in stacks that do not breathe or are corrected.
+    """
+    ends = np.flatnonzero(self.measured)[[0, -1]]
+    growth = float(np.log(self.zoom[ends[1]] / self.zoom[ends[0]]))
+    if abs(growth) <= max(SURE_ZOOM * self.zoom_error[ends].max(), LEAST_ZOOM):
+      return None
+    return 'last' if growth > 0 else 'first'
 
 
 class _Similarity(NamedTuple):

@@ -11,6 +11,8 @@ from focal_jax import warp
 from focal_jax.errors import InputError
 from focal_jax.stack import Images, Numbers, checked_stack
 
+TURNED_PX = 0.1  # rotations that move no pixel farther are left as they are
+
 Frame = UInt8[np.ndarray, 'H W 3'] | Float32[np.ndarray, 'H W 3']
 
 
@@ -71,6 +73,47 @@ def align(
     values, coverage[n] = warp_region(frame, float(stack.fov[n]), motion[n], (0, 0), frame.shape[:2])
     aligned[n] = np.rint(values) if aligned.dtype == np.uint8 else values
   return aligned, coverage
+
+
+def turned_back(
+  images: Images, rotation: Float[np.ndarray, 'N']
+) -> tuple[Shaped[np.ndarray, 'N H W 3'], Float32[np.ndarray, 'N H W']]:
+  """Frames turned about their centres against a rotation that was measured (`measured.ResidualMotion.rotation`).
+
+  The motion of the warp, as published, has no rotation: frames that are turned are turned back before it. By cubic
+  splines, for linear interpolation would take noise, and with it apparent sharpness, out of all frames but those that
+  are not turned. Those are handed out as they are.
+
+  Args:
+    images: uint8 or float32 0 .. 1.
+    rotation: radians, clockwise as seen; NaN counts as 0.
+
+  Returns:
+    The frames in the type given, black outside; and the share 0 .. 1 of each pixel that came from inside its frame.
+  """
+  size = images.shape[1:3]
+  centre = (np.array(size) - 1) / 2
+  turned, coverage = np.array(images), np.ones(images.shape[:3], np.float32)
+  for n, angle in enumerate(np.nan_to_num(rotation)):
+    if abs(angle) * np.hypot(*centre) < TURNED_PX:
+      continue
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix = np.array([[cos, sin], [-sin, cos]])  # of (y, x): from places of the result to places of the frame
+    offset = centre - matrix @ centre
+    for c in range(3):
+      channel = images[n, ..., c].astype(np.float32)
+      values = ndimage.affine_transform(channel, matrix, offset, order=3, mode='nearest')
+      white = 255 if images.dtype == np.uint8 else 1
+      values = np.clip(values, 0, white)
+      turned[n, ..., c] = np.rint(values) if images.dtype == np.uint8 else values
+    y, x = np.meshgrid(
+      *(np.arange(length) - middle for length, middle in zip(size, centre, strict=True)), indexing='ij'
+    )
+    places = (cos * y + sin * x + centre[0], cos * x - sin * y + centre[1])
+    inside = [np.clip(np.minimum(at + 1, length - at), 0, 1) for at, length in zip(places, size, strict=True)]
+    coverage[n] = inside[0] * inside[1]
+    turned[n][coverage[n] == 0] = 0
+  return turned, coverage
 
 
 def warp_region(

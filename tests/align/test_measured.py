@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage, signal
 
 from focal_jax.align.measured import residual_motion
+from focal_jax.align.motion import turned_back
 from focal_jax.data.folder import read_stack_folder
 
 HEIGHT, WIDTH = 320, 480
@@ -91,6 +92,31 @@ def test_rotations_add_up_along_the_chain():
   y, x = (np.arange(n) - (n - 1) / 2 for n in (HEIGHT, WIDTH))
   chord = 2 * np.sin(np.deg2rad(2.5) / 2)
   assert found.displacement_px[0] == pytest.approx(chord * np.sqrt(np.mean(x**2) + np.mean(y**2)), abs=0.15)
+
+
+def test_frames_that_are_turned_back_are_upright():
+  canvas = texture(8)
+  frames = turned([frame_of(canvas, (1.02, 5.0, -3.0), 1.0), frame_of(canvas)], (2.0, 0))
+  images = to_uint8(frames)
+  found = residual_motion(images)
+  upright, coverage = turned_back(images, found.rotation)
+  again, expected = residual_motion(upright), found.upright()
+  assert abs(np.rad2deg(again.rotation[0])) < 0.03
+  np.testing.assert_allclose(again.shift_px[0], expected.shift_px[0], atol=0.1)
+  np.testing.assert_allclose(again.shift_px[0], (5.0, -3.0), atol=0.15)
+  np.testing.assert_array_equal(upright[1], images[1])
+  assert coverage[1].min() == 1
+  corner = ndimage.rotate(np.ones((HEIGHT, WIDTH)), 2.0, axes=(1, 0), reshape=False, order=1)
+  differs = np.abs(coverage[0] - corner) > 0.01  # along the border only, by where a pixel is taken to end
+  assert ndimage.binary_erosion(differs, np.ones((3, 3))).sum() == 0
+  assert differs.mean() < 0.02
+
+
+@pytest.mark.parametrize(('zoom', 'end'), [(0.98, 'last'), (1.02, 'first'), (1.0005, None)])
+def test_the_larger_end_of_a_sweep_is_the_nearer_one(zoom, end):
+  canvas = texture(9)
+  frames = [frame_of(canvas, (zoom ** (n / 2), 0.0, 0.0), n) for n in (2, 1, 0)]
+  assert residual_motion(to_uint8(frames)).near_end() == end
 
 
 @pytest.mark.parametrize('odd', ['black', 'another picture'])

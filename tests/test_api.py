@@ -9,6 +9,7 @@ import pytest
 
 import focal_jax
 from focal_jax import InputError
+from focal_jax.align.methods import ALIGNMENTS
 from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.npz_file import save_weights
 from focal_jax.models.registry import make_model
@@ -41,12 +42,17 @@ def test_signatures():
   assert str(inspect.signature(focal_jax.load)).startswith('(weights: ')
   for model in (focal_jax.Model, focal_jax.ClassicalModel):
     parameters = inspect.signature(model.predict).parameters
-    assert list(parameters) == ['self', 'images', 'focus', 'fov', 'align', 'motion']
-    assert [parameters[name].default for name in ('fov', 'align', 'motion')] == [None, True, None]
-    assert list(inspect.signature(model.estimate_motion).parameters)[:4] == ['self', 'images', 'focus', 'fov']
+    assert list(parameters)[:7] == ['self', 'images', 'focus', 'fov', 'align', 'motion', 'tile_px']
+    assert [parameters[name].default for name in ('fov', 'align', 'motion', 'tile_px')] == [
+      None,
+      'measured',
+      None,
+      None,
+    ]
+    assert list(inspect.signature(model.estimate_motion).parameters) == ['self', 'images', 'focus', 'fov', 'align']
 
 
-@pytest.mark.parametrize('align', [True, False])
+@pytest.mark.parametrize('align', ALIGNMENTS)
 def test_shapes_types_ranges(model, images, align):
   given = images.copy()
   out = model.predict(images, FOCUS, align=align)
@@ -71,7 +77,7 @@ def test_shapes_types_ranges(model, images, align):
   np.testing.assert_allclose(out.weights.sum(0), 1.0, atol=1e-5)
   np.testing.assert_allclose(out.depth, np.tensordot(FOCUS, out.weights, (0, 0)), atol=1e-5)
   np.testing.assert_array_equal(images, given)
-  if not align:
+  if align == 'off':
     np.testing.assert_allclose(out.aligned, images / 255, atol=1e-6)
     assert not out.motion.any()
   # Read-only memory of the device is no trouble to the caller.
@@ -100,9 +106,9 @@ def test_sizes_that_are_padded_alike_are_compiled_once(tmp_path, padding, other)
   save_weights(tmp_path / 'weights.npz', variables, DESCRIPTION | {'arguments': arguments})
   model, rng = focal_jax.load(tmp_path / 'weights.npz'), np.random.default_rng(1)
   fov = np.float32([1.06, 1.02, 1.0])
-  model.predict(rng.integers(0, 256, (3, *other, 3), np.uint8), FOCUS)
+  model.predict(rng.integers(0, 256, (3, *other, 3), np.uint8), FOCUS, align='network')
   images = rng.integers(0, 256, (3, 37, 50, 3), np.uint8)
-  out = model.predict(images, FOCUS, fov)
+  out = model.predict(images, FOCUS, fov, 'network')
   stack = focal_jax.FocalStack(images=images[None] / np.float32(255), focus=FOCUS[None].astype('f4'), fov=fov[None])
   alone = jax.tree.map(lambda x: x[0], jax.jit(network.apply)(variables, jax.tree.map(jnp.asarray, stack)))
   assert np.ptp(out.motion, axis=0).max() > 0.2
@@ -113,8 +119,8 @@ def test_sizes_that_are_padded_alike_are_compiled_once(tmp_path, padding, other)
 
 def test_focus_unit_is_depth_unit(model, images):
   """Depth is a mixture of the focus coordinates: scale and shift go through."""
-  out = model.predict(images, FOCUS, align=False)
-  other = model.predict(images, 10 * FOCUS - 3, align=False)
+  out = model.predict(images, FOCUS, align='off')
+  other = model.predict(images, 10 * FOCUS - 3, align='off')
   np.testing.assert_allclose(other.depth, 10 * out.depth - 3, atol=1e-4)
   np.testing.assert_allclose(other.confidence, out.confidence, atol=1e-4)
 

@@ -1,6 +1,11 @@
 """The public interface: shapes, types, errors, padding, compilation, on weights drawn at random."""
 
 import inspect
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +13,7 @@ import numpy as np
 import pytest
 
 import focal_jax
-from focal_jax import InputError
+from focal_jax import InputError, api
 from focal_jax.align.methods import ALIGNMENTS
 from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.npz_file import save_weights
@@ -212,6 +217,57 @@ def test_bad_weights(tmp_path, weights):
   save_weights(tmp_path / 'other.npz', variables, {'model': 'another', 'arguments': {}})
   with pytest.raises(InputError, match="a model 'another'"):
     focal_jax.load(tmp_path / 'other.npz')
+
+
+def test_weights_by_name(tmp_path, weights, monkeypatch):
+  shipped = focal_jax.load()
+  assert Path(shipped.name).name == 'simulated.npz'
+  assert {focal_jax.load(name).name for name in ('shipped', 'simulated')} == {shipped.name}
+  shutil.copy(weights, tmp_path / 'simulated.npz')
+  shutil.copy(weights, tmp_path / 'v1.2.npz')  # a name whose end looks like a suffix
+  monkeypatch.setattr(api, '_WEIGHTS_FOLDERS', (tmp_path / 'none', tmp_path))
+  assert focal_jax.load('v1.2').name == str(tmp_path / 'v1.2.npz')
+  assert focal_jax.load('shipped').name == str(tmp_path / 'simulated.npz')
+  message = "weights are 'magic', expected one of shipped, simulated, v1.2, classical, classical:MEASURE, or a path to"
+  with pytest.raises(InputError, match=message):
+    focal_jax.load('magic')
+  with pytest.raises(InputError, match=r"runs/magic: weights of type '', expected \.npz or \.pth"):
+    focal_jax.load('runs/magic')
+
+
+PROGRAM = """
+import jax, numpy as np
+jax.jit(lambda x: x + 1)(1.0)  # compiled before there is a cache
+import focal_jax
+focal_jax.load('classical').predict(np.zeros((2, 8, 8, 3), np.uint8), [0, 1], align='off')
+"""
+
+
+@pytest.mark.parametrize(
+  ('settings', 'folder'),
+  [
+    ({}, 'cache/focal_jax'),
+    ({'JAX_ENABLE_COMPILATION_CACHE': 'false'}, None),
+    ({'JAX_COMPILATION_CACHE_DIR': 'elsewhere'}, 'elsewhere'),
+  ],
+)
+def test_a_program_keeps_what_it_compiles(settings, folder, tmp_path):
+  """As the command line does, in the user's folder, unless the user says otherwise."""
+  environment = {name: value for name, value in os.environ.items() if not name.startswith('JAX_')}
+  environment |= {'XDG_CACHE_HOME': str(tmp_path / 'cache'), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
+  environment |= {'PYTHONPATH': str(Path(__file__).parents[1])}
+  done = subprocess.run(
+    [sys.executable, '-c', PROGRAM],
+    env=environment | settings,
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  kept = {path for path in tmp_path.rglob('*') if path.is_file()}
+  assert bool(kept) == (folder is not None)
+  assert all(path.is_relative_to(tmp_path / folder) for path in kept)
 
 
 def test_weights_file_round_trip(weights):

@@ -29,12 +29,12 @@ import focal_jax
 from focal_jax import losses, warp
 from focal_jax.align import motion
 from focal_jax.align.measured import residual_motion
-from focal_jax.api import Model
 from focal_jax.command_line import run_program
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.errors import InputError
 from focal_jax.models.registry import make_model
-from focal_jax.prediction.classical_predictor import ClassicalModel
+from focal_jax.prediction.classical_predictor import ClassicalPredictor
+from focal_jax.prediction.network_predictor import NetworkPredictor
 
 SWEEPS = ('balls', 'ring', 'pcb', 'pixel_metres')
 NEAR_TO_FAR = ('pcb',)
@@ -102,21 +102,21 @@ def left_over(images: UInt8[np.ndarray, 'N H W 3'], found: Float[np.ndarray, 'N 
   return measured | {'frames_measured': int(left.measured.sum()), 'frames': len(images)}
 
 
-def open_network(weights: str | None, arguments: dict[str, int]) -> Model:
+def open_network(weights: str | None, arguments: dict[str, int]) -> NetworkPredictor:
   """A network that estimates motion, with other `motion_*` arguments than its file says where they are given.
 
   Raises:
     InputError: not a weights file, one without an alignment network, or arguments that make no sense.
   """
   model = focal_jax.load(weights)
-  if not isinstance(model, Model):
+  if model.network is None:
     raise InputError(f"--weights is '{weights}', expected a weights file of a network")
-  if 'alignment' not in model.variables.get('params', {}):
+  if not model.has_alignment_network:
     raise InputError(f'{model.name}: has no alignment network, expected weights that have one')
   if not arguments:
     return model
   network = make_model(model.description['model'], model.description['arguments'] | arguments)
-  return Model(model.name, network, model.variables, model.description | {'changed': arguments}, [])
+  return NetworkPredictor(model.name, network, model.variables, model.description | {'changed': arguments}, [])
 
 
 def estimators(names: Sequence[str], weights: str | None, arguments: dict[str, int]) -> dict[str, Estimate]:
@@ -130,11 +130,11 @@ def estimators(names: Sequence[str], weights: str | None, arguments: dict[str, i
   # Field of view 1: not told.
   found: dict[str, Estimate] = {
     'none': lambda images: np.zeros((len(images), 3), np.float32),
-    'measured': lambda images: ClassicalModel().estimate_motion(images, np.arange(len(images))),
+    'measured': lambda images: ClassicalPredictor().estimate_motion(images, np.arange(len(images))),
   }
   if 'network' in names:
     model = open_network(weights, arguments)
-    found['network'] = lambda images: model.estimate_motion(images, np.arange(len(images)))
+    found['network'] = lambda images: model.estimate_motion(images, np.arange(len(images)), align='network')
   return {name: found[name] for name in METHODS if name in names}
 
 
@@ -151,7 +151,7 @@ def measure_known(
   """
   count = len(images)
   inner = images[:, MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
-  authors, size = ClassicalModel().estimate_motion(inner, np.arange(count)), inner.shape[1:3]
+  authors, size = ClassicalPredictor().estimate_motion(inner, np.arange(count)), inner.shape[1:3]
   errors: dict[str, dict[str, Any]] = {name: {} for name in methods}
   corrected = {name: [] for name in methods}
   for seed, zoom in enumerate(zooms):

@@ -12,10 +12,10 @@ from benchmarks.harness import OURS, Case, compile_ahead, least_traffic, size_in
 from benchmarks.settings import Settings, multiple_of_32, shape_text
 from benchmarks.training import Option, Step, StepProgram, make_stack, step_flops
 from focal_jax import warp
-from focal_jax.api import Model
 from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.published import INPUT_CONVENTION
 from focal_jax.models.registry import make_model
+from focal_jax.prediction.network_predictor import NetworkPredictor
 from focal_jax.stack import FocalStack
 
 
@@ -80,10 +80,10 @@ def _case(part: str, name: str, shape: tuple[int, ...], function: Any, *argument
   return Case(part, name, OURS, shape_text((*shape, 3)), lambda: compile_ahead(function, *arguments), work, least)
 
 
-def _host_case(part: str, networks: Networks, align: bool) -> Case:
+def _host_case(part: str, networks: Networks, align: str) -> Case:
   """What `focal_jax.load().predict` takes, uint8 on the host to arrays on the host."""
   settings = networks.settings
-  model = Model('benchmark', networks.network, networks.variables, {}, [])
+  model = NetworkPredictor('benchmark', networks.network, networks.variables, {}, [])
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (*settings.shape()[1:], 3), np.uint8)
   focus, fov = np.linspace(0, 1, settings.frames), np.linspace(1.04, 1, settings.frames)
@@ -100,12 +100,12 @@ def _host_case(part: str, networks: Networks, align: bool) -> Case:
 
 def inference(networks: Networks) -> list[Case]:
   cases = forward_cases('inference', 'end to end', networks, networks.settings.shape(), align=True)
-  return [*cases, _host_case('inference', networks, align=True)]
+  return [*cases, _host_case('inference', networks, align='network')]
 
 
 def depth(networks: Networks) -> list[Case]:
   cases = forward_cases('depth', 'depth network', networks, networks.settings.shape(), align=False)
-  return [*cases, _host_case('depth', networks, align=False)]
+  return [*cases, _host_case('depth', networks, align='off')]
 
 
 def alignment(networks: Networks) -> list[Case]:

@@ -16,10 +16,10 @@ import numpy as np
 from benchmarks.settings import Settings, multiple_of_32
 from benchmarks.training import Option, StepProgram, empty_stack
 from focal_jax import backend
-from focal_jax.api import Model
 from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.published import INPUT_CONVENTION
 from focal_jax.models.registry import make_model
+from focal_jax.prediction.network_predictor import NetworkPredictor
 
 STEP_PX = 32
 Shape = tuple[int, int, int, int]
@@ -127,10 +127,10 @@ def main(argv: list[str]) -> None:
   frames, height, width = map(int, argv)
   jax.config.update('jax_enable_compilation_cache', False)
   network = make_model('end_to_end', INPUT_CONVENTION)
-  model = Model('benchmark', network, init_variables(network, 0), {}, [])
+  model = NetworkPredictor('benchmark', network, init_variables(network, 0), {}, [])
   images = np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), np.uint8)
   before = _peak_bytes()
-  model.predict(images, np.linspace(0, 1, frames), np.linspace(1.04, 1, frames))
+  model.predict(images, np.linspace(0, 1, frames), np.linspace(1.04, 1, frames), 'network')
   print(json.dumps({'imported': before, 'peak': _peak_bytes()}))
 
 

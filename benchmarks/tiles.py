@@ -15,7 +15,7 @@ import focal_jax
 from benchmarks.memory import _peak_bytes as peak_bytes
 from focal_jax.backend import use_compilation_cache
 from focal_jax.data.folder import read_stack_folder
-from focal_jax.prediction.tiles import OVERLAP_PX, RAMP, predict_in_tiles
+from focal_jax.prediction.tiles import OVERLAP_PX, RAMP
 
 _STACK = flags.DEFINE_string('stack', None, 'Folder of a focal stack, which is cut in two across its width.')
 _MAX_SIDE = flags.DEFINE_integer('max_side', 1024, 'Longer side that its frames are reduced to, px.')
@@ -28,8 +28,8 @@ _OVERLAP_PX = flags.DEFINE_integer('overlap_px', OVERLAP_PX, 'Of neighbouring ti
 def border_errors(model: focal_jax.Model, images: np.ndarray, focus: np.ndarray) -> np.ndarray:
   """Largest error of the depth at each distance (px) from a cut and beyond, over the range of `focus`."""
   middle = images.shape[2] // 64 * 32
-  whole = model.predict(images, focus, align=False).depth
-  left, right = (model.predict(part, focus, align=False).depth for part in np.split(images, [middle], axis=2))
+  whole = model.predict(images, focus, align='off').depth
+  left, right = (model.predict(part, focus, align='off').depth for part in np.split(images, [middle], axis=2))
   errors = [np.abs(left - whole[:, :middle])[:, ::-1], np.abs(right - whole[:, middle:])[:, :middle]]
   largest = np.max([error.max(0)[:middle] for error in errors], axis=0) / np.ptp(focus)
   return np.maximum.accumulate(largest[::-1])[::-1]
@@ -52,7 +52,8 @@ def main(argv: list[str]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), np.uint8)
     before, began = peak_bytes(), time.perf_counter()
     fov = np.linspace(1.04, 1, frames)
-    predict_in_tiles(model, images, np.arange(frames), fov, tile_px=_TILE_PX.value, overlap_px=_OVERLAP_PX.value)
+    sizes = {'tile_px': _TILE_PX.value, 'overlap_px': _OVERLAP_PX.value}
+    model.predict(images, np.arange(frames), fov, 'network', **sizes)
     seconds = time.perf_counter() - began
     print(
       f'{images.shape}, tiles of {_TILE_PX.value or "default"} px, overlap {_OVERLAP_PX.value} px: {seconds:.0f} s,'

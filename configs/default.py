@@ -114,7 +114,8 @@ def get_config() -> ConfigDict:
   # with a camera's own sweep, as in simulated/pixel_6.
   evaluation.dataset = 'examples'
   evaluation.split = 'val'
-  evaluation.align = False  # DDFF-12 is refocused from light fields: aligned as it is
+  # How frames are aligned first: measured, network, metadata or off. DDFF-12 is refocused from light fields: aligned.
+  evaluation.align = 'off'
   evaluation.data_dir = ''  # where data sets were built
   evaluation.num_stacks = 0  # the first so many of the split; 0: all
   # Beside the network: constant (the mean target of the split train), classical, classical:laplacian and so on.

@@ -5,10 +5,10 @@ model = focal_jax.load()
 out = model.predict(images, focus, fov)
 """
 
-from focal_jax.api import Model, load
+from focal_jax.api import ClassicalModel, Model, load
 from focal_jax.errors import InputError
-from focal_jax.prediction.classical_predictor import ClassicalModel
+from focal_jax.prediction.predictor import Predictor
 from focal_jax.stack import FocalStack, Prediction
 
-__all__ = ['ClassicalModel', 'FocalStack', 'InputError', 'Model', 'Prediction', 'load']
+__all__ = ['ClassicalModel', 'FocalStack', 'InputError', 'Model', 'Prediction', 'Predictor', 'load']
 __version__ = '0.1.0'

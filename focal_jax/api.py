@@ -1,164 +1,71 @@
 """What other programs call: `focal_jax.load(...)` and `.predict(...)`. The command line takes the same path."""
 
-import functools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
-import jax
-import numpy as np
-from jaxtyping import Float32
-
-from focal_jax.align.motion import checked_motion, reduced, scaled_motion
-from focal_jax.backend import compiler_options
+from focal_jax.backend import use_compilation_cache
 from focal_jax.errors import InputError
 from focal_jax.models import published
-from focal_jax.models.end_to_end import padded_size, reduced_size, variable_shapes
+from focal_jax.models.end_to_end import variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
 from focal_jax.models.registry import MODELS, make_model
 from focal_jax.models.torch_file import read_state_dict
-from focal_jax.prediction.classical_predictor import ClassicalModel
-from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack, float_images
+from focal_jax.prediction.classical_predictor import ClassicalPredictor
+from focal_jax.prediction.network_predictor import NetworkPredictor
 
 log = logging.getLogger(__name__)
 
+Model, ClassicalModel = NetworkPredictor, ClassicalPredictor  # what they were called first
+
 PUBLISHED_SUFFIXES = ('.pth', '.pt', '.tar')
 
-# In a checkout, and in an installed package.
-_SHIPPED = (
-  Path(__file__).parents[1] / 'weights' / 'simulated.npz',
-  Path(__file__).parent / 'weights' / 'simulated.npz',
-)
+SHIPPED = 'shipped'
+_SHIPPED_FILE = 'simulated'  # whose weights 'shipped' are
+# In an installed package, and in a checkout.
+_WEIGHTS_FOLDERS = (Path(__file__).parent / 'weights', Path(__file__).parents[1] / 'weights')
 
 
-class Model:
-  """A network with its weights; see `load`.
-
-  Attributes:
-    name: the weights file.
-    network: without its weights.
-    description: what the weights file says of itself; of a published file, the model and its arguments.
-    unused: tensors of a published file that the network does not use.
-  """
-
-  def __init__(self, name: str, network: nn.Module, variables: dict, description: dict[str, Any], unused: list[str]):
-    self.name, self.network, self.description, self.unused = name, network, description, unused
-    self._variables = jax.device_put(variables)
-
-    @functools.partial(jax.jit, static_argnames=('align',), compiler_options=compiler_options())
-    def apply(variables, stack, size, align, motion=None):
-      given = {} if motion is None else {'motion': motion}
-      return network.apply(variables, float_images(stack), align=align, size=size, **given)
-
-    @functools.partial(jax.jit, compiler_options=compiler_options())
-    def estimate_motion(variables, stack, size):
-      return network.apply(variables, float_images(stack), size=size, method='estimate_motion')
-
-    self._apply, self._estimate_motion = apply, estimate_motion
-
-  @property
-  def variables(self) -> dict:
-    """The weights: {'params', 'batch_stats'}, on the device."""
-    return self._variables
-
-  def predict(
-    self,
-    images: Images,
-    focus: Numbers,
-    fov: Numbers | None = None,
-    align: bool = True,
-    motion: np.ndarray | jax.Array | None = None,
-  ) -> Prediction:
-    """Depth of one focal stack.
-
-    Args:
-      images: [N, H, W, 3] RGB, uint8 or float 0 .. 1; N >= 2 frames, far to near, used in the order given; any H and W.
-      focus: [N] focus coordinate of each frame, in any unit.
-      fov: [N] relative field of view, 1 for the narrowest (`optics.relative_field_of_view`); None: all 1.
-      align: False skips the alignment network and the field-of-view crop.
-      motion: [N, 3] (alpha, beta, gamma), in px of these frames, to align by in place of what the network finds: an
-        earlier `motion` or `estimate_motion`; zeros for the field-of-view crop alone.
-
-    Returns:
-      numpy arrays: `depth` and `confidence` [H, W], `pyramid` of [H, W], coarse to fine, `weights` and `coverage`
-      [N, H, W], `aligned` [N, H, W, 3] float 0 .. 1, `motion` [N, 3] (alpha, beta, gamma). Depth is in the unit of
-      `focus`; of the network that ships it may lie beyond the first and last focus by a part of their range.
-
-    Raises:
-      InputError: an argument of another shape, type or range.
-
-    A second call does not compile again if frames are as many and their height and width, rounded up to multiples of
-    32, the same.
-    """
-    stack = checked_stack(images, focus, fov)
-    motion = checked_motion(motion, align, len(stack.images))
-    height, width = stack.images.shape[1:3]
-    batch, size = _padded(stack, padded_size(height, width))
-    given = None if motion is None else motion[None]
-    prediction = jax.device_get(self._apply(self._variables, batch, size, align=bool(align), motion=given))
-    return jax.tree.map(lambda x: x[0], prediction).cropped(height, width)
-
-  def estimate_motion(
-    self, images: Images, focus: Numbers, fov: Numbers | None = None, max_side: int | None = None
-  ) -> Float32[np.ndarray, 'N 3']:
-    """Motion (alpha, beta, gamma) of every frame, without depth: `predict`'s, of frames of any size.
-
-    Args:
-      images: as for `predict`.
-      focus: as for `predict`.
-      fov: as for `predict`.
-      max_side: longer side that frames are reduced to before, px; memory grows with it. None: as `predict` does it,
-        which of published networks is not at all.
-
-    Raises:
-      InputError: an argument of another shape, type or range.
-    """
-    stack = checked_stack(images, focus, fov)
-    size = stack.images.shape[1:3]
-    array = padded_size(*size)
-    sides = [side for side in (self.network.motion_side_px, max_side) if side]
-    if sides:
-      # In an array as large as `predict` has it: the network feels its borders.
-      array = reduced_size(*array, min(sides))
-      stack = stack.replace(images=reduced(stack.images, min(sides)))
-    found = jax.device_get(self._estimate_motion(self._variables, *_padded(stack, array)))[0]
-    return scaled_motion(found, stack.images.shape[1:3], size)
+def shipped_weights() -> dict[str, Path]:
+  """The weights files that ship with the project, by name; 'shipped' is the one for general use."""
+  folder = next((folder for folder in _WEIGHTS_FOLDERS if folder.is_dir()), None)
+  files = {path.stem: path for path in sorted(folder.glob('*.npz'))} if folder else {}
+  return ({SHIPPED: files[_SHIPPED_FILE]} if _SHIPPED_FILE in files else {}) | files
 
 
-def _padded(stack: FocalStack, array: tuple[int, int]) -> tuple[FocalStack, tuple[np.int32, np.int32]]:
-  """A batch of one stack, its frames at the top left of arrays of this height and width; and their own size."""
-  size = stack.images.shape[1:3]
-  widths = ((0, to - length) for to, length in zip(array, size, strict=True))
-  padded = stack.replace(images=np.pad(stack.images, ((0, 0), *widths, (0, 0))))
-  return jax.tree.map(lambda x: x[None], padded), tuple(map(np.int32, size))
-
-
-def load(weights: str | Path | None = None, arguments: Mapping[str, Any] | None = None) -> Model | ClassicalModel:
-  """A model ready to predict.
+def load(
+  weights: str | Path | None = None, arguments: Mapping[str, Any] | None = None
+) -> NetworkPredictor | ClassicalPredictor:
+  """A predictor, ready to predict. What is compiled for it is kept for the next program (`use_compilation_cache`).
 
   Args:
-    weights: None for the weights that ship with the project; a .npz that this project wrote; a .pth (.pt, .tar) with
-      a published network's weights (Won and Jeon's, DefocusNet's, AiFDepthNet's or DFV's), read without PyTorch, whose
-      channel order and padding are then followed; or 'classical' or 'classical:MEASURE' (`classical.MEASURES`) for
-      depth from focus without a network. What has a suffix is a path: 'classical.npz' is a weights file.
+    weights: one of
+      * the name of weights that ship with the project: that of a file in `weights/`, without its suffix; or 'shipped',
+        the same as None, for those of general use,
+      * a .npz that this project wrote,
+      * a .pth (.pt, .tar) with a published network's weights (Won and Jeon's, DefocusNet's, AiFDepthNet's or DFV's),
+        read without PyTorch, whose channel order and padding are then followed,
+      * 'classical' or 'classical:MEASURE' (`classical.MEASURES`) for depth from focus without a network.
+      What has a suffix is a path: 'classical.npz' is a weights file.
     arguments: of the model, for a .pth: what it does not tell, as {'differential': False} for DFV's plain focus volume,
       or what is to be other than published, as {'alignment': 'metadata'}.
 
   Raises:
-    InputError: the file is missing, unreadable, or not this network's; or there is no such measure.
+    InputError: there is no such name or measure; or the file is missing, unreadable, or not this network's.
   """
-  if weights is None:
-    weights = next((path for path in _SHIPPED if path.exists()), None)
-    if weights is None:
-      raise InputError(
-        f"{_SHIPPED[0]}: the weights that ship with the project are missing; give a weights file, or 'classical' "
-        '(--method=classical) for depth without a network'
-      )
-  path = Path(weights)
-  if not path.suffix and str(weights).partition(':')[0] == 'classical':
-    return ClassicalModel(str(weights))
+  use_compilation_cache()
+  name = SHIPPED if weights is None else str(weights)
+  path = Path(name)
+  if not path.suffix and name.partition(':')[0] == 'classical':
+    return ClassicalPredictor(name)
+  if name in (files := shipped_weights()):
+    path = files[name]
+  elif not path.suffix and path.name == name:
+    raise InputError(
+      f"weights are '{name}', expected one of {', '.join(files)}, classical, classical:MEASURE, or a path to a .npz or "
+      '.pth'
+    )
   if path.suffix in PUBLISHED_SUFFIXES:
     return _load_published(path, arguments or {})
   if arguments:
@@ -173,10 +80,10 @@ def load(weights: str | Path | None = None, arguments: Mapping[str, Any] | None 
   except InputError as error:
     raise InputError(f'{path}: {error}') from None
   check_weights(path, variables, variable_shapes(network))
-  return Model(str(path), network, variables, description, [])
+  return NetworkPredictor(str(path), network, variables, description, [])
 
 
-def _load_published(path: Path, arguments: Mapping[str, Any]) -> Model:
+def _load_published(path: Path, arguments: Mapping[str, Any]) -> NetworkPredictor:
   tensors = read_state_dict(path)
   found = published.identify(path, tensors)
   arguments = found.arguments | dict(arguments)
@@ -184,4 +91,4 @@ def _load_published(path: Path, arguments: Mapping[str, Any]) -> Model:
   variables, unused = published.variables_from(path, tensors, found, variable_shapes(network))
   log.info('%s: published weights of %s; %d tensors in it are not used', path, found.model, len(unused))
   description = {'model': found.model, 'arguments': arguments, 'data': [published.DATA_OF_PUBLISHED]}
-  return Model(str(path), network, variables, description, unused)
+  return NetworkPredictor(str(path), network, variables, description, unused)

@@ -48,7 +48,7 @@ _ALIGN = flags.DEFINE_enum(
   'measured',
   ('measured', 'network', 'metadata', 'off'),
   'predict: align the frames by their motion as measured in the pictures, or as the network finds it; by the field of '
-  'view that the metadata tell alone; or not at all. export: off leaves the alignment network out.',
+  'view that the metadata tell alone; or not at all. export: network (its default), metadata or off.',
 )
 _MOTION = flags.DEFINE_string('motion', None, 'predict: motion.json of an earlier prediction, in place of --align.')
 _ONLY_ALIGN = flags.DEFINE_bool('only_align', False, 'predict: aligned frames and motion.json, no depth.')
@@ -132,7 +132,8 @@ def main(argv: list[str]) -> None:
     from focal_jax.prediction.export import export_model
 
     out = Path(_required('out', _OUT))
-    export_model(load(_WEIGHTS.value), out, align=_ALIGN.value != 'off', overwrite=_OVERWRITE.value)
+    align = _ALIGN.value if _ALIGN.present else 'network'
+    export_model(load(_WEIGHTS.value), out, align=align, overwrite=_OVERWRITE.value)
   elif _MODE.value == 'convert':
     from focal_jax.prediction.convert import convert
 

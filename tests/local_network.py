@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from focal_jax.api import Model
 from focal_jax.models.blocks import expected_focus, focus_distribution
 from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.end_to_end import EndToEnd
+from focal_jax.prediction.network_predictor import NetworkPredictor
 
 CELL = 32  # px
 
@@ -43,8 +43,8 @@ class CellDepth(nn.Module):
     return DepthMaps((depth,) * 4, weights)
 
 
-def local_model(**arguments) -> Model:
-  return Model('local', EndToEnd(CellDepth(), BrightnessMotion(), **arguments), {}, {}, [])
+def local_model(**arguments) -> NetworkPredictor:
+  return NetworkPredictor('local', EndToEnd(CellDepth(), BrightnessMotion(), **arguments), {}, {}, [])
 
 
 def soft_frames(frames: int, height: int, width: int) -> np.ndarray:

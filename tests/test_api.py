@@ -1,6 +1,11 @@
 """The public interface: shapes, types, errors, padding, compilation, on weights drawn at random."""
 
 import inspect
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +13,8 @@ import numpy as np
 import pytest
 
 import focal_jax
-from focal_jax import InputError
+from focal_jax import InputError, api
+from focal_jax.align.methods import ALIGNMENTS
 from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.npz_file import save_weights
 from focal_jax.models.registry import make_model
@@ -41,12 +47,17 @@ def test_signatures():
   assert str(inspect.signature(focal_jax.load)).startswith('(weights: ')
   for model in (focal_jax.Model, focal_jax.ClassicalModel):
     parameters = inspect.signature(model.predict).parameters
-    assert list(parameters) == ['self', 'images', 'focus', 'fov', 'align', 'motion']
-    assert [parameters[name].default for name in ('fov', 'align', 'motion')] == [None, True, None]
-    assert list(inspect.signature(model.estimate_motion).parameters)[:4] == ['self', 'images', 'focus', 'fov']
+    assert list(parameters)[:7] == ['self', 'images', 'focus', 'fov', 'align', 'motion', 'tile_px']
+    assert [parameters[name].default for name in ('fov', 'align', 'motion', 'tile_px')] == [
+      None,
+      'measured',
+      None,
+      None,
+    ]
+    assert list(inspect.signature(model.estimate_motion).parameters) == ['self', 'images', 'focus', 'fov', 'align']
 
 
-@pytest.mark.parametrize('align', [True, False])
+@pytest.mark.parametrize('align', ALIGNMENTS)
 def test_shapes_types_ranges(model, images, align):
   given = images.copy()
   out = model.predict(images, FOCUS, align=align)
@@ -71,7 +82,7 @@ def test_shapes_types_ranges(model, images, align):
   np.testing.assert_allclose(out.weights.sum(0), 1.0, atol=1e-5)
   np.testing.assert_allclose(out.depth, np.tensordot(FOCUS, out.weights, (0, 0)), atol=1e-5)
   np.testing.assert_array_equal(images, given)
-  if not align:
+  if align == 'off':
     np.testing.assert_allclose(out.aligned, images / 255, atol=1e-6)
     assert not out.motion.any()
   # Read-only memory of the device is no trouble to the caller.
@@ -100,9 +111,9 @@ def test_sizes_that_are_padded_alike_are_compiled_once(tmp_path, padding, other)
   save_weights(tmp_path / 'weights.npz', variables, DESCRIPTION | {'arguments': arguments})
   model, rng = focal_jax.load(tmp_path / 'weights.npz'), np.random.default_rng(1)
   fov = np.float32([1.06, 1.02, 1.0])
-  model.predict(rng.integers(0, 256, (3, *other, 3), np.uint8), FOCUS)
+  model.predict(rng.integers(0, 256, (3, *other, 3), np.uint8), FOCUS, align='network')
   images = rng.integers(0, 256, (3, 37, 50, 3), np.uint8)
-  out = model.predict(images, FOCUS, fov)
+  out = model.predict(images, FOCUS, fov, 'network')
   stack = focal_jax.FocalStack(images=images[None] / np.float32(255), focus=FOCUS[None].astype('f4'), fov=fov[None])
   alone = jax.tree.map(lambda x: x[0], jax.jit(network.apply)(variables, jax.tree.map(jnp.asarray, stack)))
   assert np.ptp(out.motion, axis=0).max() > 0.2
@@ -113,8 +124,8 @@ def test_sizes_that_are_padded_alike_are_compiled_once(tmp_path, padding, other)
 
 def test_focus_unit_is_depth_unit(model, images):
   """Depth is a mixture of the focus coordinates: scale and shift go through."""
-  out = model.predict(images, FOCUS, align=False)
-  other = model.predict(images, 10 * FOCUS - 3, align=False)
+  out = model.predict(images, FOCUS, align='off')
+  other = model.predict(images, 10 * FOCUS - 3, align='off')
   np.testing.assert_allclose(other.depth, 10 * out.depth - 3, atol=1e-4)
   np.testing.assert_allclose(other.confidence, out.confidence, atol=1e-4)
 
@@ -206,6 +217,57 @@ def test_bad_weights(tmp_path, weights):
   save_weights(tmp_path / 'other.npz', variables, {'model': 'another', 'arguments': {}})
   with pytest.raises(InputError, match="a model 'another'"):
     focal_jax.load(tmp_path / 'other.npz')
+
+
+def test_weights_by_name(tmp_path, weights, monkeypatch):
+  shipped = focal_jax.load()
+  assert Path(shipped.name).name == 'simulated.npz'
+  assert {focal_jax.load(name).name for name in ('shipped', 'simulated')} == {shipped.name}
+  shutil.copy(weights, tmp_path / 'simulated.npz')
+  shutil.copy(weights, tmp_path / 'v1.2.npz')  # a name whose end looks like a suffix
+  monkeypatch.setattr(api, '_WEIGHTS_FOLDERS', (tmp_path / 'none', tmp_path))
+  assert focal_jax.load('v1.2').name == str(tmp_path / 'v1.2.npz')
+  assert focal_jax.load('shipped').name == str(tmp_path / 'simulated.npz')
+  message = "weights are 'magic', expected one of shipped, simulated, v1.2, classical, classical:MEASURE, or a path to"
+  with pytest.raises(InputError, match=message):
+    focal_jax.load('magic')
+  with pytest.raises(InputError, match=r"runs/magic: weights of type '', expected \.npz or \.pth"):
+    focal_jax.load('runs/magic')
+
+
+PROGRAM = """
+import jax, numpy as np
+jax.jit(lambda x: x + 1)(1.0)  # compiled before there is a cache
+import focal_jax
+focal_jax.load('classical').predict(np.zeros((2, 8, 8, 3), np.uint8), [0, 1], align='off')
+"""
+
+
+@pytest.mark.parametrize(
+  ('settings', 'folder'),
+  [
+    ({}, 'cache/focal_jax'),
+    ({'JAX_ENABLE_COMPILATION_CACHE': 'false'}, None),
+    ({'JAX_COMPILATION_CACHE_DIR': 'elsewhere'}, 'elsewhere'),
+  ],
+)
+def test_a_program_keeps_what_it_compiles(settings, folder, tmp_path):
+  """As the command line does, in the user's folder, unless the user says otherwise."""
+  environment = {name: value for name, value in os.environ.items() if not name.startswith('JAX_')}
+  environment |= {'XDG_CACHE_HOME': str(tmp_path / 'cache'), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
+  environment |= {'PYTHONPATH': str(Path(__file__).parents[1])}
+  done = subprocess.run(
+    [sys.executable, '-c', PROGRAM],
+    env=environment | settings,
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  kept = {path for path in tmp_path.rglob('*') if path.is_file()}
+  assert bool(kept) == (folder is not None)
+  assert all(path.is_relative_to(tmp_path / folder) for path in kept)
 
 
 def test_weights_file_round_trip(weights):

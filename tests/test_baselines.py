@@ -149,7 +149,7 @@ def test_defocusnet_trains_in_its_own_unit_and_predicts(tmp_path):
   model = api.load(weights)
   assert model.description['model'] == 'defocusnet'
   stack = small_stack()
-  out = model.predict(np.asarray(stack.images[0]), stack.focus[0], align=False)
+  out = model.predict(np.asarray(stack.images[0]), stack.focus[0], align='off')
   assert out.weights is None
   assert out.defocus.shape == (3, 32, 32)
   np.testing.assert_array_equal(out.confidence, 0)
@@ -201,7 +201,7 @@ def test_the_example_of_the_documentation(tmp_path, monkeypatch):
   config.update(batch_size=2, steps=3, validation_every=3, checkpoint_every=3)
   model = api.load(train_and_evaluate(config, tmp_path / 'run'))
   stack = small_stack()
-  out = model.predict(np.asarray(stack.images[0]), stack.focus[0], align=False)
+  out = model.predict(np.asarray(stack.images[0]), stack.focus[0], align='off')
   np.testing.assert_allclose(out.depth, np.einsum('nhw,n->hw', out.weights, stack.focus[0]), atol=1e-5)
   with pytest.raises(InputError, match=r'model\.filters is 4, expected one of 3, 6'):
     make_model('sharpest', {'filters': 4})

@@ -61,7 +61,7 @@ RECIPES = {
     224,
     'both',
     'test',
-    ('smartphone', 'test', True),
+    ('smartphone', 'test', 'network'),
     lambda f: write_smartphone(f, sizes=SIZES),
   ),
 }

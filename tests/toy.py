@@ -28,8 +28,9 @@ class Toy(nn.Module):
     self.alignment = Features(3, self.axis_name, self.normalise)
     self.depth = Features(1, self.axis_name, self.normalise)
 
-  def __call__(self, stack, *, align=True, train=False, size=None):
-    motion = self.estimate_motion(stack, train=train) if align else jnp.zeros((*stack.focus.shape, 3))
+  def __call__(self, stack, *, align=True, train=False, size=None, motion=None):
+    if motion is None:
+      motion = self.estimate_motion(stack, train=train) if align else jnp.zeros((*stack.focus.shape, 3))
     scores = self.depth(stack.images, train=train)[..., 0]
     weights = nn.softmax(scores + motion[..., :1, None], axis=1)
     depth = jnp.einsum('bnhw,bn->bhw', weights, stack.focus)
@@ -43,7 +44,7 @@ class Toy(nn.Module):
       motion=motion,
     )
 
-  def estimate_motion(self, stack, *, train=False):
+  def estimate_motion(self, stack, *, train=False, size=None):
     return self.alignment(stack.images, train=train).mean((2, 3))
 
 

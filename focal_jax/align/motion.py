@@ -16,18 +16,12 @@ TURNED_PX = 0.1  # rotations that move no pixel farther are left as they are
 Frame = UInt8[np.ndarray, 'H W 3'] | Float32[np.ndarray, 'H W 3']
 
 
-def checked_motion(
-  motion: np.ndarray | jax.Array | None, align: bool, frames: int
-) -> Float32[np.ndarray, 'N 3'] | None:
-  """A caller's motion as float32, or None, as `api.Model.predict` describes it.
+def checked_motion(motion: np.ndarray | jax.Array, frames: int) -> Float32[np.ndarray, 'N 3']:
+  """A caller's motion as float32.
 
   Raises:
-    InputError: it has another shape, numbers that are not finite, or is given although nothing is to be aligned.
+    InputError: it has another shape, or numbers that are not finite.
   """
-  if motion is None:
-    return None
-  if not align:
-    raise InputError('motion is given and align is False, expected one of the two')
   motion = np.array(motion, np.float32)
   if motion.shape != (frames, 3):
     raise InputError(f'motion: shape {motion.shape}, expected ({frames}, 3): zoom, x and y of each frame')
@@ -66,7 +60,7 @@ def align(
     InputError: an argument of another shape, type or range.
   """
   stack = checked_stack(images, np.zeros(np.shape(images)[:1]), fov)
-  motion = checked_motion(motion, True, len(stack.images))
+  motion = checked_motion(motion, len(stack.images))
   aligned = np.empty_like(stack.images)
   coverage = np.empty(aligned.shape[:-1], np.float32)
   for n, frame in enumerate(stack.images):

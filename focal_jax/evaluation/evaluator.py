@@ -12,14 +12,17 @@ from ml_collections import ConfigDict
 
 import focal_jax
 import tfds_ddff
+from focal_jax.align.methods import check_alignment
+from focal_jax.api import SHIPPED
 from focal_jax.data import sources
 from focal_jax.errors import InputError
 from focal_jax.evaluation import plots, tables
 from focal_jax.evaluation.measure import StackResult, check_stacks, measure_stacks
-from focal_jax.evaluation.methods import SHIPPED, ConstantModel, CorrectedFocus, open_methods, with_corrected_focus
+from focal_jax.evaluation.methods import alignment_of, open_methods, with_corrected_focus
 from focal_jax.evaluation.protocols import protocol_of
 from focal_jax.files import pictures
 from focal_jax.files.outputs import check_output, result_folder
+from focal_jax.prediction.predictor import Predictor
 from focal_jax.simulate.stacks import settings_from
 
 log = logging.getLogger(__name__)
@@ -59,6 +62,7 @@ def evaluate_methods(
   """
   check_output(out, overwrite)
   settings = config.eval
+  check_alignment(settings.align, 'eval.align')
   source = sources.open_source(settings.dataset, settings.split, settings.data_dir, settings_from(config.simulator))
   protocol = protocol_of(settings.dataset)
   count = _count_stacks(settings, len(source))
@@ -82,8 +86,9 @@ def evaluate_methods(
       settings.split,
       count == len(source),
       unit := protocol.unit or getattr(source, 'focus_unit', ''),
-      bool(settings.align),
-      [label for label, model in methods.items() if isinstance(model, CorrectedFocus)],
+      settings.align,
+      {label: alignment_of(method, settings.align) for label, method in methods.items() if method.reads_images},
+      [label for label, method in methods.items() if method.focus_offset],
       _facts(methods),
     )
     summary = tables.summarise(tally, protocol, heading, paired)
@@ -120,14 +125,13 @@ def _full_name(dataset: str) -> str:
   return f'{builder.name}/{config.name}'
 
 
-def _facts(methods: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(methods: Mapping[str, Predictor]) -> dict[str, Any]:
   """What else a reader must know to repeat the figures."""
-  constants = [model for model in methods.values() if isinstance(model, ConstantModel)]
-  baselines = ConstantModel, CorrectedFocus
-  facts = {'weights': {label: model.name for label, model in methods.items() if not isinstance(model, baselines)}}
-  if constants:
-    value = constants[0].value
-    facts['constant'] = 'middle of the focus range' if value is None else value
+  own = {label: method for label, method in methods.items() if method.reads_images and not method.focus_offset}
+  facts = {'weights': {label: method.name for label, method in own.items()}}
+  for method in methods.values():
+    if not method.reads_images:
+      facts |= method.description
   return facts | {
     'device': str(jax.devices()[0]),
     'versions': {'focal_jax': focal_jax.__version__, 'jax': jax.__version__},

@@ -13,9 +13,10 @@ from focal_jax import losses, metrics
 from focal_jax.align.measured import residual_motion
 from focal_jax.data.sources import Source
 from focal_jax.errors import InputError
-from focal_jax.evaluation.methods import ConstantModel
+from focal_jax.evaluation.methods import alignment_of
 from focal_jax.evaluation.protocols import Protocol
 from focal_jax.evaluation.timing import Timed
+from focal_jax.prediction.predictor import Predictor
 from focal_jax.stack import Prediction
 
 # Measures of alignment, beside those of depth: of the true motion where it is known, px, and without it.
@@ -77,13 +78,13 @@ def _measure(depth, confidence, target, weight, far, near):
   return values, curves, metrics.error_by_depth(error, (target - far) / (near - far), weight)
 
 
-def check_stacks(source: Source, count: int, protocol: Protocol, align: bool, title: str) -> None:
+def check_stacks(source: Source, count: int, protocol: Protocol, align: str, title: str) -> None:
   """InputError if the first `count` stacks are single pictures, or nothing can be measured, for neither depth is known
   of any nor frames are aligned.
   """
   if len(source[0]['focus']) < 2:
     raise InputError(f'{title}: holds single pictures, expected focal stacks')
-  if not (align or any(np.any(protocol.truth(source[index])[1] > 0) for index in range(count))):
+  if not (align != 'off' or any(np.any(protocol.truth(source[index])[1] > 0) for index in range(count))):
     raise InputError(
       f'{title}: no stack has a valid target, expected depth to compare with '
       '(hidden, as that of DDFF-12 test, it is for --mode=submit)'
@@ -91,13 +92,13 @@ def check_stacks(source: Source, count: int, protocol: Protocol, align: bool, ti
 
 
 def measure_stacks(
-  source: Source, count: int, methods: Mapping[str, Any], protocol: Protocol, align: bool, title: str
+  source: Source, count: int, methods: Mapping[str, Predictor], protocol: Protocol, align: str, title: str
 ) -> Iterator[StackResult]:
   """Results of the first `count` stacks, with a progress bar.
 
   Args:
-    methods: anything with `focal_jax.Model.predict`, by label.
-    align: whether methods align the frames first; their motion is then measured, too.
+    methods: by label.
+    align: how methods align the frames first (`methods.alignment_of`); unless 'off', what motion is left is measured.
     title: of the progress bar.
   """
   timed = {label: Timed(model) for label, model in methods.items()}
@@ -106,7 +107,7 @@ def measure_stacks(
 
 
 def _measure_stack(
-  example: dict[str, Any], methods: Mapping[str, Timed], protocol: Protocol, align: bool
+  example: dict[str, Any], methods: Mapping[str, Timed], protocol: Protocol, align: str
 ) -> StackResult:
   images, focus, fov = (np.asarray(example[name]) for name in ('images', 'focus', 'fov'))
   target, weight = protocol.truth(example)
@@ -114,11 +115,11 @@ def _measure_stack(
   if protocol.relative:
     target, far, near = (target - far) / (near - far), 0.0, 1.0
   counted = np.asarray(metrics.is_counted(target, weight))
-  before = residual_motion(images) if align else None
+  before = None if align == 'off' else residual_motion(images)
 
   results = {}
   for label, timed in methods.items():
-    prediction, seconds = timed.predict(images, focus, fov, align)
+    prediction, seconds = timed.predict(images, focus, fov, alignment_of(timed.predictor, align))
     depth = prediction.depth
     if protocol.relative:
       depth = (depth - focus[0]) / (focus[-1] - focus[0])
@@ -126,11 +127,12 @@ def _measure_stack(
     values = {name: float(values[name]) for name in protocol.names}
     if prediction.weights is not None:
       scale = abs(float(focus[-1] - focus[0])) if protocol.relative else 1.0
-      values['avg_unc'] = float(metrics.average_uncertainty(*map(jnp.asarray, (prediction.weights, focus)))) / scale
+      weights = jnp.asarray(prediction.weights, jnp.float32)  # of tiles: float16
+      values['avg_unc'] = float(metrics.average_uncertainty(weights, jnp.asarray(focus))) / scale
     has_confidence = np.ptp(prediction.confidence) > 0 and counted.any()
     if has_confidence:
       values['ause'] = float(metrics.sparsification_area(*curves))
-    if align and not isinstance(timed.model, ConstantModel):
+    if before is not None and timed.predictor.reads_images:
       values |= _measure_motion(example, prediction, before)
     values['seconds'] = seconds
     results[label] = MethodResult(
@@ -155,7 +157,7 @@ def _measure_motion(example: dict[str, Any], prediction: Prediction, before: Any
   """Motion left between frames and the nearest one, measured without the network, and beside the truth if it is
   known.
   """
-  after = residual_motion(prediction.aligned)
+  after = residual_motion(prediction.aligned.astype(np.float32))  # of tiles: float16
   values = {
     'zoom_before': before.zoom_range,
     'zoom_after': after.zoom_range,

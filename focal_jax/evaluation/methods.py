@@ -7,18 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from jaxtyping import Float32
 
 import focal_jax
+from focal_jax.align.methods import check_alignment, find_motion
 from focal_jax.errors import InputError
 from focal_jax.evaluation.protocols import FocusCorrection
 from focal_jax.models.published import DATA_OF_PUBLISHED
-from focal_jax.stack import Prediction
+from focal_jax.prediction.predictor import Predictor
+from focal_jax.stack import Images, Numbers, Prediction, checked_stack
 
-SHIPPED, CONSTANT = 'shipped', 'constant'
+CONSTANT = 'constant'
 
 
-class ConstantModel:
+class ConstantPredictor(Predictor):
   """The same depth everywhere, whatever the stack shows: what any method must beat.
 
   Attributes:
@@ -26,32 +30,49 @@ class ConstantModel:
   """
 
   name = CONSTANT
+  reads_images = False
 
   def __init__(self, value: float | None):
     self.value = value
+    self.description = {'constant': 'middle of the focus range' if value is None else value}
 
   def predict(
-    self, images: np.ndarray, focus: np.ndarray, fov: np.ndarray | None = None, align: bool = True
+    self,
+    images: Images,
+    focus: Numbers,
+    fov: Numbers | None = None,
+    align: str = 'measured',
+    motion: np.ndarray | jax.Array | None = None,
+    *,
+    tile_px: int | None = None,
   ) -> Prediction:
-    """As `focal_jax.Model.predict`; frames stay as they are and confidence is 0."""
-    frames, height, width = images.shape[:3]
+    """As any predictor; frames stay as they are, whatever `align` and `motion` say, and confidence is 0."""
+    check_alignment(align)
+    stack = checked_stack(images, focus, fov)
+    frames, height, width = stack.images.shape[:3]
     value = (np.min(focus) + np.max(focus)) / 2 if self.value is None else self.value
     return Prediction(
       depth=np.full((height, width), value, np.float32),
       confidence=np.zeros((height, width), np.float32),
-      aligned=images / np.float32(255) if images.dtype == np.uint8 else images,
+      aligned=stack.images / np.float32(255) if stack.images.dtype == np.uint8 else stack.images,
       coverage=np.ones((frames, height, width), np.float32),
       motion=np.zeros((frames, 3), np.float32),
     )
 
+  def estimate_motion(
+    self, images: Images, focus: Numbers, fov: Numbers | None = None, align: str = 'measured'
+  ) -> Float32[np.ndarray, 'N 3'] | None:
+    """As any predictor."""
+    return find_motion(checked_stack(images, focus, fov), align, name=self.name)
 
-def open_methods(texts: Sequence[str], constant: Callable[[], float | None]) -> dict[str, Any]:
+
+def open_methods(texts: Sequence[str], constant: Callable[[], float | None]) -> dict[str, Predictor]:
   """Methods by their labels, in the order given.
 
   Args:
-    texts: 'shipped', a weights file, 'classical', 'classical:MEASURE' or 'constant', each perhaps after 'LABEL='. The
-      label, which has no '/', is otherwise the text; of a weights file, its last folder and name.
-    constant: gives the value of 'constant', see `ConstantModel`; called only if it is asked for.
+    texts: 'constant', or what `focal_jax.load` takes ('shipped', a weights file, 'classical'), each perhaps after
+      'LABEL='. The label, which has no '/', is otherwise the text; of a weights file, its last folder and name.
+    constant: gives the value of 'constant', see `ConstantPredictor`; called only if it is asked for.
 
   Raises:
     InputError: two methods of one label, or a method that cannot be loaded.
@@ -65,44 +86,77 @@ def open_methods(texts: Sequence[str], constant: Callable[[], float | None]) -> 
     label = label.strip() or ('/'.join(Path(name).parts[-2:]) if Path(name).suffix else name)
     if label in methods:
       raise InputError(f'--methods has two methods named {label!r}, expected a label before each: a=FILE,b=FILE')
-    if name == CONSTANT:
-      methods[label] = ConstantModel(constant())
-    else:
-      methods[label] = focal_jax.load(None if name == SHIPPED else name)
+    methods[label] = ConstantPredictor(constant()) if name == CONSTANT else focal_jax.load(name)
   return methods
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CorrectedFocus:
-  """A method that is told another focus of every frame: the label plus `offset`, in the unit of the focus."""
+class CorrectedFocus(Predictor):
+  """A predictor that is told another focus of every frame: the label plus `offset`, in the unit of the focus."""
 
-  model: Any
+  predictor: Predictor
   offset: float
 
   @property
   def name(self) -> str:
-    return self.model.name
+    return self.predictor.name
+
+  @property
+  def description(self) -> Mapping[str, Any]:
+    return self.predictor.description
+
+  @property
+  def trained_on(self) -> tuple[str, ...]:
+    return self.predictor.trained_on
+
+  @property
+  def has_alignment_network(self) -> bool:
+    return self.predictor.has_alignment_network
+
+  @property
+  def reads_images(self) -> bool:
+    return self.predictor.reads_images
+
+  @property
+  def focus_offset(self) -> float:
+    return self.offset
 
   def predict(
-    self, images: np.ndarray, focus: np.ndarray, fov: np.ndarray | None = None, align: bool = True
+    self,
+    images: Images,
+    focus: Numbers,
+    fov: Numbers | None = None,
+    align: str = 'measured',
+    motion: np.ndarray | jax.Array | None = None,
+    *,
+    tile_px: int | None = None,
   ) -> Prediction:
-    """As `focal_jax.Model.predict`, with focus as labelled."""
-    return self.model.predict(images, focus + np.float32(self.offset), fov, align)
+    """As any predictor, with focus as labelled."""
+    return self.predictor.predict(images, self._corrected(focus), fov, align, motion, tile_px=tile_px)
+
+  def estimate_motion(
+    self, images: Images, focus: Numbers, fov: Numbers | None = None, align: str = 'measured'
+  ) -> Float32[np.ndarray, 'N 3'] | None:
+    """As any predictor, with focus as labelled."""
+    return self.predictor.estimate_motion(images, self._corrected(focus), fov, align)
+
+  def _corrected(self, focus: Numbers) -> np.ndarray:
+    return np.asarray(focus, np.float32) + np.float32(self.offset)
 
 
-def with_corrected_focus(methods: Mapping[str, Any], correction: FocusCorrection) -> dict[str, Any]:
+def with_corrected_focus(methods: Mapping[str, Predictor], correction: FocusCorrection) -> dict[str, Predictor]:
   """The methods, and after each that has not been trained on the data set the same with corrected focus, labelled
   'LABEL, focus corrected'. A constant knows nothing of focus and is left as it is.
   """
   found = {}
-  for label, model in methods.items():
-    found[label] = model
-    if not (isinstance(model, ConstantModel) or may_have_seen(model, correction.dataset)):
-      found[f'{label}, focus corrected'] = CorrectedFocus(model, correction.offset)
+  for label, predictor in methods.items():
+    found[label] = predictor
+    if predictor.reads_images and not may_have_seen(predictor, correction.dataset):
+      found[f'{label}, focus corrected'] = CorrectedFocus(predictor, correction.offset)
   return found
 
 
-def may_have_seen(model: Any, dataset: str) -> bool:
+def may_have_seen(predictor: Predictor, dataset: str) -> bool:
   """Whether a method was trained on a data set, as far as its weights file tells ('data' in its description), or is of
   published weights, which do not tell. A file without the entry, as they were written before there was one, counts as
   trained on simulated stacks.
@@ -110,5 +164,13 @@ def may_have_seen(model: Any, dataset: str) -> bool:
   Args:
     dataset: without its config: 'ddff12'.
   """
-  data = getattr(model, 'description', {}).get('data', ())
+  data = predictor.trained_on
   return DATA_OF_PUBLISHED in data or any(name.partition('/')[0] == dataset for name in data)
+
+
+def alignment_of(predictor: Predictor, align: str) -> str:
+  """What an evaluation that asks for `align` asks of this method: where that is 'network' and it has none, 'measured'.
+
+  So the classical method stands beside networks that align as they were trained to.
+  """
+  return 'measured' if align == 'network' and not predictor.has_alignment_network else align

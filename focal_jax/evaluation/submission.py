@@ -90,7 +90,7 @@ def submit(
   if corrected_focus and may_have_seen(model, 'ddff12'):
     raise InputError(
       f'{model.name}: --corrected_focus with weights that may have been trained on DDFF-12 '
-      f'({", ".join(model.description["data"])}), expected others: these have learned its labels'
+      f'({", ".join(model.trained_on)}), expected others: these have learned its labels'
     )
   timed = Timed(CorrectedFocus(model, DDFF_FOCUS_OFFSET_PX) if corrected_focus else model)
 
@@ -99,7 +99,7 @@ def submit(
     for index, name in enumerate(tqdm(names, desc=test_file.name, unit='stack')):
       example = source.read(index)
       focus = example['focus']
-      prediction, seconds[name] = timed.predict(example['images'], focus, example['fov'], align=False)
+      prediction, seconds[name] = timed.predict(example['images'], focus, example['fov'], align='off')
       if not np.isfinite(prediction.depth).all():  # known before all others are predicted
         raise InputError(f'{model.name}: predicts disparities of {name} that are not finite, expected finite ones')
       path = staging / FOLDER / f'{name}.npy'

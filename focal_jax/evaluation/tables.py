@@ -62,6 +62,8 @@ class Heading:
     dataset: with its config, as it is looked up in `Published.same_as`.
     whole: whether all stacks of the split were evaluated.
     unit: of depth.
+    align: how the frames were to be aligned, one of `align.methods.ALIGNMENTS`.
+    aligned_by: and how each method aligns them, by its label; without those that do not read the pictures.
     corrected: labels of the methods that are given corrected focus.
     facts: lines for the summary: weights, device, versions.
   """
@@ -70,7 +72,8 @@ class Heading:
   split: str
   whole: bool
   unit: str
-  align: bool
+  align: str
+  aligned_by: Mapping[str, str]
   corrected: Sequence[str]
   facts: Mapping[str, Any]
 
@@ -87,6 +90,7 @@ def summarise(tally: Tally, protocol: Protocol, heading: Heading, paired: bool) 
     seconds = values.pop('seconds')
     methods[label] = {
       **({'focus': 'corrected' if label in heading.corrected else 'as labelled'} if protocol.focus_correction else {}),
+      **({'align': heading.aligned_by[label]} if label in heading.aligned_by else {}),
       'values': {name: _statistics(column) for name, column in values.items() if np.isfinite(column).any()},
       'seconds_a_stack': {
         'median': float(np.median(seconds)),
@@ -158,7 +162,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
   where = f', in the middle {" x ".join(map(str, centre))} px' if (centre := protocol['measured_centre_px']) else ''
   lines += [
     f'Depth in {protocol["unit"] or "the unit of the stacks"}. Measured: {protocol["mask"]}{where}. Frames are '
-    f'{"aligned first" if summary["align"] else "taken as aligned"}; '
+    f'{_alignment(summary)}; '
     'networks pad their sides to multiples of 32 px. Figures are means over the stacks of the value of each.',
     '',
   ]
@@ -211,6 +215,15 @@ def markdown(summary: Mapping[str, Any]) -> str:
   ]
   lines += ['', 'One stack at a time, host to host, after compilation; the device has finished when the clock stops.']
   return '\n'.join(lines) + '\n'
+
+
+def _alignment(summary: Mapping[str, Any]) -> str:
+  asked = summary['align']
+  if asked == 'off':
+    return 'taken as aligned'
+  others = [label for label, method in summary['methods'].items() if method.get('align', asked) != asked]
+  without = f'; without an alignment network, and so measured: {", ".join(others)}' if others else ''
+  return f'aligned first ({asked}{without})'
 
 
 def _errors(summary: Mapping[str, Any], names: Sequence[str], stacks: str) -> list[str]:

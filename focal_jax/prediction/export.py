@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jax import export
 
 import focal_jax
-from focal_jax.api import Model
+from focal_jax.align.methods import check_alignment
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
 from focal_jax.models.depth import MULTIPLE
+from focal_jax.prediction.predictor import Predictor
 from focal_jax.stack import FocalStack
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ _OUTPUTS = {
 }
 
 
-def export_model(model: Model, out: Path, *, align: bool = True, overwrite: bool = False) -> dict[str, Any]:
+def export_model(model: Predictor, out: Path, *, align: str = 'network', overwrite: bool = False) -> dict[str, Any]:
   """Writes into `out` the model, for any number of stacks, frames and pixels, on CPUs, CUDA and TPUs; and model.json,
   which says what goes in and comes out, and which weights it has.
 
@@ -55,24 +56,31 @@ def export_model(model: Model, out: Path, *, align: bool = True, overwrite: bool
   longer there than `predict`.
 
   Args:
-    model: from `api.load`; not a `ClassicalModel`.
+    model: from `focal_jax.load`: a network.
     out: new or empty folder, unless `overwrite`.
-    align: False leaves out the alignment network and the field-of-view crop.
+    align: as for `Predictor.predict`, but not 'measured', which is no computation of the network's: 'network',
+      'metadata', or 'off', which leaves out the field-of-view crop, too.
     overwrite: what is in `out` already is replaced.
 
   Returns:
     What model.json says.
 
   Raises:
-    InputError: something about the model or `out`; then nothing has been written.
+    InputError: something about the model, `align` or `out`; then nothing has been written.
   """
   check_output(out, overwrite)
-  if not isinstance(model, Model):
+  check_alignment(align)
+  if model.network is None:
     raise InputError(f'{model.name}: has no network to export, expected weights of one')
+  if align == 'measured':
+    raise InputError("align is 'measured', which cannot be exported, expected network, metadata or off")
+  if align == 'network' and not model.has_alignment_network:
+    raise InputError(f"{model.name}: has no alignment network and align is 'network', expected metadata or off")
 
   def predict(images: jax.Array, focus: jax.Array, fov: jax.Array, size: jax.Array) -> dict[str, jax.Array]:
     stack = FocalStack(images=images, focus=focus, fov=fov)
-    prediction = model.network.apply(model.variables, stack, align=align, size=(size[0], size[1]))
+    motion = {'motion': jnp.zeros((*fov.shape, 3))} if align == 'metadata' else {}
+    prediction = model.network.apply(model.variables, stack, align=align != 'off', size=(size[0], size[1]), **motion)
     outputs = {name: getattr(prediction, name) for name in _OUTPUTS}
     return {name: output for name, output in outputs.items() if output is not None}
 

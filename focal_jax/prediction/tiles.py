@@ -15,23 +15,22 @@ network sees 350 px far in principle.
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
 
-import jax
 import numpy as np
 from jaxtyping import Float32
 from tqdm import tqdm
 
-from focal_jax.align.motion import checked_motion, warp_region, warp_region_sharp
-from focal_jax.api import Model
+from focal_jax.align.motion import warp_region, warp_region_sharp
 from focal_jax.errors import InputError
 from focal_jax.models.depth import MULTIPLE
 from focal_jax.models.end_to_end import padded_size
-from focal_jax.stack import MAPS, PICTURES, FocalStack, Images, Numbers, Prediction, checked_stack
+from focal_jax.stack import MAPS, PICTURES, FocalStack, Prediction
 
-FRAMES_PX = 10 * 1024**2  # pixels of all frames of a tile, unless said otherwise; each takes some 300 bytes
+FRAMES_PX = 10 * 1024**2  # pixels of all frames of a piece, unless said otherwise; each takes some 300 bytes
 OVERLAP_PX = 320
 RAMP = 0.2  # share of the overlap in which depth goes over; the rest is margin
-MOTION_SIDE_PX = 640  # what frames are reduced to for networks that do not do it by themselves
+MOTION_SIDE_PX = 640  # what large frames are reduced to before a network finds their motion
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,80 +52,70 @@ class Span:
   weights: Float32[np.ndarray, ' L']
 
 
+def are_needed(stack: FocalStack, tile_px: int | None) -> bool:
+  """Whether a stack is predicted in tiles: its frames are too large for one piece, or `tile_px` asks for them."""
+  return tile_px is not None or math.prod(stack.images.shape[:3]) > FRAMES_PX
+
+
 def predict_in_tiles(
-  model: Model,
-  images: Images,
-  focus: Numbers,
-  fov: Numbers | None = None,
-  align: bool = True,
-  motion: np.ndarray | jax.Array | None = None,
-  *,
-  tile_px: int | None = None,
+  predict: Callable[[FocalStack, None], Prediction],
+  stack: FocalStack,
+  motion: Float32[np.ndarray, 'N 3'] | None,
+  tile_px: int,
   overlap_px: int = OVERLAP_PX,
+  *,
+  sharp: bool,
 ) -> Prediction:
-  """`model.predict` for stacks whose frames are too large for it; shows progress.
+  """A network's prediction of a stack whose frames are too large for it; shows progress.
 
   Args:
-    model: from `api.load`; not a `ClassicalModel`.
-    images: as for `predict`; uint8 takes the least memory.
-    focus: as for `predict`.
-    fov: as for `predict`.
-    align: as for `predict`.
-    motion: as for `predict`.
-    tile_px: largest height and width of a tile, a multiple of 32, at least twice `overlap_px`. None: 1024 for ten
-      frames, more for fewer and less for more, so that the memory stays the same.
+    predict: of a stack whose frames are aligned, in one piece; its second argument, a motion, is None.
+    stack: on the host, as `checked_stack` returns it; uint8 takes the least memory.
+    motion: of the frames, in their px; None: they are taken as they are.
+    tile_px: see `tile_side`.
     overlap_px: of neighbouring tiles, at least; a multiple of 32.
+    sharp: whether `predict` is given frames that were resampled by `warp.warp_sharp` rather than linearly. What is
+      handed out as aligned is linear in any case.
 
   Returns:
-    What `predict` does, but what there is one a frame of (`weights`, `coverage`, `aligned`, `defocus`) in float16, and
-    `pyramid` None.
-
-  Raises:
-    InputError: an argument of another shape, type or range.
+    As `predict` does, but what there is one a frame of (`weights`, `coverage`, `aligned`, `defocus`) in float16, which
+    of ten frames of 12 megapixels saves 1.2 GB, and `pyramid` None.
   """
-  stack = checked_stack(images, focus, fov)
   frames, *size = stack.images.shape[:3]
-  motion = checked_motion(motion, align, frames)
-  tile_px = _checked_tile(tile_px, overlap_px, frames)
-  fov = stack.fov
-  if not align:
-    fov, motion = np.ones_like(fov), np.zeros((frames, 3), np.float32)
-  elif motion is None:
-    motion = model.estimate_motion(stack.images, stack.focus, fov, max_side=MOTION_SIDE_PX)
+  if motion is None:
+    stack, motion = stack.replace(fov=np.ones_like(stack.fov)), np.zeros((frames, 3), np.float32)
+  sharp = sharp and bool(motion.any() or (stack.fov != 1).any())
   whole = None
   tiles = list(itertools.product(*(spans(length, tile_px, overlap_px) for length in size)))
   for rows, columns in tqdm(tiles, desc='depth', unit='tile'):
-    part = _predict_tile(model, stack, fov, motion, rows, columns)
+    part = _predict_tile(predict, stack, motion, rows, columns, sharp)
     whole = _empty_like(part, motion, size) if whole is None else whole
     _add_tile(whole, part, rows, columns)
   return whole
 
 
 def _predict_tile(
-  model: Model,
+  predict: Callable[[FocalStack, None], Prediction],
   stack: FocalStack,
-  fov: Float32[np.ndarray, 'N'],
   motion: Float32[np.ndarray, 'N 3'],
   rows: Span,
   columns: Span,
+  sharp: bool,
 ) -> Prediction:
   corner, shape = (rows.start, columns.start), (rows.stop - rows.start, columns.stop - columns.start)
-  aligned = np.empty((len(fov), *shape, 3), np.float32)
-  coverage = np.empty((len(fov), *shape), np.float32)
-  for n, frame in enumerate(stack.images):
-    aligned[n], coverage[n] = warp_region(frame, float(fov[n]), motion[n], corner, shape)
+  aligned = np.empty((len(stack.fov), *shape, 3), np.float32)
+  coverage = np.empty((len(stack.fov), *shape), np.float32)
+  moving = list(zip(stack.images, stack.fov.tolist(), motion, strict=True))
+  for n, (frame, fov, moved) in enumerate(moving):
+    aligned[n], coverage[n] = warp_region(frame, fov, moved, corner, shape)
   white = 255 if stack.images.dtype == np.uint8 else 1
   aligned /= white
   aligned += 0.5 * (1 - coverage[..., None])  # as the network's own warp has it: zero of -1 .. 1
   seen = aligned
-  is_moved = motion.any() or (fov != 1).any()
-  if is_moved and model.network.resampling == 'lanczos':
-    regions = (
-      warp_region_sharp(frame, float(view), moved, corner, shape)
-      for frame, view, moved in zip(stack.images, fov, motion, strict=True)
-    )
-    seen = np.clip(np.stack(list(regions)) / white, 0, 1)
-  return model.predict(seen, stack.focus, align=False).replace(aligned=aligned, coverage=coverage)
+  if sharp:
+    seen = np.clip(np.stack([warp_region_sharp(*one, corner, shape) for one in moving]) / white, 0, 1)
+  part = stack.replace(images=seen, fov=np.ones_like(stack.fov))
+  return predict(part, None).replace(aligned=aligned, coverage=coverage)
 
 
 def _empty_like(part: Prediction, motion: Float32[np.ndarray, 'N 3'], size: list[int]) -> Prediction:
@@ -157,7 +146,7 @@ def _add_tile(whole: Prediction, part: Prediction, rows: Span, columns: Span) ->
 
 
 def spans(length: int, tile_px: int, overlap_px: int) -> list[Span]:
-  """As few tiles along an axis as there can be, as small as these can be, evenly spread; see `predict_in_tiles`."""
+  """As few tiles along an axis as there can be, as small as these can be, evenly spread."""
   tile, overlap, padded = (n // MULTIPLE for n in (tile_px, overlap_px, padded_size(length, length)[0]))
   count = 1 if padded <= tile else math.ceil((padded - overlap) / (tile - overlap))
   tile = math.ceil((padded + (count - 1) * overlap) / count)
@@ -180,8 +169,18 @@ def spans(length: int, tile_px: int, overlap_px: int) -> list[Span]:
   return found
 
 
-def _checked_tile(tile_px: int | None, overlap_px: int, frames: int) -> int:
-  """Its size, or InputError."""
+def tile_side(tile_px: int | None, overlap_px: int, frames: int) -> int:
+  """Largest height and width of a tile, px.
+
+  Args:
+    tile_px: what a caller asks for, a multiple of 32, at least twice `overlap_px`. None: 1024 for ten frames, more for
+      fewer and less for more, so that the memory stays the same.
+    overlap_px: of neighbouring tiles.
+    frames: how many there are.
+
+  Raises:
+    InputError: one of the two is none of these.
+  """
   if overlap_px % MULTIPLE or overlap_px < MULTIPLE:
     raise InputError(f'overlap_px is {overlap_px}, expected a multiple of {MULTIPLE}, at least {MULTIPLE}')
   if tile_px is None:

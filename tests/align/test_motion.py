@@ -9,6 +9,7 @@ from local_network import local_model, soft_frames
 import focal_jax
 from focal_jax import InputError, warp
 from focal_jax.align.motion import align, reduced, scaled_motion, warp_region, warp_region_sharp
+from focal_jax.prediction import network_predictor
 
 FOV = np.float32([1.05, 0.97, 1.0])
 MOTION = np.float32([[0.01, 13.3, -7.7], [0.002, -5.0, 30.25], [0.0, 0.0, 0.0]])
@@ -85,22 +86,23 @@ def test_reduced_frames(frames):
 
 
 @pytest.mark.parametrize('side', [0, 40, 100])
-def test_motion_alone_is_the_predictions(frames, side):
+def test_motion_alone_is_the_predictions(frames, side, monkeypatch):
   model = local_model(motion_side_px=side)
-  out = model.predict(frames, FOCUS, FOV)
-  motion = model.estimate_motion(frames, FOCUS, FOV)
+  out = model.predict(frames, FOCUS, FOV, 'network')
+  motion = model.estimate_motion(frames, FOCUS, FOV, 'network')
   assert np.abs(out.motion[:2]).min(0)[1] > 0.5
   np.testing.assert_allclose(motion, out.motion, rtol=1e-4, atol=1e-6)
   # What is in memory at once is limited, whatever the network does by itself.
-  reduced_motion = model.estimate_motion(frames, FOCUS, FOV, max_side=20)
-  expected = local_model(motion_side_px=20).predict(frames, FOCUS, FOV).motion
+  monkeypatch.setattr(network_predictor, 'MOTION_SIDE_PX', 20)
+  reduced_motion = model.predict(frames, FOCUS, FOV, 'network', tile_px=640).motion
+  expected = local_model(motion_side_px=20).predict(frames, FOCUS, FOV, 'network').motion
   np.testing.assert_allclose(reduced_motion, expected, rtol=1e-4, atol=1e-6)
   assert np.abs(expected - out.motion).max() > 0.1
 
 
 def test_a_given_motion_is_undone(frames):
   model = local_model()
-  free = model.predict(frames, FOCUS, FOV)
+  free = model.predict(frames, FOCUS, FOV, 'network')
   again = model.predict(frames, FOCUS, FOV, motion=free.motion)
   for leaf, same in zip(jax.tree.leaves(again), jax.tree.leaves(free), strict=True):
     np.testing.assert_array_equal(leaf, same)
@@ -110,7 +112,7 @@ def test_a_given_motion_is_undone(frames):
   np.testing.assert_allclose(out.coverage, coverage, atol=2e-5)
   np.testing.assert_allclose(out.aligned, warped + (1 - coverage[..., None]) / 2, atol=2e-5)
   # The frames that these are, and nothing else, make the depth.
-  other = model.predict(out.aligned, FOCUS, align=False)
+  other = model.predict(out.aligned, FOCUS, align='off')
   np.testing.assert_allclose(out.depth, other.depth, atol=1e-4)
   assert np.abs(out.depth - free.depth).max() > 0.1
 
@@ -139,7 +141,7 @@ def test_bad_motion(frames, call, motion, message):
 
 @pytest.mark.parametrize('model', [local_model(), focal_jax.load('classical')], ids=['network', 'classical'])
 def test_motion_without_alignment(frames, model):
-  with pytest.raises(InputError, match='motion is given and align is False, expected one of the two'):
-    model.predict(frames, FOCUS, align=False, motion=MOTION)
+  with pytest.raises(InputError, match="motion is given and align is 'off', expected one of the two"):
+    model.predict(frames, FOCUS, align='off', motion=MOTION)
   with pytest.raises(InputError, match=r'focus: shape \(1,\)'):
     model.estimate_motion(frames, [1.0])

@@ -24,11 +24,13 @@ from focal_jax.errors import InputError
 from focal_jax.evaluation.compare import compare
 from focal_jax.evaluation.evaluator import _Extremes, evaluate, evaluate_methods
 from focal_jax.evaluation.measure import MethodResult, StackResult, measure_stacks
-from focal_jax.evaluation.methods import ConstantModel, may_have_seen
+from focal_jax.evaluation.methods import ConstantPredictor, may_have_seen
 from focal_jax.evaluation.protocols import FOLDER, SIMULATED
 from focal_jax.files import pictures
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.npz_file import save_weights
+from focal_jax.prediction.network_predictor import NetworkPredictor
+from focal_jax.prediction.predictor import Predictor
 from focal_jax.stack import Prediction
 from tfds_ddff.build import build
 
@@ -65,7 +67,7 @@ def stacks_of_errors(count, focus=DIOPTRES):
   return examples
 
 
-class Off:
+class Off(Predictor):
   """The true depth, off by a number of each stack; what else a prediction has may be given."""
 
   name = 'off.npz'
@@ -73,9 +75,9 @@ class Off:
   def __init__(self, examples, errors, **fields):
     self.examples, self.errors, self.fields = examples, errors, fields
 
-  def predict(self, images, focus, fov=None, align=True) -> Prediction:
+  def predict(self, images, focus, fov=None, align='measured', motion=None, *, tile_px=None) -> Prediction:
     index = int(images[0, 0, 0, 0])
-    prediction = ConstantModel(0.0).predict(images, focus)
+    prediction = ConstantPredictor(0.0).predict(images, focus)
     depth = (self.examples[index]['target'] + self.errors[index]).astype(np.float32)
     return prediction.replace(depth=depth, **self.fields)
 
@@ -84,7 +86,7 @@ class Off:
 def models(monkeypatch):
   """What `focal_jax.load` gives, by name."""
   by_name = {}
-  monkeypatch.setattr(focal_jax, 'load', lambda name=None: by_name[name])
+  monkeypatch.setattr(focal_jax, 'load', lambda name: by_name[name])
   return by_name
 
 
@@ -154,7 +156,7 @@ def test_a_network_beside_baselines(tmp_path):
   half[:20] = np.nan
   np.save(tmp_path / 'data/val/1/target.npy', half)
   out = tmp_path / 'out'
-  config = config_of(dataset=source, split='val', baselines=('constant',), align=True, pictures=1)
+  config = config_of(dataset=source, split='val', baselines=('constant',), align='network', pictures=1)
   returned = evaluate(config, str(folder / 'best.npz'), out)
 
   summary, rows = read(out)
@@ -167,7 +169,7 @@ def test_a_network_beside_baselines(tmp_path):
   model, depths = focal_jax.load(folder / 'best.npz'), []
   for index in range(3):
     example = sources.open_source(source, 'val', '')[index]
-    prediction = model.predict(example['images'], example['focus'], example['fov'])
+    prediction = model.predict(example['images'], example['focus'], example['fov'], 'network')
     depths.append(prediction.depth)
     target = np.load(tmp_path / f'data/val/{index}/target.npy')
     for label, depth in (('network', prediction.depth), ('constant', summary['constant'])):
@@ -239,7 +241,7 @@ def test_pictures_of_a_comparison(tmp_path, serve, models, drawn):
 
 def test_best_and_worst(tmp_path, serve, models, drawn):
   examples = stacks_of_errors(5)
-  models[None] = Off(examples, [0.3, -0.1, 0.5, 0.2, 0.4])
+  models['shipped'] = Off(examples, [0.3, -0.1, 0.5, 0.2, 0.4])
   evaluate(serve(examples, pictures=2, baselines=('constant',)), None, tmp_path / 'out')
   assert [row[0] for row in drawn['best.png']] == ['stack 1', 'stack 3']
   assert [row[0] for row in drawn['worst.png']] == ['stack 2', 'stack 4']
@@ -369,18 +371,18 @@ def write_moving(folder: Path, motion_known: bool):
   return frames, motion
 
 
-class Told:
+class Told(Predictor):
   """Aligns the frames by a motion that it is told."""
 
   name = 'told.npz'
 
   def __init__(self, motion):
-    self.motion = motion
+    self.motion, self.asked = motion, []
 
-  def predict(self, images, focus, fov=None, align=True) -> Prediction:
-    assert align
+  def predict(self, images, focus, fov=None, align='measured', motion=None, *, tile_px=None) -> Prediction:
+    self.asked.append(align)
     aligned = warp.warp(jnp.asarray(images) / 255, jnp.asarray(fov), jnp.asarray(self.motion))
-    return ConstantModel(1.0).predict(images, focus).replace(aligned=np.asarray(aligned), motion=self.motion)
+    return ConstantPredictor(1.0).predict(images, focus).replace(aligned=np.asarray(aligned), motion=self.motion)
 
 
 @pytest.mark.parametrize('motion_known', [True, False])
@@ -388,7 +390,7 @@ def test_alignment(motion_known, tmp_path, models):
   _, motion = write_moving(tmp_path / 'data', motion_known)
   half = motion / 2
   models |= {'truth': Told(motion), 'half': Told(half), 'none': Told(np.zeros_like(motion))}
-  config = config_of(dataset=f'folder:{tmp_path / "data"}', split='val', align=True, pictures=0)
+  config = config_of(dataset=f'folder:{tmp_path / "data"}', split='val', align='measured', pictures=0)
   compare(config, ['truth', 'half', 'none', 'constant'], tmp_path / 'out')
   summary, rows = read(tmp_path / 'out')
   fields = {
@@ -426,6 +428,20 @@ def test_alignment(motion_known, tmp_path, models):
   assert '\n| constant |' not in text
 
 
+def test_who_has_no_alignment_network_is_aligned_as_measured(tmp_path, models, serve):
+  frames, motion = moving_frames((1.02, 1.01, 1.0), ((0.0, 0.0),) * 3)
+  example = stack('one', (1.0, 2.0, 3.0), np.full(frames.shape[1:3], 1.5), images=frames)
+  models |= {'a': Told(motion), 'b': Told(motion)}
+  models['a'].has_alignment_network = True
+  compare(serve([example], align='network'), ['a', 'b', 'constant'], tmp_path / 'out')
+  assert [set(models[label].asked) for label in 'ab'] == [{'network'}, {'measured'}]
+  summary, _ = read(tmp_path / 'out')
+  assert summary['align'] == 'network'
+  assert [summary['methods'][label].get('align') for label in ('a', 'b', 'constant')] == ['network', 'measured', None]
+  text = (tmp_path / 'out' / 'summary.md').read_text()
+  assert 'Frames are aligned first (network; without an alignment network, and so measured: b); ' in text
+
+
 def test_stacks_without_depth_are_measured_by_their_alignment(tmp_path, models, serve, drawn):
   """As Mobile Depth: no errors, and the pictures are those of least and greatest displacement."""
   frames, motion = moving_frames((1.02, 1.01, 1.0), ((0.0, 0.0),) * 3)
@@ -434,8 +450,8 @@ def test_stacks_without_depth_are_measured_by_their_alignment(tmp_path, models, 
     stack(name, (1.0, 2.0, 3.0), np.zeros(frames.shape[1:3]), images=images, **unknown)
     for name, images in (('moving', frames), ('still', frames[[2, 2, 2]]))
   ]
-  models[None] = Told(0 * motion)
-  config = serve(examples, 'mobile_depth', split='test', align=True, pictures=1, baselines=('constant',))
+  models['shipped'] = Told(0 * motion)
+  config = serve(examples, 'mobile_depth', split='test', align='measured', pictures=1, baselines=('constant',))
   evaluate(config, None, tmp_path / 'out')
   summary, rows = read(tmp_path / 'out')
   assert summary['stacks_without_valid_target'] == 2
@@ -473,7 +489,7 @@ def test_errors_relative_to_the_focus_range(tmp_path, models, serve):
   assert summary['protocol']['relative_to_focus_range']
   assert_picture(tmp_path / 'out' / 'error_by_depth.png')
 
-  results = list(measure_stacks(examples, 4, {'off': models['off']}, SIMULATED, False, ''))
+  results = list(measure_stacks(examples, 4, {'off': models['off']}, SIMULATED, 'off', ''))
   for one, place, error in zip(results, places, (0.1, 0.1, -0.2, -0.2), strict=True):
     assert one.focus_ends == (0.0, 1.0)
     np.testing.assert_allclose(one.target[1:], place, atol=1e-5)
@@ -485,15 +501,17 @@ def test_errors_relative_to_the_focus_range(tmp_path, models, serve):
     np.testing.assert_allclose(signed, weight * error, rtol=1e-3)  # nearer than the truth is above 0
 
 
-class Nearest:
+class Nearest(Predictor):
   """The focus of the nearest frame, everywhere; `data` is what its weights say that they were trained on."""
 
   def __init__(self, data=None):
     self.name = 'nearest.npz'
-    self.description = {'model': 'nearest'} | ({} if data is None else {'data': data})
+    self.trained_on = tuple(data or ())
 
-  def predict(self, images, focus, fov=None, align=True) -> Prediction:
-    return ConstantModel(0.0).predict(images, focus).replace(depth=np.full(images.shape[1:3], focus[-1], np.float32))
+  def predict(self, images, focus, fov=None, align='measured', motion=None, *, tile_px=None) -> Prediction:
+    return (
+      ConstantPredictor(0.0).predict(images, focus).replace(depth=np.full(images.shape[1:3], focus[-1], np.float32))
+    )
 
 
 @pytest.mark.parametrize('dataset', ['examples', 'ddff12', 'ddff12/raw'])
@@ -527,7 +545,7 @@ def test_labels_and_corrected_focus_of_ddff12(dataset, tmp_path, models, serve):
 
 def test_evaluate_reports_both_columns(tmp_path, models, serve):
   examples = [stack('one', (0.05, 0.2), np.full(SIZE, 0.25))]
-  models[None] = Nearest()  # weights from before files said what they were trained on
+  models['shipped'] = Nearest()  # weights from before files said what they were trained on
   summary = evaluate(serve(examples, 'examples', baselines=('constant',)), None, tmp_path / 'out')
   assert list(summary['methods']) == ['network', 'network, focus corrected', 'constant']
   assert summary['methods']['network']['values']['mae']['mean'] == pytest.approx(0.05, rel=1e-4)
@@ -560,7 +578,8 @@ def test_one_column_where_networks_know_the_labels_or_labels_are_right(tmp_path,
   ],
 )
 def test_what_may_have_seen_ddff12(data, seen):
-  assert may_have_seen(Nearest(data), 'ddff12') == seen
+  description = {} if data is None else {'data': data}
+  assert may_have_seen(NetworkPredictor('some.npz', toy.Toy(), {}, description, []), 'ddff12') == seen
 
 
 def test_error_by_depth_in_the_unit_of_the_stacks(models):
@@ -568,7 +587,7 @@ def test_error_by_depth_in_the_unit_of_the_stacks(models):
   target = np.random.default_rng(0).uniform(0.0, 1.6, SIZE)
   example = stack('metres', METRES, target)
   example['images'][:, 0, 0] = 0
-  (one,) = measure_stacks([example], 1, {'off': Off([example], [0.25])}, FOLDER, False, '')
+  (one,) = measure_stacks([example], 1, {'off': Off([example], [0.25])}, FOLDER, 'off', '')
   weight, absolute, signed = one.methods['off'].by_depth
   np.testing.assert_array_equal(weight, np.histogram(target.clip(0.1, 1.5), 20, (0.1, 1.5))[0][::-1])
   np.testing.assert_allclose(absolute, 0.25 * weight, rtol=1e-4)
@@ -589,6 +608,7 @@ FAULTS = {
   'no such data set': Fault({'dataset': 'nothing'}, ('constant',), "'nothing' is unknown"),
   'no such folder': Fault({'dataset': 'folder:nowhere'}, ('constant',), 'nowhere'),
   'endless': Fault({'dataset': 'simulated'}, ('constant',), 'eval.num_stacks is 0'),
+  'alignment': Fault({'align': 'True'}, ('constant',), "eval.align is 'True', expected one of measured, network, me"),
   'negative': Fault({'num_stacks': -1}, ('constant',), 'eval.num_stacks is -1'),
   'no such weights': Fault({}, ('network=none.npz', 'constant'), 'none.npz'),
   'no such measure': Fault({}, ('classical:none',), 'classical:none'),
@@ -638,11 +658,11 @@ def test_single_pictures(tmp_path):
 
 def test_results_are_not_written_over(tmp_path, serve, models):
   examples = stacks_of_errors(2)
-  models[None] = Off(examples, [0.1, 0.2])
+  models['shipped'] = Off(examples, [0.1, 0.2])
   config, out = serve(examples, baselines=()), tmp_path / 'out'
   evaluate(config, None, out)
   before = {path.name: path.read_bytes() for path in out.iterdir()}
-  models[None] = Off(examples, [0.3, 0.3])
+  models['shipped'] = Off(examples, [0.3, 0.3])
   with pytest.raises(InputError, match=r'already holds files.*--overwrite'):
     evaluate(config, None, out)
   assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -653,7 +673,7 @@ def test_results_are_not_written_over(tmp_path, serve, models):
 
 def test_a_failure_on_the_way_leaves_nothing(tmp_path, serve, models):
   examples = stacks_of_errors(2)
-  models[None] = Off(examples, [0.1])  # and none for the second
+  models['shipped'] = Off(examples, [0.1])  # and none for the second
   with pytest.raises(IndexError):
     evaluate(serve(examples, baselines=()), None, tmp_path / 'out')
   assert list(tmp_path.iterdir()) == []
@@ -661,7 +681,7 @@ def test_a_failure_on_the_way_leaves_nothing(tmp_path, serve, models):
 
 def test_the_first_stacks_of_a_split(tmp_path, serve, models):
   examples = stacks_of_errors(5)
-  models[None] = Off(examples, [0.1, 0.2, 0.3, 0.4, 0.5])
+  models['shipped'] = Off(examples, [0.1, 0.2, 0.3, 0.4, 0.5])
   summary = evaluate(serve(examples, baselines=(), num_stacks=2), None, tmp_path / 'two')
   assert summary['stacks'] == 2
   assert summary['methods']['network']['values']['mae']['mean'] == pytest.approx(0.15, rel=1e-4)

@@ -4,12 +4,16 @@ import types
 
 import numpy as np
 import pytest
+from local_network import local_model
 
 import focal_jax
+from focal_jax.align.methods import ALIGNMENTS
 from focal_jax.errors import InputError
 from focal_jax.evaluation import timing
-from focal_jax.evaluation.methods import ConstantModel, open_methods
+from focal_jax.evaluation.methods import ConstantPredictor, alignment_of, open_methods
 from focal_jax.evaluation.timing import Timed
+from focal_jax.prediction.classical_predictor import ClassicalPredictor
+from focal_jax.prediction.predictor import Predictor
 from focal_jax.stack import Prediction
 
 
@@ -17,15 +21,16 @@ from focal_jax.stack import Prediction
 def asked(monkeypatch):
   """What `focal_jax.load` was asked for."""
   names = []
-  monkeypatch.setattr(focal_jax, 'load', lambda name=None: names.append(name) or name)
+  monkeypatch.setattr(focal_jax, 'load', lambda name: names.append(name) or ClassicalPredictor())
   return names
 
 
 @pytest.mark.parametrize(
   ('text', 'label', 'name'),
   [
-    ('shipped', 'shipped', None),
-    ('ours=shipped', 'ours', None),
+    ('shipped', 'shipped', 'shipped'),
+    ('ours=shipped', 'ours', 'shipped'),
+    ('simulated', 'simulated', 'simulated'),
     ('classical', 'classical', 'classical'),
     ('classical:laplacian', 'classical:laplacian', 'classical:laplacian'),
     (' a b = classical ', 'a b', 'classical'),
@@ -65,10 +70,10 @@ def test_what_cannot_be_loaded(text, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(('value', 'depth'), [(0.25, 0.25), (None, 0.8), (0.0, 0.0)])
-def test_the_constant_model(value, depth):
+def test_the_constant_predictor(value, depth):
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (3, 4, 5, 3), np.uint8)
-  prediction = ConstantModel(value).predict(images, np.float32([1.5, 0.7, 0.1]))
+  prediction = ConstantPredictor(value).predict(images, np.float32([1.5, 0.7, 0.1]))
   np.testing.assert_array_equal(prediction.depth, np.full((4, 5), depth, np.float32))
   np.testing.assert_array_equal(prediction.confidence, np.zeros((4, 5)))
   np.testing.assert_allclose(prediction.aligned * 255, images, rtol=1e-6)
@@ -77,16 +82,16 @@ def test_the_constant_model(value, depth):
   assert prediction.weights is None
 
 
-class Compiles:
+class Compiles(Predictor):
   """Takes 30 s for the first stack of a shape, and then a quarter."""
 
   def __init__(self):
     self.calls, self.now = [], 100.0
 
-  def predict(self, images, focus, fov=None, align=True) -> Prediction:
+  def predict(self, images, focus, fov=None, align='measured', motion=None, *, tile_px=None) -> Prediction:
     self.now += 0.25 if (images.shape, align) in self.calls else 30
     self.calls.append((images.shape, align))
-    return ConstantModel(float(len(self.calls))).predict(images, focus)
+    return ConstantPredictor(float(len(self.calls))).predict(images, focus)
 
 
 def test_time_without_compilation(monkeypatch):
@@ -95,15 +100,21 @@ def test_time_without_compilation(monkeypatch):
   timed = Timed(model)
   focus = np.float32([0, 1])
   for (shape, align), calls in (
-    (((2, 4, 5, 3), True), 2),
-    (((2, 4, 5, 3), True), 1),
-    (((2, 6, 5, 3), True), 2),
-    (((2, 4, 5, 3), True), 1),
-    (((2, 4, 5, 3), False), 2),
-    (((2, 6, 5, 3), True), 1),
+    (((2, 4, 5, 3), 'network'), 2),
+    (((2, 4, 5, 3), 'network'), 1),
+    (((2, 6, 5, 3), 'network'), 2),
+    (((2, 4, 5, 3), 'network'), 1),
+    (((2, 4, 5, 3), 'off'), 2),
+    (((2, 6, 5, 3), 'network'), 1),
   ):
     before = len(model.calls)
     prediction, seconds = timed.predict(np.zeros(shape, np.uint8), focus, None, align)
     assert len(model.calls) - before == calls
     assert prediction.depth[0, 0] == len(model.calls)  # of the call that was timed
     assert seconds == 0.25
+
+
+def test_a_method_without_an_alignment_network_is_aligned_as_measured():
+  classical, network = ClassicalPredictor(), local_model()
+  assert [alignment_of(classical, align) for align in ALIGNMENTS] == ['measured', 'measured', 'metadata', 'off']
+  assert [alignment_of(network, align) for align in ALIGNMENTS] == list(ALIGNMENTS)

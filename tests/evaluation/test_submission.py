@@ -19,6 +19,7 @@ from focal_jax.errors import InputError
 from focal_jax.evaluation.submission import check_submission, submit
 from focal_jax.files import pictures
 from focal_jax.optics import ddff_focus_disparities
+from focal_jax.prediction.predictor import Predictor
 from focal_jax.stack import Prediction
 
 SIZE = (383, 552)
@@ -50,7 +51,7 @@ def disparity_of(index: int) -> np.ndarray:
   return np.broadcast_to(ramp + np.float32(0.5) * np.float32(2 + index), SIZE)
 
 
-class Stub:
+class Stub(Predictor):
   """A model whose disparity is the red of the first frame and half the blue of the last, and that keeps its calls."""
 
   name = 'stub.npz'
@@ -58,7 +59,7 @@ class Stub:
   def __init__(self):
     self.calls = []
 
-  def predict(self, images, focus, fov=None, align=True):
+  def predict(self, images, focus, fov=None, align='measured', motion=None, *, tile_px=None):
     self.calls.append((images[0, 0, 0].tolist(), images[-1, 0, 0].tolist(), focus, fov, align))
     depth = images[0, ..., 0] + np.float32(0.5) * images[-1, ..., 2]
     weights = np.broadcast_to(np.float32(0.1), images.shape[:-1])
@@ -158,7 +159,7 @@ def test_the_model_sees_rgb_far_to_near_and_the_planes_in_px(complete):
     np.testing.assert_allclose(focus, planes, rtol=1e-3)
     np.testing.assert_array_equal(focus, ddff_focus_disparities().astype(np.float32)[::-1])
     np.testing.assert_array_equal(fov, np.ones(10))
-    assert align is False
+    assert align == 'off'
 
 
 def test_corrected_focus_is_for_weights_that_have_not_learned_the_labels(model, three, tmp_path):
@@ -167,7 +168,7 @@ def test_corrected_focus_is_for_weights_that_have_not_learned_the_labels(model, 
     np.testing.assert_allclose(focus, ddff_focus_disparities()[::-1] + 0.062, rtol=1e-6)
   assert json.loads((tmp_path / 'out' / 'summary.json').read_text())['focus'] == 'corrected'
   for data in (['ddff12/raw', 'simulated'], ['published']):
-    model.description = {'data': data}
+    model.trained_on = tuple(data)
     with pytest.raises(InputError, match=rf'stub\.npz: --corrected_focus.*\({", ".join(data)}\), expected others'):
       submit(three, tmp_path / 'none', partial=True, corrected_focus=True)
     assert not (tmp_path / 'none').exists()

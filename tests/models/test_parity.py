@@ -34,7 +34,7 @@ def stack(fixture):
   return images, fixture['focus'].ravel(), fixture['fov'].ravel()
 
 
-@pytest.mark.parametrize(('align', 'name'), [(False, 'dff'), (True, 'e2e')])
+@pytest.mark.parametrize(('align', 'name'), [('off', 'dff'), ('network', 'e2e')])
 def test_depth_maps(model, stack, fixture, align, name):
   out = model.predict(*stack, align=align)
   for level, depth in enumerate(out.pyramid, start=1):
@@ -43,7 +43,7 @@ def test_depth_maps(model, stack, fixture, align, name):
 
 
 def test_aligned_frames(model, stack, fixture):
-  aligned = model.predict(*stack).aligned[..., ::-1] * 2 - 1
+  aligned = model.predict(*stack, align='network').aligned[..., ::-1] * 2 - 1
   error = np.abs(aligned - np.moveaxis(fixture['aligned_nchw'][0], 0, -1))
   assert error.max() < TOLERANCE
   assert error.mean() < 1e-6  # wrong padding or order would show here and not in the maximum
@@ -71,9 +71,9 @@ def test_two_stacks_equal_each_alone(model, stack):
   first = checked_stack(images, focus, fov)
   second = checked_stack(images[:, ::-1].copy(), focus[::-1] ** 2, 1 + 3 * (fov - 1))
   both = jax.tree.map(lambda a, b: np.stack([a, b]), first, second)
-  together = jax.device_get(model._apply(model._variables, both, both.images.shape[2:4], align=True))
+  together = jax.device_get(jax.jit(model.network.apply)(model.variables, both))
   for index, single in enumerate((first, second)):
-    alone = model.predict(single.images, single.focus, single.fov)
+    alone = model.predict(single.images, single.focus, single.fov, 'network')
     # Rounding differs with the batch: products of other shapes add in another order.
     np.testing.assert_allclose(together.depth[index], alone.depth, atol=5e-5)
     np.testing.assert_allclose(together.aligned[index], alone.aligned, atol=1e-5)

@@ -24,7 +24,7 @@ def test_a_file_predicts_as_published(name, shared, tmp_path):
   path = shared / 'parity' / f'{name}.json'
   model = api.load(write_pth(tmp_path / f'{name}.pth', state_dict(path)), arguments)
   expected = arrays(path.with_suffix('.npz'))
-  out = model.predict(expected['stack'][0], expected['focus'][0], align=False)
+  out = model.predict(expected['stack'][0], expected['focus'][0], align='off')
   for field, array in fields.items():
     found = getattr(out, field) / (unit if field == 'depth' else 1.0)
     np.testing.assert_allclose(found, expected[array][0], atol=1e-4, err_msg=field)
@@ -44,7 +44,7 @@ def test_a_converted_file_is_the_same_network(shared, tmp_path):
   assert api.load(tmp_path / 'out' / 'weights.npz').description == about
   expected = arrays(path.with_suffix('.npz'))
   out = api.load(tmp_path / 'out' / 'weights.npz').predict(
-    expected['stack'][0, ..., ::-1], expected['focus'][0], align=False
+    expected['stack'][0, ..., ::-1], expected['focus'][0], align='off'
   )
   np.testing.assert_allclose(out.depth / 3, expected['depth'][0], atol=1e-4)
 

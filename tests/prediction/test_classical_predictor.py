@@ -8,9 +8,10 @@ from scipy import ndimage
 import focal_jax
 from focal_jax import InputError, warp
 from focal_jax.align.measured import residual_motion
+from focal_jax.align.methods import motion_from_measured
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.focus import classical
-from focal_jax.prediction.classical_predictor import ClassicalModel, _predict, motion_from_measured
+from focal_jax.prediction.classical_predictor import ClassicalPredictor, _predict
 
 SHAPE = HEIGHT, WIDTH = 192, 256
 MARGIN = 24  # px of the scene around the frames
@@ -116,9 +117,9 @@ def test_alignment_makes_the_depth(model):
   depth = np.where(is_far, FAR, NEAR)[MARGIN:-MARGIN]
   images = recorded(two_planes(np.broadcast_to(is_far, CANVAS)), np.ones(5), moved(ALPHAS, (20.0, -3.0)))
   middle = np.abs(np.arange(WIDTH) % 64 - 31.5) < 24
-  errors = {align: np.abs(model.predict(images, FOCUS, align=align).depth - depth) for align in (True, False)}
-  assert errors[True][:, middle].mean() < 0.2
-  assert errors[True][:, middle].mean() < errors[False][:, middle].mean() / 2
+  errors = {align: np.abs(model.predict(images, FOCUS, align=align).depth - depth) for align in ('measured', 'off')}
+  assert errors['measured'][:, middle].mean() < 0.2
+  assert errors['measured'][:, middle].mean() < errors['off'][:, middle].mean() / 2
 
 
 def test_any_order_and_unit_of_focus(model, scene):
@@ -194,7 +195,7 @@ def test_what_cannot_be_measured_keeps_the_metadata(model, scene):
     assert np.isfinite(tiny.depth).all()
 
 
-@pytest.mark.parametrize('align', [True, False])
+@pytest.mark.parametrize('align', ['measured', 'metadata', 'off'])
 def test_shapes_types_and_no_second_compilation(model, scene, align):
   images = recorded(scene, np.ones(5), moved(ALPHAS))
   given = images.copy()
@@ -222,11 +223,11 @@ def test_shapes_types_and_no_second_compilation(model, scene, align):
     assert share.min() >= 0
     assert share.max() <= 1 + 1e-6
   np.testing.assert_array_equal(images, given)
-  if not align:
+  if align == 'off':
     np.testing.assert_allclose(out.aligned, images / 255, atol=1e-6)
     assert not out.motion.any()
     assert (out.coverage == 1).all()
-  else:
+  elif align == 'measured':
     as_float = model.predict(images / 255, FOCUS)
     assert np.abs(as_float.depth - out.depth).mean() < 1e-3
 
@@ -237,10 +238,10 @@ NAMES = ('classical', 'classical:tenengrad')
 def test_names_and_measures(scene, tmp_path):
   for measure in classical.MEASURES:
     model = focal_jax.load(f'classical:{measure}')
-    assert isinstance(model, ClassicalModel)
+    assert isinstance(model, ClassicalPredictor)
     assert (model.name, model.description, model.unused) == (f'classical:{measure}', {}, [])
   images = recorded(scene, np.ones(5), moved(ALPHAS))
-  default, other = (focal_jax.load(name).predict(images, FOCUS, align=False) for name in NAMES)
+  default, other = (focal_jax.load(name).predict(images, FOCUS, align='off') for name in NAMES)
   assert not np.allclose(default.depth, other.depth)
   for name in ('classical:sobel', 'classical:'):
     with pytest.raises(InputError, match=f"'{name}', expected classical, .*laplacian or ring_difference or tenengrad"):

@@ -15,11 +15,11 @@ from PIL import Image
 
 import focal_jax
 from focal_jax import InputError
-from focal_jax.api import Model
-from focal_jax.models.alignment import FittedAlignment
+from focal_jax.models.alignment import FittedAlignment, NoAlignment
 from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.registry import make_model
 from focal_jax.prediction.export import export_model
+from focal_jax.prediction.network_predictor import NetworkPredictor
 
 EXAMPLE = Path(__file__).parents[2] / 'examples' / 'run_exported.py'
 # The example, in a process where `import focal_jax` fails.
@@ -61,7 +61,7 @@ def test_without_the_model_code(tmp_path):
   for level in range(3):
     motion = variables['params']['alignment'][f'head{level}']['motion']
     motion['kernel'] = 100 * motion['kernel']
-  model = Model('some weights', network, variables, {'arguments': arguments}, [])
+  model = NetworkPredictor('some weights', network, variables, {'arguments': arguments}, [])
   about = export_model(model, tmp_path / 'exported')
   assert json.loads((tmp_path / 'exported' / 'model.json').read_text()) == about
   assert {path.name for path in (tmp_path / 'exported').iterdir()} == {'model.jax_export', 'model.json'}
@@ -81,7 +81,7 @@ def test_without_the_model_code(tmp_path):
   done = run_example(*files)
   assert done.returncode == 0, done.stderr
   assert '37 x 50 px' in done.stdout
-  expected = model.predict(frames, np.arange(3))
+  expected = model.predict(frames, np.arange(3), align='network')
   assert np.abs(expected.motion).max() > 0.2
   np.testing.assert_allclose(np.load(files[2]), expected.depth, atol=1e-5)
   again = run_example(*files)
@@ -89,7 +89,7 @@ def test_without_the_model_code(tmp_path):
   assert 'FileExistsError' in again.stderr
 
 
-@pytest.mark.parametrize('align', [True, False])
+@pytest.mark.parametrize('align', ['network', 'metadata', 'off'])
 def test_any_size_and_all_results(tmp_path, align):
   model = local_model(motion_side_px=100)
   export_model(model, tmp_path, align=align)
@@ -99,16 +99,17 @@ def test_any_size_and_all_results(tmp_path, align):
     expected = model.predict(images, focus, fov, align)
     for name, value in call(tmp_path, images, focus, fov).items():
       np.testing.assert_allclose(value, getattr(expected, name), rtol=1e-6, atol=1e-5, err_msg=name)
-    assert (np.abs(expected.motion).max() > 0.5) == align
+    assert (np.abs(expected.motion).max() > 0.5) == (align == 'network')
+    assert (np.abs(expected.aligned - images).max() > 0.02) == (align != 'off')
 
 
 def test_fitted_alignment_of_any_size(tmp_path):
   network = EndToEnd(CellDepth(), FittedAlignment(), motion_side_px=40)
-  model = Model('some weights', network, init_variables(network, 3), {}, [])
+  model = NetworkPredictor('some weights', network, init_variables(network, 3), {}, [])
   export_model(model, tmp_path)
   images = np.random.default_rng(0).random((3, 37, 50, 3), np.float32)
   focus, fov = np.arange(3.0), np.linspace(1.05, 1, 3)
-  expected = model.predict(images, focus, fov)
+  expected = model.predict(images, focus, fov, 'network')
   assert np.abs(expected.motion).max() > 0.01
   np.testing.assert_allclose(call(tmp_path, images, focus, fov)['motion'], expected.motion, atol=1e-4)
 
@@ -116,11 +117,11 @@ def test_fitted_alignment_of_any_size(tmp_path):
 def test_the_weights_that_ship_in_any_size(tmp_path):
   """Two sizes and numbers of frames that `predict` knows when it compiles, and the export does not."""
   model = focal_jax.load()
-  export_model(model, tmp_path, align=False)
+  export_model(model, tmp_path, align='off')
   for frames, height, width in ((3, 70, 100), (2, 33, 64)):
     images = soft_frames(frames, height, width) / np.float32(255)
     focus, fov = np.arange(frames) / 3, np.ones(frames)
-    expected = model.predict(images, focus, fov, align=False)
+    expected = model.predict(images, focus, fov, align='off')
     for name, value in call(tmp_path, images, focus, fov).items():
       np.testing.assert_allclose(value, getattr(expected, name), atol=1e-3, err_msg=name)
     assert np.ptp(expected.depth) > 0.1
@@ -134,12 +135,21 @@ def test_two_stacks_at_once(tmp_path):
   exported = jax.export.deserialize((tmp_path / 'model.jax_export').read_bytes())
   depth = exported.call(images, focus, fov, size)['depth']
   for n in range(2):
-    np.testing.assert_allclose(depth[n], model.predict(images[n], focus[n], fov[n]).depth, atol=1e-5)
+    np.testing.assert_allclose(depth[n], model.predict(images[n], focus[n], fov[n], 'network').depth, atol=1e-5)
 
 
 def test_bad_input_writes_nothing(tmp_path):
   with pytest.raises(InputError, match='classical: has no network to export, expected weights of one'):
     export_model(focal_jax.load('classical'), tmp_path / 'new')
+  for align, message in (
+    (True, 'align is True, expected one of measured, network, metadata, off'),
+    ('measured', "align is 'measured', which cannot be exported, expected network, metadata or off"),
+  ):
+    with pytest.raises(InputError, match=message):
+      export_model(local_model(), tmp_path / 'new', align=align)
+  unaligned = NetworkPredictor('some weights', EndToEnd(CellDepth(), NoAlignment()), {}, {}, [])
+  with pytest.raises(InputError, match="some weights: has no alignment network and align is 'network', expected meta"):
+    export_model(unaligned, tmp_path / 'new')
   assert not (tmp_path / 'new').exists()
   (tmp_path / 'model.json').write_text('mine')
   with pytest.raises(InputError, match='already holds files; expected a new or empty folder, or --overwrite'):

@@ -1,14 +1,20 @@
 """`--mode=predict` as a function: what it writes, in which unit, and what it refuses; without a network."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
 
+import focal_jax
 from focal_jax import InputError
-from focal_jax.prediction.predict import MOTION_FILE, Options, predict_folder
+from focal_jax.data.folder import read_stack_folder
+from focal_jax.prediction.predict import Options, predict_folder
+from focal_jax.prediction.results import MOTION_FILE
 
 HEIGHT, WIDTH = 120, 160
 ZOOMS = (1.04, 1.02, 1.0)  # how much larger the content of a frame is than the last one's
@@ -68,6 +74,28 @@ def test_everything_is_written(result):
   np.testing.assert_allclose(scale['offset'] + scale['scale'] * values, depth, atol=scale['scale'])
 
 
+@pytest.mark.parametrize('method', ['network', 'classical'])
+@pytest.mark.parametrize('align', ['measured', 'metadata'])
+def test_the_command_is_the_call(folder, tmp_path, method, align):
+  """The same depth, frames and motion by default and by name; the first moves the frames by up to 3 px."""
+  out = tmp_path / 'out'
+  flags = ['--mode=predict', f'--method={method}', f'--stack={folder}', f'--out={out}', '--max_side=128']
+  given = {} if align == 'measured' else {'align': align}
+  flags += [f'--{name}={value}' for name, value in given.items()]
+  command = [sys.executable, '-m', 'focal_jax.main', *flags]
+  done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  stack = read_stack_folder(folder, max_side=128)
+  model = focal_jax.load(None if method == 'network' else method)
+  prediction = model.predict(stack.images, stack.focus, stack.fov, **given)
+  # The command knows that focus is in dioptres, of which there are none below 0.
+  np.testing.assert_allclose(np.load(out / 'depth.npy'), np.maximum(prediction.depth, 0), atol=1e-6)
+  np.testing.assert_allclose(np.load(out / 'confidence.npy'), prediction.confidence, atol=1e-6)
+  motion = np.array(json.loads((out / MOTION_FILE).read_text())['motion'])
+  np.testing.assert_allclose(motion, prediction.motion, atol=1e-6)
+  assert (np.abs(motion).max() > 0.02) == (align == 'measured')
+
+
 @pytest.mark.parametrize(
   ('unit', 'name', 'expected'),
   [
@@ -119,6 +147,7 @@ def test_part_of_the_frames(folder, result, tmp_path):
     ({'method': 'classical', 'weights': 'some.npz'}, "weights is 'some.npz' and method 'classical', expected no"),
     ({'method': 'classical', 'align': 'network'}, "align is 'network' and method 'classical'"),
     ({'align': 'maybe'}, "align is 'maybe', expected one of measured, network, metadata, off"),
+    ({'motion': Path('motion.json'), 'align': 'off'}, "motion is given and align is 'off', expected one of the two"),
     ({'align': 'off', 'only_align': True}, "only_align is set and align is 'off'"),
     ({'unit': 'feet'}, "unit is 'feet', expected one of metres, dioptres, index"),
     ({'min_confidence': 2.0}, 'min_confidence is 2.0, expected 0 .. 1'),

@@ -9,7 +9,8 @@ from PIL import Image
 
 import focal_jax
 from focal_jax import InputError
-from focal_jax.prediction.tiles import OVERLAP_PX, RAMP, predict_in_tiles, spans
+from focal_jax.prediction import tiles
+from focal_jax.prediction.tiles import OVERLAP_PX, RAMP, spans, tile_side
 
 FOCUS = np.float32([0.5, 1.0, 3.0])
 FOV = np.float32([1.05, 0.97, 1.0])
@@ -50,14 +51,14 @@ def test_tiles_are_the_whole(padding, resampling, given, capfd):
   frames = soft_frames(3, 201, 330)
   model = local_model(motion_side_px=100, padding=padding, resampling=resampling)
   options = {
-    'estimated': {},
+    'estimated': {'align': 'network'},
     'motion': {'motion': np.float32([[0.01, 13.3, -7.7], [0.002, -5.0, 30.25], [0, 0, 0]])},
-    'metadata': {'motion': np.zeros((3, 3))},
-    'unaligned': {'align': False},
+    'metadata': {'align': 'metadata'},
+    'unaligned': {'align': 'off'},
   }[given]
   whole = model.predict(frames, FOCUS, FOV, **options)
   before = frames.copy()
-  tiled = predict_in_tiles(model, frames, FOCUS, FOV, **options, tile_px=192, overlap_px=96)
+  tiled = model.predict(frames, FOCUS, FOV, **options, tile_px=192, overlap_px=96)
   assert '6/6' in capfd.readouterr().err
   np.testing.assert_array_equal(frames, before)
   np.testing.assert_allclose(tiled.motion, whole.motion, rtol=1e-4, atol=1e-6)
@@ -74,7 +75,7 @@ def test_tiles_are_the_whole(padding, resampling, given, capfd):
   assert tiled.pyramid is None
   assert np.ptp(whole.depth) > 0.5
   assert model._apply._cache_size() == 2  # the whole, and one for all tiles
-  as_float = predict_in_tiles(model, frames / 255, FOCUS, FOV, **options, tile_px=192, overlap_px=96)
+  as_float = model.predict(frames / 255, FOCUS, FOV, **options, tile_px=192, overlap_px=96)
   np.testing.assert_allclose(as_float.depth, tiled.depth, atol=3e-4)
 
 
@@ -86,8 +87,8 @@ def test_seams_of_the_shipped_weights():
   paths = sorted((Path(__file__).parents[2] / 'examples' / 'pcb').iterdir())
   frames = np.stack([np.asarray(Image.open(path))[800:864, 500:1460] for path in (paths[-1], paths[0])])
   model = focal_jax.load()
-  whole = model.predict(frames, [0, 1], align=False)
-  tiled = predict_in_tiles(model, frames, [0, 1], align=False, tile_px=640)
+  whole = model.predict(frames, [0, 1], align='off')
+  tiled = model.predict(frames, [0, 1], align='off', tile_px=640)
   assert np.ptp(whole.depth[:, 300:660]) > 0.1
   difference = tiled.depth - whole.depth
   assert np.abs(difference).mean() < 0.05
@@ -99,26 +100,19 @@ def test_seams_of_the_shipped_weights():
 
 def test_default_size_keeps_the_memory():
   """More frames, smaller tiles, down to twice the overlap."""
-  seen = []
+  sides = {frames: tile_side(None, OVERLAP_PX, frames) for frames in (2, 10, 40)}
+  assert all(side <= 2 * OVERLAP_PX or frames * side**2 <= 10 * 1024**2 for frames, side in sides.items())
+  assert sides[2] > 1024 == sides[10] > sides[40]
 
-  class Stop(Exception):
-    pass
 
-  class Recorder(focal_jax.Model):
-    def __init__(self):
-      pass
-
-    def predict(self, images, *_, **__):
-      seen.append(images.shape[:2])
-      raise Stop
-
-  for frames in (2, 10, 40):
-    stack = np.broadcast_to(np.uint8(0), (frames, 2600, 1, 3))
-    with pytest.raises(Stop):
-      predict_in_tiles(Recorder(), stack, np.arange(frames), align=False)
-  assert all(height <= 2 * OVERLAP_PX or frames * height**2 <= 10 * 1024**2 for frames, height in seen)
-  heights = [height for _, height in seen]
-  assert heights[0] > 1024 > heights[1] > heights[2]
+def test_large_frames_are_predicted_in_tiles_unasked(monkeypatch):
+  monkeypatch.setattr(tiles, 'FRAMES_PX', 3 * 640 * 640)
+  model = local_model()
+  whole, large = soft_frames(3, 640, 640), soft_frames(3, 640, 672)
+  assert model.predict(whole, FOCUS).pyramid is not None
+  out = model.predict(large, FOCUS)
+  assert out.pyramid is None
+  np.testing.assert_allclose(out.depth, model.predict(large, FOCUS, tile_px=640).depth, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +124,9 @@ def test_default_size_keeps_the_memory():
     ({'overlap_px': 100}, 'overlap_px is 100, expected a multiple of 32'),
     ({'focus': [1.0]}, r'focus: shape \(1,\)'),
     ({'motion': np.zeros((2, 3))}, r'motion: shape \(2, 3\), expected \(3, 3\)'),
-    ({'motion': np.zeros((3, 3)), 'align': False}, 'motion is given and align is False'),
+    ({'motion': np.zeros((3, 3)), 'align': 'off'}, "motion is given and align is 'off'"),
   ],
 )
 def test_bad_arguments(arguments, message):
   with pytest.raises(InputError, match=message):
-    predict_in_tiles(local_model(), **{'images': np.zeros((3, 8, 8, 3), np.uint8), 'focus': FOCUS} | arguments)
+    local_model().predict(**{'images': np.zeros((3, 8, 8, 3), np.uint8), 'focus': FOCUS, 'tile_px': 640} | arguments)

@@ -20,7 +20,7 @@ is 0 as far as the authors' alignment, by optical flow, succeeded. There is no t
 `all_in_focus`.
 
 Protocol: by eye, for lack of a ground truth; how well frames are aligned can be measured without it (`--mode=evaluate`
-with `eval.align`).
+with `eval.align=measured`).
 """
 
 import dataclasses

@@ -1,0 +1,104 @@
+"""How the frames of a stack are aligned, by name: the one place where a motion comes from.
+
+| name | motion |
+| --- | --- |
+| measured | as phase correlation finds it in the pictures (`measured`); needs no network |
+| network | as an alignment network finds it |
+| metadata | none beside the field-of-view crop that the metadata asks for |
+| off | frames stay as they are, without that crop |
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Float32
+
+from focal_jax.align.measured import ResidualMotion, residual_motion
+from focal_jax.align.motion import checked_motion, reduced, scaled_motion
+from focal_jax.errors import InputError
+from focal_jax.stack import FocalStack
+
+ALIGNMENTS = ('measured', 'network', 'metadata', 'off')
+MEASURED_SIDE_PX = 1280  # frames are reduced to this before they are measured: finer detail does not change the motion
+
+Motion = Float32[np.ndarray, 'N 3']
+
+
+def check_alignment(align: Any, field: str = 'align') -> None:
+  """Raises InputError, calling it `field`, if `align` is none of ALIGNMENTS: True and False were allowed once."""
+  if not (isinstance(align, str) and align in ALIGNMENTS):
+    raise InputError(f'{field} is {align!r}, expected one of {", ".join(ALIGNMENTS)}')
+
+
+def find_motion(
+  stack: FocalStack,
+  align: str,
+  *,
+  given: np.ndarray | jax.Array | None = None,
+  network: Callable[[FocalStack], Motion] | None = None,
+  name: str = 'align',
+) -> Motion | None:
+  """The motion (alpha, beta, gamma) of every frame that aligns a stack to its last frame.
+
+  Args:
+    stack: on the host, as `checked_stack` returns it.
+    align: one of ALIGNMENTS.
+    given: [N, 3], a motion that is known, in px of these frames; taken in place of `align`.
+    network: finds the motion of a stack; None if there is no alignment network.
+    name: of what has the network, or has none, for messages.
+
+  Returns:
+    In px of these frames; None where they are to be left as they are, without the field-of-view crop.
+
+  Raises:
+    InputError: an unknown `align`, 'network' where there is none, a motion that does not fit, or one with 'off'.
+  """
+  check_alignment(align)
+  frames = len(stack.images)
+  if given is not None:
+    if align == 'off':
+      raise InputError("motion is given and align is 'off', expected one of the two")
+    return checked_motion(given, frames)
+  if align == 'off':
+    return None
+  if align == 'metadata':
+    return np.zeros((frames, 3), np.float32)
+  if align == 'measured':
+    return measured_motion(stack)
+  if network is None:
+    raise InputError(f"{name}: has no alignment network and align is 'network', expected measured, metadata or off")
+  return network(stack)
+
+
+def measured_motion(stack: FocalStack) -> Motion:
+  """The motion as phase correlation finds it, 0 where it finds none. Frames may come in any order of focus."""
+  size = stack.images.shape[1:3]
+  images = reduced(stack.images, MEASURED_SIDE_PX)
+  # Neighbours in focus are blurred alike, so they are what is compared.
+  order = np.argsort(stack.focus, kind='stable')
+  back = np.argsort(order)
+  reference = int(back[-1])
+  with np.errstate(divide='ignore', invalid='ignore'):  # of frames of a few pixels, whose motion is NaN
+    measured = residual_motion(images[order], reference)
+  motion = motion_from_measured(measured, stack.fov[order], reference)[back]
+  return scaled_motion(motion, images.shape[1:3], size)
+
+
+def motion_from_measured(measured: ResidualMotion, fov: Float[np.ndarray, 'N'], reference: int = -1) -> Motion:
+  """The motion (alpha, beta, gamma) that `warp` undoes, of frames with relative fields of view `fov`; float32.
+
+  A point q px from the centre of the reference lies at zoom q + shift in the frame. The reference itself is warped by
+  its field of view alone, so that what is at q after the warp is at z q before, and in the frame at zoom z q + shift.
+  `warp` samples the frame at q - s (fov + alpha - 1) q - (beta, gamma), with s = 2 (W // 2) / (W - 1) from q in px to
+  its u times W // 2. Hence alpha and the shift. Motion that is NaN becomes 0: the field of view alone.
+  """
+  # Of even and odd lengths s differs by less than 1 / length, which is as near as one zoom for both axes comes.
+  stretch = np.mean([2 * (n // 2) / max(n - 1, 1) for n in measured.size])
+  if stretch == 0:  # a single pixel
+    return np.zeros((len(fov), 3), np.float32)
+  fov = fov.astype(np.float64)
+  zoom = measured.zoom * (1 - stretch * (fov[reference] - 1))
+  motion = np.concatenate([((1 - zoom) / stretch - (fov - 1))[:, None], -measured.shift_px], axis=-1)
+  return np.where(np.isfinite(motion), motion, 0).astype(np.float32)

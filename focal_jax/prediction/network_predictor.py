@@ -1,0 +1,141 @@
+"""A network with its weights, and the frames of any size that it predicts."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import Float32
+
+from focal_jax.align.methods import find_motion
+from focal_jax.align.motion import reduced, scaled_motion
+from focal_jax.backend import compiler_options
+from focal_jax.models.alignment import MetadataAlignment, NoAlignment
+from focal_jax.models.end_to_end import padded_size, reduced_size
+from focal_jax.prediction.predictor import Predictor
+from focal_jax.prediction.tiles import MOTION_SIDE_PX, OVERLAP_PX, are_needed, predict_in_tiles, tile_side
+from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack, float_images
+
+
+class NetworkPredictor(Predictor):
+  """A network with its weights; see `focal_jax.load`.
+
+  Attributes:
+    name: the weights file.
+    network: without its weights.
+    description: what the weights file says of itself; of a published file, the model and its arguments.
+    unused: tensors of a published file that the network does not use.
+  """
+
+  def __init__(self, name: str, network: nn.Module, variables: dict, description: dict[str, Any], unused: list[str]):
+    self.name, self.network, self.description, self.unused = name, network, description, unused
+    self.trained_on = tuple(description.get('data', ()))
+    # A module of another make is taken to have one.
+    alignment = getattr(network, 'alignment', None)
+    self.has_alignment_network = not isinstance(alignment, MetadataAlignment | NoAlignment)
+    self._variables = jax.device_put(variables)
+
+    @functools.partial(jax.jit, compiler_options=compiler_options())
+    def apply(variables, stack, size, motion):
+      given = {} if motion is None else {'motion': motion}
+      return network.apply(variables, float_images(stack), align=motion is not None, size=size, **given)
+
+    @functools.partial(jax.jit, compiler_options=compiler_options())
+    def estimate_motion(variables, stack, size):
+      return network.apply(variables, float_images(stack), size=size, method='estimate_motion')
+
+    self._apply, self._estimate_motion = apply, estimate_motion
+
+  @property
+  def variables(self) -> dict:
+    """The weights: {'params', 'batch_stats'}, on the device."""
+    return self._variables
+
+  def predict(
+    self,
+    images: Images,
+    focus: Numbers,
+    fov: Numbers | None = None,
+    align: str = 'measured',
+    motion: np.ndarray | jax.Array | None = None,
+    *,
+    tile_px: int | None = None,
+    overlap_px: int = OVERLAP_PX,
+  ) -> Prediction:
+    """Depth of one focal stack; see `Predictor.predict`.
+
+    Frames too large for one piece, or all if there is a `tile_px`, are predicted in overlapping tiles, with a progress
+    bar (`tiles`). Depth is then the whole frames' but for what the network sees beyond a tile.
+
+    Args:
+      images, focus, fov, align, motion: as of any predictor.
+      tile_px: largest height and width of a tile, a multiple of 32, at least twice `overlap_px`. None: no tiles for up
+        to ten megapixels in all frames; else 1024 for ten frames, more for fewer and less for more.
+      overlap_px: of neighbouring tiles, at least; a multiple of 32.
+
+    Returns:
+      numpy arrays: `depth` and `confidence` [H, W], `pyramid` of [H, W], coarse to fine, `weights` and `coverage`
+      [N, H, W], `aligned` [N, H, W, 3] float 0 .. 1, `motion` [N, 3] (alpha, beta, gamma), float32. Of tiles, what
+      there is one a frame of is float16, to save memory, and `pyramid` None. Depth is in the unit of `focus`; of the
+      network that ships it may lie beyond the first and last focus by a part of their range.
+
+    Raises:
+      InputError: an argument of another shape, type or range.
+
+    A second call does not compile again if frames are as many and their height and width, rounded up to multiples of
+    32, the same.
+    """
+    stack = checked_stack(images, focus, fov)
+    in_tiles = are_needed(stack, tile_px)
+    side = tile_side(tile_px, overlap_px, len(stack.images)) if in_tiles else 0
+    motion = self._find_motion(stack, align, motion, in_tiles)
+    if in_tiles:
+      sharp = motion is not None and self.network.resampling == 'lanczos'
+      return predict_in_tiles(self._predict_whole, stack, motion, side, overlap_px, sharp=sharp)
+    return self._predict_whole(stack, motion)
+
+  def estimate_motion(
+    self, images: Images, focus: Numbers, fov: Numbers | None = None, align: str = 'measured'
+  ) -> Float32[np.ndarray, 'N 3'] | None:
+    """The motion (alpha, beta, gamma) that `predict` would undo, without depth; see `Predictor.estimate_motion`."""
+    stack = checked_stack(images, focus, fov)
+    return self._find_motion(stack, align, None, are_needed(stack, None))
+
+  def _find_motion(
+    self, stack: FocalStack, align: str, given: np.ndarray | jax.Array | None, in_tiles: bool
+  ) -> Float32[np.ndarray, 'N 3'] | None:
+    network = functools.partial(self._network_motion, max_side=MOTION_SIDE_PX if in_tiles else None)
+    return find_motion(
+      stack, align, given=given, network=network if self.has_alignment_network else None, name=self.name
+    )
+
+  def _network_motion(self, stack: FocalStack, max_side: int | None) -> Float32[np.ndarray, 'N 3']:
+    """`max_side`: longer side that frames are reduced to before, px, for memory grows with it; None: as the network
+    does it, which of published networks is not at all.
+    """
+    size = stack.images.shape[1:3]
+    array = padded_size(*size)
+    if max_side is not None:
+      # In an array as large as the network's own reduction has it: the network feels its borders.
+      side = min(self.network.motion_side_px or max_side, max_side)
+      array = reduced_size(*array, side)
+      stack = stack.replace(images=reduced(stack.images, side))
+    found = jax.device_get(self._estimate_motion(self._variables, *_padded(stack, array)))[0]
+    return scaled_motion(found, stack.images.shape[1:3], size)
+
+  def _predict_whole(self, stack: FocalStack, motion: Float32[np.ndarray, 'N 3'] | None) -> Prediction:
+    """In one piece. `motion`: that is undone; None: frames stay as they are."""
+    height, width = stack.images.shape[1:3]
+    batch, size = _padded(stack, padded_size(height, width))
+    given = None if motion is None else motion[None]
+    prediction = jax.device_get(self._apply(self._variables, batch, size, given))
+    return jax.tree.map(lambda x: x[0], prediction).cropped(height, width)
+
+
+def _padded(stack: FocalStack, array: tuple[int, int]) -> tuple[FocalStack, tuple[np.int32, np.int32]]:
+  """A batch of one stack, its frames at the top left of arrays of this height and width; and their own size."""
+  size = stack.images.shape[1:3]
+  widths = ((0, to - length) for to, length in zip(array, size, strict=True))
+  padded = stack.replace(images=np.pad(stack.images, ((0, 0), *widths, (0, 0))))
+  return jax.tree.map(lambda x: x[None], padded), tuple(map(np.int32, size))

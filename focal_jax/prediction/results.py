@@ -1,0 +1,232 @@
+"""What a prediction of one stack is written as: numbers, pictures, a surface, a report; and motion.json, read back."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from focal_jax.align.measured import residual_motion
+from focal_jax.align.methods import MEASURED_SIDE_PX
+from focal_jax.align.motion import reduced, scaled_motion
+from focal_jax.data.folder import FolderStack
+from focal_jax.data.frames import Region
+from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
+from focal_jax.errors import InputError
+from focal_jax.files import pictures
+from focal_jax.focus.all_in_focus import all_in_focus
+from focal_jax.prediction import surface as surfaces
+from focal_jax.prediction.animation import write_animation
+from focal_jax.prediction.depth_png import write_depth_png
+from focal_jax.prediction.model_files import write_glb, write_ply
+from focal_jax.prediction.report_page import write_report
+from focal_jax.stack import Prediction
+
+UNITS = ('metres', 'dioptres', 'index')
+MOTION_FILE = 'motion.json'
+_PICTURE_SIDE_PX = 1024  # of what contact sheets show
+
+
+class DepthUnit:
+  """What depth is written in, from the focus coordinate that it is predicted in."""
+
+  def __init__(self, stack: FolderStack, wanted: str | None):
+    """`wanted`: one of UNITS, or None for the stack's own.
+
+    Raises:
+      InputError: the stack does not tell depth in that unit.
+    """
+    known = stack.focus_unit
+    if wanted in ('metres', 'dioptres') and known != DIOPTRE_UNIT:
+      raise InputError(
+        f"unit is '{wanted}' and the focus is known as '{known}', expected focus distances in metres: from EXIF, or "
+        'metadata.csv or metadata.json beside the frames'
+      )
+    self.name = {None: known, 'metres': 'm', 'dioptres': DIOPTRE_UNIT, 'index': FRAME_INDEX_UNIT}[wanted]
+    self._focus, self._is_own = stack.focus, self.name == known
+
+  def convert(self, depth: Float[np.ndarray, '*S']) -> Float[np.ndarray, '*S']:
+    """Metres of 0 dioptres are infinite; indices are those of frames far to near."""
+    if self._is_own:
+      return depth
+    if self.name == 'm':
+      with np.errstate(divide='ignore'):
+        return (1 / np.maximum(depth, 0)).astype(np.float32)
+    return np.interp(depth, self._focus, np.arange(len(self._focus))).astype(np.float32)  # rising: far to near
+
+  def limits(self, depth: Float[np.ndarray, 'H W']) -> tuple[float, float]:
+    """Of the colours of a converted depth: the sweep's range, or, if that goes to infinity, the picture's."""
+    ends = self.convert(self._focus)
+    finite = ends[np.isfinite(ends)]
+    if len(finite) == len(ends):
+      return float(finite.min()), float(finite.max())
+    depth = depth[np.isfinite(depth)]
+    return float(finite.min()), float(max(np.quantile(depth, 0.98), finite.max())) if depth.size else finite.max()
+
+
+def write_alignment(
+  folder: Path, stack: FolderStack, aligned: np.ndarray, motion: np.ndarray | None, region: Region | None
+) -> None:
+  (folder / 'aligned').mkdir()
+  for name, image in zip(stack.names, aligned, strict=True):
+    pictures.save_image(folder / 'aligned' / f'{Path(name).stem}.png', pictures.to_uint8(image))
+  write_animation(folder / 'alignment.gif', stack.images, aligned)
+  if motion is not None:
+    content = {
+      'meaning': 'alpha (zoom, beside fov), beta and gamma (shift along x and y, px of size_px) of each frame, far to '
+      'near, that aligns it to the last one',
+      'size_px': list(stack.images.shape[1:3]),
+      'region': region,
+      'frames': stack.names,
+      'fov': stack.fov.tolist(),
+      'motion': motion.tolist(),
+    }
+    (folder / MOTION_FILE).write_text(json.dumps(content, indent=2) + '\n')
+
+
+def read_motion(
+  path: Path, stack: FolderStack, region: Region | None
+) -> tuple[FolderStack, Float32[np.ndarray, 'N 3']]:
+  """The stack with the fields of view of the file, and the motion in px of the stack.
+
+  Raises:
+    InputError: naming the file, and what in it does not fit.
+  """
+  try:
+    content = json.loads(path.read_text(encoding='utf-8'))
+    size, names = tuple(content['size_px']), list(content['frames'])
+    fov, motion = (np.asarray(content[name], np.float64) for name in ('fov', 'motion'))
+    found_region = content['region']
+    fits = len(size) == 2 and min(size) > 0 and fov.shape == (len(names),) and motion.shape == (len(names), 3)
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise InputError(f'{path}: cannot be read as a motion file ({error!r}), expected one that predict wrote') from None
+  if not fits or not np.isfinite(fov).all() or not np.isfinite(motion).all():
+    raise InputError(
+      f'{path}: fov and motion are not finite numbers for each frame, expected a file that predict wrote'
+    )
+  if sorted(names) != sorted(stack.names):
+    raise InputError(f'{path}: has the motion of {", ".join(names)}, expected that of {", ".join(stack.names)}')
+  if (found_region and list(found_region)) != (region and list(region)):
+    raise InputError(f'{path}: has the motion of region {found_region}, expected that of {region}')
+  order = [names.index(name) for name in stack.names]
+  if order[-1] != len(names) - 1:
+    raise InputError(f'{path}: aligns to {names[-1]}, expected {stack.names[-1]}, the nearest frame')
+  scaled = scaled_motion(motion[order].astype(np.float32), size, stack.images.shape[1:3])
+  return dataclasses.replace(stack, fov=fov[order]), scaled
+
+
+def residual_numbers(images: np.ndarray) -> dict[str, float | int | None]:
+  """How far frames are from the nearest one, measured without the network; None: the pictures do not tell."""
+  small = reduced(images if images.dtype == np.uint8 else images.astype(np.float32), MEASURED_SIDE_PX)
+  motion = residual_motion(small)
+  scale = images.shape[1] / small.shape[1]
+  values = {'zoom_range': motion.zoom_range, 'rms_px': motion.rms_px * scale}
+  rounded = {name: round(float(value), 5) if np.isfinite(value) else None for name, value in values.items()}
+  return rounded | {'frames_measured': int(motion.measured.sum())}
+
+
+def write_depth(
+  folder: Path,
+  stack: FolderStack,
+  prediction: Prediction,
+  unit: DepthUnit,
+  min_confidence: float,
+  title: str,
+  residual: dict[str, dict],
+) -> dict[str, Any]:
+  """Everything that is made of depth; returns what the summary says of it."""
+  depth = unit.convert(prediction.depth)
+  limits = unit.limits(depth)
+  np.save(folder / 'depth.npy', depth)
+  np.save(folder / 'confidence.npy', prediction.confidence)
+  write_depth_png(folder / 'depth_16bit.png', depth, unit.name)
+  depth_panel = pictures.Panel('depth', _for_picture(depth), unit.name, limits)
+  confidence_panel = pictures.Panel(
+    'confidence', _for_picture(prediction.confidence), 'share', (0.0, 1.0), pictures.CONFIDENCE_COLOURS
+  )
+  pictures.contact_sheet(folder / 'depth.png', [[depth_panel]])
+  pictures.contact_sheet(folder / 'confidence.png', [[confidence_panel]])
+
+  sharp = all_in_focus(prediction, stack.focus)
+  pictures.save_image(folder / 'all_in_focus.png', pictures.to_uint8(sharp))
+  camera = surfaces.camera_of(*depth.shape, stack.focal_length_px, stack.principal_point_px)
+  surface = surfaces.make_surface(
+    prediction.depth,
+    prediction.confidence,
+    pictures.to_uint8(sharp),
+    stack.focus,
+    stack.focus_unit,
+    camera,
+    min_confidence=min_confidence,
+  )
+  cloud, mesh = surfaces.point_cloud(surface), surfaces.mesh(surface)
+  write_ply(folder / 'points.ply', cloud)
+  write_ply(folder / 'mesh.ply', mesh)
+  write_glb(folder / 'mesh.glb', mesh)
+  pictures.contact_sheet(
+    folder / 'contact_sheet.png', _contact_rows(prediction, stack, depth_panel, confidence_panel, sharp), title
+  )
+  facts = [(f'zoom range {when} alignment', str(numbers['zoom_range'])) for when, numbers in residual.items()]
+  write_report(
+    folder / 'report.html',
+    title=title,
+    names=stack.names,
+    before=stack.images,
+    prediction=prediction,
+    focus=stack.focus,
+    unit=stack.focus_unit,
+    picture=sharp,
+    surface=surface,
+    facts=[*facts, *(('note', note) for note in stack.notes)],
+  )
+  return {
+    'depth_range': list(limits),
+    'surface': {
+      'unit': surface.unit,
+      'focal_length_px': camera.focal_length_px,
+      'focal_length_assumed': camera.assumed,
+      'farthest': surface.farthest,
+      'left_out_for_low_confidence': surface.low_confidence,
+      'left_out_as_too_far': surface.too_far,
+      'points': len(cloud.points),
+      'triangles': len(mesh.triangles),
+    },
+  }
+
+
+def _for_picture(image: np.ndarray) -> np.ndarray:
+  """Every k-th row and column of a large picture: a contact sheet shows no more."""
+  step = -(-max(image.shape[:2]) // _PICTURE_SIDE_PX)
+  return image[::step, ::step]
+
+
+def _contact_rows(
+  prediction: Prediction,
+  stack: FolderStack,
+  depth_panel: pictures.Panel,
+  confidence_panel: pictures.Panel,
+  sharp: np.ndarray,
+) -> list[list[pictures.Panel]]:
+  middle = len(stack.images) // 2
+  frames = [
+    pictures.Panel(f'{what}: {stack.names[index]}', _for_picture(stack.images[index]))
+    for what, index in (('farthest', 0), ('middle', middle), ('nearest', -1))
+  ]
+  ends = [[_for_picture(images[index]) for index in (0, -1)] for images in (stack.images, prediction.aligned)]
+  differences = [
+    pictures.Panel(
+      f'|farthest - nearest|, {when}',
+      np.abs(pictures.to_uint8(a) / 255.0 - pictures.to_uint8(b) / 255.0).mean(-1),
+      'grey',
+      (0.0, 0.3),
+      'magma',
+    )
+    for when, (a, b) in zip(('as given', 'aligned'), ends, strict=True)
+  ]
+  return [
+    frames,
+    [*differences, pictures.Panel('aligned farthest', _for_picture(prediction.aligned[0]))],
+    [depth_panel, confidence_panel, pictures.Panel('all in focus', _for_picture(sharp))],
+  ]

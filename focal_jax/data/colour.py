@@ -4,11 +4,13 @@ import functools
 import io
 import struct
 
+import numpy as np
 from PIL import Image, ImageCms
 
 from focal_jax.errors import one_line
 
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
+_SAME_LEVELS = 2  # of 255; profiles that differ by less from sRGB are variants of it
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 
 # Colourants under the white of profiles (D50): rows are X, Y, Z of red, green and blue (Adobe RGB (1998), 2005-05).
@@ -25,7 +27,7 @@ class ColourReader:
 
   @property
   def notes(self) -> list[str]:
-    return [f'Colours were converted from {name} to sRGB.' for name in self._converted] + self._broken
+    return [f'Colours were converted from "{name}" to sRGB.' for name in self._converted] + self._broken
 
   def convert(self, image: Image.Image, profile: bytes | None, adobe_rgb: bool, name: str) -> Image.Image:
     """RGB of 8 bits, in sRGB, without alpha.
@@ -62,10 +64,16 @@ def _transform(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransfo
   """The profile's name and what converts from it; None: it is sRGB."""
   opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
   described = ' '.join(ImageCms.getProfileDescription(opened).split())[:60] or 'a profile without a name'
-  if mode == 'RGB' and 'srgb' in described.lower():
-    return described, None
   srgb = ImageCms.createProfile('sRGB')
-  return described, ImageCms.buildTransform(opened, srgb, mode, 'RGB', _INTENT, _FLAGS)
+  transform = ImageCms.buildTransform(opened, srgb, mode, 'RGB', _INTENT, _FLAGS)
+  # Names tell nothing: many profiles are sRGB under other ones, and some are called so and are not.
+  if mode == 'RGB':
+    levels = np.arange(0, 256, 51, dtype=np.uint8)
+    probe = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+    change = np.asarray(ImageCms.applyTransform(Image.fromarray(probe), transform)).astype(int) - probe
+    if abs(change).max() <= _SAME_LEVELS:
+      transform = None
+  return described, transform
 
 
 def matrix_profile(name: str, colourants: tuple[tuple[float, float, float], ...], gamma: float) -> bytes:

@@ -121,6 +121,8 @@ def _page_files(path: Path, pages: list[int]) -> list[FrameFile]:
 
 def _layout(description: str, pages: list[int]) -> _Layout:
   layout = None
+  with contextlib.suppress(UnicodeError):  # Pillow reads the UTF-8 of today as Latin-1.
+    description = description.encode('latin-1').decode()
   if '<OME' in description[:2000]:
     # Other programs' XML may be anything; then the pages stand for themselves.
     with contextlib.suppress(ElementTree.ParseError, ValueError, KeyError, TypeError, IndexError):
@@ -132,7 +134,7 @@ def _layout(description: str, pages: list[int]) -> _Layout:
 
 
 def _ome_layout(description: str, pages: list[int]) -> _Layout | None:
-  for element in (root := ElementTree.fromstring(description.strip().rstrip('\0').encode())).iter():
+  for element in (root := ElementTree.fromstring(description.strip('\0 \n').encode())).iter():
     element.tag = element.tag.rpartition('}')[2]  # The name space tells the version, in which nothing here differs.
   pixels = next(root.iter('Pixels'))
   channels = list(pixels.iter('Channel'))

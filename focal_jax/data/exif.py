@@ -1,7 +1,9 @@
 """What EXIF says about a frame, as numbers; damaged and senseless entries count as missing, for cameras write many."""
 
 import dataclasses
+import datetime
 import math
+import re
 
 from PIL import ExifTags, Image
 
@@ -23,12 +25,18 @@ class FrameExif:
     focal_length_px: in pixels of the whole image across, once it is upright, from the 35 mm equivalent or else from the
       pixels per length of the sensor. Approximate: the first is a whole number, and both are wrong for images that were
       cropped.
+    taken_s: when it was taken, by the camera's clock; only differences mean something.
+    orientation: how the pixels are to be turned, 1 (as they are) .. 8.
+    adobe_rgb: the camera says that the colours are Adobe RGB, as it may do without a profile.
   """
 
   subject_distance: float | None = None
   focal_length_mm: float | None = None
   f_number: float | None = None
   focal_length_px: float | None = None
+  taken_s: float | None = None
+  orientation: int = 1
+  adobe_rgb: bool = False
 
 
 def read_exif(image: Image.Image) -> FrameExif:
@@ -39,7 +47,9 @@ def read_exif(image: Image.Image) -> FrameExif:
   def number(name: str) -> float | None:
     value = tags.get(ExifTags.Base[name])
     try:
-      return math.inf if value.numerator == _INFINITY else float(value)
+      # Some write infinity as a number over 0.
+      infinite = value.numerator == _INFINITY or (value.denominator == 0 < value.numerator)
+      return math.inf if infinite else float(value)
     except (AttributeError, TypeError, ValueError, ZeroDivisionError):  # not one number
       return None
 
@@ -47,9 +57,10 @@ def read_exif(image: Image.Image) -> FrameExif:
     value = number(name)
     return value if value is not None and 0 < value < math.inf else None
 
+  orientation = exif.get(ExifTags.Base.Orientation)
   distance = number('SubjectDistance')
   focal_length_mm = positive('FocalLength')
-  axis = 'Y' if exif.get(ExifTags.Base.Orientation) in _TURNED else 'X'
+  axis = 'Y' if orientation in _TURNED else 'X'
   equivalent_mm = positive('FocalLengthIn35mmFilm')
   resolution = positive(f'FocalPlane{axis}Resolution')
   if equivalent_mm:
@@ -68,4 +79,23 @@ def read_exif(image: Image.Image) -> FrameExif:
     focal_length_mm=focal_length_mm,
     f_number=positive('FNumber'),
     focal_length_px=focal_length_px,
+    taken_s=_taken_s(tags),
+    orientation=orientation if orientation in range(1, 9) else 1,
+    # By the rules for camera files (DCF), of the two colour spaces that they know.
+    adobe_rgb=_text(exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)).startswith('R03'),
   )
+
+
+def _taken_s(tags: dict) -> float | None:
+  """DateTimeOriginal with its fraction of a second, in seconds since a fixed day."""
+  try:
+    text = _text(tags.get(ExifTags.Base.DateTimeOriginal)).strip('\0 ')
+    seconds = (datetime.datetime.strptime(text, '%Y:%m:%d %H:%M:%S') - datetime.datetime(2000, 1, 1)).total_seconds()
+  except ValueError:
+    return None
+  fraction = re.match(r'\s*(\d+)', _text(tags.get(ExifTags.Base.SubsecTimeOriginal)))
+  return seconds + (float(f'0.{fraction[1]}') if fraction else 0.0)
+
+
+def _text(value: object) -> str:
+  return value.decode('latin-1') if isinstance(value, bytes) else value if isinstance(value, str) else ''

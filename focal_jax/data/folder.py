@@ -2,18 +2,22 @@
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from focal_jax.data import paths as file_paths
+from focal_jax.data import series
+from focal_jax.data.decode import FrameFile, FrameHeader, read_header
+from focal_jax.data.formats import is_image, readable_suffixes, unread
 from focal_jax.data.frames import Region, read_frames
-from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, read_metadata
+from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, count_distances, read_metadata
+from focal_jax.data.names import listed, natural_order, shown
+from focal_jax.data.pages import PageStack, clearest, read_page_stack
+from focal_jax.data.sidecar import read_sidecar
 from focal_jax.errors import InputError
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,17 +25,20 @@ class FolderStack:
   """A focal stack as read from files, frames ordered far to near.
 
   Attributes:
-    images: RGB, 0 .. 255.
-    focus: focus coordinate of each frame: 1 / focus distance, so 0 at infinity; or, without distances, the place of its
-      file (0 .. N-1, and N-1 .. 0 where the stack was reversed).
+    images: sRGB, 0 .. 255.
+    focus: focus coordinate of each frame: 1 / focus distance, so 0 at infinity; or its position along the axis; or,
+      without either, the place of its file (0 .. N-1, and N-1 .. 0 where the stack was reversed).
     fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`); 1 where unknown.
-    focus_unit: `DIOPTRE_UNIT`, `INVERSE_DISTANCE_UNIT` or `FRAME_INDEX_UNIT` (`data.metadata`).
-    names: file name of each frame.
-    notes: remarks for the user, one sentence each: what was used, assumed, reordered or ignored.
+    focus_unit: `DIOPTRE_UNIT`, `INVERSE_DISTANCE_UNIT` or `FRAME_INDEX_UNIT` (`data.metadata`), or, of positions, any
+      other that their source names.
+    names: of each frame, in text that can be printed and written: the file's, or, of a page, the file's with the page.
+    notes: remarks for the user, one sentence each: what was used, assumed, reordered, left out or ignored.
     focal_length_px: of the lens, in pixels of `images` across. None: unknown.
     f_number: of the lens. None: unknown.
     principal_point_px: x and y in `images`, pixel centres at integers. Unless a sidecar tells, that is the centre of
       the whole frames, which a region need not hold.
+    order_known: focus distances tell which end is far. False: the order, or of positions its direction, is a guess.
+    paths: of the file of each frame; of pages it is the same.
   """
 
   images: UInt8[np.ndarray, 'N H W 3']
@@ -43,6 +50,29 @@ class FolderStack:
   focal_length_px: float | None
   f_number: float | None
   principal_point_px: tuple[float, float]
+  order_known: bool = True
+  paths: tuple[Path, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Chosen:
+  """The frames of a stack before they are decoded.
+
+  Attributes:
+    headers: of the frames, in the order that is taken for far to near if no metadata say otherwise.
+    folder: that holds them all. None: several do.
+    all_names: of the images of that folder that `focus_distance.txt` is about.
+    order: what the order is, in words.
+    pages: what the file says of which the frames are pages.
+    notes: remarks for the user.
+  """
+
+  headers: list[FrameHeader]
+  folder: Path | None
+  all_names: list[str]
+  order: str
+  pages: Sweep | None
+  notes: list[str]
 
 
 def read_stack_folder(
@@ -52,48 +82,54 @@ def read_stack_folder(
   reverse: bool = False,
   region: Region | None = None,
   exif_dioptres: bool = False,
+  channel: int | None = None,
 ) -> FolderStack:
   """Reads images and their metadata.
 
-  Frames are put in order far to near by their focus distances; without any, their order is taken for it.
+  Frames are put in order far to near by their focus distances. Without any, the order of the names is taken for it,
+  numbers in them as numbers; or that of capture by EXIF, where a counter in the names passes its end.
 
   Args:
-    source: a folder, of which the images directly in it are read in natural name order (2 before 10; no hidden files),
-      or image files, in their order; if they are not all in one folder, their EXIF is all the metadata. At least two
-      images of one size (`IMAGE_SUFFIXES`, any case).
+    source: one of
+      * a folder: the images directly in it (`formats.readable_suffixes`, any case; no hidden files). Files that are no
+        frames by their names, or differ in size or in being grey from nearly all others, are left out (`data.series`);
+      * a pattern such as `frames/*.jpg`, taken as a folder of these files alone;
+      * a TIFF of several pages, or a folder with it alone (`data.pages`);
+      * image files, in their order; if they are not all in one folder, their EXIF is all the metadata.
+      At least two images of one size.
     max_side: limit of the longer side in pixels; larger images are shrunk, smaller ones left alone. None: no limit.
     reverse: the order is near to far. Only for stacks without distances, which tell by themselves.
     region: left, top, width and height of the part to read, in pixels of the upright images. None: all.
     exif_dioptres: SubjectDistance in EXIF is in dioptres, 0 at infinity, not in metres as its standard says.
+    channel: of a TIFF of several channels, counted from 0. None: the one with most structure.
 
   Raises:
     InputError: naming the file or folder, what was found and what was expected.
   """
   if max_side is not None and max_side < 1:
     raise InputError(f'max_side is {max_side}, expected at least 1 pixel')
-  in_name_order = isinstance(source, str | Path)
-  paths = _list_images(Path(source)) if in_name_order else _check_images([Path(path) for path in source])
-  names = [path.name for path in paths]
-  frames = read_frames(paths, region, max_side)
-  folders = {path.parent for path in paths}
-  folder = folders.pop() if len(folders) == 1 else None
-  all_names = [path.name for path in _list_images(folder)] if folder else []
-  metadata = read_metadata(names, folder, all_names, frames.exif, frames.full_size, exif_dioptres)
+  chosen = _choose(source, channel)
+  names = [header.file.name for header in chosen.headers]
+  frames = read_frames(chosen.headers, region, max_side)
+  metadata = read_metadata(
+    names, chosen.folder, chosen.all_names, frames.exif, frames.full_size, exif_dioptres, chosen.pages
+  )
 
   notes = list(metadata.notes)
-  if metadata.sweep:
-    focus, unit = metadata.sweep.focus, metadata.sweep.unit
-    order = _far_to_near(metadata.sweep, names, notes)
+  sweep = metadata.sweep
+  if sweep and not sweep.is_position:
+    focus, unit = sweep.focus, sweep.unit
+    order = _far_to_near(sweep, names, notes)
     if reverse:
-      notes.append(f'reverse was ignored: {metadata.sweep.source} gives the order.')
+      notes.append(f'reverse was ignored: {sweep.source} gives the order.')
+  elif sweep:
+    focus, unit = sweep.focus, sweep.unit
+    order = _along_axis(sweep, reverse, notes)
   else:
-    focus, unit = np.arange(len(paths), dtype=np.float64), FRAME_INDEX_UNIT
-    order = np.arange(len(paths))[::-1] if reverse else np.arange(len(paths))
-    given = 'name order' if in_name_order else 'the order given'
+    focus, unit = np.arange(len(names), dtype=np.float64), FRAME_INDEX_UNIT
+    order = np.arange(len(names))[::-1] if reverse else np.arange(len(names))
     direction = 'near to far (reversed here)' if reverse else 'far to near (reverse it if it is not)'
-    notes.append(f'No focus distances: {given} was taken as {direction}, and depth is in frames.')
-    if paths != sorted(paths, key=_natural_order):
-      notes.append('The order given is not that of the names.')
+    notes.append(f'No focus distances: {chosen.order} was taken as {direction}, and depth is in frames.')
   _reorder(frames.images, order)
 
   height, width = frames.images.shape[1:3]
@@ -106,49 +142,146 @@ def read_stack_folder(
     fov=metadata.fov[order],
     focus_unit=unit,
     names=[names[n] for n in order],
-    notes=notes + frames.notes,
+    notes=notes + chosen.notes + frames.notes,
     focal_length_px=metadata.focal_length_px and float(metadata.focal_length_px * scale[0]),
     f_number=metadata.f_number,
     principal_point_px=tuple(principal_point.tolist()),
+    order_known=bool(sweep and not sweep.is_position),
+    paths=tuple(chosen.headers[n].file.path for n in order),
   )
 
 
-def _list_images(folder: Path) -> list[Path]:
-  """Two or more image files, in natural name order."""
+def _choose(source: str | Path | Sequence[str | Path], channel: int | None) -> _Chosen:
+  """The frames that `source` means."""
+  if not isinstance(source, str | Path):
+    paths = [file_paths.existing(path) for path in source]
+    if len(paths) == 1 and paths[0].is_file() and (stack := read_page_stack(paths[0], channel)):
+      return _choose_pages(stack, [])
+    return _choose_files(_check_images(paths))
+  if (matches := file_paths.expand_pattern(str(source))) is not None:
+    paths = [path for path in matches if is_image(path)]
+    if len(paths) < 2:
+      raise InputError(f'{shown(source)}: {len(paths)} of {len(matches)} files are images, expected at least two')
+    if len({path.parent for path in paths}) > 1:
+      return _choose_files(_check_images(paths))
+    return _choose_series(paths[0].parent, paths, unread(matches), channel)
+  path = file_paths.existing(source)
+  if path.is_file() and (stack := read_page_stack(path, channel)):
+    return _choose_pages(stack, [])
+  paths, notes = _list_images(path, channel)
+  return _choose_series(path, paths, notes, channel)
+
+
+def _choose_pages(stack: PageStack, notes: list[str]) -> _Chosen:
+  """Of one file."""
+  headers = [read_header(file) for file in stack.files]
+  pages = Sweep(stack.positions, stack.unit, stack.source) if stack.positions is not None else None
+  names = [file.name for file in stack.files]
+  return _Chosen(headers, stack.files[0].path.parent, names, 'the order of the pages', pages, notes + stack.notes)
+
+
+def _choose_files(paths: list[Path]) -> _Chosen:
+  """Of files that were given one by one: all of them, in their order."""
+  folders = {path.parent for path in paths}
+  folder = folders.pop() if len(folders) == 1 else None
+  all_names, notes = [], []
+  if folder:
+    there = natural_order(path for path in folder.iterdir() if is_image(path) and not path.is_dir())
+    if count_distances(folder) not in (None, len(there)):
+      there, _ = _frames_of(there, set())
+    all_names = [shown(path.name) for path in there]
+  if paths != natural_order(paths):
+    notes.append('The order given is not that of the names.')
+  headers = [read_header(FrameFile(path, shown(path.name))) for path in paths]
+  return _Chosen(headers, folder, all_names, 'the order given', None, notes)
+
+
+def _choose_series(folder: Path, paths: list[Path], notes: list[str], channel: int | None) -> _Chosen:
+  """Of the images of a folder, in natural order: those that are frames."""
+  if (pages := _pages_of(paths, channel)) is not None:
+    stack, remarks = pages
+    return _choose_pages(stack, notes + remarks)
+  count = count_distances(folder)
+  kept = {path.name for path in paths} if count == len(paths) else set(read_sidecar(folder, []).files)
+  frames, remarks = _frames_of(paths, kept)
+  headers = [read_header(FrameFile(path, shown(path.name))) for path in frames]
+  headers, odd = series.without_odd_pixels(headers, {path for path in frames if path.name in kept})
+  if len(headers) < 2:
+    raise InputError(f'{shown(folder)}: {"; ".join([*remarks, *odd])} expected at least two frames')
+  all_names = [header.file.name for header in headers]
+  if count is not None and count != len(headers):
+    all_names = [shown(path.name) for path in (frames if count == len(frames) else paths)]
+  places, times = series.by_time([header.file.name for header in headers], [header.exif.taken_s for header in headers])
+  if places:
+    headers = [headers[n] for n in places]
+  order = 'the order of capture' if places else 'name order'
+  return _Chosen(headers, folder, all_names, order, None, notes + remarks + odd + times)
+
+
+def _frames_of(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
+  """Without what is no frame by its name, and remarks about it."""
+  paths, twins = series.without_twins(paths, kept)
+  paths, strangers = series.without_strangers(paths, kept)
+  return paths, twins + strangers
+
+
+def _pages_of(paths: list[Path], channel: int | None) -> tuple[PageStack, list[str]] | None:
+  """The stack in one file, or, if every file is a stack of its own, as of channels, the one with most structure."""
+  stacks = []
+  for path in paths:
+    stack = read_page_stack(path, channel if len(paths) == 1 else None)
+    # Two pages may be a picture and what a scanner saw in infrared.
+    if stack is None or (len(paths) > 1 and (len(stack.files) < 3 or len(stack.files) < len(paths))):
+      return None
+    stacks.append(stack)
+  if len(stacks) < 2:
+    return (stacks[0], []) if stacks else None
+  if channel is not None and not 0 <= channel < len(stacks):
+    raise InputError(f'channel is {channel}, expected 0 .. {len(stacks) - 1}, the stacks in {shown(paths[0].parent)}')
+  place = clearest([stack.files for stack in stacks]) if channel is None else channel
+  others = listed([path.name for n, path in enumerate(paths) if n != place])
+  return stacks[place], [f'Every file is a stack: depth is from {shown(paths[place].name)}; not read: {others}.']
+
+
+def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[str]]:
+  """Two or more image files, or one that is a stack, in natural order; and remarks about pictures that are not read."""
   try:
-    entries = list(folder.iterdir())
+    entries = [path for path in folder.iterdir() if not path.is_dir()]
   except OSError as error:
-    raise InputError(f'{folder}: {error.strerror}, expected a folder of images') from error
-  paths = [path for path in entries if _is_image(path) and not path.is_dir()]
-  if len(paths) < 2:
-    found = f'one image ({paths[0].name})' if paths else 'no images'
-    raise InputError(f'{folder}: {found}, expected at least two ({", ".join(IMAGE_SUFFIXES)})')
-  return sorted(paths, key=_natural_order)
+    raise InputError(
+      f'{shown(folder)}: {error.strerror}, expected a folder of images, or a TIFF of several pages'
+    ) from error
+  paths, notes = natural_order(path for path in entries if is_image(path)), unread(entries)
+  if len(paths) < 2 and not (paths and read_page_stack(paths[0], channel)):
+    found = f'one image ({shown(paths[0].name)})' if paths else 'no images'
+    message = f'{shown(folder)}: {found}, expected at least two ({", ".join(readable_suffixes())})'
+    if notes:
+      message += f'; {" ".join(notes).removesuffix(".")}'
+    if folders := file_paths.stack_folders(folder, is_image):
+      message += (
+        f'; folders with images: {listed([f"{name} ({n})" for name, n in folders.items()], 8)}: give one of them'
+      )
+    raise InputError(message)
+  return paths, notes
 
 
 def _check_images(paths: list[Path]) -> list[Path]:
   """The same paths, if they may be a stack."""
+  expected = ', '.join(readable_suffixes())
   if len(paths) < 2:
-    found = f'one image ({paths[0]})' if paths else 'no images'
-    raise InputError(f'{found} given, expected at least two ({", ".join(IMAGE_SUFFIXES)})')
+    found = f'one image ({shown(paths[0])})' if paths else 'no images'
+    raise InputError(f'{found} given, expected at least two ({expected})')
   seen = {}
   for path in paths:
-    if not _is_image(path):
-      raise InputError(f'{path}: is no image by its name, expected one of {", ".join(IMAGE_SUFFIXES)}')
+    if not is_image(path):
+      advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([path]))
+      raise InputError(f'{shown(path)}: is no image by its name, expected one of {expected}{advice}')
     if path.name in seen:
-      raise InputError(f'{path}: has the name of {seen[path.name]}, expected every image once and different names')
+      raise InputError(
+        f'{shown(path)}: has the name of {shown(seen[path.name])}, expected every image once and different names'
+      )
     seen[path.name] = path
   return paths
-
-
-def _is_image(path: Path) -> bool:
-  return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
-
-
-def _natural_order(path: Path) -> tuple[list[str | int], str]:
-  # The split puts text at even places and digits at odd ones, so that text is never compared with a number.
-  parts = re.split(r'(\d+)', path.stem.lower())
-  return [int(part) if n % 2 else part for n, part in enumerate(parts)], path.name
 
 
 def _far_to_near(sweep: Sweep, names: list[str], notes: list[str]) -> Int64[np.ndarray, 'N']:
@@ -168,6 +301,22 @@ def _far_to_near(sweep: Sweep, names: list[str], notes: list[str]) -> Int64[np.n
       for a, b in itertools.pairwise(order)
       if focus[a] == focus[b]
     ]
+  return order
+
+
+def _along_axis(sweep: Sweep, reverse: bool, notes: list[str]) -> Int64[np.ndarray, 'N']:
+  """The order of frames whose positions along the axis are known: they run the way of the files, or against it."""
+  order = np.argsort(sweep.focus, kind='stable')
+  falls = np.corrcoef(sweep.focus, np.arange(len(order)))[0, 1] < 0
+  if falls:
+    order = order[::-1]
+  first, last = sweep.focus[order[[0, -1]]]
+  if reverse:
+    order = order[::-1]
+  notes.append(
+    f'Which end is far is not known: positions from {first:g} to {last:g} were taken as '
+    + ('near to far (reversed here).' if reverse else 'far to near (reverse it if it is not).')
+  )
   return order
 
 

@@ -7,6 +7,7 @@
 """
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from jaxtyping import Float64
 
 from focal_jax import optics
 from focal_jax.data.exif import FrameExif
-from focal_jax.data.sidecar import Sidecar, read_sidecar
+from focal_jax.data.names import shown
+from focal_jax.data.sidecar import Sidecar, known_unit, read_sidecar
+from focal_jax.data.texts import decimal_point, read_text
 from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
@@ -24,6 +27,10 @@ FOCAL_LENGTH_FILE = 'focal_length.txt'
 INVERSE_DISTANCE_UNIT = f'1 / unit of {FOCUS_DISTANCE_FILE}'
 DIOPTRE_UNIT = '1/m'
 FRAME_INDEX_UNIT = 'frame index'
+POSITION_UNIT = f'unit of {FOCUS_DISTANCE_FILE}'  # of positions along the axis, where nobody says it
+
+# Units that may stand behind the numbers of a text file.
+_UNIT_WORDS = ('nm', 'um', 'µm', 'μm', 'mm', 'cm', 'm', 'dpt', 'in', 'steps')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,8 +38,8 @@ class Sweep:
   """Where the frames are focused.
 
   Attributes:
-    focus: 1 / focus distance of each frame, in the order of their files.
-    unit: of `focus`: `INVERSE_DISTANCE_UNIT` or `DIOPTRE_UNIT`.
+    focus: 1 / focus distance, or the position along the axis, of each frame, in the order of their files.
+    unit: of `focus`: `INVERSE_DISTANCE_UNIT`, `DIOPTRE_UNIT`, or any other of positions.
     source: where it was found.
     focal_length: of the lens, in the unit of the distances. None: not known.
     length_source: where it was found.
@@ -41,8 +48,13 @@ class Sweep:
   focus: Float64[np.ndarray, 'N']
   unit: str
   source: str
-  focal_length: float | None
-  length_source: str
+  focal_length: float | None = None
+  length_source: str = ''
+
+  @property
+  def is_position(self) -> bool:
+    """`focus` is a position along the axis, of which nobody says which end is far."""
+    return self.unit not in (INVERSE_DISTANCE_UNIT, DIOPTRE_UNIT)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +85,7 @@ def read_metadata(
   exif: list[FrameExif],
   size: tuple[int, int],
   exif_dioptres: bool,
+  pages: Sweep | None = None,
 ) -> Metadata:
   """Metadata of the frames `names`.
 
@@ -83,6 +96,7 @@ def read_metadata(
     exif: of each frame.
     size: width and height of the whole, upright frames, px.
     exif_dioptres: SubjectDistance of EXIF is in dioptres; by the standard it is in metres.
+    pages: what the file says of which the frames are pages.
 
   Raises:
     InputError: naming the file and field, what was found and what was expected.
@@ -96,12 +110,18 @@ def read_metadata(
     focal_length_mm, length_source = sidecar.focal_length_mm, sidecar.path.name
   focal_length_m = None if focal_length_mm is None else focal_length_mm * 1e-3
 
-  sweep = _read_text_files(folder, names, all_names, notes) if folder else None
-  if sidecar.focus_dpt is not None:
+  sweep = _read_text_files(folder, names, all_names, sidecar.focus_unit, notes) if folder else None
+  if sidecar.focus_dpt is not None or sidecar.positions is not None:
     if sweep:
       notes.append(f'Focus in {sidecar.path.name} was ignored: {FOCUS_DISTANCE_FILE} comes first.')
-    else:
+    elif sidecar.positions is None:
       sweep = Sweep(sidecar.focus_dpt, DIOPTRE_UNIT, sidecar.path.name, focal_length_m, length_source)
+    else:
+      unit = sidecar.focus_unit or f'unit of {sidecar.path.name}'
+      sweep = Sweep(sidecar.positions, unit, sidecar.path.name)
+  elif sidecar.focus_unit and not sweep:
+    notes.append(f'focus_unit in {sidecar.path.name} was ignored: there are no positions.')
+  sweep = sweep or pages
   if sweep:
     if exif_dioptres:
       notes.append(f'exif_dioptres was ignored: {sweep.source} comes first.')
@@ -130,43 +150,87 @@ def _lens(exif: list[FrameExif], notes: list[str]) -> FrameExif:
   return FrameExif(**values)
 
 
-def _read_text_files(folder: Path, names: list[str], all_names: list[str], notes: list[str]) -> Sweep | None:
+def count_distances(folder: Path) -> int | None:
+  """How many images `focus_distance.txt` is about; None if there is none."""
+  path = folder / FOCUS_DISTANCE_FILE
+  return len(_read_numbers(path)[0]) if path.exists() else None
+
+
+def _read_text_files(
+  folder: Path, names: list[str], all_names: list[str], sidecar_unit: str | None, notes: list[str]
+) -> Sweep | None:
   distance_file, length_file = folder / FOCUS_DISTANCE_FILE, folder / FOCAL_LENGTH_FILE
   if not distance_file.exists():
     if length_file.exists():
       notes.append(f'{FOCAL_LENGTH_FILE} was ignored: it says nothing without {FOCUS_DISTANCE_FILE}.')
     return None
-  distance = _read_numbers(distance_file)
-  if len(distance) != len(all_names):
+  values, unit = _read_numbers(distance_file)
+  if len(values) != len(all_names):
     raise InputError(
-      f'{distance_file}: {len(distance)} numbers, expected {len(all_names)}, one for each image beside it'
+      f'{shown(distance_file)}: {len(values)} numbers, expected {len(all_names)}, one for each image beside it'
     )
+  unit = unit or sidecar_unit
+  by_name = dict(zip(all_names, values, strict=True))
+  values = np.array([by_name[name] for name in names])
+  meaning = known_unit(unit)
+  has_length = length_file.exists()
+  finite = bool(np.isfinite(list(by_name.values())).all())
+  guessed_positions = unit is None and not has_length and finite and min(by_name.values()) <= 0
+  if guessed_positions or (unit is not None and meaning is None) or meaning == 'focus_dpt':
+    if not finite or (meaning == 'focus_dpt' and values.min() < 0):
+      least = ' of at least 0' if meaning == 'focus_dpt' else ''
+      raise InputError(
+        f'{shown(distance_file)}: numbers in {unit} from {values.min():g} to {values.max():g}, '
+        f'expected finite ones{least}'
+      )
+    if has_length:
+      notes.append(f'{FOCAL_LENGTH_FILE} was ignored: {FOCUS_DISTANCE_FILE} is in {unit}.')
+    if guessed_positions:
+      notes.append(
+        f'{FOCUS_DISTANCE_FILE} has numbers that are not above 0: they were taken as positions along the axis '
+        '(focus_unit says in which unit).'
+      )
+    return Sweep(values, DIOPTRE_UNIT if meaning else unit or POSITION_UNIT, FOCUS_DISTANCE_FILE)
   # Any distance above 0 lies outside the shortest focal length there is.
-  optics.check_focus_distances(distance, np.finfo(np.float64).tiny, str(distance_file))
+  tiniest = np.finfo(np.float64).tiny
+  optics.check_focus_distances(np.array(list(by_name.values())), tiniest, str(distance_file))
   focal_length = None
-  if length_file.exists():
-    length = _read_numbers(length_file)
+  if has_length:
+    length, _ = _read_numbers(length_file)
     if len(length) != 1:
-      raise InputError(f'{length_file}: {len(length)} numbers, expected 1')
+      raise InputError(f'{shown(length_file)}: {len(length)} numbers, expected 1')
     focal_length = float(length[0])
-  by_name = dict(zip(all_names, 1.0 / distance, strict=True))
-  focus = np.array([by_name[name] for name in names])
-  return Sweep(focus, INVERSE_DISTANCE_UNIT, FOCUS_DISTANCE_FILE, focal_length, FOCAL_LENGTH_FILE)
+  unit = DIOPTRE_UNIT if meaning else INVERSE_DISTANCE_UNIT
+  return Sweep(1.0 / values, unit, FOCUS_DISTANCE_FILE, focal_length, FOCAL_LENGTH_FILE)
 
 
-def _read_numbers(path: Path) -> Float64[np.ndarray, 'N']:
-  """The numbers of a text file, separated by white space."""
+def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
+  """The numbers of a text file, separated by white space, and their unit, if it says one."""
+  numbers, units = [], []
+  for line in read_text(path).splitlines():
+    line, _, comment = line.partition('#')
+    if found := re.search(r'focus_unit\s*[:=]?\s*(\S+)', f'{line} {comment}'):
+      units.append(found[1])
+      continue
+    for word in re.split(r'[\s;]+|,\s', line):
+      number = re.fullmatch(r'([-+]?[\d.,]+(?:[eE][-+]?\d+)?)([^\W\d_]+)', word)
+      if word in _UNIT_WORDS and numbers:
+        units.append(word)
+      elif number and number[2] in _UNIT_WORDS:
+        numbers.append(_number(path, len(numbers), number[1]))
+        units.append(number[2])
+      elif word:
+        numbers.append(_number(path, len(numbers), word))
+  if len(set(units)) > 1:
+    raise InputError(f'{shown(path)}: units {", ".join(sorted(set(units)))}, expected one')
+  return np.array(numbers, np.float64), units[0] if units else None
+
+
+def _number(path: Path, place: int, word: str) -> float:
   try:
-    words = path.read_text(encoding='utf-8-sig').split()  # Windows editors begin a file with a byte order mark.
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f'{path}: cannot be read as text ({error})') from error
-  numbers = np.empty(len(words))
-  for n, word in enumerate(words):
-    try:
-      numbers[n] = float(word)
-    except ValueError:
-      raise InputError(f'{path}: number {n + 1} is {word[:40]!r}, expected a number such as 0.35') from None
-  return numbers
+    return float(decimal_point(word))
+  except ValueError:
+    raise InputError(f'{shown(path)}: number {place + 1} is {word[:40]!r}, expected a number such as 0.35') from None
 
 
 def _exif_focus(
@@ -203,7 +267,15 @@ def _exif_focus(
 
 def _field_of_view(sweep: Sweep, folder: Path | None, notes: list[str]) -> Float64[np.ndarray, 'N']:
   """Relative field of view of each frame."""
-  source = f'{folder}: {sweep.source}' if folder else sweep.source
+  source = f'{shown(folder)}: {sweep.source}' if folder else sweep.source
+  if sweep.is_position:
+    if np.all(sweep.focus == sweep.focus[0]):
+      raise InputError(f'{source}: the position is {sweep.focus[0]:g} in every frame, expected a sweep')
+    notes.append(
+      f'Positions along the axis are from {sweep.source}, in {sweep.unit}: so is the depth. The field of view was '
+      'taken as equal.'
+    )
+    return np.ones(len(sweep.focus))
   with np.errstate(divide='ignore'):
     distance = 1.0 / sweep.focus
   if np.all(sweep.focus == sweep.focus[0]):

@@ -1,10 +1,12 @@
 """Reads `metadata.csv` or `metadata.json` beside the images: what a person or a capture program noted about a stack.
 
-It names files and, for all of them or for none, `focus_distance_m` (above 0, or inf) or `focus_dpt` (dioptres, 0 at
-infinity). The rest holds for the whole stack, and any of it may be left out: `focal_length_m` or `focal_length_mm`;
-`f_number`; `sensor_width_mm`, the sensor's longer side, which the frames' longer side shows; `focal_length_px`,
-`principal_point_x_px` and `principal_point_y_px`, in pixels of the upright frames as they are in the files, pixel
-centres at integers. Other fields are errors, for they may be misspelt.
+It names files and, for all of them or none, one of `focus_distance_m` (above 0, or inf), `focus_dpt` (dioptres, 0 at
+infinity) and `focus`, in `focus_unit`. That is `m` or `dpt`, which mean the former two, or any other: then `focus` is a
+position along the axis, say of a microscope's stage, and may be 0 or negative. `focus_unit` without `focus` is the unit
+of `focus_distance.txt`. The rest holds for the whole stack, and any of it may be left out: `focal_length_m` or
+`focal_length_mm`; `f_number`; `sensor_width_mm`, the sensor's longer side, which the frames' longer side shows;
+`focal_length_px`, `principal_point_x_px` and `principal_point_y_px`, in pixels of the upright frames as they are in the
+files, pixel centres at integers. Other fields are errors, for they may be misspelt.
 
     file,focus_distance_m,focal_length_mm
     IMG_1.jpg,inf,4.3
@@ -12,13 +14,16 @@ centres at integers. Other fields are errors, for they may be misspelt.
 
     {"focal_length_mm": 4.3, "frames": [{"file": "IMG_1.jpg", "focus_dpt": 0}, {"file": "IMG_2.jpg", "focus_dpt": 2}]}
 
-In a CSV file what holds for the whole stack is in one row or the same in several.
+In a CSV file what holds for the whole stack is in one row or the same in several. It may be as spreadsheets write it:
+cells separated by commas, semicolons or tabs, decimal commas, UTF-8 or UTF-16. Names of files are compared without
+regard to case and to how an umlaut is composed, unless there are files that differ in nothing else.
 """
 
 import csv
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +31,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from focal_jax.data.names import comparable, shown
+from focal_jax.data.texts import decimal_point, read_text
 from focal_jax.errors import InputError, one_line
 
 SIDECAR_FILES = ('metadata.csv', 'metadata.json')
@@ -37,7 +44,14 @@ _FINITE: Expected = ('a finite number', lambda value: -np.inf < value < np.inf)
 _FRAME_FIELDS: dict[str, Expected] = {
   'focus_distance_m': ('a number above 0, or inf', lambda value: value > 0),
   'focus_dpt': ('a finite number of at least 0', lambda value: 0 <= value < np.inf),
+  'focus': _FINITE,
 }
+# What `focus` may be called instead, by its unit.
+_KNOWN_UNITS = {
+  **dict.fromkeys(('m', 'metre', 'metres', 'meter', 'meters'), 'focus_distance_m'),
+  **dict.fromkeys(('dpt', 'dioptre', 'dioptres', 'diopter', 'diopters', '1/m', 'm-1', 'm^-1'), 'focus_dpt'),
+}
+_UNIT = 'focus_unit'
 _STACK_FIELDS: dict[str, Expected] = {
   'focal_length_m': _POSITIVE,
   'focal_length_mm': _POSITIVE,
@@ -48,7 +62,12 @@ _STACK_FIELDS: dict[str, Expected] = {
   'principal_point_y_px': _FINITE,
 }
 # Fields of which one excludes the other, and those of which none goes without the other.
-_ONE_OF = (('focus_distance_m', 'focus_dpt'), ('focal_length_m', 'focal_length_mm'))
+_ONE_OF = (
+  ('focus_distance_m', 'focus_dpt'),
+  ('focus_distance_m', 'focus'),
+  ('focus_dpt', 'focus'),
+  ('focal_length_m', 'focal_length_mm'),
+)
 _TOGETHER = ('principal_point_x_px', 'principal_point_y_px')
 
 Fields = dict[str, Any]
@@ -60,7 +79,10 @@ class Sidecar:
 
   Attributes:
     path: of the file.
+    files: the names of the files of its folder that it names.
     focus_dpt: of each frame, 1/m.
+    positions: of each frame along the axis, in `focus_unit`.
+    focus_unit: as it is written; never metres or dioptres where there are `positions`.
     focal_length_mm: of the lens.
     f_number: of the lens.
     sensor_width_mm: the sensor's longer side.
@@ -69,7 +91,10 @@ class Sidecar:
   """
 
   path: Path | None = None
+  files: frozenset[str] = frozenset()
   focus_dpt: Float64[np.ndarray, 'N'] | None = None
+  positions: Float64[np.ndarray, 'N'] | None = None
+  focus_unit: str | None = None
   focal_length_mm: float | None = None
   f_number: float | None = None
   sensor_width_mm: float | None = None
@@ -88,12 +113,10 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
     return Sidecar()
   path = found[0]
   if len(found) > 1:
-    raise InputError(f'{folder}: both {" and ".join(SIDECAR_FILES)}, expected one of them')
-  try:
-    text = path.read_text(encoding='utf-8-sig')  # Spreadsheets begin a file with a byte order mark.
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f'{path}: cannot be read as text ({error})') from error
-  stack, frames = (_parse_csv if path.suffix == '.csv' else _parse_json)(path, text)
+    raise InputError(f'{shown(folder)}: both {" and ".join(SIDECAR_FILES)}, expected one of them')
+  text = read_text(path)
+  stack, entries = (_parse_csv if path.suffix == '.csv' else _parse_json)(path, text)
+  frames = _by_file(path, entries, _there(folder, names))
 
   present = stack.keys() | {field for frame in frames.values() for field in frame}
   for fields in _ONE_OF:
@@ -101,36 +124,60 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
       raise InputError(f'{path}: both {" and ".join(fields)}, expected one of them')
   if len(present.intersection(_TOGETHER)) == 1:
     raise InputError(f'{path}: one of {" and ".join(_TOGETHER)}, expected both or neither')
-  if absent := [name for name in frames if not (folder / name).is_file()]:
-    raise InputError(f'{path}: found no file {", ".join(absent)}, expected names of files beside it')
 
-  focus_dpt = None
+  values = {}
+  if (unit := stack.pop(_UNIT, None)) is not None:
+    if not isinstance(unit, str) or not unit.strip():
+      raise InputError(f"{path}: {_UNIT} is {_shown(unit)}, expected the name of a unit such as 'um'")
+    values['focus_unit'] = unit.strip()
   if fields := present.intersection(_FRAME_FIELDS):
     (field,) = fields
     if without := [name for name in names if frames.get(name, {}).get(field) is None]:
       raise InputError(f'{path}: no {field} of {", ".join(without)}, expected one for every image')
-    focus_dpt = np.array(
-      [_number(path, f'{field} of {name}', frames[name][field], _FRAME_FIELDS[field]) for name in names]
-    )
-    if field == 'focus_distance_m':
-      focus_dpt = 1.0 / focus_dpt
+    meaning = known_unit(unit) or field if field == 'focus' else field
+    if unit is not None and field != 'focus' and known_unit(unit) != field:
+      raise InputError(f"{path}: {_UNIT} is {_shown(unit)} beside {field}, expected it beside 'focus'")
+    expected = _FRAME_FIELDS[meaning]
+    numbers = np.array([_number(path, f'{field} of {name}', frames[name][field], expected) for name in names])
+    if meaning == 'focus':
+      values['positions'] = numbers
+    else:
+      values['focus_dpt'] = 1.0 / numbers if meaning == 'focus_distance_m' else numbers
 
-  values = {field: _number(path, field, value, _STACK_FIELDS[field]) for field, value in stack.items()}
+  values |= {field: _number(path, field, value, _STACK_FIELDS[field]) for field, value in stack.items()}
   if 'focal_length_m' in values:
     values['focal_length_mm'] = values.pop('focal_length_m') * 1e3
   if _TOGETHER[0] in values:
     values['principal_point_px'] = tuple(values.pop(field) for field in _TOGETHER)
-  return Sidecar(path, focus_dpt, **values)
+  return Sidecar(path, frozenset(frames), **values)
 
 
-def _parse_csv(path: Path, text: str) -> tuple[Fields, dict[str, Fields]]:
+def known_unit(unit: str | None) -> str | None:
+  """The field that a unit makes of `focus`: `focus_distance_m`, `focus_dpt`, or None for positions along the axis."""
+  return _KNOWN_UNITS.get(unit.strip().lower()) if unit else None
+
+
+def _there(folder: Path, names: list[str]) -> list[str]:
+  """Names of the files that a sidecar may name: frames may be pages of a file, besides."""
+  return [*names, *(path.name for path in folder.iterdir() if path.is_file() and path.name not in names)]
+
+
+def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
   """What holds for the whole stack, and what for each file."""
+  declared = re.match(r'sep=(.)\r?\n', text)  # for spreadsheets
+  text = text[declared.end() :] if declared else text
+  header = text.lstrip().partition('\n')[0]
+  separator = declared[1] if declared else max(',;\t', key=header.count)
   try:
-    cells = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), skipinitialspace=True)]
+    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+    cells = [[cell.strip() for cell in row] for row in reader]
   except csv.Error as error:
     raise InputError(f'{path}: cannot be read as CSV ({one_line(error)})') from error
   columns, *rows = [row for row in cells if any(row)] or [[]]
-  _check_fields(path, columns, ('file', *_FRAME_FIELDS, *_STACK_FIELDS))
+  columns = [column.lower() for column in columns]
+  while columns and not columns[-1] and all(len(row) >= len(columns) and not row[-1] for row in rows):
+    columns, rows = columns[:-1], [row[:-1] for row in rows]  # empty columns, of which spreadsheets write many
+  _check_fields(path, columns, ('file', *_FRAME_FIELDS, *_STACK_FIELDS, _UNIT))
   if 'file' not in columns or len(set(columns)) < len(columns):
     raise InputError(f"{path}: columns are {_shown(columns)}, expected 'file' and others, each once")
   if not rows:
@@ -138,17 +185,17 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, dict[str, Fields]]:
   stack, entries = {}, []
   for row in rows:
     if len(row) != len(columns):
-      raise InputError(f'{path}: {len(row)} cells in the row {_shown(",".join(row))}, expected {len(columns)}')
+      raise InputError(f'{path}: {len(row)} cells in the row {_shown(separator.join(row))}, expected {len(columns)}')
     entry = {column: cell or None for column, cell in zip(columns, row, strict=True)}
-    for field in _STACK_FIELDS.keys() & entry.keys():
-      value = entry.pop(field)
+    for field in (*_STACK_FIELDS, _UNIT):
+      value = entry.pop(field, None)
       if value is not None and stack.setdefault(field, value) != value:
         raise InputError(f'{path}: {field} is {stack[field]} and {value}, expected one value for the whole stack')
     entries.append(entry)
-  return stack, _by_file(path, entries)
+  return stack, entries
 
 
-def _parse_json(path: Path, text: str) -> tuple[Fields, dict[str, Fields]]:
+def _parse_json(path: Path, text: str) -> tuple[Fields, list[Fields]]:
   """What holds for the whole stack, and what for each file."""
   try:
     document = json.loads(text)
@@ -156,13 +203,13 @@ def _parse_json(path: Path, text: str) -> tuple[Fields, dict[str, Fields]]:
     raise InputError(f'{path}: cannot be read as JSON ({one_line(error)})') from error
   if not isinstance(document, dict):
     raise InputError(f'{path}: is {_shown(document)}, expected an object')
-  _check_fields(path, document, ('frames', *_STACK_FIELDS))
+  _check_fields(path, document, ('frames', *_STACK_FIELDS, _UNIT))
   entries = document.pop('frames', [])
   if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
     raise InputError(f'{path}: frames is {_shown(entries)}, expected a list of objects')
   for entry in entries:
     _check_fields(path, entry, ('file', *_FRAME_FIELDS))
-  return {field: value for field, value in document.items() if value is not None}, _by_file(path, entries)
+  return {field: value for field, value in document.items() if value is not None}, entries
 
 
 def _check_fields(path: Path, fields: Any, known: tuple[str, ...]) -> None:
@@ -170,22 +217,34 @@ def _check_fields(path: Path, fields: Any, known: tuple[str, ...]) -> None:
     raise InputError(f'{path}: field {unknown[0]!r} is unknown, expected {", ".join(known)}')
 
 
-def _by_file(path: Path, entries: list[Fields]) -> dict[str, Fields]:
-  frames = {}
+def _by_file(path: Path, entries: list[Fields], there: list[str]) -> dict[str, Fields]:
+  """Entries by the names of the files `there` that they mean."""
+  alike: dict[str, list[str]] = {}
+  for name in there:
+    alike.setdefault(comparable(name), []).append(name)
+  frames, absent = {}, []
   for number, entry in enumerate(entries, 1):
     name = entry.pop('file', None)
     if not isinstance(name, str):
       raise InputError(f'{path}: file of entry {number} is {_shown(name)}, expected the name of an image')
-    if name in frames:
+    meant = [name] if name in there else alike.get(comparable(name), [])
+    if len(meant) != 1:
+      absent.append(name)
+      continue
+    if meant[0] in frames:
       raise InputError(f'{path}: {name} is there twice, expected every file once')
-    frames[name] = entry
+    frames[meant[0]] = entry
+  if absent:
+    raise InputError(f'{path}: found no file {", ".join(absent)}, expected names of files beside it')
   return frames
 
 
 def _number(path: Path, what: str, value: Any, expected: Expected) -> float:
   text, test = expected
   try:
-    number = np.nan if isinstance(value, bool) else float(value)  # which takes text, too, such as 'inf'
+    number = (
+      np.nan if isinstance(value, bool) else float(decimal_point(value) if isinstance(value, str) else value)
+    )  # takes text, too, such as 'inf'
   except (TypeError, ValueError, OverflowError):
     number = np.nan
   if not test(number):

@@ -1,17 +1,45 @@
-"""Pictures for people: depth maps in colour, with a scale, beside the frames they come from."""
+"""Pictures for people: depth maps in colour, with a scale, beside the frames they come from.
+
+Titles hold names of files. They are drawn letter by letter, never as formulas, shortened where they are too long, and
+with a question mark for what no font on the machine can draw.
+"""
 
 import dataclasses
+import functools
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 DEPTH_COLOURS = 'turbo'
 CONFIDENCE_COLOURS = 'gray'
+
+_FONT = 'DejaVu Sans'  # comes with matplotlib
+# Fonts with Chinese, Japanese and Korean letters, of Linux, Windows and macOS.
+_MORE_FONTS = (
+  'Noto Sans CJK SC',
+  'Noto Sans CJK JP',
+  'Noto Sans SC',
+  'Source Han Sans SC',
+  'WenQuanYi Zen Hei',
+  'WenQuanYi Micro Hei',
+  'Droid Sans Fallback',
+  'Microsoft YaHei',
+  'SimHei',
+  'Yu Gothic',
+  'Malgun Gothic',
+  'PingFang SC',
+  'Hiragino Sans GB',
+  'Arial Unicode MS',
+)
+_CELL_INCHES = 3.2
+_MEASURED_POINTS = 12
 
 
 def colour(values: np.ndarray, low: float, high: float, colours: str = DEPTH_COLOURS) -> np.ndarray:
@@ -25,6 +53,55 @@ def colour(values: np.ndarray, low: float, high: float, colours: str = DEPTH_COL
 def to_uint8(images: np.ndarray) -> np.ndarray:
   """Images 0 .. 1 as uint8; uint8 as it is."""
   return images if images.dtype == np.uint8 else np.round(np.clip(images, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+@functools.cache
+def _fonts() -> tuple[tuple[str, frozenset[int]], ...]:
+  """Families that are installed, and the characters that each can draw."""
+  installed = {font.name: font.fname for font in font_manager.fontManager.ttflist}
+  installed[_FONT] = font_manager.findfont(_FONT)
+  families = [family for family in (_FONT, *_MORE_FONTS) if family in installed]
+  return tuple((family, frozenset(font_manager.get_font(installed[family]).get_charmap())) for family in families)
+
+
+@functools.cache
+def _advance(character: str) -> float:
+  """Width of a character in sizes of the font."""
+  family, characters = _fonts()[0]
+  if ord(character) not in characters:
+    return 1.0
+  font = font_manager.get_font(font_manager.findfont(family))
+  font.set_size(_MEASURED_POINTS, 72)
+  return font.load_char(ord(character)).linearHoriAdvance / 65536 / _MEASURED_POINTS
+
+
+def plain(text: str, room: float | None = None) -> str:
+  """The text in one line, as the fonts at hand can draw it.
+
+  Args:
+    text: any, such as the name of a file.
+    room: for it, in sizes of the font. The middle is left out of longer text, for names differ at their ends. None: no
+      limit.
+  """
+  # Letters that a Mac wrote in parts are put together, for few fonts place the parts.
+  text = ' '.join(unicodedata.normalize('NFC', text).split())
+  known = frozenset().union(*(characters for _, characters in _fonts()))
+  text = ''.join(c if ord(c) in known and c.isprintable() else '?' for c in text)
+  widths = [_advance(c) for c in text]
+  if room is None or sum(widths) <= room:
+    return text
+  head, tail, room = 0, len(text), room - _advance('…')
+  while head < tail and room >= widths[head]:  # from both ends by turns
+    room -= widths[head]
+    head += 1
+    if head < tail and room >= widths[tail - 1]:
+      tail -= 1
+      room -= widths[tail]
+  return f'{text[:head]}…{text[tail:]}'
+
+
+def _text_style(size: int) -> dict:
+  return {'fontsize': size, 'fontfamily': [family for family, _ in _fonts()], 'parse_math': False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +119,7 @@ def contact_sheet(path: Path, rows: Sequence[Sequence[Panel]], title: str = '') 
   """Writes rows of panels as one PNG."""
   columns = max(len(row) for row in rows)
   height, width = rows[0][0].image.shape[:2]
-  cell = 3.2  # inches; a fifth of it is for the scale
+  cell = _CELL_INCHES  # a fifth of it is for the scale
   figure = Figure(figsize=(columns * cell, len(rows) * (0.8 * cell * height / width + 0.4) + 0.3), layout='constrained')
   FigureCanvasAgg(figure)
   axes = figure.subplots(len(rows), columns, squeeze=False)
@@ -50,15 +127,15 @@ def contact_sheet(path: Path, rows: Sequence[Sequence[Panel]], title: str = '') 
     axis.axis('off')
   for row, row_axes in zip(rows, axes, strict=True):
     for panel, axis in zip(row, row_axes, strict=False):
-      axis.set_title(panel.title, fontsize=9)
+      axis.set_title(plain(panel.title, 0.82 * cell * 72 / 9), **_text_style(9))
       if panel.unit is None:
         axis.imshow(to_uint8(panel.image))
       else:
         low, high = panel.limits or (None, None)
         colours = matplotlib.colormaps[panel.colours].with_extremes(bad='0.5')
         image = axis.imshow(panel.image, cmap=colours, vmin=low, vmax=high)
-        figure.colorbar(image, ax=axis, shrink=0.85, pad=0.01).set_label(panel.unit, fontsize=8)
-  figure.suptitle(title, fontsize=11)
+        figure.colorbar(image, ax=axis, shrink=0.85, pad=0.01).set_label(plain(panel.unit, 20), **_text_style(8))
+  figure.suptitle(plain(title, 0.95 * columns * cell * 72 / 11), **_text_style(11))
   figure.savefig(path, dpi=110)
 
 
@@ -73,15 +150,20 @@ def tile(rows: Sequence[Sequence[Panel]], title: str = '') -> np.ndarray:
   columns = max(len(row) for row in rows)
   sheet = Image.new('RGB', (columns * (width + gap) - gap, top + len(rows) * (height + gap) - gap), 'white')
   draw = ImageDraw.Draw(sheet)
-  draw.text((2, 0), title, fill='black')
+  draw.text((2, 0), _drawable(title), fill='black')
   for row, panels in enumerate(rows):
     for column, panel in enumerate(panels):
       left = column * (width + gap)
       pixels = panel.image if panel.unit is None else colour(panel.image, *panel.limits, panel.colours)
       sheet.paste(Image.fromarray(to_uint8(pixels)), (left, top + row * (height + gap)))
       if row == 0:
-        draw.text((left + 2, line), panel.title, fill='black')
+        draw.text((left + 2, line), _drawable(panel.title, width / 10), fill='black')
   return np.asarray(sheet)
+
+
+def _drawable(text: str, room: float | None = None) -> str:
+  """In the letters of the font that Pillow has without files."""
+  return plain(text, room).replace('…', '..').encode('latin-1', 'replace').decode('latin-1')
 
 
 def save_image(path: Path, image: np.ndarray) -> None:

@@ -135,12 +135,16 @@ def test_fov_does_not_depend_on_the_unit(tmp_path, unit):
     ('4 2 1', '0.1', r'focus_distance\.txt: 3 numbers, expected 2'),
     ('', '0.1', r'focus_distance\.txt: 0 numbers, expected 2'),
     ('2 one', '0.1', r"focus_distance\.txt: number 2 is 'one'"),
-    ('2,5 1,5', '0.1', r"number 1 is '2,5'"),
+    ('2,5,1 1,5', '0.1', r"number 1 is '2,5,1'"),
     ('2 nan', '0.1', r'focus_distance\.txt: .*frame 1 is nan, expected a number above 0'),
     ('2 0', '0.1', r'frame 1 is 0\.0, expected a number above 0'),
     ('-2 1', '0.1', r'frame 0 is -2\.0, expected a number above 0'),
     ('2 -inf', None, r'focus_distance\.txt: .*frame 1 is -inf, expected a number above 0'),
-    ('2 0', None, r'frame 1 is 0\.0, expected a number above 0'),
+    ('0 inf', None, r'frame 0 is 0\.0, expected a number above 0'),
+    ('0 0', None, r': focus_distance\.txt: the position is 0 in every frame, expected a sweep'),
+    ('2um 1mm', None, r'focus_distance\.txt: units mm, um, expected one'),
+    ('# focus_unit: um\n2 inf', None, r'numbers in um from 2 to inf, expected finite ones'),
+    ('# focus_unit: dpt\n2 -1', None, r'numbers in dpt from -1 to 2, expected finite ones of at least 0'),
     ('2 2', None, r': focus_distance\.txt: the focus distance is 2 in every frame, expected a sweep'),
     ('2 0.1', '0.1', r'frame 1 is 0\.1, inside the focal length 0\.1'),
     ('2 0.10000000001', '0.1', r'0\.10000000001 is all but the focal length 0\.1'),
@@ -164,7 +168,7 @@ def test_bad_metadata(tmp_path, distances, length, message):
 def test_metadata_that_is_no_text(tmp_path, name):
   write_images(tmp_path, 'a.png', 'b.png')
   write_metadata(tmp_path, '2 1', '0.1')
-  (tmp_path / name).write_bytes('2 1'.encode('utf-16'))
+  (tmp_path / name).write_bytes(b'2 1\0')
   with pytest.raises(InputError, match=f'{name}: cannot be read as text'):
     read_stack_folder(tmp_path)
   (tmp_path / name).unlink()
@@ -239,7 +243,7 @@ def test_different_sizes(tmp_path):
   write_images(tmp_path, 'a.png', 'b.png', 'd.png')
   write_images(tmp_path, 'c.png', size=(4, 6))
   with pytest.raises(InputError, match=r'c\.png: 4 x 6 pixels, expected 6 x 4 as a\.png'):
-    read_stack_folder(tmp_path, reverse=True)
+    read_stack_folder([tmp_path / f'{name}.png' for name in 'abcd'], reverse=True)
 
 
 @pytest.mark.parametrize('numbers', ['4 1 8 2 16', '16 8 4 2 1', '1 2 4 8 16', '2 16 1 8 4', '8 16 1 2 4'])

@@ -1,0 +1,225 @@
+"""Decodes single frames with Pillow: image files and pages of TIFF files.
+
+Of 16-bit colours Pillow gives the upper bytes alone. They are decoded twice here, the second time with the order of
+bytes exchanged, so that the lower ones come where the upper ones do.
+"""
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt16
+from PIL import Image
+
+from focal_jax.data.colour import ColourReader
+from focal_jax.data.exif import FrameExif, read_exif
+from focal_jax.data.formats import advice_for_content
+from focal_jax.data.names import shown
+from focal_jax.errors import InputError, one_line
+
+# TIFF's tags, of which 1 is the default (of 262, 0), and values of them.
+_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_PLANES = 258, 259, 262, 284
+_UNCOMPRESSED, _SEPARATE, _WHITE_IS_ZERO = 1, 2, 0
+_DEEP_COLOURS = ('RGB;16', 'RGBA;16', 'RGBX;16')
+_OTHER_BYTES = {'B': 'L', 'L': 'B', 'N': 'B' if np.little_endian else 'L'}
+_GREY_MODES = ('1', 'L', 'LA', 'F')
+
+# What EXIF's Orientation asks for, and what undoes it.
+_T = Image.Transpose
+_TURNS = {
+  2: _T.FLIP_LEFT_RIGHT,
+  3: _T.ROTATE_180,
+  4: _T.FLIP_TOP_BOTTOM,
+  5: _T.TRANSPOSE,
+  6: _T.ROTATE_270,
+  7: _T.TRANSVERSE,
+  8: _T.ROTATE_90,
+}
+_INVERSE = {6: 8, 8: 6}
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameFile:
+  """Where a frame is: a file, or a page of one.
+
+  Attributes:
+    path: of the file.
+    name: of the frame, in text that can be printed; different for each frame of a stack.
+    page: counted from 0.
+    alone: its file is one picture, so that further pages are worth a remark.
+  """
+
+  path: Path
+  name: str
+  page: int = 0
+  alone: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameHeader:
+  """What is known of a frame before it is decoded.
+
+  Attributes:
+    file: where it is.
+    stored_size: width and height before it is turned upright, px.
+    grey: it has no colours.
+    deep: it has more than 8 bits for each value.
+    exif: of the frame.
+    pages: that its file has.
+  """
+
+  file: FrameFile
+  stored_size: tuple[int, int]
+  grey: bool
+  deep: bool
+  exif: FrameExif
+  pages: int
+
+  def size(self, orientation: int) -> tuple[int, int]:
+    """Width and height when it is turned so, px."""
+    return self.stored_size[::-1] if orientation >= 5 else self.stored_size
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+  """Pixels of a frame.
+
+  Attributes:
+    pixels: an image of 8 bits for each value, or of floating-point ones; or an array of 16 bits, [H, W] or [H, W, C].
+    inverted: 0 is white.
+    profile: of the colours.
+    transparent: alpha was there.
+  """
+
+  pixels: Image.Image | UInt16[np.ndarray, '...']
+  inverted: bool
+  profile: bytes | None
+  transparent: bool
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+  """Turns what goes wrong with an image into one line that names its file."""
+  try:
+    # Pillow warns of large images, odd EXIF entries and the like; what it can decode is good enough.
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      yield
+  except Exception as error:  # Decoders raise nearly anything on damaged files.
+    reason = f'{type(error).__name__}: {one_line(error)}'
+    with contextlib.suppress(OSError), path.open('rb') as file:
+      reason = advice_for_content(file.read(32)) or reason
+    raise InputError(f'{shown(path)}: cannot be read as an image ({shown(reason)})') from error
+
+
+@contextlib.contextmanager
+def open_page(path: Path, page: int = 0) -> Iterator[Image.Image]:
+  if path.stat().st_size == 0:
+    raise ValueError('the file is empty')
+  # Given a name, Pillow maps some TIFFs into memory, and mixes up height and width of those that lie on their side.
+  with path.open('rb') as file, Image.open(file) as image:
+    if page:
+      image.seek(page)
+    yield image
+
+
+def read_header(file: FrameFile) -> FrameHeader:
+  """Raises InputError if the file is no image."""
+  with naming(file.path), open_page(file.path, file.page) as image:
+    deep = image.mode.startswith('I') or _is_deep_colour(image)
+    exif = read_exif(image)  # which decodes a PNG, and then Pillow forgets how it was stored
+    # Pillow turns TIFFs itself, and says so beforehand.
+    turned = image.format == 'TIFF' and exif.orientation >= 5
+    return FrameHeader(
+      file=file,
+      stored_size=image.size[::-1] if turned else image.size,
+      grey=image.mode in _GREY_MODES or image.mode.startswith('I'),
+      deep=deep,
+      exif=exif,
+      # A second JPEG picture in a file is a preview, or made for 3-D displays.
+      pages=1 if image.format == 'MPO' else getattr(image, 'n_frames', 1),
+    )
+
+
+def decode(header: FrameHeader, orientation: int) -> Decoded:
+  """Decodes a frame and turns it as `orientation` says, whatever its own is.
+
+  Raises:
+    InputError: the file cannot be decoded.
+  """
+  file, own = header.file, header.exif.orientation
+  with naming(file.path):
+    with open_page(file.path, file.page) as image:
+      _check_planes(image)
+      is_tiff = image.format == 'TIFF'
+      inverted = is_tiff and image.mode.startswith('I') and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+      deep_colour = _is_deep_colour(image)
+      image.load()
+      upper = image.copy()
+      profile, transparent = image.info.get('icc_profile'), image.has_transparency_data
+    turns = [] if is_tiff and own == orientation else [_INVERSE.get(own, own)] * is_tiff + [orientation]
+    pixels: Image.Image | np.ndarray = _turned(upper, turns)
+    if deep_colour:
+      with open_page(file.path, file.page) as image:
+        image.tile = [_with_other_bytes(tile) for tile in image.tile]
+        image.load()
+        lower = _turned(image, turns)
+        pixels = np.asarray(pixels).astype(np.uint16) << 8 | np.asarray(lower)
+    elif upper.mode.startswith('I'):
+      values = np.asarray(pixels)
+      if values.min() < 0 or values.max() > 65535:
+        raise ValueError(f'pixels range from {values.min()} to {values.max()}, expected 0 to 65535')
+      pixels = values.astype(np.uint16)
+    return Decoded(pixels, inverted, profile, transparent)
+
+
+def to_rgb(decoded: Decoded, white: int, header: FrameHeader, colours: ColourReader) -> Image.Image:
+  """sRGB of 8 bits; of pixels of 16 bits, `white` becomes 255. Alpha is dropped.
+
+  Raises:
+    ValueError: the pixels are floating-point ones.
+  """
+  pixels = decoded.pixels
+  if isinstance(pixels, np.ndarray):
+    values = pixels[..., :3] if pixels.ndim == 3 else pixels
+    scaled = ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+    pixels = Image.fromarray(255 - scaled if decoded.inverted else scaled)
+  elif pixels.mode == 'F':
+    raise ValueError('floating-point pixels, expected 8 or 16 bits')
+  return colours.convert(pixels, decoded.profile, header.exif.adobe_rgb, header.file.name)
+
+
+def _turned(image: Image.Image, turns: list[int]) -> Image.Image:
+  for turn in turns:
+    if turn in _TURNS:
+      image = image.transpose(_TURNS[turn])
+  return image
+
+
+def _raw_mode(tile: tuple) -> str:
+  args = tile[3]
+  return str(args if isinstance(args, str) else args[0]) if args else ''
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+  modes = [_raw_mode(tile) for tile in getattr(image, 'tile', [])]
+  return bool(modes) and all(mode[:-1] in _DEEP_COLOURS and mode[-1] in _OTHER_BYTES for mode in modes)
+
+
+def _with_other_bytes(tile: tuple) -> tuple:
+  mode, args = _raw_mode(tile), tile[3]
+  mode = mode[:-1] + _OTHER_BYTES[mode[-1]]
+  args = mode if isinstance(args, str) else (mode, *args[1:])
+  return tile._replace(args=args) if hasattr(tile, '_replace') else (*tile[:3], args)
+
+
+def _check_planes(image: Image.Image) -> None:
+  """Raises for the one layout of TIFF that Pillow takes for another and gives as noise."""
+  if image.format != 'TIFF':
+    return
+  bits, compression, planes = (image.tag_v2.get(tag, 1) for tag in (_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PLANES))
+  if planes == _SEPARATE and compression == _UNCOMPRESSED and np.max(bits) > 8:
+    raise ValueError('uncompressed 16-bit colours in separate planes, expected interleaved or compressed ones')

@@ -1,0 +1,129 @@
+"""Which files are read, and what to do with those that are not."""
+
+import functools
+import importlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image, features
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
+_HEIC = ('.heic', '.heif', '.hif')
+_RAW = (
+  '.3fr',
+  '.arw',
+  '.cr2',
+  '.cr3',
+  '.crw',
+  '.dcr',
+  '.dng',
+  '.erf',
+  '.fff',
+  '.gpr',
+  '.iiq',
+  '.kdc',
+  '.mef',
+  '.mos',
+  '.mrw',
+  '.nef',
+  '.nrw',
+  '.orf',
+  '.pef',
+  '.raf',
+  '.raw',
+  '.rw2',
+  '.rwl',
+  '.sr2',
+  '.srf',
+  '.srw',
+  '.x3f',
+)
+_MICROSCOPE = ('.czi', '.dv', '.ims', '.lif', '.lsm', '.nd2', '.oib', '.oif', '.oir', '.vsi', '.zvi')
+_VIDEO = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.mts', '.webm', '.wmv')
+_OTHER = (
+  '.bpg',
+  '.dcm',
+  '.exr',
+  '.gif',
+  '.hdr',
+  '.jp2',
+  '.j2k',
+  '.jpf',
+  '.jpx',
+  '.pbm',
+  '.pgm',
+  '.pnm',
+  '.ppm',
+  '.psd',
+  '.tga',
+  '.xcf',
+)
+_ADVICE = {
+  **dict.fromkeys(_HEIC, 'install pillow-heif (pip install pillow-heif), or convert them to JPEG or PNG'),
+  '.avif': 'install Pillow 11.3 or later, which decodes AVIF, or convert them to JPEG or PNG',
+  '.jxl': 'install pillow-jxl-plugin (pip install pillow-jxl-plugin), or convert them to JPEG or PNG',
+  **dict.fromkeys(_RAW, 'develop raw files with a raw converter (darktable, RawTherapee), all alike, to TIFF or JPEG'),
+  **dict.fromkeys(_MICROSCOPE, 'export them as OME-TIFF from Fiji or the program of the microscope'),
+  **dict.fromkeys(_VIDEO, 'write the frames of a film as images first (ffmpeg -i FILM frame_%04d.png)'),
+  **dict.fromkeys(_OTHER, 'convert them to TIFF or PNG'),
+}
+# Modules that teach Pillow a format when they are imported, and how that is done.
+_PLUGINS = {'pillow_heif': 'register_heif_opener', 'pillow_jxl': None, 'pillow_avif': None}
+
+
+@functools.cache
+def readable_suffixes() -> tuple[str, ...]:
+  """`IMAGE_SUFFIXES` and what the installed Pillow and its plugins read besides: HEIC, AVIF, JPEG XL."""
+  plugins = {module for module, register in _PLUGINS.items() if _import_plugin(module, register)}
+  Image.init()
+  known = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+  # Pillow registers the suffix even where it was built without the decoder.
+  if not ('avif' in features.modules and features.check('avif')) and 'pillow_avif' not in plugins:
+    known.discard('.avif')
+  return IMAGE_SUFFIXES + tuple(suffix for suffix in (*_HEIC, '.avif', '.jxl') if suffix in known)
+
+
+def _import_plugin(module: str, register: str | None) -> bool:
+  """Whether it is installed and works; one that does not is no reason to fail, for its files are told as not read."""
+  try:
+    plugin = importlib.import_module(module)
+    if register:
+      getattr(plugin, register)()
+  except Exception:
+    return False
+  return True
+
+
+def is_image(path: Path) -> bool:
+  return path.suffix.lower() in readable_suffixes() and not path.name.startswith('.')
+
+
+def unread(paths: Iterable[Path]) -> list[str]:
+  """A sentence for each type of pictures that are not read: how many there are and what to do."""
+  found: dict[str, list[str]] = {}
+  for path in paths:
+    suffix = path.suffix.lower()
+    if suffix in _ADVICE and suffix not in readable_suffixes() and not path.name.startswith('.'):
+      found.setdefault(suffix, []).append(path.suffix)
+  return [
+    f'{len(written)} {"file" if len(written) == 1 else "files"} of type {written[0]} '
+    f'{"was" if len(written) == 1 else "were"} not read: {_ADVICE[suffix]}.'
+    for suffix, written in sorted(found.items())
+  ]
+
+
+def advice_for_content(start: bytes) -> str | None:
+  """What to do with a file of an image's name that begins with these bytes (32 or more); None: nothing known.
+
+  Phones and messengers give HEIC the name of JPEG.
+  """
+  brand = start[8:12] if start[4:8] == b'ftyp' else b''
+  kinds = {
+    '.heic': brand in (b'heic', b'heix', b'heim', b'heis', b'hevc', b'mif1', b'msf1'),
+    '.avif': brand in (b'avif', b'avis'),
+    '.jxl': start.startswith((b'\xff\x0a', b'\0\0\0\x0cJXL ')),
+  }
+  for suffix, is_it in kinds.items():
+    if is_it:
+      return f'it holds {suffix[1:].upper()} by its content: {_ADVICE[suffix]}'
+  return None

@@ -1,0 +1,69 @@
+"""Names of files: how they are shown, compared and sorted."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+
+# A minus is a sign where nothing or a separator is before it; after a letter it depends on the other names
+# (`natural_order`), and after a digit it separates, as in a date. One point or comma between digits is a decimal one,
+# but for dates and times such as 12.30.59.
+_UNSIGNED = r'(?<![\d.,])\d+[.,]\d+(?![.,]?\d)|\d+'
+_SIGNED = {
+  False: re.compile(rf'((?:(?<![^\W_])[-+\u2212](?=\d))?(?:{_UNSIGNED}))'),
+  True: re.compile(rf'((?:(?<!\d)[-+\u2212](?=\d))?(?:{_UNSIGNED}))'),
+}
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+  """The name as text that can be printed and written; bytes that are no UTF-8 are taken as Latin-1, as old cameras and
+  archives have them.
+  """
+  text = os.fspath(name)
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    return os.fsencode(text).decode('latin-1')
+  return text
+
+
+def comparable(name: str) -> str:
+  """Equal for names that look alike: composed (NFC) or decomposed (NFD) letters, in upper or lower case."""
+  return unicodedata.normalize('NFC', unicodedata.normalize('NFC', shown(name)).casefold())
+
+
+def natural_order(paths: Iterable[Path]) -> list[Path]:
+  """Sorted by name, numbers as numbers: 2 before 10, 0.5 before 10.25, -5 before 0."""
+  paths = list(paths)
+  keys = dict(zip(paths, natural_keys([path.stem for path in paths]), strict=True))
+  return sorted(paths, key=lambda path: (keys[path], path.name))
+
+
+def natural_keys(stems: list[str]) -> list[list[str | Decimal]]:
+  """Sort key of each name, which depends on the others: z-5 is minus 5 beside z0, but IMG-5 is number 5 of IMG-6."""
+  stems = [comparable(stem) for stem in stems]
+
+  def templates(signed: bool) -> set[str]:
+    return {_SIGNED[signed].sub('#', stem) for stem in stems}
+
+  pattern = _SIGNED[len(templates(True)) < len(templates(False))]
+  return [_split(stem, pattern) for stem in stems]
+
+
+def _split(stem: str, pattern: re.Pattern[str]) -> list[str | Decimal]:
+  # The split puts text at even places and numbers at odd ones, so that text is never compared with a number.
+  return [_number(part) if n % 2 else part for n, part in enumerate(pattern.split(stem))]
+
+
+def _number(text: str) -> Decimal:
+  return Decimal(text.replace(',', '.').replace('\u2212', '-'))
+
+
+def listed(names: list[str], limit: int = 4) -> str:
+  """Names for a message: all of a few, or the first ones and how many there are besides."""
+  names = [shown(name) for name in names]
+  if len(names) <= limit:
+    return ', '.join(names)
+  return f'{", ".join(names[: limit - 1])} and {len(names) - limit + 1} others'

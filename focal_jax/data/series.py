@@ -1,0 +1,225 @@
+"""Which files of a folder are the frames: beside them lie results of other programs, edited copies and the like.
+
+A file is left out only against good evidence, and never without a note: where names have nothing in common, all files
+are frames.
+"""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+
+from focal_jax.data.decode import FrameHeader
+from focal_jax.data.frames import orientations
+from focal_jax.data.names import comparable, listed, shown
+
+# Words by which programs name what they made of a stack. In names of a series they mean nothing.
+_RESULTS = re.compile(
+  'depth|dmap|pmax|disparity|height|stack|fus(ed|ion)|result|output|merged?|blend|focus|aif|edof|mask|confidence|'
+  'normals?|mesh|points|thumb|preview|edit|copy|kopie|copie|retouch|final|report|sheet|montage|truth|reference'
+)
+_OF_HELICON = re.compile(r'\([ABC],R\d+')  # the settings of the program, in the names of its results
+# What cameras and phones add to the names of some frames.
+_OF_CAMERAS = re.compile('cover|burst|mp|hdr|portrait|night|img|top|bottom|far|near|first|last|start|end|begin')
+# Of the kinds that one photograph is stored in, the first is taken.
+_BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
+_KINDS = {'.jpeg': 'jpg', '.tiff': 'tif', '.heif': 'heic', '.hif': 'heic'}
+
+
+def without_twins(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
+  """Of files that differ in their suffix alone, as cameras and converters write them, one kind.
+
+  Args:
+    paths: in their order.
+    kept: names that stay whatever they are.
+  """
+  by_stem: dict[str, list[Path]] = {}
+  for path in paths:
+    by_stem.setdefault(path.stem, []).append(path)
+  counts = Counter(_kind(path) for path in paths)
+
+  def rank(path: Path) -> tuple:
+    kind = _kind(path)
+    return path.name not in kept, -counts[kind], _BEST_FIRST.index(kind) if kind in _BEST_FIRST else 9
+
+  best = {stem: min(twins, key=rank) for stem, twins in by_stem.items()}
+  dropped = [path for path in paths if path != best[path.stem] and path.name not in kept]
+  dropped = [path for path in dropped if _kind(path) != _kind(best[path.stem])]
+  if not dropped:
+    return paths, []
+  taken = ', '.join(sorted({best[path.stem].suffix for path in dropped}))
+  names = listed([path.name for path in dropped])
+  return [path for path in paths if path not in dropped], [
+    f'Left out: {names}, for files of the same names in {taken} are read.'
+  ]
+
+
+def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
+  """Without files whose names do not fit the series that the others are; arguments as of `without_twins`."""
+  words = {path: _words(path) for path in paths}
+  numbered = Counter(words[path] for path in paths if _has_number(path))
+  if not numbered:
+    return paths, []
+  # Maps beside frames may be as many: IMG_1.jpg and IMG_1_depth.png.
+  series = max(numbered, key=lambda group: (numbered[group] - 0.5 * _is_result(group), -len(group)))
+  members = numbered[series]
+  others = [path for path in paths if words[path] != series and (_is_result(series) or not _is_result(words[path]))]
+  if members < 2 or members <= len(others):
+    return paths, _two_series(numbered, paths)
+  inside = [path for path in paths if words[path] == series and _has_number(path)]
+  kinds = Counter(_kind(path) for path in inside)
+  main_kind, of_main_kind = kinds.most_common(1)[0]
+  stems = [comparable(path.stem) for path in inside]
+  numbers = {tuple(re.findall(r'\d+', stem)) for stem in stems}
+
+  def is_stranger(path: Path) -> bool:
+    if path in inside:  # By another program, if it is the only one of its kind.
+      return kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
+    added = tuple(word for word in words[path] if word not in series)
+    if _is_result(added) or _OF_HELICON.search(path.stem):
+      return True
+    if members == 2:
+      return False
+    stem = comparable(path.stem)
+    copies = any(stem.startswith(member) for member in stems)  # as in IMG_1 edited
+    if set(series) <= set(words[path]) and all(len(word) == 1 or _OF_CAMERAS.fullmatch(word) for word in added):
+      # IMG_E0001 is IMG_0001 edited, on phones, but frame1b may follow frame1.
+      same_number = added == ('e',) and tuple(re.findall(r'\d+', stem)) in numbers and not copies
+      return same_number or (not _has_number(path) and not _starts_series(path, inside))
+    if not _has_number(path) or copies:
+      return True
+    return numbered[words[path]] == 1 and 4 * members >= 3 * len(paths)
+
+  dropped = [path for path in paths if path.name not in kept and is_stranger(path)]
+  if not dropped:
+    return paths, _two_series(numbered, paths)
+  remaining = [path for path in paths if path not in dropped]
+  inside = [path for path in inside if path not in dropped]
+  ends = f'{shown(inside[0].name)} .. {shown(inside[-1].name)}'
+  verb = 'does' if len(dropped) == 1 else 'do'
+  note = f'Left out: {listed([path.name for path in dropped])}, which {verb} not fit the series {ends} by name.'
+  return remaining, [note]
+
+
+def without_odd_pixels(headers: list[FrameHeader], kept: set[Path]) -> tuple[list[FrameHeader], list[str]]:
+  """Without frames whose size, or whose being grey, differs from what nearly all others have.
+
+  Args:
+    headers: of the frames.
+    kept: files that stay whatever they are.
+  """
+  notes = []
+  turns, _ = orientations(headers)
+  sizes = {header.file: header.size(turn) for header, turn in zip(headers, turns, strict=True)}
+  tests: list[tuple[Callable[[FrameHeader], Hashable], Callable[[Hashable], str], int]] = [
+    (lambda header: sizes[header.file], lambda size: f'{size[0]} x {size[1]} pixels', 2),
+    (lambda header: header.grey, lambda grey: 'grey' if grey else 'in colour', 3),
+  ]
+  for value_of, described, fewest in tests:
+    values = [value_of(header) for header in headers]
+    (usual, count), *others = Counter(values).most_common()
+    odd = [header for header, value in zip(headers, values, strict=True) if value != usual]
+    if not odd or count < fewest or 3 * len(odd) > len(headers) or any(header.file.path in kept for header in odd):
+      continue
+    if fewest == 3 and len(odd) > 1:
+      continue
+    seen = ', '.join(described(value) for value, _ in others)
+    verb = 'is' if len(odd) == 1 else 'are'
+    names = listed([header.file.name for header in odd])
+    notes.append(f'Left out: {names}, which {verb} {seen}; the others are {described(usual)}.')
+    headers = [header for header in headers if header not in odd]
+  return headers, notes
+
+
+def by_time(names: Sequence[str], taken_s: Sequence[float | None]) -> tuple[list[int] | None, list[str]]:
+  """The order of capture, where names in their natural order are none.
+
+  A counter that passes 9999, and names without numbers, yield to the time. Other names that contradict it may mean
+  positions, and stay; files may have been renamed on purpose.
+
+  Args:
+    names: file names in natural order.
+    taken_s: when each was taken, s. None: not known.
+
+  Returns:
+    Places in the order of capture, or None if the names' order holds; and what to say.
+  """
+  if any(time is None for time in taken_s) or len(set(taken_s)) < 2:
+    return None, []
+  order = sorted(range(len(names)), key=lambda n: (taken_s[n], n))
+  if order == list(range(len(names))):
+    return None, []
+  stems = [Path(name).stem for name in names]
+  turns = [k for k in range(1, len(names)) if _rises([*taken_s[k:], *taken_s[:k]])]
+  if len(turns) == 1 and _counter_wraps(stems):
+    (k,) = turns
+    return [*range(k, len(names)), *range(k)], [
+      f'The counter in the names passes its end: capture time (EXIF) puts {shown(names[k])} first and '
+      f'{shown(names[k - 1])} last.'
+    ]
+  if len(set(taken_s)) == len(names) and _tell_no_order(stems):
+    return order, ['The names tell no order: the frames were ordered by capture time (EXIF).']
+  if _rises(list(taken_s)[::-1]):
+    return None, ['Capture time (EXIF) runs against the names, whose order was kept.']
+  return None, ['Capture time (EXIF) contradicts the order of the names, which was kept.']
+
+
+def _rises(values: Sequence[float]) -> bool:
+  return all(a <= b for a, b in itertools.pairwise(values)) and values[0] < values[-1]
+
+
+def _counter_wraps(stems: list[str]) -> bool:
+  """Whether the numbers that tell the names apart lie at both ends of what their digits can count, and not between."""
+  runs = [re.findall(r'\d+', stem) for stem in stems]
+  if len({len(run) for run in runs}) != 1:
+    return False
+  differing = [column for column in zip(*runs, strict=True) if len(set(column)) > 1]
+  if len(differing) != 1 or len({len(text) for text in differing[0]}) != 1 or len(differing[0][0]) < 2:
+    return False
+  numbers, end = sorted(map(int, differing[0])), 10 ** len(differing[0][0])
+  # Cameras count to 9999 in a number that may have more digits.
+  end = 10 ** len(str(numbers[-1]))
+  gaps = [b - a for a, b in itertools.pairwise(numbers)]
+  return numbers[-1] >= 0.9 * end and numbers[0] <= 0.1 * end and max(gaps) > 0.5 * end
+
+
+def _tell_no_order(stems: list[str]) -> bool:
+  """Whether the names have no numbers, and are no alphabet; or are random ones in hexadecimal."""
+  if all(re.fullmatch(r'(?=.*[a-f])[0-9a-f-]{8,}', stem.lower()) for stem in stems):
+    return True
+  return not any(character.isdigit() for stem in stems for character in stem) and max(map(len, stems)) > 1
+
+
+def _kind(path: Path) -> str:
+  suffix = path.suffix.lower()
+  return _KINDS.get(suffix, suffix[1:])
+
+
+def _has_number(path: Path) -> bool:
+  return any(character.isdigit() for character in path.stem)
+
+
+def _words(path: Path) -> tuple[str, ...]:
+  """The letters of a name, without numbers and what separates."""
+  return tuple(re.findall(r'[^\W\d_]+', comparable(path.stem)))
+
+
+def _is_result(words: tuple[str, ...]) -> bool:
+  return bool(_RESULTS.search(' '.join(words)))
+
+
+def _starts_series(path: Path, inside: list[Path]) -> bool:
+  """Whether a name without a number is the first of such as `image.jpg`, `image (1).jpg`, `image (2).jpg`."""
+  stem = comparable(path.stem)
+  numbers = [comparable(other.stem).removeprefix(stem) for other in inside]
+  return all(re.fullmatch(r'\W*_?[1-9]\d*\W*', number) for number in numbers)
+
+
+def _two_series(numbered: Counter, paths: list[Path]) -> list[str]:
+  """A remark where two series lie side by side: which one is meant cannot be told."""
+  groups = [words for words, count in numbered.most_common(2) if count >= 3]
+  if len(groups) < 2 or set(groups[0]) <= set(groups[1]) or set(groups[1]) <= set(groups[0]):
+    return []
+  firsts = [next(shown(path.name) for path in paths if _words(path) == words) for words in groups]
+  return [f'The names look like more than one series ({firsts[0]} ..., {firsts[1]} ...): all were read as one stack.']

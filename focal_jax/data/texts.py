@@ -1,0 +1,39 @@
+"""Text files as people and spreadsheets write them."""
+
+import codecs
+import re
+from pathlib import Path
+
+from focal_jax.data.names import shown
+from focal_jax.errors import InputError, one_line
+
+
+def read_text(path: Path) -> str:
+  """The text of a file in UTF-8, UTF-16 or, failing that, Windows' Western encoding.
+
+  Raises:
+    InputError: the file cannot be read, or is no text.
+  """
+  try:
+    data = path.read_bytes()
+  except OSError as error:
+    raise InputError(f'{shown(path)}: cannot be read as text ({one_line(error)})') from error
+  if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    encodings = ['utf-16']
+  elif b'\0' in data[:64]:  # of the characters of ASCII every other byte
+    encodings = ['utf-16-le' if data[1:2] == b'\0' else 'utf-16-be']
+  else:
+    encodings = ['utf-8-sig', 'cp1252', 'latin-1']
+  for encoding in encodings:
+    try:
+      text = data.decode(encoding)
+    except UnicodeDecodeError:
+      continue
+    if '\0' not in text:
+      return text
+  raise InputError(f'{shown(path)}: cannot be read as text (neither UTF-8 nor UTF-16)')
+
+
+def decimal_point(text: str) -> str:
+  """A number with a decimal comma, as much of Europe writes it, with a point; any other text as it is."""
+  return text.replace(',', '.') if re.fullmatch(r'\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*', text) else text

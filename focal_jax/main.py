@@ -53,6 +53,7 @@ _ALIGN = flags.DEFINE_enum(
 _MOTION = flags.DEFINE_string('motion', None, 'predict: motion.json of an earlier prediction, in place of --align.')
 _ONLY_ALIGN = flags.DEFINE_bool('only_align', False, 'predict: aligned frames and motion.json, no depth.')
 _NEAR_TO_FAR = flags.DEFINE_bool('near_to_far', False, 'predict: without metadata, the first frame is the nearest.')
+_FAR_TO_NEAR = flags.DEFINE_bool('far_to_near', False, 'predict: without metadata, the first frame is the farthest.')
 _EXIF_DIOPTRES = flags.DEFINE_bool(
   'exif_dioptres', False, 'predict: SubjectDistance in EXIF is in dioptres, not in metres as its standard says.'
 )
@@ -150,6 +151,7 @@ def main(argv: list[str]) -> None:
       motion=Path(_MOTION.value) if _MOTION.value else None,
       only_align=_ONLY_ALIGN.value,
       near_to_far=_NEAR_TO_FAR.value,
+      far_to_near=_FAR_TO_NEAR.value,
       exif_dioptres=_EXIF_DIOPTRES.value,
       region=_region(),
       max_side=_MAX_SIDE.value or None,

@@ -53,6 +53,8 @@ class Prediction:
     aligned: the frames aligned to the last one, RGB 0 .. 1; outside black, or a network's grey.
     coverage: share of each aligned pixel that came from inside its frame, 0 .. 1.
     motion: estimated (alpha, beta, gamma) of each frame (`warp`).
+    rotation: by which the content of each frame was turned, radians, clockwise as seen; it is undone before the motion
+      (`align.motion.turned_back`). None where no rotation was looked for: alignment networks find none.
     pyramid: a network's depth maps, coarse to fine, all at full resolution; the last one is `depth`.
     weights: the focus distribution of `depth`; sums to 1 over the frames, of which those at the ends have the shares of
       what lies beyond them.
@@ -60,7 +62,7 @@ class Prediction:
     all_in_focus: the reference frame as if all were sharp, RGB 0 .. 1, of a network that predicts it.
     defocus: of each frame, 0 .. 1, of a network that predicts it.
 
-  What a method has not, of the last five, is None.
+  What a method has not, of the last six, is None.
   """
 
   depth: Float[Array | np.ndarray, '*B H W']
@@ -73,6 +75,7 @@ class Prediction:
   uncertainty: Float[Array | np.ndarray, '*B H W'] | None = None
   all_in_focus: Float[Array | np.ndarray, '*B H W 3'] | None = None
   defocus: Float[Array | np.ndarray, '*B N H W'] | None = None
+  rotation: Float[Array | np.ndarray, '*B N'] | None = None
 
   def cropped(self, height: int, width: int) -> 'Prediction':
     """The top left corner of every map and frame."""

@@ -152,7 +152,7 @@ _FAILED = _Pair(_Similarity(complex(np.nan, np.nan), complex(np.nan, np.nan)), 0
 
 
 def residual_motion(
-  frames: UInt8[np.ndarray, 'N H W 3'] | Float[np.ndarray, 'N H W 3'], reference: int | None = -1
+  frames: UInt8[np.ndarray, 'N H W 3'] | Float[np.ndarray, 'N H W 3'], reference: int = -1, *, elsewhere: bool = False
 ) -> ResidualMotion:
   """Zoom, shift and rotation of every frame relative to frame `reference`. Deterministic.
 
@@ -163,9 +163,9 @@ def residual_motion(
   Args:
     frames: RGB, uint8 or float 0 .. 1, in the order of the sweep, either way. A border that a warp
       left black counts as picture, but straight edges do not vote.
-    reference: index of the reference, from the end if negative; by default the last, as in `warp`. None: the last, or
-      if fewer than half of the others can be compared with it, the last of those that most can be compared with. A
-      picture that is none of the series, or black, is never it.
+    reference: index of the reference, from the end if negative; by default the last, as in `warp`.
+    elsewhere: if fewer than half of the others can be compared with it, another is the reference: the last of those
+      that most can be compared with. A picture that is none of the series, or black, never is.
 
   Raises:
     IndexError: there is no such frame.
@@ -178,12 +178,10 @@ def residual_motion(
   def compare(n: int, base: int) -> _Pair:
     return _compare(pyramids[n], pyramids[base])
 
-  if reference is not None:
-    reference = range(count)[reference]
-    pairs = _pairs_with(reference, count, compare)
-  else:
-    reference, pairs = count - 1, _pairs_with(count - 1, count, compare)
-    for other in range(count - 2, -1, -1):
+  reference = range(count)[reference]
+  pairs = _pairs_with(reference, count, compare)
+  if elsewhere:
+    for other in sorted(set(range(count)) - {reference}, reverse=True):
       if 2 * (_count_measured(pairs) - 1) >= count - 1:
         break
       found = _pairs_with(other, count, compare)

@@ -2,7 +2,7 @@
 
 | name | motion |
 | --- | --- |
-| measured | as phase correlation finds it in the pictures (`measured`); needs no network |
+| measured | as phase correlation finds it in the pictures, with rotation (`measured`); needs no network |
 | network | as an alignment network finds it |
 | metadata | none beside the field-of-view crop that the metadata asks for |
 | off | frames stay as they are, without that crop |
@@ -16,14 +16,15 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from focal_jax.align.measured import ResidualMotion, residual_motion
-from focal_jax.align.motion import checked_motion, reduced, scaled_motion
+from focal_jax.align.motion import are_turned, checked_motion, reduced, scaled_motion
 from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack
 
 ALIGNMENTS = ('measured', 'network', 'metadata', 'off')
 MEASURED_SIDE_PX = 1280  # frames are reduced to this before they are measured: finer detail does not change the motion
 
-Motion = Float32[np.ndarray, 'N 3']
+# (alpha, beta, gamma) of each frame, see `warp`; of frames that are turned also the rotation, see `motion.turned_back`.
+Motion = Float32[np.ndarray, 'N K']
 
 
 def check_alignment(align: Any, field: str = 'align') -> None:
@@ -40,12 +41,13 @@ def find_motion(
   network: Callable[[FocalStack], Motion] | None = None,
   name: str = 'align',
 ) -> Motion | None:
-  """The motion (alpha, beta, gamma) of every frame that aligns a stack to its last frame.
+  """The motion (alpha, beta, gamma) of every frame that aligns a stack to its last frame; with a rotation as a fourth
+  number if frames are turned, which only measuring finds: the networks' motion has none, as published.
 
   Args:
     stack: on the host, as `checked_stack` returns it.
     align: one of ALIGNMENTS.
-    given: [N, 3], a motion that is known, in px of these frames; taken in place of `align`.
+    given: [N, 3] or [N, 4], a motion that is known, in px of these frames; taken in place of `align`.
     network: finds the motion of a stack; None if there is no alignment network.
     name: of what has the network, or has none, for messages.
 
@@ -73,21 +75,25 @@ def find_motion(
 
 
 def measured_motion(stack: FocalStack) -> Motion:
-  """The motion as phase correlation finds it, 0 where it finds none. Frames may come in any order of focus."""
+  """The motion as phase correlation finds it, 0 where it finds none. Frames may come in any order of focus.
+
+  A last frame that cannot be compared with the others, say a black one, does not leave them unaligned: they are then
+  aligned to the last one that can.
+  """
   size = stack.images.shape[1:3]
   images = reduced(stack.images, MEASURED_SIDE_PX)
   # Neighbours in focus are blurred alike, so they are what is compared.
   order = np.argsort(stack.focus, kind='stable')
   back = np.argsort(order)
-  reference = int(back[-1])
   with np.errstate(divide='ignore', invalid='ignore'):  # of frames of a few pixels, whose motion is NaN
-    measured = residual_motion(images[order], reference)
-  motion = motion_from_measured(measured, stack.fov[order], reference)[back]
+    measured = residual_motion(images[order], int(back[-1]), elsewhere=True)
+  motion = motion_from_measured(measured, stack.fov[order])[back]
   return scaled_motion(motion, images.shape[1:3], size)
 
 
-def motion_from_measured(measured: ResidualMotion, fov: Float[np.ndarray, 'N'], reference: int = -1) -> Motion:
-  """The motion (alpha, beta, gamma) that `warp` undoes, of frames with relative fields of view `fov`; float32.
+def motion_from_measured(measured: ResidualMotion, fov: Float[np.ndarray, 'N']) -> Motion:
+  """The motion (alpha, beta, gamma) that `warp` undoes, of frames with relative fields of view `fov`; float32. If
+  frames are turned, their rotation is the fourth number, and the rest is the motion after they are turned back.
 
   A point q px from the centre of the reference lies at zoom q + shift in the frame. The reference itself is warped by
   its field of view alone, so that what is at q after the warp is at z q before, and in the frame at zoom z q + shift.
@@ -99,6 +105,8 @@ def motion_from_measured(measured: ResidualMotion, fov: Float[np.ndarray, 'N'], 
   if stretch == 0:  # a single pixel
     return np.zeros((len(fov), 3), np.float32)
   fov = fov.astype(np.float64)
-  zoom = measured.zoom * (1 - stretch * (fov[reference] - 1))
-  motion = np.concatenate([((1 - zoom) / stretch - (fov - 1))[:, None], -measured.shift_px], axis=-1)
+  zoom = measured.zoom * (1 - stretch * (fov[measured.reference] - 1))
+  motion = np.concatenate([((1 - zoom) / stretch - (fov - 1))[:, None], -measured.upright().shift_px], axis=-1)
+  if are_turned(np.nan_to_num(measured.rotation), measured.size).any():
+    motion = np.concatenate([motion, measured.rotation[:, None]], axis=-1)
   return np.where(np.isfinite(motion), motion, 0).astype(np.float32)

@@ -4,27 +4,30 @@ import functools
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Float32, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Shaped, UInt8
 from scipy import ndimage
 
 from focal_jax import warp
 from focal_jax.errors import InputError
-from focal_jax.stack import Images, Numbers, checked_stack
+from focal_jax.stack import FocalStack, Images, Numbers, checked_stack
 
 TURNED_PX = 0.1  # rotations that move no pixel farther are left as they are
 
-Frame = UInt8[np.ndarray, 'H W 3'] | Float32[np.ndarray, 'H W 3']
+Frame = UInt8[np.ndarray, 'H W C'] | Float32[np.ndarray, 'H W C']
 
 
-def checked_motion(motion: np.ndarray | jax.Array, frames: int) -> Float32[np.ndarray, 'N 3']:
-  """A caller's motion as float32.
+def checked_motion(motion: np.ndarray | jax.Array, frames: int) -> Float32[np.ndarray, 'N K']:
+  """A caller's motion as float32: three or, with a rotation, four numbers a frame.
 
   Raises:
     InputError: it has another shape, or numbers that are not finite.
   """
   motion = np.array(motion, np.float32)
-  if motion.shape != (frames, 3):
-    raise InputError(f'motion: shape {motion.shape}, expected ({frames}, 3): zoom, x and y of each frame')
+  if motion.shape not in ((frames, 3), (frames, 4)):
+    raise InputError(
+      f'motion: shape {motion.shape}, expected ({frames}, 3), zoom, x and y of each frame, '
+      f'or ({frames}, 4) with its rotation'
+    )
   finite = np.isfinite(motion).all(-1)
   if not finite.all():
     raise InputError(f'motion: {motion[~finite][0].tolist()} at frame {np.argmin(finite)}, expected finite numbers')
@@ -32,24 +35,26 @@ def checked_motion(motion: np.ndarray | jax.Array, frames: int) -> Float32[np.nd
 
 
 def scaled_motion(
-  motion: Float[np.ndarray, 'N 3'], size: tuple[int, int], to_size: tuple[int, int]
-) -> Float[np.ndarray, 'N 3']:
+  motion: Float[np.ndarray, 'N K'], size: tuple[int, int], to_size: tuple[int, int]
+) -> Float[np.ndarray, 'N K']:
   """Motion of frames of `size` (height, width) as that of the same frames in another size.
 
-  A zoom has no unit, a shift is in px.
+  A zoom has no unit, nor has a rotation; a shift is in px.
   """
-  return motion * np.array([1.0, to_size[1] / size[1], to_size[0] / size[0]], motion.dtype)
+  scale = np.array([1.0, to_size[1] / size[1], to_size[0] / size[0], 1.0], motion.dtype)
+  return motion * scale[: motion.shape[1]]
 
 
 def align(
   images: Images, motion: np.ndarray | jax.Array, fov: Numbers | None = None
 ) -> tuple[Shaped[np.ndarray, 'N H W 3'], Float32[np.ndarray, 'N H W']]:
-  """Frames aligned by a motion that is known, without a network: `warp.warp`, on the host, one frame after the other.
+  """Frames aligned by a motion that is known, without a network: `warp.warp`, on the host, one frame after the other,
+  and before it `turned_back`.
 
   Args:
     images: [N, H, W, 3] RGB, uint8 or float 0 .. 1; any H and W.
     motion: [N, 3] (alpha, beta, gamma) as of `Prediction.motion`, in px of these frames; zeros for the field-of-view
-      crop alone.
+      crop alone. [N, 4] with a rotation.
     fov: [N] relative field of view, 1 for the narrowest; None: all 1.
 
   Returns:
@@ -63,10 +68,41 @@ def align(
   motion = checked_motion(motion, len(stack.images))
   aligned = np.empty_like(stack.images)
   coverage = np.empty(aligned.shape[:-1], np.float32)
+  stack, motion, inside = upright(stack, motion)
   for n, frame in enumerate(stack.images):
     values, coverage[n] = warp_region(frame, float(stack.fov[n]), motion[n], (0, 0), frame.shape[:2])
     aligned[n] = np.rint(values) if aligned.dtype == np.uint8 else values
-  return aligned, coverage
+  return aligned, coverage if inside is None else coverage * warped_share(inside, stack.fov, motion)
+
+
+def upright(
+  stack: FocalStack, motion: Float32[np.ndarray, 'N K']
+) -> tuple[FocalStack, Float32[np.ndarray, 'N 3'], Float32[np.ndarray, 'N H W'] | None]:
+  """The stack without the rotation in its motion, the rest of the motion, and what `turned_back` says of the borders;
+  the same stack, and None, for a motion [N, 3].
+  """
+  if motion.shape[1] == 3:
+    return stack, motion, None
+  images, inside = turned_back(stack.images, motion[:, 3])
+  return stack.replace(images=images), motion[:, :3], inside
+
+
+def warped_share(
+  inside: Float32[np.ndarray, 'N H W'], fov: Float[np.ndarray, 'N'], motion: Float[np.ndarray, 'N 3']
+) -> Float32[np.ndarray, 'N H W']:
+  """What `turned_back` says of the borders, after the warp that follows it."""
+  share = np.ones_like(inside)
+  for n, frame in enumerate(inside):
+    if frame.min() < 1:
+      # Beyond the frame counts as inside here: `warp.coverage` sees to that.
+      outside, _ = warp_region(1 - frame[..., None], float(fov[n]), motion[n], (0, 0), frame.shape)
+      share[n] = 1 - outside[..., 0]
+  return share
+
+
+def are_turned(rotation: Float[np.ndarray, 'N'], size: tuple[int, int]) -> Bool[np.ndarray, 'N']:
+  """Whether rotations move a corner of frames of this height and width by more than `TURNED_PX`."""
+  return np.abs(rotation) * np.hypot(*size) / 2 > TURNED_PX
 
 
 def turned_back(
@@ -83,14 +119,15 @@ def turned_back(
     rotation: radians, clockwise as seen; NaN counts as 0.
 
   Returns:
-    The frames in the type given, black outside; and the share 0 .. 1 of each pixel that came from inside its frame.
+    The frames in the type given, their border repeated outside; and the share 0 .. 1 of each pixel that came from
+    inside its frame.
   """
   size = images.shape[1:3]
   centre = (np.array(size) - 1) / 2
   turned, coverage = np.array(images), np.ones(images.shape[:3], np.float32)
-  for n, angle in enumerate(np.nan_to_num(rotation)):
-    if abs(angle) * np.hypot(*centre) < TURNED_PX:
-      continue
+  rotation = np.nan_to_num(rotation)
+  for n in np.flatnonzero(are_turned(rotation, size)):
+    angle = float(rotation[n])
     cos, sin = np.cos(angle), np.sin(angle)
     matrix = np.array([[cos, sin], [-sin, cos]])  # of (y, x): from places of the result to places of the frame
     offset = centre - matrix @ centre
@@ -106,13 +143,12 @@ def turned_back(
     places = (cos * y + sin * x + centre[0], cos * x - sin * y + centre[1])
     inside = [np.clip(np.minimum(at + 1, length - at), 0, 1) for at, length in zip(places, size, strict=True)]
     coverage[n] = inside[0] * inside[1]
-    turned[n][coverage[n] == 0] = 0
   return turned, coverage
 
 
 def warp_region(
   frame: Frame, fov: float, motion: Float[np.ndarray, '3'], corner: tuple[int, int], shape: tuple[int, int]
-) -> tuple[Float32[np.ndarray, 'h w 3'], Float32[np.ndarray, 'h w']]:
+) -> tuple[Float32[np.ndarray, 'h w C'], Float32[np.ndarray, 'h w']]:
   """Part of a warped frame, and of its coverage; reads no more of the frame than it needs.
 
   Args:
@@ -131,7 +167,7 @@ def warp_region(
     position = scale * np.arange(length) + offset
     inside.append(np.clip(np.minimum(position + 1, size - position), 0, 1).astype(np.float32))
   options = {'output_shape': tuple(shape), 'output': np.float32, 'order': 1, 'mode': 'grid-constant'}
-  channels = [ndimage.affine_transform(frame[..., c], scales, offsets, **options) for c in range(3)]
+  channels = [ndimage.affine_transform(frame[..., c], scales, offsets, **options) for c in range(frame.shape[-1])]
   return np.stack(channels, axis=-1), np.outer(*inside)
 
 

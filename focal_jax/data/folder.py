@@ -53,6 +53,11 @@ class FolderStack:
   order_known: bool = True
   paths: tuple[Path, ...] = ()
 
+  def reversed(self, note: str) -> 'FolderStack':
+    """The frames from the last to the first, each with its own focus; `note` says why."""
+    turned = {name: getattr(self, name)[::-1] for name in ('images', 'focus', 'fov', 'names', 'paths')}
+    return dataclasses.replace(self, **turned, notes=[*self.notes, note])
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Chosen:

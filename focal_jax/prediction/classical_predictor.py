@@ -14,7 +14,7 @@ from focal_jax import warp
 from focal_jax.align.methods import find_motion
 from focal_jax.errors import InputError
 from focal_jax.focus import classical
-from focal_jax.prediction.predictor import Predictor
+from focal_jax.prediction.predictor import Predictor, undo_rotation
 from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack, float_images
 
 
@@ -68,7 +68,9 @@ class ClassicalPredictor(Predictor):
     A second call with the same shape does not compile again.
     """
     stack = checked_stack(images, focus, fov)
-    motion = find_motion(stack, align, given=motion, name=self.name)
+    return undo_rotation(self._predict_upright, stack, find_motion(stack, align, given=motion, name=self.name))
+
+  def _predict_upright(self, stack: FocalStack, motion: Float32[np.ndarray, 'N 3'] | None) -> Prediction:
     warped = motion is not None
     motion = motion if warped else np.zeros((len(stack.images), 3), np.float32)
     # By focus: a peak is interpolated from its neighbours in focus.
@@ -80,7 +82,7 @@ class ClassicalPredictor(Predictor):
 
   def estimate_motion(
     self, images: Images, focus: Numbers, fov: Numbers | None = None, align: str = 'measured'
-  ) -> Float32[np.ndarray, 'N 3'] | None:
+  ) -> Float32[np.ndarray, 'N K'] | None:
     """The motion (alpha, beta, gamma) that `predict` would undo, without depth; see `Predictor.estimate_motion`."""
     return find_motion(checked_stack(images, focus, fov), align, name=self.name)
 

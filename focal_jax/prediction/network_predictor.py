@@ -13,7 +13,7 @@ from focal_jax.align.motion import reduced, scaled_motion
 from focal_jax.backend import compiler_options
 from focal_jax.models.alignment import MetadataAlignment, NoAlignment
 from focal_jax.models.end_to_end import padded_size, reduced_size
-from focal_jax.prediction.predictor import Predictor
+from focal_jax.prediction.predictor import Predictor, undo_rotation
 from focal_jax.prediction.tiles import MOTION_SIDE_PX, OVERLAP_PX, are_needed, predict_in_tiles, tile_side
 from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack, float_images
 
@@ -89,22 +89,29 @@ class NetworkPredictor(Predictor):
     stack = checked_stack(images, focus, fov)
     in_tiles = are_needed(stack, tile_px)
     side = tile_side(tile_px, overlap_px, len(stack.images)) if in_tiles else 0
-    motion = self._find_motion(stack, align, motion, in_tiles)
-    if in_tiles:
+    return undo_rotation(
+      self._predict_upright, stack, self._find_motion(stack, align, motion, in_tiles), side, overlap_px
+    )
+
+  def _predict_upright(
+    self, stack: FocalStack, motion: Float32[np.ndarray, 'N 3'] | None, tile_px: int, overlap_px: int
+  ) -> Prediction:
+    """`tile_px`: 0 for one piece."""
+    if tile_px:
       sharp = motion is not None and self.network.resampling == 'lanczos'
-      return predict_in_tiles(self._predict_whole, stack, motion, side, overlap_px, sharp=sharp)
+      return predict_in_tiles(self._predict_whole, stack, motion, tile_px, overlap_px, sharp=sharp)
     return self._predict_whole(stack, motion)
 
   def estimate_motion(
     self, images: Images, focus: Numbers, fov: Numbers | None = None, align: str = 'measured'
-  ) -> Float32[np.ndarray, 'N 3'] | None:
+  ) -> Float32[np.ndarray, 'N K'] | None:
     """The motion (alpha, beta, gamma) that `predict` would undo, without depth; see `Predictor.estimate_motion`."""
     stack = checked_stack(images, focus, fov)
     return self._find_motion(stack, align, None, are_needed(stack, None))
 
   def _find_motion(
     self, stack: FocalStack, align: str, given: np.ndarray | jax.Array | None, in_tiles: bool
-  ) -> Float32[np.ndarray, 'N 3'] | None:
+  ) -> Float32[np.ndarray, 'N K'] | None:
     network = functools.partial(self._network_motion, max_side=MOTION_SIDE_PX if in_tiles else None)
     return find_motion(
       stack, align, given=given, network=network if self.has_alignment_network else None, name=self.name

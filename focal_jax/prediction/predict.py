@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 import focal_jax
+from focal_jax.align.measured import ResidualMotion
 from focal_jax.align.methods import check_alignment
 from focal_jax.align.motion import align as warped_frames
-from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT
 from focal_jax.errors import InputError
@@ -21,6 +22,7 @@ from focal_jax.files.outputs import check_output, result_folder
 from focal_jax.prediction.results import (
   UNITS,
   DepthUnit,
+  measured_residual,
   read_motion,
   residual_numbers,
   write_alignment,
@@ -42,6 +44,8 @@ class Options:
     motion: motion.json of an earlier prediction, in place of `align`.
     only_align: no depth.
     near_to_far: without focus distances, the order of the frames is near to far.
+    far_to_near: likewise, far to near. Neither: as the measured zoom tells (`ResidualMotion.near_end`), or else far to
+      near.
     exif_dioptres: see `read_stack_folder`.
     region: see `read_stack_folder`.
     max_side: longer side that frames are reduced to, px; None: as they are.
@@ -59,6 +63,7 @@ class Options:
   motion: Path | None = None
   only_align: bool = False
   near_to_far: bool = False
+  far_to_near: bool = False
   exif_dioptres: bool = False
   region: Region | None = None
   max_side: int | None = 1024
@@ -68,6 +73,8 @@ class Options:
 
   def __post_init__(self):
     check_alignment(self.align)
+    if self.near_to_far and self.far_to_near:
+      raise InputError('near_to_far and far_to_near are both set, expected one of the two')
     if self.unit is not None and self.unit not in UNITS:
       raise InputError(f"unit is '{self.unit}', expected one of {', '.join(UNITS)}")
     if not 0 <= self.min_confidence <= 1:
@@ -120,9 +127,12 @@ def predict_folder(
     region=options.region,
     exif_dioptres=options.exif_dioptres,
   )
-  for note in stack.notes:
-    log.info('%s', note)
-  unit = DepthUnit(stack, options.unit)
+  unit = DepthUnit(stack, options.unit)  # before the work, for it may not be known
+  before = measured_residual(stack.images)
+  if not (stack.order_known or options.near_to_far or options.far_to_near):
+    stack, before = _ordered_by_zoom(stack, before)
+    unit = DepthUnit(stack, options.unit)
+  stack = dataclasses.replace(stack, notes=[*stack.notes, *_remarks(stack, before)])
   frames, height, width = stack.images.shape[:3]
   name = Path(source).name if isinstance(source, str | Path) else stack.names[0]
   log.info('%s: %d frames of %d x %d px', name, frames, width, height)
@@ -130,6 +140,8 @@ def predict_folder(
   motion, prediction = None, None
   if options.motion:
     stack, motion = read_motion(Path(options.motion), stack, options.region)
+  for note in stack.notes:
+    log.info('%s', note)
   arguments = stack.images, stack.focus, stack.fov
   if options.only_align:
     motion = model.estimate_motion(*arguments, options.align) if motion is None else motion
@@ -137,14 +149,19 @@ def predict_folder(
   else:
     prediction = model.predict(*arguments, options.align, motion, tile_px=options.tile_px)
     motion = None if options.align == 'off' else prediction.motion
+    if prediction.rotation is not None:
+      motion = np.concatenate([motion, prediction.rotation[:, None]], -1)
     if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
       prediction = prediction.replace(depth=np.maximum(prediction.depth, 0))
     aligned = prediction.aligned
   seconds = time.perf_counter() - start
 
-  residual = {'before': residual_numbers(stack.images), 'after': residual_numbers(aligned)}
+  residual = {when: residual_numbers(m) for when, m in (('before', before), ('after', measured_residual(aligned)))}
   for when, numbers in residual.items():
-    log.info('%s alignment: zoom range %s, displacement %s px', when, numbers['zoom_range'], numbers['rms_px'])
+    log.info(
+      '%s alignment: zoom range %s, rotation %s degrees, displacement %s px',
+      *(when, numbers['zoom_range'], numbers['rotation_range_deg'], numbers['rms_px']),
+    )
   summary = {
     'stack': str(source) if isinstance(source, str | Path) else [str(path) for path in source],
     'frames': stack.names,
@@ -171,3 +188,29 @@ def predict_folder(
   shown = out / ('alignment.gif' if options.only_align else 'report.html')
   log.info('%.1f s with compilation; wrote %s', seconds, shown)
   return prediction
+
+
+def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:
+  """A stack whose order is a guess, in the order that its zoom tells; and its motion, measured anew if that changed."""
+  end = motion.near_end()
+  if end is None:
+    return stack, motion
+  evidence = f'{stack.names[0 if end == "first" else -1]} is larger, as the near end is of a lens that breathes'
+  if end == 'last':
+    note = f'Taken as far to near: {evidence}. If it is not, use --near_to_far.'
+    return dataclasses.replace(stack, notes=[*stack.notes, note]), motion
+  stack = stack.reversed(f'Taken as near to far, and reversed: {evidence}. If it is not, use --far_to_near.')
+  return stack, measured_residual(stack.images)
+
+
+def _remarks(stack: FolderStack, motion: ResidualMotion) -> list[str]:
+  """What a user should know of the pictures before trusting their depth."""
+  lost = [name for name, measured in zip(stack.names, motion.measured, strict=True) if not measured]
+  if len(lost) == len(stack.names) - 1:
+    return ['No frame could be compared with another: too little texture, or too much blur. Their motion is not known.']
+  if lost:
+    return [
+      f'{", ".join(lost)} could not be compared with the other frames: measuring aligns them by the metadata alone, if '
+      'at all. Leave out a file that is no frame of the series.'
+    ]
+  return []

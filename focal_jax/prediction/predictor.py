@@ -1,6 +1,6 @@
 """What a network, the classical method and the baselines of an evaluation have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from focal_jax.stack import Images, Numbers, Prediction
+from focal_jax.align.motion import upright, warped_share
+from focal_jax.stack import FocalStack, Images, Numbers, Prediction
 
 
 @runtime_checkable
@@ -53,7 +54,7 @@ class Predictor(Protocol):
       align: where the motion of the frames comes from: 'measured' in the pictures, from the alignment 'network', from
         the 'metadata' that is the field of view alone, or 'off', which takes the frames as they are (`align.methods`).
       motion: [N, 3] (alpha, beta, gamma), in px of these frames, in place of `align`: an earlier `Prediction.motion` or
-        `estimate_motion`; zeros for the field-of-view crop alone.
+        `estimate_motion`; zeros for the field-of-view crop alone. [N, 4] with an earlier `Prediction.rotation`.
       tile_px: largest height and width of the tiles in which a network predicts large frames; None: it decides.
 
     Returns:
@@ -67,6 +68,25 @@ class Predictor(Protocol):
 
   def estimate_motion(
     self, images: Images, focus: Numbers, fov: Numbers | None = None, align: str = 'measured'
-  ) -> Float32[np.ndarray, 'N 3'] | None:
-    """The motion that `predict` would undo, without depth; arguments and errors are its own. None with 'off'."""
+  ) -> Float32[np.ndarray, 'N K'] | None:
+    """The motion that `predict` would undo, without depth; arguments and errors are its own. [N, 3], or [N, 4] with a
+    rotation if frames are turned; None with 'off'.
+    """
     ...
+
+
+def undo_rotation(
+  predict: Callable[..., Prediction], stack: FocalStack, motion: Float32[np.ndarray, 'N K'] | None, *arguments: Any
+) -> Prediction:
+  """A prediction of frames that may be turned, by what predicts frames that are not.
+
+  Args:
+    predict: of a stack, a motion [N, 3] or None, and `arguments`.
+    motion: [N, 3], [N, 4] with a rotation, or None.
+  """
+  if motion is None or motion.shape[1] == 3:
+    return predict(stack, motion, *arguments)
+  turned, rest, inside = upright(stack, motion)
+  prediction = predict(turned, rest, *arguments)
+  share = warped_share(inside, stack.fov, rest).astype(prediction.coverage.dtype)
+  return prediction.replace(coverage=prediction.coverage * share, rotation=motion[:, 3])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
-from focal_jax.align.measured import residual_motion
+from focal_jax.align.measured import ResidualMotion, residual_motion
 from focal_jax.align.methods import MEASURED_SIDE_PX
 from focal_jax.align.motion import reduced, scaled_motion
 from focal_jax.data.folder import FolderStack
@@ -81,14 +81,16 @@ def write_alignment(
       'region': region,
       'frames': stack.names,
       'fov': stack.fov.tolist(),
-      'motion': motion.tolist(),
+      'motion': motion[:, :3].tolist(),
     }
+    if motion.shape[1] > 3:
+      content['rotation_deg'] = np.rad2deg(motion[:, 3]).tolist()  # by which frames are turned; undone first
     (folder / MOTION_FILE).write_text(json.dumps(content, indent=2) + '\n')
 
 
 def read_motion(
   path: Path, stack: FolderStack, region: Region | None
-) -> tuple[FolderStack, Float32[np.ndarray, 'N 3']]:
+) -> tuple[FolderStack, Float32[np.ndarray, 'N K']]:
   """The stack with the fields of view of the file, and the motion in px of the stack.
 
   Raises:
@@ -98,31 +100,48 @@ def read_motion(
     content = json.loads(path.read_text(encoding='utf-8'))
     size, names = tuple(content['size_px']), list(content['frames'])
     fov, motion = (np.asarray(content[name], np.float64) for name in ('fov', 'motion'))
+    rotation = content.get('rotation_deg')
+    if rotation is not None:
+      motion = np.concatenate([motion, np.deg2rad(np.asarray(rotation, np.float64))[:, None]], -1)
     found_region = content['region']
-    fits = len(size) == 2 and min(size) > 0 and fov.shape == (len(names),) and motion.shape == (len(names), 3)
+    fits = len(size) == 2 and min(size) > 0 and fov.shape == (len(names),) and motion.shape[0] == len(names)
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(f'{path}: cannot be read as a motion file ({error!r}), expected one that predict wrote') from None
   if not fits or not np.isfinite(fov).all() or not np.isfinite(motion).all():
     raise InputError(
       f'{path}: fov and motion are not finite numbers for each frame, expected a file that predict wrote'
     )
+  if len(names) != len(stack.names):
+    raise InputError(f'{path}: has the motion of {len(names)} frames, expected {len(stack.names)}')
+  note = None
   if sorted(names) != sorted(stack.names):
-    raise InputError(f'{path}: has the motion of {", ".join(names)}, expected that of {", ".join(stack.names)}')
+    # Say a second light or channel, recorded by the same movement.
+    note = f'{path.name} has the motion of {names[0]} to {names[-1]}: taken for these frames, in their order.'
+    names = stack.names
   if (found_region and list(found_region)) != (region and list(region)):
     raise InputError(f'{path}: has the motion of region {found_region}, expected that of {region}')
   order = [names.index(name) for name in stack.names]
   if order[-1] != len(names) - 1:
     raise InputError(f'{path}: aligns to {names[-1]}, expected {stack.names[-1]}, the nearest frame')
   scaled = scaled_motion(motion[order].astype(np.float32), size, stack.images.shape[1:3])
-  return dataclasses.replace(stack, fov=fov[order]), scaled
+  return dataclasses.replace(stack, fov=fov[order], notes=[*stack.notes, note] if note else stack.notes), scaled
 
 
-def residual_numbers(images: np.ndarray) -> dict[str, float | int | None]:
-  """How far frames are from the nearest one, measured without the network; None: the pictures do not tell."""
+def measured_residual(images: np.ndarray) -> ResidualMotion:
+  """How far frames are from the nearest one that can be compared, measured without the network; in their px."""
   small = reduced(images if images.dtype == np.uint8 else images.astype(np.float32), MEASURED_SIDE_PX)
-  motion = residual_motion(small)
+  motion = residual_motion(small, elsewhere=True)
   scale = images.shape[1] / small.shape[1]
-  values = {'zoom_range': motion.zoom_range, 'rms_px': motion.rms_px * scale}
+  return dataclasses.replace(motion, shift_px=motion.shift_px * scale, size=images.shape[1:3])
+
+
+def residual_numbers(motion: ResidualMotion) -> dict[str, float | int | None]:
+  """Of `measured_residual`; None: the pictures do not tell."""
+  values = {
+    'zoom_range': motion.zoom_range,
+    'rotation_range_deg': np.rad2deg(motion.rotation_range),
+    'rms_px': motion.rms_px,
+  }
   rounded = {name: round(float(value), 5) if np.isfinite(value) else None for name, value in values.items()}
   return rounded | {'frames_measured': int(motion.measured.sum())}
 

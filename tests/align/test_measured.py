@@ -125,7 +125,7 @@ def test_what_cannot_be_compared_is_not_the_reference(odd, place):
   canvas = texture(6)
   frames = [frame_of(canvas, (1.0, 2.0 * n, 0.0), 0.5 * n) for n in range(4)]
   frames.insert(place, np.zeros_like(frames[0]) if odd == 'black' else frame_of(texture(7)))
-  found = residual_motion(to_uint8(frames), None)
+  found = residual_motion(to_uint8(frames), elsewhere=True)
   assert found.reference == (4 if place < 4 else 3)
   np.testing.assert_array_equal(found.measured, [n != place for n in range(5)])
   steps = np.diff(found.shift_px[found.measured, 0])

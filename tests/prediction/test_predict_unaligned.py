@@ -1,0 +1,114 @@
+"""`--mode=predict` of frames that are turned, in the wrong order or not of the series: what alignment writes."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from focal_jax import InputError
+from focal_jax.prediction.predict import Options, predict_folder
+
+HEIGHT, WIDTH, MARGIN = 192, 256, 32
+
+
+@pytest.fixture(scope='module')
+def canvas():
+  rng = np.random.default_rng(0)
+  shape = (HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN)
+  texture = sum(ndimage.gaussian_filter(rng.normal(size=shape), s) * s for s in (1, 2, 4))
+  return np.clip(0.5 + 0.15 * texture / texture.std(), 0, 1)
+
+
+def photograph(canvas, path, zoom=1.0, degrees=0.0, blur_px=0.0):
+  """Content `zoom` times as large, turned clockwise about the centre, and blurred."""
+  angle = np.deg2rad(degrees)
+  turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom  # of (y, x), backwards
+  centre = (np.array(canvas.shape) - 1) / 2
+  frame = ndimage.affine_transform(canvas, turn, centre - turn @ centre, order=3, mode='mirror')
+  frame = ndimage.gaussian_filter(frame, blur_px) if blur_px else frame
+  grey = np.round(255 * np.clip(frame[MARGIN:-MARGIN, MARGIN:-MARGIN], 0, 1)).astype(np.uint8)
+  Image.fromarray(np.stack([grey] * 3, -1)).save(path)
+
+
+def aligned(folder, out, **options):
+  """The summary and motion.json of `--only_align`."""
+  predict_folder(folder, out, Options(method='classical', only_align=True, **options))
+  return [json.loads((out / name).read_text()) for name in ('summary.json', 'motion.json')]
+
+
+@pytest.fixture(scope='module')
+def turned(canvas, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('turned')
+  for n, degrees in enumerate((-2.0, -1.0, 0.0)):
+    photograph(canvas, folder / f'a_{n}.png', degrees=degrees, blur_px=1.0 - 0.5 * n)
+  return folder
+
+
+def test_rotation_is_undone_and_told(turned, tmp_path):
+  summary, motion = aligned(turned, tmp_path)
+  assert summary['residual_motion']['before']['rotation_range_deg'] == pytest.approx(2.0, abs=0.05)
+  assert summary['residual_motion']['after']['rotation_range_deg'] < 0.03
+  assert summary['residual_motion']['after']['rms_px'] < 0.1
+  np.testing.assert_allclose(motion['rotation_deg'], [-2.0, -1.0, 0.0], atol=0.05)
+  first, last = (np.asarray(Image.open(tmp_path / 'aligned' / f'a_{n}.png'), float) for n in (0, 2))
+  inner = np.s_[16:-16, 16:-16]
+  assert np.abs(ndimage.gaussian_filter(last, (1, 1, 0)) - first)[inner].mean() < 2.0
+
+
+def test_motion_of_another_series_is_taken_in_order(turned, canvas, tmp_path):
+  """A second light: other pictures of the same movement, under other names."""
+  for n, degrees in enumerate((-2.0, -1.0, 0.0)):
+    photograph(1 - canvas**2, (tmp_path / f'b_{n}.png'), degrees=degrees)
+  _, motion = aligned(turned, tmp_path / 'first')
+  summary, again = aligned(tmp_path, tmp_path / 'second', motion=tmp_path / 'first' / 'motion.json')
+  assert again['motion'] == motion['motion']
+  assert again['rotation_deg'] == pytest.approx(motion['rotation_deg'], abs=1e-4)
+  assert summary['residual_motion']['after']['rotation_range_deg'] < 0.05
+  assert any('in their order' in note for note in summary['notes'])
+
+
+def test_motion_of_more_frames_is_refused(turned, canvas, tmp_path):
+  for n in range(2):
+    photograph(canvas, tmp_path / f'c_{n}.png')
+  aligned(turned, tmp_path / 'first')
+  path = tmp_path / 'first' / 'motion.json'
+  with pytest.raises(InputError, match='has the motion of 3 frames, expected 2'):
+    aligned(tmp_path, tmp_path / 'second', motion=path)
+
+
+@pytest.mark.parametrize(
+  ('zooms', 'options', 'nearest'),
+  [
+    ((1.04, 1.02, 1.0), {}, 'a_0.png'),
+    ((1.0, 1.02, 1.04), {}, 'a_2.png'),
+    ((1.0, 1.0, 1.0), {}, 'a_2.png'),
+    ((1.04, 1.02, 1.0), {'far_to_near': True}, 'a_2.png'),
+    ((1.0, 1.02, 1.04), {'near_to_far': True}, 'a_0.png'),
+  ],
+)
+def test_without_distances_the_zoom_tells_the_order(canvas, tmp_path, zooms, options, nearest):
+  for n, zoom in enumerate(zooms):
+    photograph(canvas, tmp_path / f'a_{n}.png', zoom=zoom, blur_px=0.5 * n)
+  summary, _ = aligned(tmp_path, tmp_path / 'out', **options)
+  assert summary['frames'][-1] == nearest
+  told = any('is larger, as the near end is' in note for note in summary['notes'])
+  assert told == (not options and zooms[0] != zooms[-1])
+
+
+def test_both_orders_at_once_are_refused():
+  with pytest.raises(InputError, match='expected one of the two'):
+    Options(near_to_far=True, far_to_near=True)
+
+
+def test_a_frame_that_cannot_be_compared_is_named_and_anchors_nothing(canvas, tmp_path):
+  """The last frame, to which all others are aligned otherwise, shows something else."""
+  for n in range(4):
+    photograph(canvas, tmp_path / f'a_{n}.png', zoom=1 - 0.01 * n, blur_px=0.5 * (n > 0))
+  photograph(np.random.default_rng(1).uniform(size=canvas.shape), tmp_path / 'a_4.png', blur_px=1.0)
+  summary, motion = aligned(tmp_path, tmp_path / 'out', far_to_near=True)
+  assert any(note.startswith('a_4.png could not be compared') for note in summary['notes'])
+  assert summary['residual_motion']['after']['frames_measured'] == 4
+  assert summary['residual_motion']['after']['zoom_range'] < 1.002
+  assert np.abs(motion['motion'][0]).max() > 0.02

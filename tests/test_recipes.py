@@ -42,17 +42,17 @@ class Recipe:
 
 RECIPES = {
   'ddff12': Recipe(
-    'ddff12', 5269, 224, 'depth', 'val', ('ddff12', 'val', False), lambda f: write_ddff12(f, COUNTS, SIZE)
+    'ddff12', 5269, 224, 'depth', 'val', ('ddff12', 'val', 'off'), lambda f: write_ddff12(f, COUNTS, SIZE)
   ),
-  'fod500': Recipe('fod500', 400, 256, 'depth', 'test', ('fod500', 'test', False), lambda f: write_fod500(f, SIZES)),
-  'hci4d': Recipe('hci4d', 20, 256, 'depth', 'val', ('hci4d', 'val', False), lambda f: write_hci4d(f, COUNTS, SIZE)),
+  'fod500': Recipe('fod500', 400, 256, 'depth', 'test', ('fod500', 'test', 'off'), lambda f: write_fod500(f, SIZES)),
+  'hci4d': Recipe('hci4d', 20, 256, 'depth', 'val', ('hci4d', 'val', 'off'), lambda f: write_hci4d(f, COUNTS, SIZE)),
   'flyingthings': Recipe(
     'flyingthings_fs',
     1000,
     256,
     'depth',
     'val',
-    ('middlebury_fs', 'test', False),
+    ('middlebury_fs', 'test', 'off'),
     lambda f: write_flyingthings_fs(f, SIZES),
   ),
   'smartphone': Recipe(

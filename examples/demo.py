@@ -7,7 +7,7 @@ Everything goes into FOLDER (demo); what an earlier demo wrote there is replaced
 
 from pathlib import Path
 
-from configs import default, simulated
+from focal_jax.recipes import default, simulated
 from focal_jax.command_line import run_program
 from focal_jax.data.sources import EXAMPLES
 from focal_jax.evaluation.evaluator import evaluate

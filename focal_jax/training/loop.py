@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from focal_jax import losses
 from focal_jax.data.sources import parse_sources
 from focal_jax.errors import InputError, RunError, Stopped, one_line
+from focal_jax.files.shipped import shipped_file
 from focal_jax.losses import LossSettings, loss_settings
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.npz_file import check_weights, load_weights, save_weights
@@ -329,7 +330,7 @@ def data_names(config: ConfigDict) -> list[str]:
       names.add(config.data.rgbd)
   for path in config.init.values():
     if path:
-      names.update(load_weights(path)[1].get('data', ()))
+      names.update(load_weights(shipped_file(path))[1].get('data', ()))
   return sorted({name.partition(':')[0] for name in names})
 
 
@@ -350,7 +351,7 @@ def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
   variables = init_variables(model, config.seed)
   for network, path in config.init.items():
     if path:
-      loaded, _ = load_weights(path)
+      loaded, _ = load_weights(shipped_file(path))
       # The file's other network may be another variant.
       taken, wanted = (
         {collection: {network: tree.get(collection, {}).get(network, {})} for collection in variables}

@@ -25,10 +25,9 @@ from benchmarks import cases, harness, report
 from benchmarks.harness import OURS, Case, Result
 from benchmarks.settings import Settings, shape_text
 from focal_jax.backend import use_huge_pages
-from focal_jax.command_line import run_program
+from focal_jax.command_line import run_program, show_progress
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
-from focal_jax.training.writers import show_progress
 
 log = logging.getLogger('focal_jax.benchmarks')
 

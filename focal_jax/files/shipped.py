@@ -11,13 +11,13 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 def shipped_folder(name: str) -> Path:
   """`weights`, `examples` or `configs`: inside the package where it is installed, beside it in a checkout."""
   if name == 'configs':
-    return Path(list(recipes.__path__)[0])
+    return Path(next(iter(recipes.__path__)))
   inside = _PACKAGE / name
   return inside if inside.is_dir() else _PACKAGE.parent / name
 
 
 def shipped_file(path: str) -> Path:
-  """`path` as it is; or, where there is no such file and one of that name ships ('weights/simulated.npz'), the latter."""
+  """`path`; or the file of that name that ships ('weights/simulated.npz'), where `path` is none."""
   given = Path(path)
   if given.exists() or given.is_absolute() or len(given.parts) < 2:
     return given

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 MODEL_FILE, ABOUT_FILE = 'model.jax_export', 'model.json'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
+ALIGNMENTS = ('network', 'metadata', 'off')  # what a network can do by itself
 
 _SHAPES = {
   'images': f'B, N, {MULTIPLE}*h, {MULTIPLE}*w, 3',
@@ -46,7 +47,7 @@ _OUTPUTS = {
 }
 
 
-def export_model(model: Model, out: Path, *, align: bool = True, overwrite: bool = False) -> dict[str, Any]:
+def export_model(model: Model, out: Path, *, align: str = 'network', overwrite: bool = False) -> dict[str, Any]:
   """Writes into `out` the model, for any number of stacks, frames and pixels, on CPUs, CUDA and TPUs; and model.json,
   which says what goes in and comes out, and which weights it has.
 
@@ -57,7 +58,7 @@ def export_model(model: Model, out: Path, *, align: bool = True, overwrite: bool
   Args:
     model: from `api.load`; not a `ClassicalModel`.
     out: new or empty folder, unless `overwrite`.
-    align: False leaves out the alignment network and the field-of-view crop.
+    align: 'network'; 'metadata' for the field-of-view crop alone; or 'off' for frames that are aligned already.
     overwrite: what is in `out` already is replaced.
 
   Returns:
@@ -66,13 +67,17 @@ def export_model(model: Model, out: Path, *, align: bool = True, overwrite: bool
   Raises:
     InputError: something about the model or `out`; then nothing has been written.
   """
+  if align not in ALIGNMENTS:
+    raise InputError(f'align is {align!r}, expected one of {", ".join(ALIGNMENTS)}')
   check_output(out, overwrite)
   if not isinstance(model, Model):
     raise InputError(f'{model.name}: has no network to export, expected weights of one')
 
   def predict(images: jax.Array, focus: jax.Array, fov: jax.Array, size: jax.Array) -> dict[str, jax.Array]:
     stack = FocalStack(images=images, focus=focus, fov=fov)
-    prediction = model.network.apply(model.variables, stack, align=align, size=(size[0], size[1]))
+    still = {'motion': jnp.zeros((*focus.shape, 3))} if align == 'metadata' else {}
+    size = (size[0], size[1])
+    prediction = model.network.apply(model.variables, stack, align=align != 'off', size=size, **still)
     outputs = {name: getattr(prediction, name) for name in _OUTPUTS}
     return {name: output for name, output in outputs.items() if output is not None}
 

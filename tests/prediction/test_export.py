@@ -89,17 +89,18 @@ def test_without_the_model_code(tmp_path):
   assert 'FileExistsError' in again.stderr
 
 
-@pytest.mark.parametrize('align', [True, False])
+@pytest.mark.parametrize('align', ['network', 'metadata', 'off'])
 def test_any_size_and_all_results(tmp_path, align):
   model = local_model(motion_side_px=100)
   export_model(model, tmp_path, align=align)
   for frames, height, width in ((3, 70, 200), (2, 150, 33), (5, 20, 96)):
     images = soft_frames(frames, height, width) / np.float32(255)
     focus, fov = np.arange(frames) / 3, np.linspace(1.05, 1, frames)
-    expected = model.predict(images, focus, fov, align)
+    motion = np.zeros((frames, 3)) if align == 'metadata' else None
+    expected = model.predict(images, focus, fov, align != 'off', motion)
     for name, value in call(tmp_path, images, focus, fov).items():
       np.testing.assert_allclose(value, getattr(expected, name), rtol=1e-6, atol=1e-5, err_msg=name)
-    assert (np.abs(expected.motion).max() > 0.5) == align
+    assert (np.abs(expected.motion).max() > 0.5) == (align == 'network')
 
 
 def test_fitted_alignment_of_any_size(tmp_path):
@@ -116,7 +117,7 @@ def test_fitted_alignment_of_any_size(tmp_path):
 def test_the_weights_that_ship_in_any_size(tmp_path):
   """Two sizes and numbers of frames that `predict` knows when it compiles, and the export does not."""
   model = focal_jax.load()
-  export_model(model, tmp_path, align=False)
+  export_model(model, tmp_path, align='off')
   for frames, height, width in ((3, 70, 100), (2, 33, 64)):
     images = soft_frames(frames, height, width) / np.float32(255)
     focus, fov = np.arange(frames) / 3, np.ones(frames)
@@ -138,6 +139,9 @@ def test_two_stacks_at_once(tmp_path):
 
 
 def test_bad_input_writes_nothing(tmp_path):
+  for align in ('measured', 'on'):
+    with pytest.raises(InputError, match='expected one of network, metadata, off'):
+      export_model(local_model(), tmp_path / 'new', align=align)
   with pytest.raises(InputError, match='classical: has no network to export, expected weights of one'):
     export_model(focal_jax.load('classical'), tmp_path / 'new')
   assert not (tmp_path / 'new').exists()

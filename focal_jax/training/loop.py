@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from focal_jax import losses
+from focal_jax.backend import huge_pages_hint, on_cpu
 from focal_jax.data.sources import parse_sources
 from focal_jax.errors import InputError, RunError, Stopped, one_line
 from focal_jax.files.shipped import shipped_file
@@ -40,6 +41,7 @@ from focal_jax.training.writers import Progress, Writer, memory_gb
 log = logging.getLogger(__name__)
 
 WEIGHTS_FILE, BEST_FILE = 'weights.npz', 'best.npz'
+_LONG_STEPS = 1000  # from which on it is worth while to say how a run gets faster
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -143,6 +145,9 @@ class _Run:
       self._validate(validation)
     if self._step < config.steps:
       log.info('compiling the training step for %d device(s)', devices.count)
+      hint = huge_pages_hint() if on_cpu() and config.steps - self._step >= _LONG_STEPS else None
+      if hint:
+        log.info(hint)
     trace = contextlib.ExitStack()
     while self._step < config.steps and not self._stop.requested(self._step):
       if profile and self._step + 1 == profile[0]:

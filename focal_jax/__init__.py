@@ -9,16 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from focal_jax.api import Model, load
+  from focal_jax.api import ClassicalModel, Model, load
   from focal_jax.errors import InputError
-  from focal_jax.prediction.classical_predictor import ClassicalModel
   from focal_jax.stack import FocalStack, Prediction
 
 __all__ = ['ClassicalModel', 'FocalStack', 'InputError', 'Model', 'Prediction', 'load']
 __version__ = '0.1.0'
 
 _MODULES = {
-  'ClassicalModel': 'focal_jax.prediction.classical_predictor',
+  'ClassicalModel': 'focal_jax.api',
   'FocalStack': 'focal_jax.stack',
   'InputError': 'focal_jax.errors',
   'Model': 'focal_jax.api',

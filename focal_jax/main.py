@@ -162,12 +162,10 @@ def _simulate() -> None:
 
 
 def _export() -> None:
-  align = _ALIGN.value or 'network'
-  if align == 'measured':
-    raise InputError("--align is 'measured', which an exported network cannot do; expected network, metadata or off")
   from focal_jax.api import load
   from focal_jax.prediction.export import export_model
 
+  align = _ALIGN.value or 'network'
   export_model(load(_WEIGHTS.value), Path(_OUT.value), align=align, overwrite=_OVERWRITE.value)
 
 

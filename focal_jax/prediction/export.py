@@ -68,7 +68,7 @@ def export_model(model: Model, out: Path, *, align: str = 'network', overwrite: 
     InputError: something about the model or `out`; then nothing has been written.
   """
   if align not in ALIGNMENTS:
-    raise InputError(f'align is {align!r}, expected one of {", ".join(ALIGNMENTS)}')
+    raise InputError(f'align is {align!r}, expected network, metadata or off')
   check_output(out, overwrite)
   if not isinstance(model, Model):
     raise InputError(f'{model.name}: has no network to export, expected weights of one')

@@ -140,7 +140,7 @@ def test_two_stacks_at_once(tmp_path):
 
 def test_bad_input_writes_nothing(tmp_path):
   for align in ('measured', 'on'):
-    with pytest.raises(InputError, match='expected one of network, metadata, off'):
+    with pytest.raises(InputError, match='expected network, metadata or off'):
       export_model(local_model(), tmp_path / 'new', align=align)
   with pytest.raises(InputError, match='classical: has no network to export, expected weights of one'):
     export_model(focal_jax.load('classical'), tmp_path / 'new')

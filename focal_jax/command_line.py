@@ -59,14 +59,19 @@ def run_program(main: Callable[[list[str]], int | None], name: str) -> None:
   wrong with the flags, a config's unknown field too, and a missing package.
   """
 
-  def with_cache(argv: list[str]) -> int | None:
-    from focal_jax.backend import use_compilation_cache  # not before the flags are right: it imports JAX
+  _run(lambda argv: _with_cache(lambda: main(argv)), name)
 
-    use_compilation_cache()
-    return main(argv)
 
+def _with_cache(main: Callable[[], int | None]) -> int | None:
+  from focal_jax.backend import use_compilation_cache  # not before the flags are right: it imports JAX
+
+  use_compilation_cache()
+  return main()
+
+
+def _run(main: Callable[[list[str]], int | None], name: str) -> None:
   try:
-    app.run(with_cache, flags_parser=_parse)
+    app.run(main, flags_parser=_parse)
   except (InputError, RunError) as error:
     print(f'{name}: error: {error}', file=sys.stderr)
     sys.exit(error.status)
@@ -95,15 +100,16 @@ def run_modes(modes: Mapping[str, Mode], name: str, about: str, default: str, on
   if any(argument in _HELP for argument in arguments) or not arguments:
     print(_help(modes, about, only, _mentioned_mode(modes, arguments)))
     return
-  run_program(lambda argv: _run_mode(modes, argv[1:], default, only), name)
+  _run(lambda argv: _run_mode(modes, argv[1:], default, only), name)
 
 
 def _run_mode(modes: Mapping[str, Mode], words: list[str], default: str, only: str | None) -> int | None:
-  name = only or flags.FLAGS['mode'].value
+  name = flags.FLAGS['mode'].value or only
   if name is None:
     name, *words = words or [default]
-  if name not in modes:
-    raise InputError(f"unknown mode '{name}', expected one of {', '.join(modes)}; see --help")
+  expected = only or f'one of {", ".join(modes)}'
+  if name not in ([only] if only else modes):
+    raise InputError(f"unknown mode '{name}', expected {expected}; see --help")
   mode = modes[name]
   see = 'see --help' if only else f'see {name} --help'
   for other in sorted({flag for one in modes.values() for flag in one.flags} - set(mode.flags)):
@@ -116,7 +122,7 @@ def _run_mode(modes: Mapping[str, Mode], words: list[str], default: str, only: s
     if flags.FLAGS[flag].value is None:
       raise InputError(f'{name} needs --{flag}; {see}')
   show_progress()
-  return mode.run()
+  return _with_cache(mode.run)
 
 
 def _take_words(name: str, mode: Mode, words: list[str], see: str) -> None:
@@ -178,7 +184,7 @@ def _flag_help(flag: flags.Flag, mode: Mode) -> tuple[str, str]:
     return f'--{flag.name}', text
   if isinstance(flag.parser, flags.EnumParser):
     text = re.sub(r'^<.*?>: ', '', text)  # which absl puts before it
-    if not all(value in text for value in flag.parser.enum_values):
+    if flag.name not in mode.help and not all(value in text for value in flag.parser.enum_values):
       text = f'{text} One of {", ".join(flag.parser.enum_values)}.'
   if flag.default not in (None, []) and 'efault' not in text:
     text = f'{text} Default: {flag.default}.'

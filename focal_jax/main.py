@@ -4,7 +4,6 @@ Modes import what they need when they run: `--help`, and an error in the flags, 
 """
 
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -34,10 +33,10 @@ _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'This is one of several processes that Cloud TPU, GKE, SLURM or Open MPI started.'
 )
 _COORDINATOR = flags.DEFINE_string(
-  'coordinator', None, 'host:port of the first of several processes that nothing of the above started.'
+  'coordinator', None, 'host:port of the first process, for several processes that none of these started.'
 )
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are, with --coordinator.')
-_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0, with --coordinator.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which one this process is, from 0, with --coordinator.')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of each variant, with seeds from that of the config on.')
 _DEVICES = flags.DEFINE_list('devices', [], 'Numbers of the GPUs or TPU chips to use. Default: all.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only list the runs and how far they are.')
@@ -69,7 +68,9 @@ _MIN_CONFIDENCE = flags.DEFINE_float('min_confidence', 0.1, 'Least confidence of
 
 # the others
 _METHODS = flags.DEFINE_list(
-  'methods', None, 'Weights files, shipped, classical, classical:MEASURE or constant; LABEL=... names one in the table.'
+  'methods',
+  None,
+  'Weights files, shipped, classical, classical:MEASURE or constant; LABEL=METHOD gives one a name.',
 )
 _TEST_FILE = flags.DEFINE_string('test_file', None, "DDFF-12's ddff-dataset-test.h5.")
 _CORRECTED_FOCUS = flags.DEFINE_bool(
@@ -248,7 +249,7 @@ MODES = {
     ('config', 'workdir'),
   ),
   'evaluate': Mode(
-    'Errors of weights on a data set, beside baselines and published figures.',
+    'Errors of a network on a data set, beside baselines and published figures.',
     _evaluate,
     ('[WEIGHTS] --out=FOLDER [--config=RECIPE]',),
     ('weights', *_RESULTS, 'config'),
@@ -266,7 +267,7 @@ MODES = {
     {'config': 'Recipe whose data set is measured on: ddff12. Default: the crops that ship.'},
   ),
   'submit': Mode(
-    "DDFF-12's test file to the zip that its benchmark takes.",
+    "Predictions for DDFF-12's test file, as the zip that its benchmark takes.",
     _submit,
     ('FILE --out=FOLDER',),
     ('test_file', *_RESULTS, 'weights', 'corrected_focus', 'partial'),
@@ -283,7 +284,7 @@ MODES = {
     {'align': _ALIGN_EXPORT},
   ),
   'convert': Mode(
-    'A published .pth to a weights file of this package.',
+    'A published .pth as a weights file of this package.',
     _convert,
     ('FILE --out=FOLDER',),
     ('weights', *_RESULTS, 'arguments'),
@@ -315,8 +316,8 @@ MODES = {
 }
 
 
-def run(only: str | None = None, name: str = 'focal_jax') -> Any:
-  """Entry point: of all modes, or of one."""
+def run(only: str | None = None, name: str = 'focal_jax') -> None:
+  """Entry point: of the program, or of one that has a single mode."""
   run_modes(MODES, name, ABOUT, 'train', only)
 
 

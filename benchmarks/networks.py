@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
+from focal_jax.recipes.ablations.networks import NETWORKS
 
 from benchmarks import flops
-from configs.ablations.networks import NETWORKS
 from focal_jax.backend import compiler_options, use_compilation_cache
 from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.registry import make_model

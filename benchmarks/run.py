@@ -24,11 +24,9 @@ from absl import flags
 from benchmarks import cases, harness, report
 from benchmarks.harness import OURS, Case, Result
 from benchmarks.settings import Settings, shape_text
-from focal_jax.backend import use_huge_pages
-from focal_jax.command_line import run_program
+from focal_jax.command_line import run_program, show_progress
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
-from focal_jax.training.writers import show_progress
 
 log = logging.getLogger('focal_jax.benchmarks')
 
@@ -48,9 +46,6 @@ _DTYPE = flags.DEFINE_enum(
 )
 _PEER = flags.DEFINE_bool('peer', True, 'Measure what others have, too.', flag_values=FLAGS)
 _COMPILE_PEER = flags.DEFINE_bool('compile_peer', False, 'The peer with torch.compile, too.', flag_values=FLAGS)
-_HUGE_PAGES = flags.DEFINE_bool(
-  'huge_pages', False, 'Memory in huge pages, as a run of training has it.', flag_values=FLAGS
-)
 _MEMORY = flags.DEFINE_float(
   'memory_gib', 16, 'memory: into which the largest training step shall fit.', lower_bound=0, flag_values=FLAGS
 )
@@ -179,8 +174,6 @@ def main(argv: list[str]) -> None:
     compile_peer=_COMPILE_PEER.value,
     memory_gib=_MEMORY.value,
   )
-  if _HUGE_PAGES.value:
-    use_huge_pages()
   show_progress()
   out = Path(_OUT.value) if _OUT.value else None
   if out:

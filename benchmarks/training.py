@@ -10,10 +10,10 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from benchmarks import flops
-from configs import default
 from focal_jax.losses import LossSettings
 from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.registry import make_model
+from focal_jax.recipes import default
 from focal_jax.stack import FocalStack
 from focal_jax.training import parallel
 from focal_jax.training.loop import make_optimizer, make_schedule

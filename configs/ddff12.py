@@ -14,7 +14,7 @@ Not run to its end: wants an accelerator; no time or figures are known. `smoke` 
 
 from ml_collections import ConfigDict
 
-from configs import default
+from focal_jax.recipes import default
 
 
 def get_config(variant: str = '') -> ConfigDict:

@@ -17,7 +17,7 @@ hardware, the time, the figures and what differed from these commands, and `weig
 
 from ml_collections import ConfigDict
 
-from configs import default
+from focal_jax.recipes import default
 from focal_jax.simulate.cameras import CAMERAS
 
 STAGES = ('depth_first', 'depth', 'alignment', 'both')

@@ -12,7 +12,7 @@ weights that ship. `smoke` goes through all of it on two CPU cores in two to thr
 
 from ml_collections import ConfigDict
 
-from configs import default
+from focal_jax.recipes import default
 
 
 def get_config(variant: str = '') -> ConfigDict:

@@ -7,14 +7,13 @@ Everything goes into FOLDER (demo); what an earlier demo wrote there is replaced
 
 from pathlib import Path
 
-from configs import default, simulated
-from focal_jax.command_line import run_program
+from focal_jax.command_line import run_program, show_progress
 from focal_jax.data.sources import EXAMPLES
 from focal_jax.evaluation.evaluator import evaluate
 from focal_jax.files.outputs import check_output
 from focal_jax.prediction.predict import Options, predict_folder
+from focal_jax.recipes import default, simulated
 from focal_jax.training.loop import train_and_evaluate
-from focal_jax.training.writers import show_progress
 
 
 def main(argv: list[str]) -> None:

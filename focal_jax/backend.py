@@ -16,7 +16,6 @@ import functools
 import hashlib
 import os
 import platform
-import sys
 from pathlib import Path
 
 import jax
@@ -65,20 +64,16 @@ def use_compilation_cache() -> Path | None:
   return folder
 
 
-def use_huge_pages() -> None:
-  """Starts the program anew, the C library taking its memory in huge pages, where the system leaves that to programs.
+def huge_pages_hint() -> str | None:
+  """How to get memory in huge pages, in one line; None where it is so already, cannot be, or was decided against.
 
-  To be called before there is anything to lose, by programs that train: XLA gets a step's memory anew each time, and
-  on two CPU cores 450,000 pages of 4 kB that have to be cleared first make it take 1.25 times as long. Returns where it
-  is so already, cannot be, or `GLIBC_TUNABLES` says something of it.
+  XLA gets a training step's memory anew each time, and on two CPU cores 450,000 pages of 4 kB that have to be cleared
+  first make it take 1.25 times as long. The C library reads what it is to do when a program starts, so only who starts
+  the program can say it.
   """
-  tunables = os.environ.get('GLIBC_TUNABLES', '')
-  if 'glibc.malloc.hugetlb' in tunables or not _huge_pages_on_request(Path(_HUGE_PAGES)):
-    return
-  tunables = ':'.join(filter(None, (tunables, 'glibc.malloc.hugetlb=1')))  # read by the C library when it starts
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os.execve(sys.executable, sys.orig_argv, os.environ | {'GLIBC_TUNABLES': tunables})
+  if 'glibc.malloc.hugetlb' in os.environ.get('GLIBC_TUNABLES', '') or not _huge_pages_on_request(Path(_HUGE_PAGES)):
+    return None
+  return 'a step takes less time with memory in huge pages: start with GLIBC_TUNABLES=glibc.malloc.hugetlb=1'
 
 
 def _huge_pages_on_request(setting: Path) -> bool:

@@ -1,40 +1,226 @@
-"""What the project's programs have in common: flags, config files among them, and errors that end them in one line."""
+"""What the project's programs have in common: flags, config files among them, modes, help, and errors of one line."""
 
+import dataclasses
+import logging
 import re
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import absl.logging
 from absl import app, flags
 
-from focal_jax.backend import use_compilation_cache
 from focal_jax.errors import InputError, RunError
+from focal_jax.files.shipped import find_recipe
 
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # config files are programs
+# Modules that predicting does without, which the extra `train` installs.
+_TRAIN_MODULES = (
+  'array_record', 'etils', 'grain', 'h5py', 'importlib_resources', 'OpenEXR', 'optax', 'orbax', 'tensorflow_datasets',
+)  # fmt: skip
+_HELP = ('-h', '--h', '-help', '--help', '-?', '--?', '-helpshort', '--helpshort')
+_WIDTH, _COLUMN = 100, 26  # of help, characters
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+  """One of the things that a program does.
+
+  Attributes:
+    summary: one line for --help.
+    run: does it, after the flags are parsed; returns the exit status, or None for 0.
+    usage: what follows the mode on the command line, an example for each way to call it.
+    flags: the names of those that it takes.
+    required: those of them that it needs.
+    words: the one of them whose value may stand behind the mode instead; None: nothing may.
+    help: what a flag means in this mode, where its own help is not enough.
+  """
+
+  summary: str
+  run: Callable[[], int | None]
+  usage: Sequence[str]
+  flags: Sequence[str]
+  required: Sequence[str] = ()
+  words: str | None = None
+  help: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def show_progress() -> None:
+  """Logs what this project says, and of others warnings only: Orbax alone writes some twenty lines a checkpoint."""
+  absl.logging.set_verbosity(absl.logging.WARNING)
+  logging.getLogger('focal_jax').setLevel(logging.INFO)
 
 
 def run_program(main: Callable[[list[str]], int | None], name: str) -> None:
   """Parses the flags, calls `main` with what is left, and exits; what it compiles is kept for the next run.
 
   An InputError or RunError is printed as one line, after `name`, and its status is the program's; so is whatever is
-  wrong with the flags, a config's unknown field too.
+  wrong with the flags, a config's unknown field too, and a missing package.
   """
+
+  _run(lambda argv: _with_cache(lambda: main(argv)), name)
+
+
+def _with_cache(main: Callable[[], int | None]) -> int | None:
+  from focal_jax.backend import use_compilation_cache  # not before the flags are right: it imports JAX
+
   use_compilation_cache()
+  return main()
+
+
+def _run(main: Callable[[list[str]], int | None], name: str) -> None:
   try:
     app.run(main, flags_parser=_parse)
   except (InputError, RunError) as error:
     print(f'{name}: error: {error}', file=sys.stderr)
     sys.exit(error.status)
+  except ModuleNotFoundError as error:
+    module = (error.name or '').partition('.')[0]
+    if module not in _TRAIN_MODULES:
+      raise
+    print(f"{name}: error: this needs '{module}', expected it by: pip install 'focal_jax[train]'", file=sys.stderr)
+    sys.exit(InputError.status)
+  except KeyboardInterrupt:
+    sys.exit(130)
+
+
+def run_modes(modes: Mapping[str, Mode], name: str, about: str, default: str, only: str | None = None) -> None:
+  """Runs the mode that the command line names: by its first word, or by --mode.
+
+  Args:
+    modes: by name. Their flags, and the string flag `mode`, are defined in absl's FLAGS.
+    name: before errors.
+    about: one line for --help.
+    default: the mode where none is named.
+    only: the mode of a program that has no other.
+  """
+  flags.FLAGS.set_gnu_getopt(True)  # flags and words in any order
+  arguments = sys.argv[1:]
+  if any(argument in _HELP for argument in arguments) or not arguments:
+    print(_help(modes, about, only, _mentioned_mode(modes, arguments)))
+    return
+  _run(lambda argv: _run_mode(modes, argv[1:], default, only), name)
+
+
+def _run_mode(modes: Mapping[str, Mode], words: list[str], default: str, only: str | None) -> int | None:
+  name = flags.FLAGS['mode'].value or only
+  if name is None:
+    name, *words = words or [default]
+  expected = only or f'one of {", ".join(modes)}'
+  if name not in ([only] if only else modes):
+    raise InputError(f"unknown mode '{name}', expected {expected}; see --help")
+  mode = modes[name]
+  see = 'see --help' if only else f'see {name} --help'
+  for other in sorted({flag for one in modes.values() for flag in one.flags} - set(mode.flags)):
+    if flags.FLAGS[other].present:
+      takers = ', '.join(key for key, one in modes.items() if other in one.flags)
+      raise InputError(f'--{other}: a flag of {takers}, which {name} does not take; {see}')
+  if words:
+    _take_words(name, mode, words, see)
+  for flag in mode.required:
+    if flags.FLAGS[flag].value is None:
+      raise InputError(f'{name} needs --{flag}; {see}')
+  show_progress()
+  return _with_cache(mode.run)
+
+
+def _take_words(name: str, mode: Mode, words: list[str], see: str) -> None:
+  """Gives what stands behind the mode to its flag."""
+  if mode.words is None:
+    raise InputError(f"unexpected argument '{words[0]}', expected flags only; {see}")
+  flag = flags.FLAGS[mode.words]
+  if flag.present:
+    raise InputError(f"--{flag.name} is given, and '{words[0]}' behind {name} too; expected one of the two")
+  if isinstance(flag.parser, flags.ListParser):
+    flag.value = words
+  elif len(words) == 1:
+    flag.value = words[0]
+  else:
+    raise InputError(f"unexpected argument '{words[1]}' behind '{words[0]}', expected one for --{flag.name}; {see}")
+
+
+def _mentioned_mode(modes: Mapping[str, Mode], arguments: list[str]) -> str | None:
+  """Of a command line that asks for help, and need not be right."""
+  words = [re.sub(r'^--?mode=', '', argument) for argument in arguments]
+  return next((word for word in words if word in modes), None)
+
+
+def _program_name() -> str:
+  path = Path(sys.argv[0])
+  if path.suffix != '.py':
+    return path.name
+  module = path.parent if path.stem == '__main__' else path.with_suffix('')
+  return f'python -m {module.parent.name}.{module.name}'
+
+
+def _help(modes: Mapping[str, Mode], about: str, only: str | None, mentioned: str | None) -> str:
+  """Of the program, or of one mode."""
+  program = _program_name()
+  if only is None and mentioned is None:
+    return '\n'.join(
+      [
+        f'usage: {program} MODE [...]',
+        '',
+        about,
+        '',
+        'modes:',
+        *(line for key, mode in modes.items() for line in _entry(key, mode.summary)),
+        '',
+        f'{program} MODE --help shows the flags of one mode, --helpfull those of all libraries.',
+        'The mode may be given as --mode=MODE too.',
+      ]
+    )
+  mode = modes[only or mentioned]
+  start = program if only else f'{program} {mentioned}'
+  usages = [f'{"usage:" if not index else "      "} {start} {usage}' for index, usage in enumerate(mode.usage)]
+  entries = [line for flag in mode.flags for line in _entry(*_flag_help(flags.FLAGS[flag], mode))]
+  return '\n'.join([*usages, '', mode.summary, '', 'flags:', *entries])
+
+
+def _flag_help(flag: flags.Flag, mode: Mode) -> tuple[str, str]:
+  text = mode.help.get(flag.name, flag.help)
+  if flag.boolean:
+    return f'--{flag.name}', text
+  if isinstance(flag.parser, flags.EnumParser):
+    text = re.sub(r'^<.*?>: ', '', text)  # which absl puts before it
+    if flag.name not in mode.help and not all(value in text for value in flag.parser.enum_values):
+      text = f'{text} One of {", ".join(flag.parser.enum_values)}.'
+  if flag.default not in (None, []) and 'efault' not in text:
+    text = f'{text} Default: {flag.default}.'
+  return f'--{flag.name}={flag.name.upper()}', f'{text} Needed.' if flag.name in mode.required else text
+
+
+def _entry(name: str, text: str) -> list[str]:
+  lines = textwrap.wrap(text, _WIDTH - _COLUMN)
+  first = f'  {name}'.ljust(_COLUMN)
+  if len(first) > _COLUMN or not first.endswith('  '):  # the name is long
+    return [first.rstrip(), *(' ' * _COLUMN + line for line in lines)]
+  return [first + lines[0], *(' ' * _COLUMN + line for line in lines[1:])]
 
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(_with_found_recipe(argv) if 'config' in flags.FLAGS else argv)
     config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
     if config is not None:
       config.to_dict()  # a file that could not be loaded only says so when it is used
     return rest
+  except InputError:
+    raise
   except FLAG_ERRORS as error:
     raise InputError(flag_message(error)) from None
+
+
+def _with_found_recipe(argv: list[str]) -> list[str]:
+  """The command line with --config=RECIPE as the path of a file, so that recipes are found from any folder."""
+  found = list(argv)
+  for index, argument in enumerate(argv):
+    if match := re.fullmatch(r'(--?config=)(.+)', argument, re.DOTALL):
+      found[index] = match[1] + find_recipe(match[2])
+    elif argument in ('-config', '--config') and index + 1 < len(argv):
+      found[index + 1] = find_recipe(argv[index + 1])
+  return found
 
 
 def flag_message(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The compilation cache: where it is, who has the last word, and that something comes to lie there."""
+"""The compilation cache: where it is, who has the last word, and that something comes to lie there; and huge pages."""
 
 import json
 import os
@@ -65,26 +65,16 @@ def test_machines_that_share_a_home_do_not_share_programs(monkeypatch):
   assert backend._processor() != here
 
 
-RESTARTED = """
-import os, sys
-from focal_jax.backend import use_huge_pages
-print(os.getpid(), flush=True)
-use_huge_pages()
-print(os.environ.get('GLIBC_TUNABLES', ''), *sys.argv[1:])
-"""
-
-
-@pytest.mark.parametrize('given', ['', 'glibc.malloc.check=0', 'glibc.malloc.hugetlb=0'])
-def test_a_program_restarts_once_for_huge_pages(given):
-  environment = {name: value for name, value in os.environ.items() if name != 'GLIBC_TUNABLES'}
-  environment |= {'PYTHONPATH': str(Path(__file__).parents[1])} | ({'GLIBC_TUNABLES': given} if given else {})
-  command = [sys.executable, '-c', RESTARTED, 'a b', '--flag=1']
-  *pids, last = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
-  assert len(set(pids)) == 1  # the same process: who started it can stop it
-  again = backend._huge_pages_on_request(Path(backend._HUGE_PAGES)) and 'hugetlb' not in given
-  assert len(pids) == 1 + again
-  asked = 'glibc.malloc.hugetlb=1' if again else ''
-  assert last == f'{":".join(filter(None, (given, asked)))} a b --flag=1'
+@pytest.mark.parametrize('given', ['', 'glibc.malloc.check=0', 'glibc.malloc.hugetlb=0', 'glibc.malloc.hugetlb=1'])
+def test_huge_pages_are_proposed_where_they_are_of_use(given, monkeypatch, tmp_path):
+  (tmp_path / 'enabled').write_text('always [madvise] never')
+  monkeypatch.setattr(backend, '_HUGE_PAGES', str(tmp_path / 'enabled'))
+  monkeypatch.setattr('platform.libc_ver', lambda: ('glibc', '2.36'))
+  monkeypatch.setenv('GLIBC_TUNABLES', given)
+  hint = backend.huge_pages_hint()
+  assert hint is None if 'hugetlb' in given else 'GLIBC_TUNABLES=glibc.malloc.hugetlb=1' in hint
+  monkeypatch.setattr('platform.libc_ver', lambda: ('', ''))  # another system, or musl
+  assert backend.huge_pages_hint() is None
 
 
 def test_where_there_are_no_huge_pages(tmp_path):

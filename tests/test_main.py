@@ -1,4 +1,6 @@
-"""The command line: what goes wrong is one line on standard error, status 2, and nothing left behind."""
+"""The command line: modes, words and flags; what goes wrong is one line on standard error, status 2, and nothing left
+behind; and on which packages and systems it predicts.
+"""
 
 import json
 import subprocess
@@ -54,11 +56,146 @@ def frames(tmp_path):
     (['--config=configs/none.py', '--workdir=x'], ['configs/none.py']),
     (['--config=configs/simulated.py', '--config.optimiser.b1=0.5', '--workdir=x'], ['optimiser']),
     (['--config=configs/simulated.py:smokey', '--workdir=x'], ['smokey']),
-    (['predict'], ['predict']),
+    (['predict'], ['predict needs --stack', 'predict --help']),
+    (['paint'], ['paint', 'predict, train, evaluate']),
+    (['predict', 'stack'], ['predict needs --out']),
+    (['predict', 'a', '--stack=b', '--out=x'], ['--stack', "'a'"]),
+    (['predict', 'a', '--out=x', '--align=False'], ['align', 'measured', 'network', 'metadata', 'off']),
+    (['predict', 'a', '--out=x', '--config=simulated'], ['--config', 'predict does not take']),
+    (['--mode=predict', '--stack=a', '--out=x', '--test_file=y'], ['--test_file', 'submit', 'predict does not take']),
+    (['submit', 'a', 'b', '--out=x'], ["'b'", '--test_file']),
+    (['train', 'simulated', '--workdir=x'], ["'simulated'", 'flags only']),
+    (['export', '--align=measured', '--out=x'], ['measured', 'network, metadata or off']),
+    (['train', '--config=simulate', '--workdir=x'], ["'simulate'", 'baselines/dfv', 'simulated']),
+    (['sweep', '--config=configs/simulated.py', '--workdir=x'], ['no function sweep(add)']),
+    (['evaluate', '--out=x', '--outt=y'], ['outt']),
   ],
 )
 def test_bad_flags(arguments, parts):
   assert_one_line(command(*arguments), *parts)
+
+
+HELP = """
+import sys
+sys.argv = ['focal-jax', *sys.argv[1:]]
+from focal_jax.main import run
+run()
+assert not {'jax', 'flax', 'scipy', 'matplotlib', 'tensorflow_datasets'} & set(sys.modules)
+"""
+
+
+def help_of(*arguments):
+  command = [sys.executable, '-c', HELP, *arguments]
+  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+  assert result.returncode == 0, result.stderr
+  assert max(map(len, result.stdout.splitlines())) <= 100
+  return result.stdout
+
+
+def test_help_shows_the_modes_without_waiting_for_jax():
+  text = help_of('--help')
+  assert text == help_of()
+  for mode in ('predict', 'train', 'evaluate', 'compare', 'submit', 'export', 'convert', 'simulate', 'sweep'):
+    assert len([line for line in text.splitlines() if line.split()[:1] == [mode]]) == 1
+  assert 'focal-jax MODE --help' in text
+  assert '--stack' not in text
+
+
+def test_help_of_a_mode_shows_its_flags():
+  text = help_of('predict', '--help')
+  assert text == help_of('--mode=predict', '--help') == help_of('predict', 'photos', '-h')
+  flags = {line.split()[0].partition('=')[0] for line in text.splitlines() if line.startswith('  --')}
+  assert flags >= {'--stack', '--out', '--align', '--method', '--weights', '--max_side', '--overwrite'}
+  assert not flags & {'--workdir', '--config', '--profile', '--methods', '--test_file', '--arguments'}
+  assert 'usage: focal-jax predict FOLDER --out=FOLDER' in text
+  assert '--rgbd' in help_of('simulate', '--help')
+
+
+WORDS = """
+import dataclasses
+from absl import flags
+from focal_jax import main
+
+def show():
+  value = flags.FLAGS['config'].value
+  given = [(name, flags.FLAGS[name].value) for name in ('stack', 'methods', 'weights', 'test_file', 'out')]
+  print([pair for pair in given if pair[1] is not None], value and (value.optimizer.learning_rate, value.steps))
+
+main.MODES.update({name: dataclasses.replace(mode, run=show) for name, mode in main.MODES.items()})
+main.run()
+"""
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'expected'),
+  [
+    ('predict photos --out=o', "[('stack', ['photos']), ('out', 'o')] None"),
+    ('--out o predict photos', "[('stack', ['photos']), ('out', 'o')] None"),
+    ('--mode=predict --stack=photos --out=o', "[('stack', ['photos']), ('out', 'o')] None"),
+    ('--mode=predict photos --out=o', "[('stack', ['photos']), ('out', 'o')] None"),
+    ('predict a.jpg b.jpg --out=o', "[('stack', ['a.jpg', 'b.jpg']), ('out', 'o')] None"),
+    ('predict --stack=a.jpg,b.jpg --out=o', "[('stack', ['a.jpg', 'b.jpg']), ('out', 'o')] None"),
+    ('compare shipped classical --out=o', "[('methods', ['shipped', 'classical']), ('out', 'o')] None"),
+    ('submit test.h5 --out=o', "[('test_file', 'test.h5'), ('out', 'o')] None"),
+    ('export --out=o', "[('out', 'o')] None"),
+    ('export a.npz --out=o', "[('weights', 'a.npz'), ('out', 'o')] None"),
+    ('convert a.pth --out=o', "[('weights', 'a.pth'), ('out', 'o')] None"),
+    ('--config=configs/simulated.py:smoke --workdir=w', '[] (0.0001, 6)'),
+    ('train --config=simulated:smoke --config.optimizer.learning_rate=1e-3 --workdir=w', '[] (0.001, 6)'),
+    ('train --config baselines/dfv --config.steps 7 --workdir w', '[] (0.0001, 7)'),
+    ('sweep --config=ablations/stem:smoke --workdir=w', '[] (0.0001, 4)'),
+  ],
+)
+def test_words_and_flags(arguments, expected):
+  command = [sys.executable, '-c', WORDS, *arguments.split()]
+  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+  assert result.stdout == f'{expected}\n', result.stderr
+
+
+WITHOUT = """
+import importlib.resources, os, signal, sys
+modules, names, arguments = (part.split(',') for part in sys.argv[1:4])
+if names != ['']:  # what others wrote for this system may use all of it
+  import flax.linen, jax.export, matplotlib.figure, PIL.Image, scipy.ndimage, tqdm
+for name in modules:
+  sys.modules[name] = None  # importing it fails
+for name in filter(None, names):
+  for module in (os, signal):
+    if hasattr(module, name):
+      delattr(module, name)
+for room in ('', '.align', '.data', '.files', '.focus', '.models', '.prediction', '.simulate', '.evaluation'):
+  package = importlib.import_module(f'focal_jax{room}')
+  for path in sorted(importlib.resources.files(package).iterdir()):
+    if path.suffix == '.py' and path.stem not in ('__init__', 'pipeline', 'submission'):
+      importlib.import_module(f'focal_jax{room}.{path.stem}')
+sys.argv = ['focal-jax', 'predict', *arguments, '--method=classical']
+from focal_jax.main import run
+run()
+"""
+TRAINING = 'grain,array_record,tensorflow_datasets,h5py,OpenEXR,optax,orbax,importlib_resources,etils'
+UNIX = 'resource,fcntl,termios,pwd,grp,pty,tty,syslog,readline'
+UNIX_CALLS = (
+  'preadv,pread,pwritev,sched_getaffinity,sched_setaffinity,fork,killpg,getuid,geteuid,getpgid,setsid,mkfifo,sysconf,'
+  'uname,fchmod,fchown,chown,statvfs,execve,O_CLOEXEC,O_NONBLOCK,O_NOFOLLOW,SIGKILL,SIGHUP,SIGALRM,SIGUSR1,alarm'
+)
+
+
+@pytest.mark.parametrize(('modules', 'names'), [(TRAINING, ''), (UNIX, UNIX_CALLS)], ids=['packages', 'system'])
+def test_predicting_does_without(modules, names, frames, tmp_path):
+  """What training needs, and what Windows does not have."""
+  arguments = f'{frames},--out={tmp_path / "out"}'
+  command = [sys.executable, '-c', WITHOUT, modules, names, arguments]
+  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+  assert result.returncode == 0, result.stderr
+  assert np.load(tmp_path / 'out' / 'depth.npy').shape == (40, 56)
+
+
+def test_training_names_the_package_that_it_misses(tmp_path):
+  code = "import sys; sys.modules['grain'] = None; from focal_jax.main import run; run()"
+  command = [sys.executable, '-c', code, 'train', '--config=simulated:smoke', f'--workdir={tmp_path / "run"}']
+  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+  assert_one_line(result, "'grain'", "pip install 'focal_jax[train]'")
+  assert not (tmp_path / 'run').exists()
 
 
 def test_bad_stacks_leave_no_output(frames, tmp_path):

@@ -7,12 +7,14 @@ states, so that whoever reads one reads them all. Build with `python -m tfds_ddf
 import importlib
 import os
 from pathlib import Path
-
-import tensorflow_datasets as tfds
+from typing import TYPE_CHECKING
 
 from focal_jax.errors import InputError
-from tfds_ddff.stack_builder import Config, StackBuilder
-from tfds_ddff.stack_source import StackSource
+
+# On use: what else reads stacks, folders of images among it, does without TFDS.
+if TYPE_CHECKING:
+  from tfds_ddff.stack_builder import Config, StackBuilder
+  from tfds_ddff.stack_source import StackSource
 
 DATASETS = (
   'ddff12', 'flyingthings_fs', 'fod500', 'hci4d', 'middlebury_fs', 'mobile_depth', 'nyu_depth', 'simulated',
@@ -20,7 +22,7 @@ DATASETS = (
 )  # fmt: skip
 
 
-def load(name: str, split: str, data_dir: str | os.PathLike[str]) -> StackSource:
+def load(name: str, split: str, data_dir: str | os.PathLike[str]) -> 'StackSource':
   """A built split, for random access: `len(source)`, `source[i]`, `source.focus_unit` (see `StackSource`).
 
   Examples keep the order of the files that they were built from.
@@ -33,6 +35,10 @@ def load(name: str, split: str, data_dir: str | os.PathLike[str]) -> StackSource
   Raises:
     InputError: there is no such data set, or it or the split is not built in `data_dir`.
   """
+  import tensorflow_datasets as tfds
+
+  from tfds_ddff.stack_source import StackSource
+
   folder = built_folder(name, data_dir)
   command = f'python -m tfds_ddff.build --dataset={name} --manual_dir=DIR --data_dir={data_dir}'
   if not (folder / 'dataset_info.json').is_file():
@@ -49,7 +55,7 @@ def load(name: str, split: str, data_dir: str | os.PathLike[str]) -> StackSource
     ) from error
 
 
-def find(name: str) -> tuple[type[StackBuilder], Config]:
+def find(name: str) -> 'tuple[type[StackBuilder], Config]':
   """The builder class and config of a data set: `'ddff12/official'`, or `'ddff12'` for its first config.
 
   Raises:

@@ -5,7 +5,7 @@ Each takes `:smoke`, for a few steps on small stacks, which go through everythin
 
 from ml_collections import ConfigDict
 
-from configs import default, simulated
+from focal_jax.recipes import default, simulated
 
 
 def recipe(variant: str, path: str) -> ConfigDict:

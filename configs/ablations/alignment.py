@@ -9,7 +9,7 @@ End to end, on stacks that breathe and drift. The motion error of `none` is that
 
 from ml_collections import ConfigDict
 
-from configs import ablations
+from focal_jax.recipes import ablations
 
 
 def get_config(variant: str = '') -> ConfigDict:

@@ -9,7 +9,7 @@ on a CPU. `weights/LOG.md` has what they reached in equal times.
 
 from ml_collections import ConfigDict
 
-from configs import ablations
+from focal_jax.recipes import ablations
 
 
 def get_config(variant: str = '') -> ConfigDict:

@@ -8,7 +8,7 @@ The depth network alone, on stacks that are aligned, so that errors of the align
 
 from ml_collections import ConfigDict
 
-from configs import ablations
+from focal_jax.recipes import ablations
 
 
 def get_config(variant: str = '') -> ConfigDict:

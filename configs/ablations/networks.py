@@ -15,7 +15,7 @@ In the table 'aligned' is the validation on aligned stacks, the rest that on mov
 
 from ml_collections import ConfigDict
 
-from configs import ablations, default, shipped
+from focal_jax.recipes import ablations, default, shipped
 
 _SMALL = default.AS_THEY_ARE | {'channels': 'RGB', 'padding': 'edge'}
 _DFV_LOSS = {

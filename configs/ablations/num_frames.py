@@ -8,7 +8,7 @@ End to end; trained and validated with the same number of frames, which share th
 
 from ml_collections import ConfigDict
 
-from configs import ablations
+from focal_jax.recipes import ablations
 
 
 def get_config(variant: str = '') -> ConfigDict:

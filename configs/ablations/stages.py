@@ -10,7 +10,7 @@ step of one network alone costs less than one of both.
 
 from ml_collections import ConfigDict
 
-from configs import ablations
+from focal_jax.recipes import ablations
 
 
 def get_config(variant: str = '') -> ConfigDict:

@@ -10,7 +10,7 @@ difference to its neighbour is where that shows.
 
 from ml_collections import ConfigDict
 
-from configs import ablations
+from focal_jax.recipes import ablations
 
 
 def get_config(variant: str = '') -> ConfigDict:

@@ -12,7 +12,7 @@ Not run to its end: wants an accelerator; no time or figures are known. `smoke` 
 
 from ml_collections import ConfigDict
 
-from configs import default, fod500
+from focal_jax.recipes import default, fod500
 
 
 def get_config(variant: str = '') -> ConfigDict:

@@ -17,7 +17,7 @@ Not run to its end: wants an accelerator; no time or figures are known. `smoke` 
 
 from ml_collections import ConfigDict
 
-from configs import ddff12, default
+from focal_jax.recipes import ddff12, default
 
 
 def get_config(variant: str = '') -> ConfigDict:

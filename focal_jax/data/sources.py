@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import jax
 import numpy as np
 from tqdm import tqdm
@@ -21,13 +20,14 @@ import tfds_ddff
 from focal_jax import optics
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.errors import InputError
+from focal_jax.files.shipped import shipped_folder
 from focal_jax.simulate.stacks import SimulatorSettings, preset_settings, simulate
 
 # Its examples are dicts of NumPy arrays, frames far to near; see `tfds_ddff.stack_builder` for the features. (The type
 # says no more, for checking an element would read an example.)
 Source = Sequence[Any]
 
-EXAMPLES = Path(__file__).parents[2] / 'examples'
+EXAMPLES = shipped_folder('examples')
 DDFF_EXAMPLES = EXAMPLES / 'ddff12_val.h5'
 TARGET_FILE = 'target.npy'
 MOTION_FILE = 'motion.npy'
@@ -158,9 +158,11 @@ class SimulatedSource(Sequence):
     return {'images': images, **fields, 'all_in_focus': sharp, 'name': f'simulated_{index}'}
 
 
-def _open_examples() -> h5py.File:
+def _open_examples() -> Any:
+  import h5py  # here, as predicting does without
+
   if not DDFF_EXAMPLES.is_file():
-    raise InputError(f'{DDFF_EXAMPLES}: not there; expected the real crops that come with a checkout of the project')
+    raise InputError(f'{DDFF_EXAMPLES}: not there; expected the real crops that come with the project')
   return h5py.File(DDFF_EXAMPLES)
 
 

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MODEL_FILE, ABOUT_FILE = 'model.jax_export', 'model.json'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
+ALIGNMENTS = ('network', 'metadata', 'off')  # what a network can do by itself
 
 _SHAPES = {
   'images': f'B, N, {MULTIPLE}*h, {MULTIPLE}*w, 3',

@@ -1,6 +1,6 @@
-"""`python -m focal_jax.sweeps`: trains and compares the variants of a recipe, see `sweep`."""
+"""`python -m focal_jax.sweeps`: the mode `sweep` of the command line, see `focal_jax.sweeps.sweep`."""
 
-from focal_jax.sweeps.sweep import run
+from focal_jax.main import run
 
 if __name__ == '__main__':
-  run()
+  run('sweep', 'focal_jax.sweeps')

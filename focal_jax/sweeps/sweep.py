@@ -1,4 +1,4 @@
-"""Sweeps: `python -m focal_jax.sweeps --config=configs/ablations/X.py --workdir=DIR` trains the variants of a recipe.
+"""`focal-jax sweep --config=configs/ablations/X.py --workdir=DIR` trains the variants of a recipe.
 
 The config file has, beside `get_config`, a function `sweep(add)`:
 
@@ -23,7 +23,6 @@ status: 0; 1 if a run failed; 2 for bad input; 130 or 143 if interrupted.
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib.util
 import json
 import logging
@@ -35,10 +34,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from focal_jax.command_line import run_program
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import write_whole
 from focal_jax.sweeps.devices import Device, find_devices, last_line
@@ -53,9 +50,14 @@ from focal_jax.sweeps.variants import (
   make_runs,
   plain_config,
 )
-from focal_jax.training.writers import format_seconds, show_progress
+from focal_jax.training.writers import format_seconds
 
-log = logging.getLogger('focal_jax.sweeps.sweep')  # `__name__` is another one when this is the program
+try:
+  import fcntl
+except ImportError:  # Windows: nothing keeps two sweeps apart
+  fcntl = None
+
+log = logging.getLogger(__name__)
 
 SEEDS = 3
 _POLL_S = 0.1
@@ -92,19 +94,7 @@ class _Stop:
 
 def train_command(config: Path, workdir: Path) -> list[str]:
   """Trains one run, in a process of its own."""
-  return [sys.executable, '-m', 'focal_jax.sweeps', f'--train={config}', f'--workdir={workdir}']
-
-
-def train_one(config: Path, workdir: Path) -> None:
-  """What a sweep's process does: trains with a config of `DIR/configs`."""
-  from focal_jax.training.loop import train_and_evaluate
-
-  def tuples(value):  # JSON has lists only, configs have tuples only
-    if isinstance(value, dict):
-      return {name: tuples(one) for name, one in value.items()}
-    return tuple(tuples(one) for one in value) if isinstance(value, list) else value
-
-  train_and_evaluate(ConfigDict(tuples(json.loads(config.read_text()))), workdir)
+  return [sys.executable, '-m', 'focal_jax.sweeps.train_one', str(config), str(workdir)]
 
 
 def run_sweep(
@@ -194,7 +184,8 @@ def _locked(workdir: Path) -> Iterator[int]:
     raise InputError(f'{workdir}: cannot be written to ({error.strerror}), expected a writable folder') from error
   with file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise InputError(f'{workdir}: a sweep, or a run of one, is at work here; wait for it or end it') from None
     yield file.fileno()
@@ -229,7 +220,7 @@ def _train_all(
         stdout=file,
         stderr=subprocess.STDOUT,
         env={**os.environ, **device.environment},
-        pass_fds=(lock,),
+        pass_fds=(lock,) if fcntl is not None else (),
         start_new_session=True,  # a terminal's Ctrl-C is the sweep's, which hands it on
       )
     return _Job(run, process, time.monotonic())
@@ -270,7 +261,7 @@ def _train_all(
             log.info('stopping: runs write what they have; once more ends them at once')
           for job in jobs.values():
             with contextlib.suppress(ProcessLookupError):
-              os.killpg(job.process.pid, signal.SIGKILL) if told else job.process.terminate()
+              _kill(job.process) if told else job.process.terminate()
           told = stop.times
           waiting.clear()
         for device in [device for device, job in jobs.items() if job.process.poll() is not None]:
@@ -282,6 +273,14 @@ def _train_all(
   if not stop.times and kept < len(runs):
     log.info('%d of %d runs finished', len(done), len(runs))
   return failed, stop.number
+
+
+def _kill(process: subprocess.Popen) -> None:
+  """With the processes that it started, where the system has groups of them."""
+  if hasattr(os, 'killpg'):
+    os.killpg(process.pid, signal.SIGKILL)
+  else:
+    process.kill()
 
 
 def _work(run: Run, state: State) -> int:
@@ -303,53 +302,12 @@ def _read_seconds(workdir: Path) -> dict[str, float]:
   return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _load_sweep(path: str) -> Callable[[Add], None]:
+def load_sweep(path: str) -> Callable[[Add], None]:
   """The function `sweep` of a config file; a variant may follow the file's name."""
-  path = path.split(':', 1)[0]
+  path = path.partition(':')[0]
   specification = importlib.util.spec_from_file_location('sweep_config', path)
   module = importlib.util.module_from_spec(specification)
   specification.loader.exec_module(module)
   if not callable(getattr(module, 'sweep', None)):
     raise InputError(f'{path}: has no function sweep(add), expected one as in configs/ablations')
   return module.sweep
-
-
-def main(argv: list[str]) -> int:
-  if len(argv) > 1:
-    raise InputError(f'unexpected argument {argv[1]!r}; expected flags only, see --help')
-  show_progress()
-  options = flags.FLAGS
-  if options.workdir is None:
-    raise InputError('expected --workdir')
-  if options.train is not None:
-    train_one(Path(options.train), Path(options.workdir))
-    return 0
-  if options.config is None:
-    raise InputError('expected --config')
-  path = config_flags.get_config_filename(flags.FLAGS['config'])
-  return run_sweep(
-    options.config,
-    _load_sweep(path),
-    Path(options.workdir),
-    title=path,
-    seeds=options.seeds,
-    chosen_devices=options.devices,
-    dry_run=options.dry_run,
-  )
-
-
-def run() -> None:
-  """Entry point: an InputError or RunError is printed as one line and exits with its status."""
-  # Here and not on import: other programs have a --config too.
-  config_flags.DEFINE_config_file(
-    'config', None, 'Recipe with a function sweep(add), of configs/ablations or of yours.'
-  )
-  flags.DEFINE_string('workdir', None, 'Folder of the sweep; made, or continued.')
-  flags.DEFINE_integer('seeds', SEEDS, 'Runs of each variant, with seeds from that of the config on.')
-  flags.DEFINE_list('devices', [], 'Numbers of the GPUs or TPU chips to use. Default: all.')
-  flags.DEFINE_bool('dry_run', False, 'Only list the runs and how far they are.')
-  flags.DEFINE_string('train', None, "For the sweep's own processes: the file with the config to train --workdir with.")
-  try:
-    run_program(main, 'focal_jax.sweeps')
-  except KeyboardInterrupt:  # while there was no run to hand it on to
-    sys.exit(130)

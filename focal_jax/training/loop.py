@@ -21,8 +21,10 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from focal_jax import losses
+from focal_jax.backend import huge_pages_hint, on_cpu
 from focal_jax.data.sources import parse_sources
 from focal_jax.errors import InputError, RunError, Stopped, one_line
+from focal_jax.files.shipped import shipped_file
 from focal_jax.losses import LossSettings, loss_settings
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.npz_file import check_weights, load_weights, save_weights
@@ -39,6 +41,7 @@ from focal_jax.training.writers import Progress, Writer, memory_gb
 log = logging.getLogger(__name__)
 
 WEIGHTS_FILE, BEST_FILE = 'weights.npz', 'best.npz'
+_LONG_STEPS = 1000  # from which on it is worth while to say how a run gets faster
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -142,6 +145,9 @@ class _Run:
       self._validate(validation)
     if self._step < config.steps:
       log.info('compiling the training step for %d device(s)', devices.count)
+      hint = huge_pages_hint() if on_cpu() and config.steps - self._step >= _LONG_STEPS else None
+      if hint:
+        log.info(hint)
     trace = contextlib.ExitStack()
     while self._step < config.steps and not self._stop.requested(self._step):
       if profile and self._step + 1 == profile[0]:
@@ -329,7 +335,7 @@ def data_names(config: ConfigDict) -> list[str]:
       names.add(config.data.rgbd)
   for path in config.init.values():
     if path:
-      names.update(load_weights(path)[1].get('data', ()))
+      names.update(load_weights(shipped_file(path))[1].get('data', ()))
   return sorted({name.partition(':')[0] for name in names})
 
 
@@ -350,7 +356,7 @@ def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
   variables = init_variables(model, config.seed)
   for network, path in config.init.items():
     if path:
-      loaded, _ = load_weights(path)
+      loaded, _ = load_weights(shipped_file(path))
       # The file's other network may be another variant.
       taken, wanted = (
         {collection: {network: tree.get(collection, {}).get(network, {})} for collection in variables}

@@ -1,24 +1,15 @@
 """Where a run's numbers and pictures go: the terminal, JSON lines, and TensorBoard where tensorboardX is installed."""
 
 import json
-import logging
 import math
-import resource
 import sys
 import time
 from pathlib import Path
 
-import absl.logging
 import jax
 import numpy as np
 
 from focal_jax.files.outputs import write_whole
-
-
-def show_progress() -> None:
-  """Logs what this project says, and of others warnings only: Orbax alone writes some twenty lines a checkpoint."""
-  absl.logging.set_verbosity(absl.logging.WARNING)
-  logging.getLogger('focal_jax').setLevel(logging.INFO)
 
 
 class Writer:
@@ -69,9 +60,15 @@ def _is_of(line: str, step: int) -> bool:
 
 
 def memory_gb() -> dict[str, float]:
-  """Peak memory: of this process, and of its first device where that counts it; GB."""
-  unit = 1 if sys.platform == 'darwin' else 1024  # bytes there, KiB elsewhere
-  memory = {'host_memory_gb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+  """Peak memory, GB, where it is known: of this process, and of its first device."""
+  memory = {}
+  try:
+    import resource
+  except ImportError:  # Windows
+    pass
+  else:
+    unit = 1 if sys.platform == 'darwin' else 1024  # bytes there, KiB elsewhere
+    memory['host_memory_gb'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
   device = jax.local_devices()[0].memory_stats() or {}
   if 'peak_bytes_in_use' in device:
     memory['device_memory_gb'] = device['peak_bytes_in_use'] / 1e9

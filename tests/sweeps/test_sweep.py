@@ -22,8 +22,9 @@ from PIL import Image
 
 from configs import default
 from focal_jax.errors import InputError
+from focal_jax.sweeps import train_one
 from focal_jax.sweeps.devices import find_devices, make_devices
-from focal_jax.sweeps.sweep import run_sweep
+from focal_jax.sweeps.sweep import run_sweep, train_command
 from focal_jax.sweeps.tables import mean_and_spread
 from focal_jax.sweeps.variants import Add, declared_variants, make_runs, override, variant_name
 from focal_jax.training import loop as train
@@ -502,7 +503,7 @@ def test_overriding_reports_the_value_as_it_is_stored():
   [
     (['--config=configs/simulated.py', '--workdir={out}'], 'has no function sweep(add)'),
     (['--config=configs/ablations/alignment.py:quick', '--workdir={out}'], "unknown variant 'quick'"),
-    (['--config=configs/ablations/alignment.py'], 'expected --workdir'),
+    (['--config=configs/ablations/alignment.py'], 'sweep needs --workdir'),
   ],
 )
 def test_command_line_errors(arguments, message, tmp_path):
@@ -539,6 +540,18 @@ def test_command_line_writes_the_table_anew(sweep, tmp_path):
   result = command_line(*arguments)
   assert result.returncode == 2
   assert 'model.width=2.0,seed=0: trained with steps 3, expected 2' in result.stderr
+
+
+def test_a_run_is_trained_with_the_config_that_the_sweep_wrote(tmp_path, monkeypatch):
+  trained = []
+  monkeypatch.setattr(train, 'train_and_evaluate', lambda *given: trained.append(given))
+  config = default.get_config()
+  (tmp_path / 'run.json').write_text(json.dumps(config.to_dict()))
+  train_one.main(['train_one', str(tmp_path / 'run.json'), str(tmp_path / 'run')])
+  assert trained == [(config, tmp_path / 'run')]
+  assert train_command(tmp_path / 'run.json', tmp_path / 'run')[1:3] == ['-m', train_one.__name__]
+  with pytest.raises(InputError, match='expected the file of a config and the folder of its run'):
+    train_one.main(['train_one', 'run.json'])
 
 
 def command_line(*arguments):

@@ -33,6 +33,7 @@ from focal_jax.api import Model
 from focal_jax.command_line import run_program
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.errors import InputError
+from focal_jax.models.description import described_model, with_arguments
 from focal_jax.models.registry import make_model
 from focal_jax.prediction.classical_predictor import ClassicalModel
 
@@ -115,7 +116,7 @@ def open_network(weights: str | None, arguments: dict[str, int]) -> Model:
     raise InputError(f'{model.name}: has no alignment network, expected weights that have one')
   if not arguments:
     return model
-  network = make_model(model.description['model'], model.description['arguments'] | arguments)
+  network = make_model(with_arguments(described_model(model.description), arguments))
   return Model(model.name, network, model.variables, model.description | {'changed': arguments}, [])
 
 

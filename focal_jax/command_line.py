@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 from absl import app, flags
+from ml_collections import ConfigDict, config_flags
 
 from focal_jax.backend import use_compilation_cache
 from focal_jax.errors import InputError, RunError
@@ -32,9 +33,19 @@ def _parse(argv: list[str]) -> list[str]:
     config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
     if config is not None:
       config.to_dict()  # a file that could not be loaded only says so when it is used
+      _switch_networks(config)
     return rest
   except FLAG_ERRORS as error:
     raise InputError(flag_message(error)) from None
+
+
+def _switch_networks(config: ConfigDict) -> None:
+  """What `--config.model.depth.name=curves` and the like mean, see `config.switch_networks`."""
+  overrides = config_flags.get_override_values(flags.FLAGS['config'])
+  if any(field.startswith(('model.depth', 'model.align')) for field in overrides):
+    from focal_jax.config import switch_networks  # with all networks, which other programs need not wait for
+
+    switch_networks(config, overrides)
 
 
 def flag_message(error: Exception) -> str:

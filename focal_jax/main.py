@@ -87,16 +87,16 @@ def main(argv: list[str]) -> None:
       parallel.start_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     train_and_evaluate(config, workdir, _profile())
   elif _MODE.value == 'evaluate':
-    from configs import default
+    from focal_jax.config import to_config_dict
     from focal_jax.evaluation.evaluator import evaluate
 
-    config = _CONFIG.value or default.get_config()
+    config = _CONFIG.value or to_config_dict()
     evaluate(config, _WEIGHTS.value, Path(_required('out', _OUT)), overwrite=_OVERWRITE.value)
   elif _MODE.value == 'compare':
-    from configs import default
+    from focal_jax.config import to_config_dict
     from focal_jax.evaluation.compare import compare
 
-    config = _CONFIG.value or default.get_config()
+    config = _CONFIG.value or to_config_dict()
     methods, out = _required('methods', _METHODS), Path(_required('out', _OUT))
     compare(config, methods, out, overwrite=_OVERWRITE.value)
   elif _MODE.value == 'submit':
@@ -112,12 +112,12 @@ def main(argv: list[str]) -> None:
       overwrite=_OVERWRITE.value,
     )
   elif _MODE.value == 'simulate':
-    from configs import default
+    from focal_jax.config import to_config_dict
     from focal_jax.data.rgbd import open_rgbd
     from focal_jax.simulate.stacks import settings_from
     from focal_jax.simulate.write_stacks import simulate_stacks
 
-    config = _CONFIG.value or default.get_config()
+    config = _CONFIG.value or to_config_dict()
     simulate_stacks(
       settings_from(config.simulator),
       Path(_required('out', _OUT)),

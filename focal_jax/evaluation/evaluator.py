@@ -32,7 +32,7 @@ def evaluate(config: ConfigDict, weights: str | None, out: Path, overwrite: bool
   worst.png (the network's stacks of least and greatest error), error_by_depth.png and sparsification.png.
 
   Args:
-    config: its `eval`; its `simulator` for the data set 'simulated'.
+    config: its `eval`, and `data.data_dir`; its `simulator` for the data set 'simulated'.
     weights: as for `focal_jax.load`.
 
   Returns:
@@ -58,13 +58,13 @@ def evaluate_methods(
       and worst.png.
   """
   check_output(out, overwrite)
-  settings = config.eval
-  source = sources.open_source(settings.dataset, settings.split, settings.data_dir, settings_from(config.simulator))
+  settings, data_dir = config.eval, config.data.data_dir
+  source = sources.open_source(settings.dataset, settings.split, data_dir, settings_from(config.simulator))
   protocol = protocol_of(settings.dataset)
   count = _count_stacks(settings, len(source))
   title = f'{settings.dataset} {settings.split}'
   check_stacks(source, count, protocol, settings.align, title)
-  methods = open_methods(texts, lambda: sources.mean_target(settings.dataset, settings.data_dir))
+  methods = open_methods(texts, lambda: sources.mean_target(settings.dataset, data_dir))
   if protocol.focus_correction:
     methods = with_corrected_focus(methods, protocol.focus_correction)
   labels = list(methods)

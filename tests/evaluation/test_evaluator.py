@@ -88,8 +88,9 @@ def models(monkeypatch):
   return by_name
 
 
-def config_of(**fields) -> ConfigDict:
+def config_of(data_dir='', **fields) -> ConfigDict:
   config = default.get_config()
+  config.data.data_dir = data_dir
   config.eval.update(**fields)
   return config
 
@@ -101,7 +102,7 @@ def serve(monkeypatch):
   def serve(examples, dataset='folder:none', **fields):
     monkeypatch.setattr(sources, 'open_source', lambda *_: examples)
     monkeypatch.setattr(sources, 'mean_target', lambda *_: None)
-    return config_of(**{'dataset': dataset, 'split': 'val', 'data_dir': '', 'pictures': 0, **fields})
+    return config_of(**{'dataset': dataset, 'split': 'val', 'pictures': 0, **fields})
 
   return serve
 
@@ -147,8 +148,8 @@ def test_a_network_beside_baselines(tmp_path):
   """The toy network with weights from a file whose folder has an `=` in its name, as a sweep's have."""
   folder = tmp_path / 'model.detection=plane'
   folder.mkdir()
-  network = toy.Toy()
-  save_weights(folder / 'best.npz', init_variables(network, 0), {'model': 'toy', 'arguments': {}})
+  network = toy.make_toy()
+  save_weights(folder / 'best.npz', init_variables(network, 0), {'model': toy.MODEL})
   source = toy.write_stacks(tmp_path / 'data')
   half = np.load(tmp_path / 'data/val/1/target.npy')
   half[:20] = np.nan

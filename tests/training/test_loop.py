@@ -332,7 +332,7 @@ def test_each_network_starts_from_its_own_file(tmp_path):
   config, expected = toy.get_config(toy.write_stacks(tmp_path / 'data')), {}
   config.steps = 0
   for seed, network, other in ((1, 'depth', 'alignment'), (2, 'alignment', 'depth')):
-    variables = init_variables(toy.Toy(), seed)
+    variables = init_variables(toy.make_toy(), seed)
     expected[network] = variables['params'][network]
     variables['params'][other] = {'of_another_variant': np.zeros(3)}
     # What they were trained on is what the joined ones were, too; older files do not tell.
@@ -402,7 +402,7 @@ def test_clipping():
 
 def test_the_average_follows_the_weights_slowly():
   """Against the recursion by hand, warm-up included; statistics of the normalisation are averaged alike."""
-  model, settings = toy.Toy(parallel.AXIS), StepSettings('depth', LossSettings(), ema_decay=0.3)
+  model, settings = toy.make_toy(parallel.AXIS), StepSettings('depth', LossSettings(), ema_decay=0.3)
   devices, tx = Devices(), optax.sgd(0.1)
   batch = toy.random_batch(np.random.default_rng(0))
   state = init_state(init_variables(model, 0), tx, settings, 0)

@@ -1,7 +1,7 @@
 """Every setting of a run, once: type, default and, in the comment beside it or above it, its meaning.
 
-Recipes start from `to_config_dict()`, change what they need and hand the ConfigDict to training and evaluation. Sections
-whose fields one module alone looks at are declared there: `model`, `simulator` and `loss`.
+Recipes start from `to_config_dict()`, change what they need and hand the ConfigDict to training and evaluation. The
+sections `model`, `simulator` and `loss` are declared beside the code that they are settings of.
 
   python -m focal_jax.config docs/configuration.md
 
@@ -46,8 +46,8 @@ class DataSettings:
   simulated_frames: tuple[int, ...] = ()
   data_dir: str = ''  # folder that data sets were built in, for training, validation and evaluation
   num_threads: int = 16  # that read and crop; the batches do not depend on it
-  # Side of the random crop, a multiple of 32 px. This and what follows: not of simulated stacks, where they are the only
-  # source.
+  # Side of the random crop, a multiple of 32 px. This and what follows have no use with the source simulated alone,
+  # whose stacks are rendered as they are wanted.
   crop_px: int = 224
   min_valid: float = 0.8  # least share of valid pixels in a crop, 0 .. 1
   num_frames: tuple[int, ...] = ()  # least and greatest number of frames of a batch, drawn at random; empty: all frames
@@ -252,22 +252,24 @@ def _network_tables() -> Iterator[str]:
       yield from (_row(field, f'model.{section}.', about[field.name], field.default) for field in own.values())
 
 
+_INTRODUCTION = """# All settings
+
+Made from the dataclasses by `make reference`; the meanings are the comments there (`focal_jax/config.py`).
+
+A recipe in `configs/` begins with `focal_jax.config.to_config_dict()` and changes what it needs. On the command line
+every field of the recipe can be set, as in `--config.batch_size=8 --config.optimizer.learning_rate=3e-4`.
+
+Which fields `model.depth` and `model.align` have depends on their `name`; a field of another network is refused. In a
+recipe: `config.model.depth = network('depth', 'dfv', level=2)` (`focal_jax.config.network`, with all fields of that
+network), or `config.model.depth = {'name': 'dfv', 'level': 2}`, where the others have their default. On the command
+line, `--config.model.depth.name=curves` chooses that network with its defaults, whatever the recipe says of another one;
+`--config.model.depth="{'name': 'dfv', 'level': 2}"` also gives fields that the recipe's network has not.
+"""
+
+
 def reference() -> str:
   """The text of docs/configuration.md."""
-  start = [
-    '# All settings',
-    '',
-    'Made from the dataclasses by `python -m focal_jax.config docs/configuration.md`; change the comments there.',
-    '',
-    'A recipe in `configs/` begins with `focal_jax.config.to_config_dict()` and changes what it needs. On the command line',
-    'every field of the recipe can be set, as in `--config.batch_size=8 --config.optimizer.learning_rate=3e-4`.',
-    '',
-    'Which fields `model.depth` and `model.align` have depends on their `name`; a field of another network is refused. In',
-    "a recipe, `config.model.depth = {'name': 'dfv', 'level': 2}`; fields that are not given have their default.",
-    'With `--config.model.depth.name=curves` a run takes that network with its defaults, whatever the recipe says of another',
-    "one; `--config.model.depth=\"{'name': 'dfv', 'level': 2}\"` also gives fields that the recipe's network has not.",
-  ]
-  return '\n'.join([*start, *_tables(Config, Config(), '')]) + '\n'
+  return _INTRODUCTION + '\n'.join(_tables(Config, Config(), '')) + '\n'
 
 
 if __name__ == '__main__':

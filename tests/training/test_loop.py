@@ -79,6 +79,14 @@ def test_another_models_folder_is_refused(finished):
   assert {path: path.stat().st_mtime_ns for path in finished.rglob('*')} == before
 
 
+def test_the_folder_of_a_run_with_fields_of_before_is_refused(tmp_path):
+  config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'config.json').write_text('{"model": {"name": "end_to_end", "depth": "curves"}}')
+  with pytest.raises(InputError, match=r'config\.json: this run was begun when a model had other fields'):
+    train_and_evaluate(config, tmp_path / 'run')
+
+
 def test_folder_of_something_else_is_refused(tmp_path):
   (tmp_path / 'holiday.jpg').write_text('precious')
   with pytest.raises(InputError, match='not a folder of a run'):
@@ -113,7 +121,9 @@ def test_folder_of_something_else_is_refused(tmp_path):
     ('data', {'textures': 'folder:nowhere'}, r'nowhere: found no such folder, expected .* \(data\.textures\)'),
     ('data', {'textures': 'folder:nowhere', 'source': 'ddff12'}, r"data\.textures is .* and data\.source 'ddff12'"),
     (None, {'validation_textures': 'folder:nowhere'}, r'nowhere: found no such folder, .*\(validation_textures\)'),
-    ('model', {'name': 'resnet'}, "model.name is 'resnet'"),
+    ('model', {'depth': {'name': 'resnet'}}, r"model\.depth\.name is 'resnet'"),
+    ('model', {'align': {'name': 'none'}}, r'model\.align\.passes is 1, expected no such field; none has none'),
+    ('data', {'sorce': 'ddff12'}, r'no field data\.sorce; data has source'),
     ('model', {'channels': 'GBR'}, "model.channels is 'GBR'"),
     ('optimizer', {'schedule': 'step'}, "optimizer.schedule is 'step'"),
     ('simulator', {'num_frames': 1}, r'simulator\.num_frames is 1'),

@@ -34,7 +34,7 @@ def by_hand(variables, stacks):
   for stack in stacks:
     low, high = stack.focus.min(), stack.focus.max()
     unit = stack.replace(focus=(stack.focus - low) / (high - low))
-    prediction = toy.make_toy().apply(variables, jax.tree.map(lambda x: x[None], unit))
+    prediction = toy.make_toy().apply(variables, jax.tree.map(lambda x: jnp.asarray(x)[None], unit))
     error = np.abs(np.asarray(prediction.depth[0], np.float64) - (stack.target - low) / (high - low)) * stack.valid
     errors, squares, count = errors + error.sum(), squares + (error**2).sum(), count + stack.valid.sum()
     truth, estimate, none = (

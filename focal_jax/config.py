@@ -262,8 +262,8 @@ every field of the recipe can be set, as in `--config.batch_size=8 --config.opti
 Which fields `model.depth` and `model.align` have depends on their `name`; a field of another network is refused. In a
 recipe: `config.model.depth = network('depth', 'dfv', level=2)` (`focal_jax.config.network`, with all fields of that
 network), or `config.model.depth = {'name': 'dfv', 'level': 2}`, where the others have their default. On the command
-line, `--config.model.depth.name=curves` chooses that network with its defaults, whatever the recipe says of another one;
-`--config.model.depth="{'name': 'dfv', 'level': 2}"` also gives fields that the recipe's network has not.
+line, `--config.model.depth.name=curves` chooses that network with its defaults, whatever the recipe says of another
+one; `--config.model.depth="{'name': 'dfv', 'level': 2}"` also gives fields that the recipe's network has not.
 """
 
 

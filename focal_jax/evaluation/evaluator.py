@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 import focal_jax
 import tfds_ddff
+from focal_jax.config import check_fields
 from focal_jax.data import sources
 from focal_jax.errors import InputError
 from focal_jax.evaluation import plots, tables
@@ -58,6 +59,7 @@ def evaluate_methods(
       and worst.png.
   """
   check_output(out, overwrite)
+  check_fields(config)
   settings, data_dir = config.eval, config.data.data_dir
   source = sources.open_source(settings.dataset, settings.split, data_dir, settings_from(config.simulator))
   protocol = protocol_of(settings.dataset)

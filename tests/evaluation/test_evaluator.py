@@ -590,6 +590,7 @@ FAULTS = {
   'no such data set': Fault({'dataset': 'nothing'}, ('constant',), "'nothing' is unknown"),
   'no such folder': Fault({'dataset': 'folder:nowhere'}, ('constant',), 'nowhere'),
   'endless': Fault({'dataset': 'simulated'}, ('constant',), 'eval.num_stacks is 0'),
+  'no such field': Fault({'dataste': 'ddff12'}, ('constant',), r'no field eval\.dataste; eval has dataset'),
   'negative': Fault({'num_stacks': -1}, ('constant',), 'eval.num_stacks is -1'),
   'no such weights': Fault({}, ('network=none.npz', 'constant'), 'none.npz'),
   'no such measure': Fault({}, ('classical:none',), 'classical:none'),

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format reference clean
 
 # requirements-dev.txt includes the core requirements.
 $(BIN)/.installed: requirements.txt requirements-dev.txt
@@ -29,6 +29,10 @@ lint: $(BIN)/.installed
 format: $(BIN)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# docs/configuration.md, from the comments beside the settings.
+reference: $(BIN)/.installed
+	$(BIN)/python -m focal_jax.config docs/configuration.md
 
 clean:
 	rm -rf $(VENV) $(DEMO) .pytest_cache .ruff_cache

@@ -32,6 +32,7 @@ from focal_jax.align.measured import residual_motion
 from focal_jax.command_line import run_program
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.errors import InputError
+from focal_jax.models.description import described_model, with_arguments
 from focal_jax.models.registry import make_model
 from focal_jax.prediction.classical_predictor import ClassicalPredictor
 from focal_jax.prediction.network_predictor import NetworkPredictor
@@ -115,7 +116,7 @@ def open_network(weights: str | None, arguments: dict[str, int]) -> NetworkPredi
     raise InputError(f'{model.name}: has no alignment network, expected weights that have one')
   if not arguments:
     return model
-  network = make_model(model.description['model'], model.description['arguments'] | arguments)
+  network = make_model(with_arguments(described_model(model.description), arguments))
   return NetworkPredictor(model.name, network, model.variables, model.description | {'changed': arguments}, [])
 
 

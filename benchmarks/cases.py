@@ -28,7 +28,7 @@ class Networks:
 
   def __init__(self, settings: Settings):
     self.settings, self.peer = settings, None
-    self.network = make_model('end_to_end', INPUT_CONVENTION, dtype=np.dtype(settings.dtype))
+    self.network = make_model(INPUT_CONVENTION, dtype=np.dtype(settings.dtype))
     if settings.peer and settings.torch:
       from benchmarks.peer import Peer
 

@@ -49,7 +49,7 @@ def parameters_after(kind: str, count: int | None):
     motion=rng.normal(size=(size, frames, 3)).astype(np.float32) * np.array([0.01, 1, 1], np.float32),
   )
   devices = parallel.Devices(kind, jax.devices()[:count] if count else None)
-  model, tx = make_model('end_to_end', {}, axis_name=parallel.AXIS), optax.sgd(_RATE)
+  model, tx = make_model({}, axis_name=parallel.AXIS), optax.sgd(_RATE)
   settings = StepSettings(_NETWORKS.value, LossSettings())
   state = devices.replicate(init_state(init_variables(model, 0), tx, settings, 0))
   step = devices.run(

@@ -27,7 +27,7 @@ Shape = tuple[int, int, int, int]
 
 def inference_bytes(settings: Settings, shape: Shape) -> dict[str, int]:
   """End to end."""
-  network = make_model('end_to_end', INPUT_CONVENTION, dtype=np.dtype(settings.dtype))
+  network = make_model(INPUT_CONVENTION, dtype=np.dtype(settings.dtype))
   stack = empty_stack(shape).replace(target=None, valid=None, motion=None)
   predict = jax.jit(network.apply, compiler_options=backend.compiler_options())
   return _allotted(predict.lower(variable_shapes(network), stack).compile())
@@ -126,7 +126,7 @@ def _peak_bytes() -> int | None:
 def main(argv: list[str]) -> None:
   frames, height, width = map(int, argv)
   jax.config.update('jax_enable_compilation_cache', False)
-  network = make_model('end_to_end', INPUT_CONVENTION)
+  network = make_model(INPUT_CONVENTION)
   model = NetworkPredictor('benchmark', network, init_variables(network, 0), {}, [])
   images = np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), np.uint8)
   before = _peak_bytes()

@@ -23,18 +23,17 @@ _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Predictions of each network, in tur
 
 
 def networks() -> dict[str, dict]:
-  """Label -> arguments of the model with its name: as published, and in the sizes of the comparison."""
-  small = {label: model for label, (model, _) in NETWORKS.items()}
-  whole = {label.partition(' /')[0]: model | {'channel_divisor': 1} for label, model in small.items() if '/' in label}
+  """Label -> the depth network's section: as published, and in the sizes of the comparison."""
+  small = {label: depth for label, (depth, _) in NETWORKS.items()}
+  whole = {label.partition(' /')[0]: depth | {'channel_divisor': 1} for label, depth in small.items() if '/' in label}
   return {label: small.pop(label) for label in ('Won and Jeon', 'curves', 'refined')} | whole | small
 
 
 class Candidate:
   """A compiled prediction, its depth alone, and what it takes."""
 
-  def __init__(self, arguments: dict, stack: FocalStack):
-    arguments = dict(arguments)
-    network = make_model(arguments.pop('name'), arguments | {'alignment': 'none'})
+  def __init__(self, depth: dict, stack: FocalStack):
+    network = make_model({'depth': depth, 'align': {'name': 'none'}})
 
     def predict(variables, stack):
       return network.apply(variables, stack, align=False).depth
@@ -64,7 +63,7 @@ def main(argv: list[str]) -> None:
     focus=jnp.linspace(1, 0, frames)[None],
     fov=jnp.ones((1, frames)),
   )
-  candidates = {label: Candidate(arguments, stack) for label, arguments in networks().items()}
+  candidates = {label: Candidate(depth, stack) for label, depth in networks().items()}
   for counted in range(-1, _ROUNDS.value):
     for candidate in candidates.values():
       seconds = candidate.run()

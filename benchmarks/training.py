@@ -10,10 +10,10 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from benchmarks import flops
+from focal_jax.config import to_config_dict
 from focal_jax.losses import LossSettings
 from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.registry import make_model
-from focal_jax.recipes import default
 from focal_jax.stack import FocalStack
 from focal_jax.training import parallel
 from focal_jax.training.loop import make_optimizer, make_schedule
@@ -72,12 +72,12 @@ class StepProgram:
   def __init__(self, option: Option, shape: Shape, networks: str):
     self.shape = shape
     self.devices = parallel.Devices(option.kind, jax.local_devices()[:1])
-    optimizer = default.get_config().optimizer
+    optimizer = to_config_dict().optimizer
     optimizer.clip_norm = option.clip_norm
     self._tx = make_optimizer(optimizer, make_schedule(optimizer, 1000))
     self._settings = StepSettings(**{'networks': networks, 'loss': LossSettings(), **option.settings})
     runtime = {'axis_name': parallel.AXIS, 'dtype': np.dtype(option.dtype), 'remat': option.remat}
-    self._model = make_model('end_to_end', {}, **runtime)
+    self._model = make_model({}, **runtime)
     self.function = make_train_step(self._model, self._tx, lambda keys, stack: stack, self._settings)
     self.step = self.devices.run(self.function, outputs=(False, False), donate=True)
 

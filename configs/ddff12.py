@@ -22,5 +22,5 @@ def get_config(variant: str = '') -> ConfigDict:
   config.networks = 'depth'
   config.data.update(source='ddff12', data_dir='data')
   config.steps = 1_317_250  # 1000 epochs of 5269 crops in batches of 4
-  config.eval.update(dataset='ddff12', split='val', data_dir='data')
+  config.eval.update(dataset='ddff12', split='val')
   return default.with_variant(config, variant, 'configs/ddff12.py')

@@ -21,5 +21,5 @@ def get_config(variant: str = '') -> ConfigDict:
   config.networks = 'depth'
   config.data.update(source='flyingthings_fs', data_dir='data', crop_px=256)
   config.steps = 250_000  # 1000 epochs of 1000 stacks in batches of 4
-  config.eval.update(dataset='middlebury_fs', split='test', data_dir='data')
+  config.eval.update(dataset='middlebury_fs', split='test')
   return default.with_variant(config, variant, 'configs/flyingthings.py')

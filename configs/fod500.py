@@ -23,5 +23,5 @@ def get_config(variant: str = '') -> ConfigDict:
   config.data.update(source='fod500', data_dir='data', crop_px=256, min_valid=0.0)  # a frame has but one such crop
   config.steps = 100_000  # 1000 epochs of 400 stacks in batches of 4
   config.validation_split = 'test'
-  config.eval.update(dataset='fod500', split='test', data_dir='data')
+  config.eval.update(dataset='fod500', split='test')
   return default.with_variant(config, variant, 'configs/fod500.py')

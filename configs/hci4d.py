@@ -22,5 +22,5 @@ def get_config(variant: str = '') -> ConfigDict:
   config.data.update(source='hci4d', data_dir='data', crop_px=256)
   # 1000 epochs of 20 stacks in batches of 4, looked at every 50 epochs on all there are.
   config.update(steps=5000, validation_every=250, validation_stacks=4)
-  config.eval.update(dataset='hci4d', split='val', data_dir='data')
+  config.eval.update(dataset='hci4d', split='val')
   return default.with_variant(config, variant, 'configs/hci4d.py')

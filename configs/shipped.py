@@ -17,6 +17,7 @@ hardware, the time, the figures and what differed from these commands, and `weig
 
 from ml_collections import ConfigDict
 
+from focal_jax.config import network
 from focal_jax.recipes import default
 from focal_jax.simulate.cameras import CAMERAS
 
@@ -28,9 +29,10 @@ def get_config(stage: str = 'both') -> ConfigDict:
     raise ValueError(f"unknown stage '{stage}' of configs/shipped.py, expected one of {', '.join(STAGES)}, or nothing")
   config = default.get_config()
   config.networks = 'depth' if stage == 'depth_first' else stage
-  config.model.update(depth='refined', resampling='lanczos')
+  config.model.resampling = 'lanczos'
+  config.model.depth = network('depth', 'refined')
   # Crops hold no large displacements; a second pass gave little, see weights/LOG.md.
-  config.model.update(alignment='fitted', motion_side_px=256)
+  config.model.align = network('align', 'fitted', side_px=256)
   config.simulator.update(num_frames=10, height_px=64, width_px=64, num_surfaces=8, margin_px=16, ends_valid=True)
   config.simulator.update(lens_sigma_px=(0.2, 1.4), patterned=0.7)
   config.simulator.scene.update(beyond=0.1, thin=0.15, shape_px=(8.0, 200.0), contrast=(0.02, 1.0))

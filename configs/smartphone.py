@@ -29,5 +29,5 @@ def get_config(variant: str = '') -> ConfigDict:
   config.data.update(source='smartphone', data_dir='data', crop_px=224, min_valid=0.2)
   config.steps = 88_750  # 1000 epochs of 355 stacks in batches of 4
   config.validation_split = 'test'
-  config.eval.update(dataset='smartphone', split='test', data_dir='data', align='network')
+  config.eval.update(dataset='smartphone', split='test', align='network')
   return default.with_variant(config, variant, 'configs/smartphone.py')

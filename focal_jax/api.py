@@ -8,9 +8,10 @@ from typing import Any
 from focal_jax.backend import use_compilation_cache
 from focal_jax.errors import InputError
 from focal_jax.models import published
+from focal_jax.models.description import described_model, with_arguments
 from focal_jax.models.end_to_end import variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
-from focal_jax.models.registry import MODELS, make_model
+from focal_jax.models.registry import complete, make_model
 from focal_jax.models.torch_file import read_state_dict
 from focal_jax.prediction.classical_predictor import ClassicalPredictor
 from focal_jax.prediction.network_predictor import NetworkPredictor
@@ -48,8 +49,9 @@ def load(
         read without PyTorch, whose channel order and padding are then followed,
       * 'classical' or 'classical:MEASURE' (`classical.MEASURES`) for depth from focus without a network.
       What has a suffix is a path: 'classical.npz' is a weights file.
-    arguments: of the model, for a .pth: what it does not tell, as {'differential': False} for DFV's plain focus volume,
-      or what is to be other than published, as {'alignment': 'metadata'}.
+    arguments: for a .pth: fields of the model that it does not tell, as {'depth.differential': False} for DFV's plain
+      focus volume, or that are to be other than published, as {'align.name': 'metadata'}; 'depth.' may be left out
+      (`models.description.with_arguments`).
 
   Raises:
     InputError: there is no such name or measure; or the file is missing, unreadable, or not this network's.
@@ -73,10 +75,8 @@ def load(
   if path.suffix != '.npz':
     raise InputError(f"{path}: weights of type '{path.suffix}', expected .npz or .pth")
   variables, description = load_weights(path)
-  if description.get('model') not in MODELS:
-    raise InputError(f"{path}: weights of a model '{description.get('model')}', expected one of {', '.join(MODELS)}")
   try:
-    network = make_model(description['model'], description['arguments'])
+    network = make_model(described_model(description))
   except InputError as error:
     raise InputError(f'{path}: {error}') from None
   check_weights(path, variables, variable_shapes(network))
@@ -86,9 +86,9 @@ def load(
 def _load_published(path: Path, arguments: Mapping[str, Any]) -> NetworkPredictor:
   tensors = read_state_dict(path)
   found = published.identify(path, tensors)
-  arguments = found.arguments | dict(arguments)
-  network = make_model(found.model, arguments)
+  model = complete(with_arguments(found.model, arguments))
+  network = make_model(model)
   variables, unused = published.variables_from(path, tensors, found, variable_shapes(network))
-  log.info('%s: published weights of %s; %d tensors in it are not used', path, found.model, len(unused))
-  description = {'model': found.model, 'arguments': arguments, 'data': [published.DATA_OF_PUBLISHED]}
+  log.info('%s: published weights of %s; %d tensors in it are not used', path, found.name, len(unused))
+  description = {'model': model, 'data': [published.DATA_OF_PUBLISHED]}
   return NetworkPredictor(str(path), network, variables, description, unused)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import absl.logging
 from absl import app, flags
+from ml_collections import ConfigDict, config_flags
 
 from focal_jax.errors import InputError, RunError
 from focal_jax.files.shipped import find_recipe
@@ -205,6 +206,7 @@ def _parse(argv: list[str]) -> list[str]:
     config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
     if config is not None:
       config.to_dict()  # a file that could not be loaded only says so when it is used
+      _switch_networks(config)
     return rest
   except InputError:
     raise
@@ -221,6 +223,15 @@ def _with_found_recipe(argv: list[str]) -> list[str]:
     elif argument in ('-config', '--config') and index + 1 < len(argv):
       found[index + 1] = find_recipe(argv[index + 1])
   return found
+
+
+def _switch_networks(config: ConfigDict) -> None:
+  """What `--config.model.depth.name=curves` and the like mean, see `config.switch_networks`."""
+  overrides = config_flags.get_override_values(flags.FLAGS['config'])
+  if any(field.startswith(('model.depth', 'model.align')) for field in overrides):
+    from focal_jax.config import switch_networks  # with all networks, which other programs need not wait for
+
+    switch_networks(config, overrides)
 
 
 def flag_message(error: Exception) -> str:

@@ -22,38 +22,26 @@ PENALTIES = ('squared', 'absolute', 'huber', 'charbonnier')
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-  """What is minimised; the defaults are the published loss (Won and Jeon, section 3.3), but for the motion.
+  """What is minimised; the defaults are the published loss (Won and Jeon, section 3.3), but for the motion."""
 
-  Attributes:
-    unit: of focus and depth in training: 'focus_range' (`unit_focus`), or 'given', that of the data, for networks or
-      losses that are of a certain unit.
-    pyramid_weights: of the losses of a network's depth maps, coarse to fine; of Won and Jeon's, D1 .. D4.
-    balance: if above 0, the errors of each stack count 1 / (its mean squared error + balance) times, so that the loss
-      falls alike for a stack of which little can be told and for one with all but everything right. In the square of
-      the unit of the depth.
-    within_focus: only pixels whose depth is within the range of their stack's focus count.
-    penalty: of a pixel's error, one of PENALTIES; see `penalty`.
-    penalty_scale: where huber and charbonnier turn from squared to absolute, in the unit of the depth.
-    gradient_weight: of the mean of `gradient_sum`; 0: it is not computed.
-    gradient_scales: of `gradient_sum`.
-    motion_weight: of the mean of `motion_error`, where the motion is known.
-    defocus_weight: of the mean squared error of the defocus of every frame (`defocus_target`).
-    all_in_focus_weight: of the mean absolute error of the all-in-focus image.
-    smoothness_weight: of `smoothness`, for which depth need not be known.
-  """
-
+  # Of the losses of a network's depth maps, coarse to fine; of Won and Jeon's, D1 .. D4.
   pyramid_weights: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
+  # Of a pixel's error, in the unit of the depth: squared, absolute, huber or charbonnier (`penalty`).
   penalty: str = 'squared'
-  penalty_scale: float = 0.05
-  gradient_weight: float = 0.0
-  gradient_scales: int = 4
-  motion_weight: float = 0.05
+  penalty_scale: float = 0.05  # where huber and charbonnier turn from squared to absolute, in the unit of the depth
+  gradient_weight: float = 0.0  # of the error of the depth's slopes (`gradient_sum`); published: none
+  gradient_scales: int = 4  # of them: slopes between pixels 1, 2, 4, 8 px apart
+  motion_weight: float = 0.05  # of the mean displacement error in px, where the motion is known; published: none
+  # Of focus and depth in training: focus_range is 0 .. 1 over each stack's focus (`unit_focus`); given is that of the
+  # data, for networks or losses that are of a certain unit.
   unit: str = 'focus_range'
-  within_focus: bool = False
+  within_focus: bool = False  # whether only pixels count whose depth is within the range of their stack's focus
+  # Above 0: each stack counts 1 / (its mean squared error + balance) times, so that the loss falls alike for a stack of
+  # which little can be told and for one with all but everything right. In the square of the unit of the depth.
   balance: float = 0.0
-  defocus_weight: float = 0.0
-  all_in_focus_weight: float = 0.0
-  smoothness_weight: float = 0.0
+  defocus_weight: float = 0.0  # of the mean squared error of every frame's defocus (`defocus_target`; DefocusNet)
+  all_in_focus_weight: float = 0.0  # of the mean absolute error of the all-in-focus image (AiFDepthNet)
+  smoothness_weight: float = 0.0  # of the depth's changes where the all-in-focus image has none (`smoothness`)
 
   @property
   def weights(self) -> dict[str, float]:

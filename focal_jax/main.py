@@ -81,7 +81,7 @@ _CORRECTED_FOCUS = flags.DEFINE_bool(
 )
 _PARTIAL = flags.DEFINE_bool('partial', False, 'Accept a file of fewer stacks, for a trial.')
 _ARGUMENTS = flags.DEFINE_list(
-  'arguments', [], 'Arguments of the model that the .pth does not tell: differential=False,channels=BGR.'
+  'arguments', [], 'Arguments of the model that the .pth does not tell: depth.differential=False,channels=BGR.'
 )
 _PRESETS = flags.DEFINE_list('presets', [], 'Cameras, each with its own sweep. Default: those of the config.')
 _COUNT = flags.DEFINE_integer('count', 4, 'Number of stacks, for each preset.')
@@ -91,9 +91,9 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Another seed gives other stacks.')
 
 def _default_config() -> ConfigDict:
   """Of the modes that need no recipe."""
-  from focal_jax.recipes import default
+  from focal_jax.config import to_config_dict
 
-  return default.get_config()
+  return to_config_dict()
 
 
 def _train() -> None:
@@ -303,7 +303,7 @@ MODES = {
     (*_RESULTS, 'config', 'presets', 'count', 'rgbd', 'seed'),
     ('out',),
     None,
-    {'config': 'Recipe whose simulator makes the stacks. Default: that of configs/default.py.'},
+    {'config': 'Recipe whose simulator makes the stacks. Default: the default settings.'},
   ),
   'sweep': Mode(
     'Train and compare the variants of a recipe.',

@@ -19,7 +19,7 @@ from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.npz_file import save_weights
 from focal_jax.models.registry import make_model
 
-DESCRIPTION = {'model': 'end_to_end', 'arguments': {'channels': 'RGB', 'padding': 'edge'}}
+DESCRIPTION = {'model': {'channels': 'RGB', 'padding': 'edge'}}
 
 
 @pytest.fixture(scope='module')
@@ -102,13 +102,14 @@ def test_uint8_equals_float_and_no_second_compilation(weights, images):
 @pytest.mark.parametrize(('padding', 'other'), [('edge', (33, 61)), ('black', (64, 64))])
 def test_sizes_that_are_padded_alike_are_compiled_once(tmp_path, padding, other):
   """And what they get is what a network compiled for their size alone gives."""
-  arguments = {'padding': padding, 'motion_side_px': 40, 'detection': 'none', 'downsampling': 'pooling'}
-  network = make_model('end_to_end', arguments)  # without what takes long to compile
+  depth = {'detection': 'none', 'downsampling': 'pooling'}
+  described = {'padding': padding, 'depth': depth, 'align': {'side_px': 40}}
+  network = make_model(described)  # without what takes long to compile
   variables = init_variables(network, 3)
   for level in range(3):  # random ones move nothing by as much as a pixel
     motion = variables['params']['alignment'][f'head{level}']['motion']
     motion['kernel'] = 100 * motion['kernel']
-  save_weights(tmp_path / 'weights.npz', variables, DESCRIPTION | {'arguments': arguments})
+  save_weights(tmp_path / 'weights.npz', variables, {'model': described})
   model, rng = focal_jax.load(tmp_path / 'weights.npz'), np.random.default_rng(1)
   fov = np.float32([1.06, 1.02, 1.0])
   model.predict(rng.integers(0, 256, (3, *other, 3), np.uint8), FOCUS, align='network')

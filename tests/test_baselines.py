@@ -20,10 +20,10 @@ from focal_jax.errors import InputError
 from focal_jax.losses import loss_settings
 from focal_jax.models import registry
 from focal_jax.models.end_to_end import init_variables, variable_shapes
-from focal_jax.models.registry import alone_or_aligned, make_model
+from focal_jax.models.registry import make_model
 from focal_jax.stack import FocalStack
 from focal_jax.sweeps.variants import declared_variants, override
-from focal_jax.training.loop import model_arguments, model_of, train_and_evaluate
+from focal_jax.training.loop import model_of, train_and_evaluate
 from tfds_ddff.build import build
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags
@@ -51,7 +51,7 @@ def small_stack(frames=3, side=32, fov=1.0):
 def test_a_recipe_and_its_model_go_together(module, variant):
   config = module.get_config(variant)
   name = module.__name__.removeprefix('configs.baselines.')
-  assert config.model.name == name
+  assert config.model.depth.name == name
   settings, model, stack = loss_settings(config.loss), model_of(config), small_stack()
 
   def check(variables):
@@ -97,7 +97,7 @@ def test_the_sweep_of_all_networks():
     changed = networks.get_config('smoke')
     for field, value in variant.overrides.items():
       override(changed, field, str(value) if field.startswith('init.') else value)
-    make_model(changed.model.name, model_arguments(changed.model))
+    model_of(changed)
     assert re.fullmatch(r'[A-Za-z0-9._+=,~-]+', variant.name)
   with pytest.raises(ValueError, match="unknown variant 'big'"):
     networks.get_config('big')
@@ -115,7 +115,7 @@ def test_aifdepthnet_learns_from_the_central_views_of_a_data_set(tmp_path):
   write_hci4d(tmp_path / 'downloads', {'train': 3, 'val': 2}, (40, 48))
   build('hci4d', tmp_path / 'downloads', tmp_path / 'data')
   config = aifdepthnet.get_config('unsupervised_hci4d')
-  config.model.channel_divisor = 8
+  config.model.depth.channel_divisor = 8
   config.data.update(data_dir=str(tmp_path / 'data'), crop_px=32, num_frames=(3, 3))
   config.update(batch_size=2, steps=2, validation_every=2, checkpoint_every=2, validation_stacks=2, log_every=1)
   train_and_evaluate(config, tmp_path / 'run')
@@ -141,13 +141,13 @@ def test_a_loss_of_the_all_in_focus_image_is_refused_where_the_data_have_none(tm
 def test_defocusnet_trains_in_its_own_unit_and_predicts(tmp_path):
   config = toy.get_config(toy.write_stacks(tmp_path / 'stacks'))
   config.model = defocusnet.get_config().model
-  config.model.channel_divisor = 8
+  config.model.depth.channel_divisor = 8
   config.loss = defocusnet.get_config().loss
   config.networks = 'depth'
   config.update(batch_size=2, steps=3, validation_every=3, checkpoint_every=3)
   weights = train_and_evaluate(config, tmp_path / 'run')
   model = api.load(weights)
-  assert model.description['model'] == 'defocusnet'
+  assert model.description['model']['depth'] == {'name': 'defocusnet', 'unit': 'metres', 'channel_divisor': 8}
   stack = small_stack()
   out = model.predict(np.asarray(stack.images[0]), stack.focus[0], align='off')
   assert out.weights is None
@@ -157,26 +157,27 @@ def test_defocusnet_trains_in_its_own_unit_and_predicts(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('name', 'arguments'),
-  [('defocusnet', {}), ('dfv', {'level': 1})],
+  'depth', [{'name': 'defocusnet', 'channel_divisor': 8}, {'name': 'dfv', 'channel_divisor': 8, 'level': 1}]
 )
-def test_behind_an_alignment_a_network_sees_what_it_warps(name, arguments):
-  arguments = arguments | {'channel_divisor': 8, 'padding': 'black'}
-  alone, behind = (make_model(name, arguments | {'alignment': kind}) for kind in ('none', 'metadata'))
+def test_behind_an_alignment_a_network_sees_what_it_warps(depth):
+  alone, behind, learning = (
+    make_model({'padding': 'black', 'depth': depth, 'align': {'name': name}})
+    for name in ('none', 'metadata', 'learned')
+  )
   variables = init_variables(alone, 0)
   stack = small_stack(fov=1.1)
   out = jax.jit(behind.apply)(variables, stack)
   warped = warp.warp(2 * stack.images - 1, stack.fov) / 2 + 0.5
   expected = jax.jit(lambda v, s: alone.apply(v, s, align=False))(variables, stack.replace(images=warped))
   np.testing.assert_allclose(out.depth, expected.depth, atol=1e-4)
-  learned = variable_shapes(make_model(name, arguments | {'alignment': 'learned'}))['params']
+  learned = variable_shapes(learning)['params']
   assert set(learned) == {'alignment', 'depth'}
   assert learned['depth'] == variable_shapes(alone)['params']['depth']
 
 
 @pytest.mark.parametrize('length', [20, 32, 33])
 def test_reflected_padding(length):
-  model = make_model('dfv', {'padding': 'reflect'})
+  model = make_model({'padding': 'reflect'})
   images = jnp.asarray(np.random.default_rng(0).random((1, 2, length, 32, 3)), jnp.float32)
   got = model.apply({}, images, (length, 32), method='_pad')
   expected = np.pad(images, ((0, 0), (0, 0), (0, -length % 32), (0, 0), (0, 0)), 'reflect')
@@ -187,21 +188,22 @@ def test_the_example_of_the_documentation(tmp_path, monkeypatch):
   text = (Path(__file__).parents[1] / 'docs' / 'adding_a_network.md').read_text()
   code = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
   assert len(code) == 3
-  monkeypatch.setitem(registry.MODELS, 'sharpest', None)  # is taken out again
+  monkeypatch.setitem(registry.DEPTH, 'sharpest', None)  # is taken out again
   for number, block in enumerate(code):
     (tmp_path / f'block{number}.py').write_text(block)
   monkeypatch.syspath_prepend(tmp_path)
   network = importlib.import_module('block0')
-  scope = {'MODELS': registry.MODELS, 'alone_or_aligned': alone_or_aligned, 'Sharpest': network.Sharpest}
+  scope = {'DEPTH': registry.DEPTH, 'Sharpest': network.Sharpest}
   exec(code[1], scope)  # the documentation's own line
 
   config = toy.get_config(toy.write_stacks(tmp_path / 'stacks'))
   recipe = importlib.import_module('block2').get_config()
-  config.update(model=recipe.model, loss=recipe.loss, networks=recipe.networks)
+  config.model = recipe.model
+  config.update(loss=recipe.loss, networks=recipe.networks)
   config.update(batch_size=2, steps=3, validation_every=3, checkpoint_every=3)
   model = api.load(train_and_evaluate(config, tmp_path / 'run'))
   stack = small_stack()
   out = model.predict(np.asarray(stack.images[0]), stack.focus[0], align='off')
   np.testing.assert_allclose(out.depth, np.einsum('nhw,n->hw', out.weights, stack.focus[0]), atol=1e-5)
-  with pytest.raises(InputError, match=r'model\.filters is 4, expected one of 3, 6'):
-    make_model('sharpest', {'filters': 4})
+  with pytest.raises(InputError, match=r'model\.depth\.filters is 4, expected one of 3, 6'):
+    make_model({'depth': {'name': 'sharpest', 'filters': 4}})

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
 from focal_jax import losses, warp
 from focal_jax.errors import InputError
 from focal_jax.losses import PENALTIES, LossSettings
+from focal_jax.recipes import default
 from focal_jax.stack import FocalStack, Prediction
 
 motion_error = jax.jit(losses.motion_error, static_argnums=(2, 3))

@@ -15,37 +15,34 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import default
 from focal_jax.models import registry
-from focal_jax.stack import FocalStack, Prediction
+from focal_jax.models.blocks import expected_focus
+from focal_jax.models.depth_maps import DepthMaps
+from focal_jax.models.end_to_end import EndToEnd
+from focal_jax.recipes import default
+from focal_jax.stack import FocalStack
 
 
-class Toy(nn.Module):
+class ToyAlignment(nn.Module):
   axis_name: str | None = None
   normalise: bool = True
 
-  def setup(self):
-    self.alignment = Features(3, self.axis_name, self.normalise)
-    self.depth = Features(1, self.axis_name, self.normalise)
+  @nn.compact
+  def __call__(self, images, fov, *, size=None, train):
+    found = Features(3, self.axis_name, self.normalise, name='features')(images, train=train).mean((2, 3))
+    return found * jnp.array([0.01, 1.0, 1.0])  # a zoom, and shifts in px
 
-  def __call__(self, stack, *, align=True, train=False, size=None, motion=None):
-    if motion is None:
-      motion = self.estimate_motion(stack, train=train) if align else jnp.zeros((*stack.focus.shape, 3))
-    scores = self.depth(stack.images, train=train)[..., 0]
-    weights = nn.softmax(scores + motion[..., :1, None], axis=1)
-    depth = jnp.einsum('bnhw,bn->bhw', weights, stack.focus)
-    return Prediction(
-      depth=depth,
-      confidence=jnp.ones_like(depth),
-      pyramid=(depth, depth**2, depth, depth),
-      weights=weights,
-      aligned=stack.images,
-      coverage=jnp.ones_like(weights),
-      motion=motion,
-    )
 
-  def estimate_motion(self, stack, *, train=False, size=None):
-    return self.alignment(stack.images, train=train).mean((2, 3))
+class ToyDepth(nn.Module):
+  axis_name: str | None = None
+  normalise: bool = True
+
+  @nn.compact
+  def __call__(self, images, focus, *, train):
+    scores = Features(1, self.axis_name, self.normalise, name='features')(images, train=train)[..., 0]
+    weights = nn.softmax(scores, axis=1)
+    depth = expected_focus(weights, focus)
+    return DepthMaps((depth, depth**2, depth, depth), weights, confidence=jnp.ones_like(depth))
 
 
 class Features(nn.Module):
@@ -62,17 +59,19 @@ class Features(nn.Module):
     return nn.Dense(self.features, use_bias=self.features > 1)(nn.relu(x))
 
 
-def make_toy(axis_name: str | None = None, **_) -> nn.Module:
-  return Toy(axis_name)
+def make_toy(axis_name: str | None = None, normalise: bool = True) -> EndToEnd:
+  return EndToEnd(ToyDepth(axis_name, normalise), ToyAlignment(axis_name, normalise))
 
 
-registry.MODELS['toy'] = make_toy
+MODEL = {'depth': {'name': 'toy'}, 'align': {'name': 'toy'}}
+registry.DEPTH['toy'] = ToyDepth
+registry.ALIGN['toy'] = registry.Alignment(ToyAlignment)
 
 
 def get_config(variant: str = '') -> ConfigDict:
   """40 steps on simulated stacks of 3 frames, 16 x 16 px; on those of `variant`, a source, if it is given."""
   config = default.smoke(default.get_config())
-  config.model = ConfigDict({'name': 'toy'})
+  config.model = ConfigDict(MODEL)
   config.simulator.update(num_surfaces=2, height_px=16, width_px=16, margin_px=4)
   config.update(batch_size=4, steps=40, log_every=1, checkpoint_every=3, validation_every=10)
   config.optimizer.update(learning_rate=0.01, schedule='cosine', warmup_steps=2, clip_norm=1.0)

@@ -17,6 +17,6 @@ def get_config(variant: str = '') -> ConfigDict:
 
 
 def sweep(add) -> None:
-  add({'model.alignment': 'none'}, label='none')
-  add({'model.alignment': 'metadata'}, label='metadata crop only')
-  add({'model.alignment': 'learned'}, label='metadata crop and network')
+  add({'model.align': {'name': 'none'}}, label='none')
+  add({'model.align': {'name': 'metadata'}}, label='metadata crop only')
+  add({'model.align': {'name': 'learned'}}, label='metadata crop and network')

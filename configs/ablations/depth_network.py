@@ -20,7 +20,7 @@ def get_config(variant: str = '') -> ConfigDict:
 
 
 def sweep(add) -> None:
-  add({'model.depth': 'published'}, label='published')
-  add({'model.depth': 'published', 'model.focus_measures': True}, label='published, focus measures')
-  add({'model.depth': 'curves'}, label='curves')
-  add({'model.depth': 'refined', 'loss.pyramid_weights': (0.1, 0.15, 0.25, 0.4, 1.0)}, label='refined')
+  add({'model.depth': {'name': 'won_jeon'}}, label='published')
+  add({'model.depth': {'name': 'won_jeon', 'focus_measures': True}}, label='published, focus measures')
+  add({'model.depth': {'name': 'curves'}}, label='curves')
+  add({'model.depth': {'name': 'refined'}, 'loss.pyramid_weights': (0.1, 0.15, 0.25, 0.4, 1.0)}, label='refined')

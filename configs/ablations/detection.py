@@ -19,7 +19,7 @@ def get_config(variant: str = '') -> ConfigDict:
 
 
 def sweep(add) -> None:
-  add({'model.detection': 'attention'}, label='without 2-D block')
-  add({'model.detection': 'plane'}, label='without attention')
-  add({'model.detection': 'none'}, label='without both')
-  add({'model.detection': 'both'}, label='with both')
+  add({'model.depth.detection': 'attention'}, label='without 2-D block')
+  add({'model.depth.detection': 'plane'}, label='without attention')
+  add({'model.depth.detection': 'none'}, label='without both')
+  add({'model.depth.detection': 'both'}, label='with both')

@@ -19,6 +19,6 @@ def get_config(variant: str = '') -> ConfigDict:
 
 
 def sweep(add) -> None:
-  add({'model.downsampling': 'stride'}, label='stride only')
-  add({'model.downsampling': 'pooling'}, label='pooling only')
-  add({'model.downsampling': 'both'}, label='both')
+  add({'model.depth.downsampling': 'stride'}, label='stride only')
+  add({'model.depth.downsampling': 'pooling'}, label='pooling only')
+  add({'model.depth.downsampling': 'both'}, label='both')

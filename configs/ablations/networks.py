@@ -15,19 +15,20 @@ In the table 'aligned' is the validation on aligned stacks, the rest that on mov
 
 from ml_collections import ConfigDict
 
+from focal_jax.config import network
 from focal_jax.recipes import ablations, default, shipped
 
-_SMALL = default.AS_THEY_ARE | {'channels': 'RGB', 'padding': 'edge'}
 _DFV_LOSS = {
   'loss.pyramid_weights': tuple(weight / 30 for weight in (1, 2, 4, 8)),
   'loss.penalty': 'huber',
   'loss.penalty_scale': 1.0,
   'loss.within_focus': True,
 }
+# Label -> the section `model.depth`, and the loss.
 NETWORKS = {
-  'Won and Jeon': ({'name': 'end_to_end', 'depth': 'published'}, {}),
-  'curves': ({'name': 'end_to_end', 'depth': 'curves'}, {}),
-  'refined': ({'name': 'end_to_end', 'depth': 'refined'}, {'loss.pyramid_weights': (0.1, 0.15, 0.25, 0.4, 1.0)}),
+  'Won and Jeon': ({'name': 'won_jeon'}, {}),
+  'curves': ({'name': 'curves'}, {}),
+  'refined': ({'name': 'refined'}, {'loss.pyramid_weights': (0.1, 0.15, 0.25, 0.4, 1.0)}),
   'DefocusNet / 2': (
     {'name': 'defocusnet', 'unit': 'focus_range', 'channel_divisor': 2},
     {'loss.pyramid_weights': (1.0,), 'loss.defocus_weight': 1.0},
@@ -43,6 +44,8 @@ NETWORKS = {
 
 def get_config(variant: str = '') -> ConfigDict:
   config = shipped.get_config('depth')
+  config.model.resampling = 'linear'
+  config.model.align = network('align', 'none')
   config.data.simulated_frames = ()
   config.simulator.update(num_frames=6, height_px=64, width_px=64, truth_beyond=0.0)
   config.simulator.scene.anywhere = 0.0
@@ -54,19 +57,17 @@ def get_config(variant: str = '') -> ConfigDict:
 
 
 def sweep(add) -> None:
-  aligner = {'alignment': 'fitted', 'motion_side_px': 256, 'motion_passes': 1}  # as the weights that ship
+  aligner = {'model.align': {'name': 'fitted', 'side_px': 256}}  # as the weights that ship
   moved = {'simulator.sweep.aligned': 0.0, 'simulator.sweep.shake_px': (0.0, 1.5), 'simulator.sweep.zoom': (0.96, 1.1)}
   trained = {
-    label: add({'model': _SMALL | model, **loss}, label=f'{label}, aligned')
-    for label, (model, loss) in NETWORKS.items()
+    label: add({'model.depth': depth, **loss}, label=f'{label}, aligned') for label, (depth, loss) in NETWORKS.items()
   }
-  for label, (model, loss) in NETWORKS.items():
-    as_it_is = _SMALL | model | {'resampling': 'lanczos'}
-    cropped, aligned = as_it_is | {'alignment': 'metadata'}, as_it_is | aligner
-    measured = {**loss, **moved, 'steps': 0, 'networks': 'both', 'init.depth': trained[label].weights}
-    alignment = {'init.alignment': 'weights/simulated.npz'}
-    add({'model': as_it_is, **measured}, label=f'{label}, as they are')
-    add({'model': cropped, **measured}, label=f'{label}, metadata crop')
-    add({'model': aligned, **measured, **alignment}, label=f'{label}, alignment network')
-    linear = aligned | {'resampling': 'linear'}
-    add({'model': linear, **measured, **alignment}, label=f'{label}, alignment network, linear')
+  for label, (depth, loss) in NETWORKS.items():
+    measured = {'model.depth': depth, **loss, **moved, 'steps': 0, 'networks': 'both'}
+    measured |= {'init.depth': trained[label].weights}
+    sharp = {'model.resampling': 'lanczos', **measured}
+    alignment = {**aligner, 'init.alignment': 'weights/simulated.npz'}
+    add(sharp, label=f'{label}, as they are')
+    add({**sharp, 'model.align': {'name': 'metadata'}}, label=f'{label}, metadata crop')
+    add({**sharp, **alignment}, label=f'{label}, alignment network')
+    add({**measured, **alignment}, label=f'{label}, alignment network, linear')

@@ -21,7 +21,7 @@ def get_config(variant: str = '') -> ConfigDict:
 
 
 def sweep(add) -> None:
-  add({'model.stem_dilation': 2}, label='every second pixel')
-  add({'model.focus_measures': True}, label='every second pixel, focus measures')
-  add({'model.stem_dilation': 1}, label='neighbours')
-  add({'model.stem_dilation': 1, 'model.focus_measures': True}, label='neighbours, focus measures')
+  add({'model.depth.stem_dilation': 2}, label='every second pixel')
+  add({'model.depth.focus_measures': True}, label='every second pixel, focus measures')
+  add({'model.depth.stem_dilation': 1}, label='neighbours')
+  add({'model.depth.stem_dilation': 1, 'model.depth.focus_measures': True}, label='neighbours, focus measures')

@@ -17,6 +17,7 @@ Not run to its end: wants an accelerator; no time or figures are known. `smoke` 
 
 from ml_collections import ConfigDict
 
+from focal_jax.config import network
 from focal_jax.recipes import ddff12, default, hci4d, simulated
 
 
@@ -24,11 +25,9 @@ def get_config(variant: str = '') -> ConfigDict:
   unsupervised = {'unsupervised': simulated, 'unsupervised_hci4d': hci4d}
   config = unsupervised.get(variant, ddff12).get_config()
   config.networks = 'depth'
-  config.model = ConfigDict(
-    {'name': 'aifdepthnet', 'normalisation': 'softplus', 'score_channels': 1, 'frame_channel': False}
-    | {'channel_divisor': 1, 'channels': 'RGB' if variant in unsupervised else 'BGR', 'padding': 'black'}
-    | default.AS_THEY_ARE
-  )
+  config.model.update(channels='RGB' if variant in unsupervised else 'BGR', padding='black')
+  config.model.depth = network('depth', 'aifdepthnet')
+  config.model.align = network('align', 'none')
   config.data.crop_px = 256
   config.optimizer.b2 = 0.999
   config.loss.update(unit='given', penalty='absolute', pyramid_weights=(1.0,))

@@ -12,15 +12,14 @@ Not run to its end: wants an accelerator; no time or figures are known. `smoke` 
 
 from ml_collections import ConfigDict
 
+from focal_jax.config import network
 from focal_jax.recipes import default, fod500
 
 
 def get_config(variant: str = '') -> ConfigDict:
   config = fod500.get_config()
-  config.model = ConfigDict(
-    {'name': 'defocusnet', 'unit': 'metres', 'channel_divisor': 1, 'channels': 'RGB', 'padding': 'edge'}
-    | default.AS_THEY_ARE
-  )
+  config.model.depth = network('depth', 'defocusnet', unit='metres')
+  config.model.align = network('align', 'none')
   config.data.augment = False
   config.steps = 200_100  # 2001 epochs of 400 stacks in batches of 4
   config.optimizer.b2 = 0.999

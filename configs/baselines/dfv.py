@@ -17,16 +17,15 @@ Not run to its end: wants an accelerator; no time or figures are known. `smoke` 
 
 from ml_collections import ConfigDict
 
+from focal_jax.config import network
 from focal_jax.recipes import ddff12, default
 
 
 def get_config(variant: str = '') -> ConfigDict:
   config = ddff12.get_config()
-  config.model = ConfigDict(
-    {'name': 'dfv', 'differential': variant != 'volume', 'level': 4, 'channel_divisor': 1}
-    | {'channels': 'RGB', 'padding': 'reflect'}
-    | default.AS_THEY_ARE
-  )
+  config.model.padding = 'reflect'
+  config.model.depth = network('depth', 'dfv', differential=variant != 'volume')
+  config.model.align = network('align', 'none')
   config.data.update(source='0.5*ddff12/scene_disjoint + 0.5*fod500', num_frames=(5, 5))
   config.update(batch_size=20, steps=28_000)  # 700 epochs of 800 stacks
   config.optimizer.update(b2=0.999, clip_norm=0.5)

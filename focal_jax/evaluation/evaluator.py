@@ -14,6 +14,7 @@ import focal_jax
 import tfds_ddff
 from focal_jax.align.methods import check_alignment
 from focal_jax.api import SHIPPED
+from focal_jax.config import check_fields
 from focal_jax.data import sources
 from focal_jax.errors import InputError
 from focal_jax.evaluation import plots, tables
@@ -35,7 +36,7 @@ def evaluate(config: ConfigDict, weights: str | None, out: Path, overwrite: bool
   worst.png (the network's stacks of least and greatest error), error_by_depth.png and sparsification.png.
 
   Args:
-    config: its `eval`; its `simulator` for the data set 'simulated'.
+    config: its `eval`, and `data.data_dir`; its `simulator` for the data set 'simulated'.
     weights: as for `focal_jax.load`.
 
   Returns:
@@ -61,14 +62,15 @@ def evaluate_methods(
       and worst.png.
   """
   check_output(out, overwrite)
-  settings = config.eval
+  check_fields(config)
+  settings, data_dir = config.eval, config.data.data_dir
   check_alignment(settings.align, 'eval.align')
-  source = sources.open_source(settings.dataset, settings.split, settings.data_dir, settings_from(config.simulator))
+  source = sources.open_source(settings.dataset, settings.split, data_dir, settings_from(config.simulator))
   protocol = protocol_of(settings.dataset)
   count = _count_stacks(settings, len(source))
   title = f'{settings.dataset} {settings.split}'
   check_stacks(source, count, protocol, settings.align, title)
-  methods = open_methods(texts, lambda: sources.mean_target(settings.dataset, settings.data_dir))
+  methods = open_methods(texts, lambda: sources.mean_target(settings.dataset, data_dir))
   if protocol.focus_correction:
     methods = with_corrected_focus(methods, protocol.focus_correction)
   labels = list(methods)

@@ -32,7 +32,7 @@ UP_KERNEL = (3, 4, 4)
 # Of the decoder from 1/16 to 1/2: channels of the transposed convolution, of what follows it, and of the skip.
 DECODER = ((64, 64, 64), (64, 64, 64), (32, 32, 32), (32, 16, 16))
 
-PUBLISHED = {'channels': 'RGB', 'padding': 'black'}
+PUBLISHED = {'channels': 'RGB', 'padding': 'black', 'depth': {'name': 'aifdepthnet'}}
 
 
 class Mixed(nn.Module):
@@ -99,21 +99,15 @@ class Join(nn.Module):
 class AiFDepthNet(nn.Module):
   """Aligned frames, -1 .. 1 and far to near, to depth in the unit of `focus` and an all-in-focus image; see `EndToEnd`.
 
-  Any number of frames.
-
-  Attributes:
-    normalisation: how scores become the focus distribution. With one score channel the image's is softmax in any case.
-    score_channels: 1: depth and image share their scores; 2: each has its own, depth first.
-    frame_channel: a fourth input channel that numbers the frames, nearest first: (n + 1) / N.
-    channel_divisor: the published widths are divided by it.
-    axis_name: devices over which batch normalisation averages in training.
-    remat: see `apply_block`.
+  Any number of frames. `axis_name`: devices over which batch normalisation averages in training. `remat`: see
+  `apply_block`.
   """
 
+  # How scores become the focus distribution. With one score channel the image's is softmax in any case.
   normalisation: Literal['softplus', 'softmax'] = 'softplus'
-  score_channels: Literal[1, 2] = 1
-  frame_channel: bool = False
-  channel_divisor: Literal[1, 2, 4, 8] = 1
+  score_channels: Literal[1, 2] = 1  # 1: depth and image share their scores; 2: each has its own, depth first
+  frame_channel: bool = False  # a fourth input channel that numbers the frames, nearest first: (n + 1) / N
+  channel_divisor: Literal[1, 2, 4, 8] = 1  # the published widths are divided by it
   axis_name: str | None = None
   remat: bool = False
 

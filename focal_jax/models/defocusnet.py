@@ -19,7 +19,7 @@ from focal_jax.models.depth_maps import DepthMaps
 FEATURES = (16, 32, 64, 128)  # at 1, 1/2, 1/4 and 1/8 of the resolution; twice the last at 1/16
 DEPTH_UNIT_M = 3.0  # of the published network's depth
 
-PUBLISHED = {'channels': 'RGB', 'padding': 'edge', 'unit': 'metres'}
+PUBLISHED = {'channels': 'RGB', 'padding': 'edge', 'depth': {'name': 'defocusnet', 'unit': 'metres'}}
 
 
 class Layers(nn.Module):
@@ -77,18 +77,14 @@ class DefocusNet(nn.Module):
 
   There is no focus distribution, and depth is no mixture of the focus coordinates but a number of the network's own.
 
-  Attributes:
-    unit: what focus and depth are to the network. 'metres', as published: the second U-Net is given each focus over
-      that of the farthest frame, and answers in units of 3 m; defocus is the circle of confusion, 1 for 0.1 mm.
-      'focus_range': both are 0 for the farthest frame and 1 for the nearest, whatever the coordinate; defocus is to
-      be the distance between them.
-    channel_divisor: the published widths are divided by it.
-    axis_name: has no use: nothing is normalised.
-    remat: see `apply_block`.
+  `axis_name` has no use, for nothing is normalised; `remat`: see `apply_block`.
   """
 
+  # What focus and depth are to the network. metres, as published: the second U-Net is given each focus over that of the
+  # farthest frame, and answers in units of 3 m; defocus is the circle of confusion, 1 for 0.1 mm. focus_range: both are
+  # 0 for the farthest frame and 1 for the nearest, whatever the coordinate; defocus is to be the distance between them.
   unit: Literal['metres', 'focus_range'] = 'focus_range'
-  channel_divisor: Literal[1, 2, 4, 8] = 1
+  channel_divisor: Literal[1, 2, 4, 8] = 1  # the published widths are divided by it
   axis_name: str | None = None
   remat: bool = False
 

@@ -1,7 +1,7 @@
 """The depth-from-focus network of Won and Jeon (ECCV 2022), section 3.2: an aligned stack to four depth maps."""
 
-from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -11,11 +11,16 @@ from jaxtyping import Array, Float
 from focal_jax.models import conv
 from focal_jax.models.blocks import (
   POINT,
+  AttentionDetection,
   Conv,
   ConvNorm,
   EffectiveDownsampling,
+  NoDetection,
+  PlaneDetection,
+  PooledDownsampling,
   SharpRegionDetection,
   Stack,
+  StridedDownsampling,
   apply_block,
   expected_focus,
   focus_distribution,
@@ -25,6 +30,16 @@ from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.relative_sharpness import relative_sharpness
 
 MULTIPLE = 32  # of height and width, px: the aggregation works down to 1/32
+
+# Modules made with (features, axis_name) that map [B, N, H, W, C] to `features` channels, at the same size and at half
+# of it.
+_DETECTION = {
+  'both': SharpRegionDetection,
+  'plane': PlaneDetection,
+  'attention': AttentionDetection,
+  'none': NoDetection,
+}
+_DOWNSAMPLING = {'both': EffectiveDownsampling, 'stride': StridedDownsampling, 'pooling': PooledDownsampling}
 
 
 class Pyramid(nn.Module):
@@ -96,27 +111,27 @@ class Hourglass(nn.Module):
 class DepthNetwork(nn.Module):
   """Aligned frames, normalised to -1 .. 1, to depth in the unit of `focus`.
 
-  Any number of frames; height and width must be multiples of 32. `detect` and `downsample` are exchangeable: modules
-  made with (features, axis_name) that map [B, N, H, W, C] to `features` channels at the same size, and at half of it.
-  Computes in the type of the images up to the scores, from there in float32. `remat`: see `apply_block`. The first
-  layer looks at every `stem_dilation`-th pixel, 2 as published; 1 lets it compare neighbours, in which a blur of a
-  pixel shows most.
+  Any number of frames; height and width must be multiples of 32. Computes in the type of the images up to the scores,
+  from there in float32. `axis_name`: devices over which batch normalisation averages in training. `remat`: see
+  `apply_block`.
   """
 
   axis_name: str | None = None
-  detect: Callable[..., nn.Module] = SharpRegionDetection
-  downsample: Callable[..., nn.Module] = EffectiveDownsampling
+  detection: Literal['both', 'plane', 'attention', 'none'] = 'both'  # of sharp regions: plane is the 2-D block only
+  downsampling: Literal['both', 'stride', 'pooling'] = 'both'  # strided convolution, pooling, or both side by side
   remat: bool = False
-  stem_dilation: int = 2
-  focus_measures: bool = False
+  # Step in px between the taps of the first layer: 2 as published; 1 compares neighbours, in which a blur of a pixel
+  # shows most.
+  stem_dilation: Literal[1, 2] = 2
+  focus_measures: bool = False  # whether the first layer is given `relative_sharpness` beside the frames
 
   @nn.compact
   def __call__(self, images: Float[Array, 'B N H W 3'], focus: Float[Array, 'B N'], *, train: bool) -> DepthMaps:
     """Returns the depth maps D1 .. D4, coarse to fine, and the focus distribution of D4."""
     height, width = images.shape[2:4]
     cell = partial(ConvNorm, axis_name=self.axis_name)
-    detect = partial(self.detect, axis_name=self.axis_name)
-    downsample = partial(self.downsample, axis_name=self.axis_name)
+    detect = partial(_DETECTION[self.detection], axis_name=self.axis_name)
+    downsample = partial(_DOWNSAMPLING[self.downsampling], axis_name=self.axis_name)
 
     run = partial(apply_block, train=train, remat=self.remat)
 

@@ -37,7 +37,7 @@ POOLED = (False, False, True, True)  # whether the decoder has pyramid pooling
 NUM_POOLS = 4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
 
-PUBLISHED = {'channels': 'RGB', 'padding': 'reflect'}
+PUBLISHED = {'channels': 'RGB', 'padding': 'reflect', 'depth': {'name': 'dfv'}}
 
 Volume = Float[Array, 'B _ _ _ C']  # of which frames, too, are resampled
 
@@ -132,19 +132,12 @@ class DFV(nn.Module):
   """Aligned frames, -1 .. 1 and far to near, to depth in the unit of `focus`; see `EndToEnd`.
 
   Any number of frames. The published network needs frames of 64 px or more; of smaller ones its pyramid pooling is here
-  over one cell.
-
-  Attributes:
-    differential: volumes of differences between each frame and the next farther one (DFV), or plain ones (FV).
-    level: number of scales that are decoded, 4 as published; fewer leave out the coarsest.
-    channel_divisor: the published widths are divided by it.
-    axis_name: devices over which batch normalisation averages in training.
-    remat: see `apply_block`.
+  over one cell. `axis_name`: devices over which batch normalisation averages in training. `remat`: see `apply_block`.
   """
 
-  differential: bool = True
-  level: Literal[1, 2, 3, 4] = 4
-  channel_divisor: Literal[1, 2, 4, 8] = 1
+  differential: bool = True  # volumes of differences between each frame and the next farther one (DFV), or plain (FV)
+  level: Literal[1, 2, 3, 4] = 4  # number of scales that are decoded, 4 as published; fewer leave out the coarsest
+  channel_divisor: Literal[1, 2, 4, 8] = 1  # the published widths are divided by it
   axis_name: str | None = None
   remat: bool = False
 

@@ -11,19 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from focal_jax import warp
-from focal_jax.models.alignment import AlignmentNetwork, FittedAlignment, MetadataAlignment, NoAlignment
-from focal_jax.models.blocks import (
-  AttentionDetection,
-  EffectiveDownsampling,
-  NoDetection,
-  PlaneDetection,
-  PooledDownsampling,
-  SharpRegionDetection,
-  StridedDownsampling,
-)
-from focal_jax.models.curves import CurveNetwork
+from focal_jax.models.alignment import AlignmentNetwork
 from focal_jax.models.depth import MULTIPLE, DepthNetwork
-from focal_jax.models.refinement import RefinementNetwork
 from focal_jax.stack import FocalStack, Prediction, confidence_from_spread, spread
 
 Dimension = Any  # of an array: an integer, or in an export the symbol of any
@@ -193,75 +182,6 @@ def padding_widths(height: Dimension, width: Dimension) -> tuple[tuple[Dimension
   """For `pad` of images [B, N, H, W, 3] to their `padded_size`."""
   bottom, right = padded_size(height, width)
   return (0, 0), (0, 0), (0, bottom - height), (0, right - width), (0, 0)
-
-
-_ALIGNMENT = {
-  'learned': AlignmentNetwork,
-  'fitted': FittedAlignment,
-  'metadata': MetadataAlignment,
-  'none': NoAlignment,
-}
-_DETECTION = {
-  'both': SharpRegionDetection,
-  'plane': PlaneDetection,
-  'attention': AttentionDetection,
-  'none': NoDetection,
-}
-_DOWNSAMPLING = {'both': EffectiveDownsampling, 'stride': StridedDownsampling, 'pooling': PooledDownsampling}
-
-
-def assemble(
-  depth: nn.Module,
-  channels: Literal['RGB', 'BGR'] = 'RGB',
-  padding: Literal['edge', 'black', 'reflect'] = 'edge',
-  motion_side_px: int = 0,
-  motion_passes: Literal[1, 2, 3, 4] = 1,
-  resampling: Literal['linear', 'lanczos'] = 'linear',
-  alignment: Literal['learned', 'fitted', 'metadata', 'none'] = 'none',
-  *,
-  axis_name: str | None = None,
-  dtype: Any = jnp.float32,
-  remat: bool = False,
-) -> EndToEnd:
-  """A depth network behind the alignment network of this name; see `registry`.
-
-  Args:
-    axis_name: devices over which batch normalisation averages in training.
-    dtype: see `EndToEnd`.
-    remat: compute the activations of each block anew in the backward pass, for less memory.
-  """
-  network = _ALIGNMENT[alignment](axis_name=axis_name, remat=remat)
-  if alignment == 'fitted':
-    network, motion_passes = network.clone(passes=motion_passes), 1
-  return EndToEnd(depth, network, channels, padding, motion_side_px, motion_passes, resampling, dtype)
-
-
-def make_end_to_end(
-  channels: Literal['RGB', 'BGR'] = 'RGB',
-  padding: Literal['edge', 'black'] = 'edge',
-  motion_side_px: int = 0,
-  motion_passes: Literal[1, 2, 3, 4] = 1,
-  stem_dilation: Literal[1, 2] = 2,
-  focus_measures: bool = False,
-  depth: Literal['published', 'curves', 'refined'] = 'published',
-  resampling: Literal['linear', 'lanczos'] = 'linear',
-  alignment: Literal['learned', 'fitted', 'metadata', 'none'] = 'learned',
-  detection: Literal['both', 'plane', 'attention', 'none'] = 'both',
-  downsampling: Literal['both', 'stride', 'pooling'] = 'both',
-  **runtime: Any,
-) -> EndToEnd:
-  """Won and Jeon's network, an ablation of it, 'curves' (`curves.CurveNetwork`) or 'refined'
-  (`refinement.RefinementNetwork`), by the names of its parts.
-  """
-  own = {name: runtime[name] for name in ('axis_name', 'remat') if name in runtime}
-  if depth == 'curves':
-    network = CurveNetwork(own.get('remat', False))
-  elif depth == 'refined':
-    network = RefinementNetwork(own.get('remat', False))
-  else:
-    parts = {'detect': _DETECTION[detection], 'downsample': _DOWNSAMPLING[downsampling]}
-    network = DepthNetwork(**parts, stem_dilation=stem_dilation, focus_measures=focus_measures, **own)
-  return assemble(network, channels, padding, motion_side_px, motion_passes, resampling, alignment, **runtime)
 
 
 def variable_shapes(model: nn.Module) -> dict:

@@ -17,7 +17,7 @@ _DESCRIPTION = 'description'  # a JSON string: the model's name and the fields i
 def save_weights(
   path: str | Path, variables: dict, description: dict[str, Any], kernel_dtype: Any = np.float32
 ) -> None:
-  """Writes variables {'params', 'batch_stats'}; `description` = {'model': name, 'arguments': {...}, ...} must be JSON.
+  """Writes variables {'params', 'batch_stats'}; `description` = {'model': {...}, ...} must be JSON.
 
   `kernel_dtype` float16 halves the file; what normalisation needs, of any magnitude, stays float32.
   """

@@ -93,15 +93,15 @@ class Published:
   """A network that was published with weights.
 
   Attributes:
-    model: its name in `registry.MODELS`.
-    arguments: those with which it expects its input as published.
+    name: of the depth network, in `registry.DEPTH`.
+    model: its description (`registry.ModelSettings`), with which it expects its input as published.
     modules: our module path -> theirs, of every module that holds parameters.
     is_transposed: whether our module is a transposed convolution; PyTorch stores those (in, out, ...), the others
       (out, in, ...).
   """
 
-  model: str
-  arguments: dict[str, Any]
+  name: str
+  model: dict[str, Any]
   modules: dict[str, str]
   is_transposed: Callable[[str], bool] = lambda module: False
 
@@ -115,17 +115,16 @@ def _is_transposed(module: str) -> bool:
   return module.endswith('.conv') and module.split('.')[-2].startswith('up')
 
 
-def _baseline(model: str, file: Any) -> Published:
+def _baseline(name: str, file: Any) -> Published:
   modules = {f'depth.{ours}': theirs for ours, theirs in file.published_modules().items()}
   is_transposed = getattr(file, 'is_transposed', lambda module: False)
-  return Published(
-    model, file.PUBLISHED | {'alignment': 'none'}, modules, lambda module: is_transposed(module.removeprefix('depth.'))
-  )
+  model = file.PUBLISHED | {'align': {'name': 'none'}}
+  return Published(name, model, modules, lambda module: is_transposed(module.removeprefix('depth.')))
 
 
 def published_networks() -> list[Published]:
   return [
-    Published('end_to_end', INPUT_CONVENTION, module_names(), _is_transposed),
+    Published('won_jeon', INPUT_CONVENTION, module_names(), _is_transposed),
     _baseline('defocusnet', defocusnet),
     _baseline('aifdepthnet', aifdepthnet),
     _baseline('dfv', dfv),
@@ -142,7 +141,7 @@ def identify(path: str | Path, tensors: Mapping[str, np.ndarray]) -> Published:
   for network in networks:
     if network.probe in tensors:
       return network
-  probes = ', '.join(f'{network.probe!r} ({network.model})' for network in networks)
+  probes = ', '.join(f'{network.probe!r} ({network.name})' for network in networks)
   raise InputError(f'{path}: {len(tensors)} tensors of no network that is known here, expected one of {probes}')
 
 
@@ -175,7 +174,7 @@ def variables_from(
     ours = '.'.join(module)
     source = f'{network.modules[ours]}.{names[collection, name]}'
     if source not in tensors:
-      raise InputError(f'{path}: no tensor {source!r}; expected the weights of the published network {network.model}')
+      raise InputError(f'{path}: no tensor {source!r}; expected the weights of the published network {network.name}')
     value = np.asarray(tensors[source], np.float32)
     if name == 'kernel' and value.ndim >= 4:
       value = np.moveaxis(value, (0, 1) if network.is_transposed(ours) else (1, 0), (-2, -1))

@@ -1,73 +1,180 @@
-"""The models by name, made from what a config or a weights file says of them.
+"""The depth and alignment networks by name, and the model that a config or a weights file makes of them.
 
-A factory's parameters are the arguments that make one set of weights another's, JSON-able and each with a default, so
-that weights files written before there was an argument still load; their annotations say what is allowed: a Literal, or
-int for numbers from 0. What it takes beyond that (`**runtime`) is no property of the weights: axis_name, dtype, remat.
+A model is described by a mapping with the fields of `ModelSettings`; what is missing takes its default:
+
+  {'channels': 'RGB', 'padding': 'edge', 'resampling': 'linear',
+   'depth': {'name': 'dfv', 'level': 4}, 'align': {'name': 'fitted', 'side_px': 256}}
+
+A network's own fields are those of its class but for `axis_name` and `remat`, which do not change the weights. Their
+annotations say what is allowed, a Literal, bool, or int for numbers from 0, and each has a default, so that weights
+files written before there was a field still load.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from focal_jax.errors import InputError
 from focal_jax.models.aifdepthnet import AiFDepthNet
+from focal_jax.models.alignment import AlignmentNetwork, FittedAlignment, MetadataAlignment, NoAlignment
+from focal_jax.models.curves import CurveNetwork
 from focal_jax.models.defocusnet import DefocusNet
+from focal_jax.models.depth import DepthNetwork
 from focal_jax.models.dfv import DFV
-from focal_jax.models.end_to_end import assemble, make_end_to_end
-
-_RUNTIME = ('axis_name', 'dtype', 'remat')
-
-
-def alone_or_aligned(network: type[nn.Module]) -> Callable[..., nn.Module]:
-  """A factory of an end-to-end network with this depth network, see `EndToEnd`, and any alignment.
-
-  Its arguments are the depth network's own, that is its fields, which have annotations as above, and those of
-  `end_to_end.assemble`. Of what is no property of the weights a depth network has the fields axis_name and remat.
-  """
-  fields = inspect.signature(network).parameters.values()
-  own = [field for field in fields if field.name not in (*_RUNTIME, 'parent', 'name')]
-  around = [one for one in list(inspect.signature(assemble).parameters.values())[1:] if one.name not in _RUNTIME]
-
-  def make(**arguments: Any) -> nn.Module:
-    taken = {field.name: arguments.pop(field.name) for field in own if field.name in arguments}
-    runtime = {name: arguments[name] for name in ('axis_name', 'remat') if name in arguments}
-    return assemble(network(**taken, **runtime), **arguments)
-
-  runtime = inspect.Parameter('runtime', inspect.Parameter.VAR_KEYWORD)
-  make.__signature__ = inspect.Signature([*(one.replace(kind=one.KEYWORD_ONLY) for one in (*own, *around)), runtime])
-  return make
+from focal_jax.models.end_to_end import EndToEnd
+from focal_jax.models.refinement import RefinementNetwork
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-  'end_to_end': make_end_to_end,
-  'defocusnet': alone_or_aligned(DefocusNet),
-  'aifdepthnet': alone_or_aligned(AiFDepthNet),
-  'dfv': alone_or_aligned(DFV),
+@dataclasses.dataclass(frozen=True)
+class EstimatedMotion:
+  """Fields of an alignment network that looks at the frames."""
+
+  side_px: int = 0  # longer side that frames are reduced to before their motion is estimated; 0: not at all
+  passes: Literal[1, 2, 3, 4] = 1  # times that the motion is estimated, each from frames warped by the one before
+
+
+@dataclasses.dataclass(frozen=True)
+class NoFields:
+  """Fields of what has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+  """An alignment network: its class, and its own fields."""
+
+  module: type[nn.Module]
+  settings: type = NoFields
+
+
+DEPTH: dict[str, type[nn.Module]] = {
+  'won_jeon': DepthNetwork,
+  'curves': CurveNetwork,
+  'refined': RefinementNetwork,
+  'defocusnet': DefocusNet,
+  'aifdepthnet': AiFDepthNet,
+  'dfv': DFV,
 }
+ALIGN: dict[str, Alignment] = {
+  'learned': Alignment(AlignmentNetwork, EstimatedMotion),
+  'fitted': Alignment(FittedAlignment, EstimatedMotion),
+  'metadata': Alignment(MetadataAlignment),
+  'none': Alignment(NoAlignment),
+}
+SECTIONS = {'depth': 'won_jeon', 'align': 'learned'}  # of a model, with the network that each has by default
+
+_NOT_OWN = ('axis_name', 'remat', 'parent', 'name')
 
 
-def make_model(name: str, arguments: Mapping[str, Any], **runtime: Any) -> nn.Module:
-  """The model of this name.
+def networks(section: str) -> tuple[str, ...]:
+  """Names of those that the section, 'depth' or 'align', can have."""
+  return tuple(DEPTH if section == 'depth' else ALIGN)
+
+
+def settings_class(section: str, name: str) -> type:
+  """The dataclass that declares a network's own fields, among others of `_NOT_OWN`."""
+  return DEPTH[name] if section == 'depth' else ALIGN[name].settings
+
+
+def own_fields(section: str, name: str) -> dict[str, dataclasses.Field]:
+  """A network's own fields by name."""
+  fields = dataclasses.fields(settings_class(section, name))
+  return {field.name: field for field in fields if field.name not in _NOT_OWN}
+
+
+def complete_network(section: str, given: Any) -> dict[str, Any]:
+  """The name of a network and all its own fields; those that are not given have their default.
 
   Args:
-    name: one of `MODELS`.
-    arguments: of its factory; those missing take the default.
-    runtime: axis_name, dtype and remat of the module.
+    section: 'depth' or 'align'.
+    given: a mapping.
 
   Raises:
-    InputError: an unknown model or argument, or a value that is not allowed.
+    InputError: an unknown network, a field that this network has not, or a value that is not allowed.
   """
-  if name not in MODELS:
-    raise InputError(f'model.name is {name!r}, expected one of {", ".join(MODELS)}')
-  parameters = inspect.signature(MODELS[name]).parameters
-  allowed = {key: p.annotation for key, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
-  for key, value in arguments.items():
-    if key not in allowed:
-      raise InputError(f'model.{key} is {value!r}, expected no such field; {name} has {", ".join(allowed)}')
-    _check(f'model.{key}', value, allowed[key])
-  return MODELS[name](**arguments, **runtime)
+  if not isinstance(given, Mapping):
+    raise InputError(f"model.{section} is {given!r}, expected a section with a name, as {{'name': {given!r}}}")
+  given = {'name': SECTIONS[section]} | dict(given)
+  name = given.pop('name')
+  if name not in networks(section):
+    raise InputError(f'model.{section}.name is {name!r}, expected one of {", ".join(networks(section))}')
+  own = own_fields(section, name)
+  for field, value in given.items():
+    if field not in own:
+      has = ', '.join(own) or 'none'
+      raise InputError(f'model.{section}.{field} is {value!r}, expected no such field; {name} has {has}')
+    _check(f'model.{section}.{field}', value, own[field].type)
+  return {'name': name} | {field: given.get(field, own[field].default) for field in own}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+  """How frames reach the networks, and which networks these are."""
+
+  channels: Literal['RGB', 'BGR'] = 'RGB'  # order of the channels that the networks see
+  padding: Literal['edge', 'black', 'reflect'] = 'edge'  # what fills up frames to multiples of 32 px
+  # Of the frames that the depth network is given: linear as published; lanczos keeps them sharp.
+  resampling: Literal['linear', 'lanczos'] = 'linear'
+  # The depth network: its name, and its own fields.
+  depth: Mapping[str, Any] = dataclasses.field(default_factory=lambda: complete_network('depth', {}))
+  # What aligns the frames before: its name, and its own fields. learned as published; fitted also sees zooms that
+  # metadata do not tell; metadata crops to the common field of view only; none leaves the frames as they are.
+  align: Mapping[str, Any] = dataclasses.field(default_factory=lambda: complete_network('align', {}))
+
+
+def complete(model: Mapping[str, Any]) -> dict[str, Any]:
+  """The description of a model with all fields; those that are not given have their default.
+
+  Raises:
+    InputError: an unknown network or field, or a value that is not allowed.
+  """
+  fields = {field.name: field for field in dataclasses.fields(ModelSettings)}
+  whole = {name: None if name in SECTIONS else field.default for name, field in fields.items()}
+  for name, value in model.items():
+    if name not in fields:
+      raise InputError(f'model.{name} is {value!r}, expected no such field; a model has {", ".join(fields)}')
+    if name not in SECTIONS:
+      _check(f'model.{name}', value, fields[name].type)
+      whole[name] = value
+  return whole | {section: complete_network(section, model.get(section, {})) for section in SECTIONS}
+
+
+def make_model(
+  model: Mapping[str, Any], *, axis_name: str | None = None, dtype: Any = jnp.float32, remat: bool = False
+) -> EndToEnd:
+  """The model of a description.
+
+  Args:
+    model: see `ModelSettings`.
+    axis_name: devices over which batch normalisation averages in training.
+    dtype: see `EndToEnd`.
+    remat: compute the activations of each block anew in the backward pass, for less memory.
+
+  Raises:
+    InputError: see `complete`.
+  """
+  whole = complete(model)
+  depth, align = whole.pop('depth'), whole.pop('align')
+  network, alignment = DEPTH[depth.pop('name')], ALIGN[align.pop('name')]
+  # An alignment that repeats its own estimate does so on features, in place of the frames.
+  repeats_itself = 'passes' in (field.name for field in dataclasses.fields(alignment.module))
+  passes = {'passes': align.get('passes', 1)}
+  return EndToEnd(
+    depth=_made(network, depth, axis_name, remat),
+    alignment=_made(alignment.module, passes if repeats_itself else {}, axis_name, remat),
+    motion_side_px=align.get('side_px', 0),
+    motion_passes=1 if repeats_itself else passes['passes'],
+    dtype=dtype,
+    **whole,
+  )
+
+
+def _made(kind: type[nn.Module], own: Mapping[str, Any], axis_name: str | None, remat: bool) -> nn.Module:
+  fields = {field.name for field in dataclasses.fields(kind)}
+  runtime = {'axis_name': axis_name, 'remat': remat}
+  return kind(**own, **{name: value for name, value in runtime.items() if name in fields})
 
 
 def _check(field: str, value: Any, annotation: Any) -> None:

@@ -19,10 +19,10 @@ def convert(weights: str, arguments: Sequence[str], out: Path, overwrite: bool =
 
   Args:
     weights: a published .pth, as for `focal_jax.load`.
-    arguments: of the model, 'NAME=VALUE' each, as for `focal_jax.load`: 'differential=False'.
+    arguments: fields of the model, 'NAME=VALUE' each, as for `focal_jax.load`: 'depth.differential=False'.
 
   Returns:
-    The model's name and its arguments.
+    What the weights file says of its model.
 
   Raises:
     InputError: the file is not one of those that are known, or an argument that the model has not.

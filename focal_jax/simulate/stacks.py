@@ -33,9 +33,9 @@ class SimulatorSettings:
     InputError: naming the field, for a value that makes no sense.
   """
 
-  num_frames: int = 10
+  num_frames: int = 10  # of a stack
   height_px: int = 96  # of the frames
-  width_px: int = 96
+  width_px: int = 96  # of the frames
   view_width_px: int = 0  # of the camera's whole picture, of which frames are the middle; 0: frames are all of it
   margin_px: int = 16  # around the frames, for what blur, zoom and drift bring in
   num_surfaces: int = 10  # of procedural scenes
@@ -47,9 +47,9 @@ class SimulatorSettings:
   # How far beyond the ends of the sweep truth goes, in parts of its range; farther is told as that. (Not in metres,
   # which have no limit there.)
   truth_beyond: float = 0.0
-  scene: SceneSettings = SceneSettings()
-  sweep: SweepSettings = SweepSettings()
-  sensor: SensorSettings = SensorSettings()
+  scene: SceneSettings = SceneSettings()  # what is drawn for each surface
+  sweep: SweepSettings = SweepSettings()  # what is drawn for each sweep: camera, focus, blur and motion
+  sensor: SensorSettings = SensorSettings()  # what is drawn for each stack: noise, tone and JPEG
 
   def __post_init__(self):
     lowest = {'num_frames': 2, 'height_px': 8, 'width_px': 8, 'margin_px': 0, 'num_surfaces': 1, 'num_layers': 1}

@@ -14,11 +14,13 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from focal_jax.errors import InputError, one_line
 from focal_jax.files.outputs import PARTIAL
+from focal_jax.models.registry import complete_network
 from focal_jax.training.checkpoints import config_changes
 
 _LONGEST_NAME = 150  # characters; file systems allow 255, with what is added to it
 WEIGHTS, _METRICS, _CONFIG = 'weights.npz', 'metrics.jsonl', 'config.json'  # of a run of `focal_jax.training.loop`
 _VALIDATION = 'validation/'
+_NETWORKS = ('model.depth', 'model.align')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Run:
 def override(config: ConfigDict, field: str, value: Any) -> Any:
   """Sets a dotted field; returns the value as the config has it, an int for a float made one.
 
-  The section 'model', whose fields depend on its name, can be replaced as a whole, by a mapping.
+  The sections of networks, whose fields depend on their name, are replaced as a whole, by a mapping.
 
   Raises:
     InputError: there is no such field, or it has another type.
@@ -128,8 +130,8 @@ def override(config: ConfigDict, field: str, value: Any) -> Any:
     if not isinstance(section, ConfigDict) or part not in section:
       raise InputError(f"no field '{field}' in the config; expected one of those in the config file")
     parent, section = section, section[part]
-  if field == 'model' and isinstance(value, Mapping):
-    parent[name] = ConfigDict(value)
+  if field in _NETWORKS and isinstance(value, Mapping):
+    parent[name] = ConfigDict(complete_network(name, value))
     return dict(value)
   if isinstance(section, ConfigDict):
     raise InputError(f"'{field}' is a section of the config, expected one of its fields: {', '.join(section)}")
@@ -151,8 +153,9 @@ def variant_name(overrides: Mapping[str, Any]) -> str:
 def _value_name(value: Any) -> str:
   if isinstance(value, Weights):
     return value.variant.name.replace('=', '-').replace(',', '+')
-  if isinstance(value, Mapping):  # a model, whose fields are too many for a file name
-    return f'{value.get("name", "")}~{_digest(repr(sorted(value.items())))}'
+  if isinstance(value, Mapping):  # a network
+    fields = sorted(item for item in value.items() if item[0] != 'name')
+    return f'{value["name"]}~{_digest(repr(fields))}' if fields else value['name']
   text = '+'.join(map(str, value)) if isinstance(value, tuple | list) else str(value)
   safe = re.sub(r'[^A-Za-z0-9._+-]+', '-', text)
   return safe if text and safe == text else f'{safe}~{_digest(repr(value))}'

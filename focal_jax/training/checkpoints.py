@@ -165,6 +165,11 @@ def claim_workdir(workdir: Path, config: dict) -> None:
   path = workdir / _CONFIG
   if path.exists():
     model, wanted = _read_config(path)['model'], _as_json(config)['model']
+    if 'depth' in wanted and not isinstance(model.get('depth'), dict):
+      raise InputError(
+        f'{path}: this run was begun when a model had other fields, {model}; finish it with the version that began it, '
+        'or choose another --workdir and begin with its weights (--config.init.depth, --config.init.alignment)'
+      )
     if model != wanted:
       raise InputError(f"{path}: this run's model is {model}, expected {wanted}; choose another --workdir")
     return

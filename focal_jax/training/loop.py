@@ -22,13 +22,14 @@ from ml_collections import ConfigDict
 
 from focal_jax import losses
 from focal_jax.backend import huge_pages_hint, on_cpu
+from focal_jax.config import check_fields
 from focal_jax.data.sources import parse_sources
 from focal_jax.errors import InputError, RunError, Stopped, one_line
 from focal_jax.files.shipped import shipped_file
 from focal_jax.losses import LossSettings, loss_settings
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.npz_file import check_weights, load_weights, save_weights
-from focal_jax.models.registry import make_model
+from focal_jax.models.registry import complete, make_model
 from focal_jax.stack import FocalStack
 from focal_jax.training import parallel
 from focal_jax.training.checkpoints import Checkpoints, claim_workdir, record_config
@@ -235,10 +236,10 @@ class _Run:
       self._checkpoints.save(self._step, self._state, self._note)
 
   def _write_weights(self, name: str) -> Path:
-    path, model = self._workdir / name, self._config.model
+    path, model = self._workdir / name, self._config.model.to_dict()
     if jax.process_index() == 0:
       data = self._note['data']
-      description = {'model': model.name, 'arguments': model_arguments(model), 'steps': self._step, 'data': data}
+      description = {'model': complete(model), 'steps': self._step, 'data': data}
       save_weights(path, jax.device_get(averaged_variables(self._state)), description)
     return path
 
@@ -299,6 +300,7 @@ def _disk_errors(workdir: Path) -> Iterator[None]:
 
 def _check(config: ConfigDict, devices: Devices) -> None:
   """InputError unless the fields that no part of the run checks make sense."""
+  check_fields(config)
   for field, allowed in (('networks', ('both', 'depth', 'alignment')), ('compute_dtype', ('float32', 'bfloat16'))):
     if config[field] not in allowed:
       raise InputError(f"{field} is '{config[field]}', expected one of {', '.join(allowed)}")
@@ -339,16 +341,10 @@ def data_names(config: ConfigDict) -> list[str]:
   return sorted({name.partition(':')[0] for name in names})
 
 
-def model_arguments(config: ConfigDict) -> dict[str, Any]:
-  return {name: value for name, value in config.items() if name != 'name'}
-
-
 def model_of(config: ConfigDict) -> nn.Module:
   """The config's model, as the training step needs it."""
-  arguments = model_arguments(config.model)
-  return make_model(
-    config.model.name, arguments, axis_name=parallel.AXIS, dtype=np.dtype(config.compute_dtype), remat=config.remat
-  )
+  dtype = np.dtype(config.compute_dtype)
+  return make_model(config.model.to_dict(), axis_name=parallel.AXIS, dtype=dtype, remat=config.remat)
 
 
 def initial_variables(model: nn.Module, config: ConfigDict) -> dict:

@@ -45,7 +45,7 @@ Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
-  """What a step does besides the model and the optimiser; the fields of the same names in `configs.default`."""
+  """What a step does besides the model and the optimiser; `focal_jax.config.Config` says what each means."""
 
   networks: Networks
   loss: LossSettings

@@ -60,24 +60,20 @@ def test_what_is_wrong_is_said(tmp_path):
     alignment.open_network('classical', {})
   with pytest.raises(InputError, match='no such weights file'):
     alignment.open_network(str(tmp_path / 'none.npz'), {})
-  arguments = {'depth': 'curves', 'alignment': 'none'}
+  described = {'depth': {'name': 'curves'}, 'align': {'name': 'none'}}
   path = tmp_path / 'depth.npz'
-  save_weights(
-    path, init_variables(make_model('end_to_end', arguments), 0), {'model': 'end_to_end', 'arguments': arguments}
-  )
+  save_weights(path, init_variables(make_model(described), 0), {'model': described})
   with pytest.raises(InputError, match='has no alignment network'):
     alignment.open_network(str(path), {})
 
 
 def test_passes_and_side_can_be_others_than_the_file_says(tmp_path):
-  arguments = {'depth': 'curves', 'alignment': 'fitted'}
+  described = {'depth': {'name': 'curves'}, 'align': {'name': 'fitted'}}
   path = tmp_path / 'fitted.npz'
-  save_weights(
-    path, init_variables(make_model('end_to_end', arguments), 0), {'model': 'end_to_end', 'arguments': arguments}
-  )
+  save_weights(path, init_variables(make_model(described), 0), {'model': described})
   network = alignment.open_network(str(path), {'motion_passes': 3, 'motion_side_px': 64}).network
   assert (network.alignment.passes, network.motion_side_px) == (3, 64)
-  with pytest.raises(InputError, match=r'model\.motion_passes is 0, expected one of 1, 2, 3, 4'):
+  with pytest.raises(InputError, match=r'model\.align\.passes is 0, expected one of 1, 2, 3, 4'):
     alignment.open_network(str(path), {'motion_passes': 0})
 
 

@@ -155,7 +155,7 @@ def test_flops_of_loops_and_branches():
 @pytest.mark.parametrize(('align', 'least', 'most'), [(False, 46.9e9, 47e9), (True, 65e9, 75.31e9)])
 def test_flops_of_the_network(align, least, most):
   # Of the alignment as published 28.35e9 more, but what it repeats may be computed once.
-  network, stack = make_model('end_to_end', INPUT_CONVENTION), empty_stack(FULL)
+  network, stack = make_model(INPUT_CONVENTION), empty_stack(FULL)
   found = flops.count(lambda v, s: network.apply(v, s, align=align), variable_shapes(network), stack)
   assert least < found.convolutions < most
 

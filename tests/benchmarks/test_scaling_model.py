@@ -40,7 +40,7 @@ def test_rows():
 def test_what_a_step_exchanges(networks, parts):
   """Every normalisation waits twice, for its mean and mean of squares, and for their gradients."""
   exchange = scaling_model.count_exchange(networks, (2, 2, 32, 32))
-  shapes = variable_shapes(make_model('end_to_end', {}))['params']
+  shapes = variable_shapes(make_model({}))['params']
   flat = flax.traverse_util.flatten_dict(shapes)
   scales = [leaf for path, leaf in flat.items() if path[-1] == 'scale' and path[0] in parts]
   assert exchange.waits == 2 * len(scales)

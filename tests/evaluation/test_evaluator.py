@@ -17,7 +17,6 @@ from PIL import Image
 from scipy import ndimage
 
 import focal_jax
-from configs import default
 from focal_jax import warp
 from focal_jax.data import sources
 from focal_jax.errors import InputError
@@ -31,6 +30,7 @@ from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.npz_file import save_weights
 from focal_jax.prediction.network_predictor import NetworkPredictor
 from focal_jax.prediction.predictor import Predictor
+from focal_jax.recipes import default
 from focal_jax.stack import Prediction
 from tfds_ddff.build import build
 
@@ -90,8 +90,9 @@ def models(monkeypatch):
   return by_name
 
 
-def config_of(**fields) -> ConfigDict:
+def config_of(data_dir='', **fields) -> ConfigDict:
   config = default.get_config()
+  config.data.data_dir = data_dir
   config.eval.update(**fields)
   return config
 
@@ -103,7 +104,7 @@ def serve(monkeypatch):
   def serve(examples, dataset='folder:none', **fields):
     monkeypatch.setattr(sources, 'open_source', lambda *_: examples)
     monkeypatch.setattr(sources, 'mean_target', lambda *_: None)
-    return config_of(**{'dataset': dataset, 'split': 'val', 'data_dir': '', 'pictures': 0, **fields})
+    return config_of(**{'dataset': dataset, 'split': 'val', 'pictures': 0, **fields})
 
   return serve
 
@@ -149,8 +150,8 @@ def test_a_network_beside_baselines(tmp_path):
   """The toy network with weights from a file whose folder has an `=` in its name, as a sweep's have."""
   folder = tmp_path / 'model.detection=plane'
   folder.mkdir()
-  network = toy.Toy()
-  save_weights(folder / 'best.npz', init_variables(network, 0), {'model': 'toy', 'arguments': {}})
+  network = toy.make_toy()
+  save_weights(folder / 'best.npz', init_variables(network, 0), {'model': toy.MODEL})
   source = toy.write_stacks(tmp_path / 'data')
   half = np.load(tmp_path / 'data/val/1/target.npy')
   half[:20] = np.nan
@@ -609,6 +610,7 @@ FAULTS = {
   'no such folder': Fault({'dataset': 'folder:nowhere'}, ('constant',), 'nowhere'),
   'endless': Fault({'dataset': 'simulated'}, ('constant',), 'eval.num_stacks is 0'),
   'alignment': Fault({'align': 'True'}, ('constant',), "eval.align is 'True', expected one of measured, network, me"),
+  'no such field': Fault({'dataste': 'ddff12'}, ('constant',), r'no field eval\.dataste; eval has dataset'),
   'negative': Fault({'num_stacks': -1}, ('constant',), 'eval.num_stacks is -1'),
   'no such weights': Fault({}, ('network=none.npz', 'constant'), 'none.npz'),
   'no such measure': Fault({}, ('classical:none',), 'classical:none'),

@@ -15,10 +15,10 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from configs import default
 from focal_jax.evaluation import protocols
 from focal_jax.evaluation.evaluator import evaluate_methods
 from focal_jax.evaluation.protocols import protocol_of
+from focal_jax.recipes import default
 from tfds_ddff.build import build
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags
@@ -190,7 +190,8 @@ def test_errors_of_the_constant(name, tmp_path):
   case.write(tmp_path / 'files')
   build(case.dataset, tmp_path / 'files', tmp_path / 'data')
   config = default.get_config()
-  config.eval.update(dataset=case.dataset, split=case.split, data_dir=str(tmp_path / 'data'), pictures=0)
+  config.data.data_dir = str(tmp_path / 'data')
+  config.eval.update(dataset=case.dataset, split=case.split, pictures=0)
   evaluate_methods(config, ['constant'], tmp_path / 'out', False)
   summary = strict_json(tmp_path / 'out' / 'summary.json')
   text = (tmp_path / 'out' / 'summary.md').read_text()

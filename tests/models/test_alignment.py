@@ -99,5 +99,5 @@ def test_passes_share_their_variables():
     for passes in (1, 3)
   ]
   assert shapes[0] == shapes[1]
-  network = make_model('end_to_end', {'alignment': 'fitted', 'motion_passes': 3})
+  network = make_model({'align': {'name': 'fitted', 'passes': 3}})
   assert (network.alignment.passes, network.motion_passes) == (3, 1)

@@ -29,7 +29,7 @@ def predict(model, variables, stack):
 
 @pytest.fixture(scope='module')
 def small():
-  model = make_model('defocusnet', {'channel_divisor': 8})
+  model = make_model({'depth': {'name': 'defocusnet', 'channel_divisor': 8}})
   return model, init_variables(model, 0)
 
 
@@ -38,7 +38,7 @@ def test_equals_the_published_network(shared):
   tensors, expected = state_dict(path), arrays(path.with_suffix('.npz'))
   network = identify(path, tensors)
   assert network.model == 'defocusnet'
-  model = make_model(network.model, network.arguments)
+  model = make_model(network.model)
   variables, unused = variables_from(path, tensors, network, variable_shapes(model))
   assert unused == ['conv_joint2_4.0.bias', 'conv_joint2_4.0.weight']
   stack = FocalStack(expected['stack'], expected['focus'], np.ones_like(expected['focus']))
@@ -51,7 +51,12 @@ def test_equals_the_published_network(shared):
 
 def test_parameters():
   counts = [
-    sum(leaf.size for leaf in jax.tree.leaves(variable_shapes(make_model('defocusnet', {'channel_divisor': divisor}))))
+    sum(
+      leaf.size
+      for leaf in jax.tree.leaves(
+        variable_shapes(make_model({'depth': {'name': 'defocusnet', 'channel_divisor': divisor}}))
+      )
+    )
     for divisor in (1, 2, 4)
   ]
   assert counts[0] == 3_729_042 - 6_928
@@ -94,7 +99,9 @@ def test_rematerialised_gradients_are_the_same(small):
 
 
 def test_initial_values():
-  variables = flax.traverse_util.flatten_dict(init_variables(make_model('defocusnet', {}), 0)['params'])
+  variables = flax.traverse_util.flatten_dict(
+    init_variables(make_model({'depth': {'name': 'defocusnet'}}), 0)['params']
+  )
   for path, value in variables.items():
     if path[-1] == 'bias':
       np.testing.assert_array_equal(value, np.float32(0.01))

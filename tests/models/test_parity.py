@@ -84,7 +84,7 @@ def test_missing_and_misshapen_tensors(shared):
   path = shared / 'parity' / 'reference_a.pth'
   tensors = read_state_dict(path)
   network, shapes = published.identify(path, tensors), variable_shapes(EndToEnd())
-  assert network.model == 'end_to_end'
+  assert network.name == 'won_jeon'
   name = 'DFF_net.dres3.conv2.0.weight'
   with pytest.raises(InputError, match=f"no tensor '{name}'"):
     published.variables_from(path, {k: v for k, v in tensors.items() if k != name}, network, shapes)

@@ -28,8 +28,8 @@ def test_a_file_predicts_as_published(name, shared, tmp_path):
   for field, array in fields.items():
     found = getattr(out, field) / (unit if field == 'depth' else 1.0)
     np.testing.assert_allclose(found, expected[array][0], atol=1e-4, err_msg=field)
-  assert model.description['model'] == name.partition('_')[0]
-  assert model.description['arguments']['alignment'] == 'none'
+  description = model.description['model']
+  assert (description['depth']['name'], description['align']) == (name.partition('_')[0], {'name': 'none'})
 
 
 def test_a_converted_file_is_the_same_network(shared, tmp_path):
@@ -37,8 +37,13 @@ def test_a_converted_file_is_the_same_network(shared, tmp_path):
   file = write_pth(tmp_path / 'w.pth', state_dict(path))
   about = convert(str(file), ['channels=BGR'], tmp_path / 'out')
   assert about == {
-    'model': 'defocusnet',
-    'arguments': {'channels': 'BGR', 'padding': 'edge', 'unit': 'metres', 'alignment': 'none'},
+    'model': {
+      'channels': 'BGR',
+      'padding': 'edge',
+      'resampling': 'linear',
+      'depth': {'name': 'defocusnet', 'unit': 'metres', 'channel_divisor': 1},
+      'align': {'name': 'none'},
+    },
     'data': ['published'],
   }
   assert api.load(tmp_path / 'out' / 'weights.npz').description == about

@@ -164,7 +164,7 @@ def test_doubling_is_bilinear():
 
 
 def test_a_model_starts_with_branches_that_take_part():
-  variables = init_variables(make_model('end_to_end', {'depth': 'refined'}), 0)
+  variables = init_variables(make_model({'depth': {'name': 'refined'}}), 0)
   flat = flax.traverse_util.flatten_dict(variables['params']['depth'], sep='/')
   gains = [value for name, value in flat.items() if name.endswith('gain')]
   assert len(gains) == 11

@@ -56,7 +56,9 @@ def test_brightness_changes_little(frames):
 
 def test_only_the_first_layer_of_the_network_differs():
   with_measures, without = (
-    flax.traverse_util.flatten_dict(variable_shapes(make_model('end_to_end', {'focus_measures': given})), sep='/')
+    flax.traverse_util.flatten_dict(
+      variable_shapes(make_model({'depth': {'name': 'won_jeon', 'focus_measures': given}})), sep='/'
+    )
     for given in (True, False)
   )
   different = {name: leaf.shape for name, leaf in with_measures.items() if leaf != without[name]}

@@ -10,14 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from focal_jax import api, warp
-from focal_jax.errors import InputError
+from focal_jax import warp
 from focal_jax.models import blocks, conv
-from focal_jax.models.alignment import ALPHA_SCALE, AlignmentNetwork, MotionHead, NoAlignment
+from focal_jax.models.alignment import ALPHA_SCALE, AlignmentNetwork, MetadataAlignment, MotionHead, NoAlignment
 from focal_jax.models.depth import DepthNetwork
 from focal_jax.models.depth_maps import DepthMaps
-from focal_jax.models.end_to_end import EndToEnd, assemble, init_variables, variable_shapes
-from focal_jax.models.npz_file import save_weights
+from focal_jax.models.end_to_end import EndToEnd, init_variables, variable_shapes
 from focal_jax.models.registry import make_model
 from focal_jax.stack import FocalStack
 
@@ -55,20 +53,20 @@ def test_variables_do_not_depend_on_dtype_and_remat(full):
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'removed'),
+  ('model', 'removed'),
   [
-    ({'alignment': 'metadata', 'downsampling': 'pooling'}, r'alignment/|depth/down[23]/strided/'),
-    ({'alignment': 'none', 'downsampling': 'stride'}, r'alignment/|depth/down[23]/pooled/'),
-    ({'detection': 'plane'}, r'depth/detect[123]/attention'),
-    ({'detection': 'attention'}, r'depth/detect[123]/plane'),
-    ({'detection': 'none'}, r'depth/detect[123]/'),
+    ({'align': {'name': 'metadata'}, 'depth': {'downsampling': 'pooling'}}, r'alignment/|depth/down[23]/strided/'),
+    ({'align': {'name': 'none'}, 'depth': {'downsampling': 'stride'}}, r'alignment/|depth/down[23]/pooled/'),
+    ({'depth': {'detection': 'plane'}}, r'depth/detect[123]/attention'),
+    ({'depth': {'detection': 'attention'}}, r'depth/detect[123]/plane'),
+    ({'depth': {'detection': 'none'}}, r'depth/detect[123]/'),
   ],
 )
-def test_an_ablation_has_all_other_variables(full, arguments, removed):
+def test_an_ablation_has_all_other_variables(full, model, removed):
   full = flatten(full)
   expected = {name: leaf for name, leaf in full.items() if not re.match(rf'(params|batch_stats)/({removed})', name)}
   assert 0 < len(expected) < len(full)
-  assert flatten(variable_shapes(make_model('end_to_end', arguments))) == expected
+  assert flatten(variable_shapes(make_model(model))) == expected
 
 
 def test_parameter_counts_of_the_exchangeable_parts(full):
@@ -156,7 +154,7 @@ def test_no_alignment_is_the_identity_bit_for_bit(transform):
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize('alignment', ['metadata', 'none'])
+@pytest.mark.parametrize('alignment', [MetadataAlignment(), NoAlignment()])
 def test_frames_by_metadata_or_as_they_are(alignment, dtype):
   seen = []
 
@@ -170,11 +168,11 @@ def test_frames_by_metadata_or_as_they_are(alignment, dtype):
 
   images = jax.random.uniform(jax.random.key(0), (1, 3, 21, 34, 3))
   stack = FocalStack(images=images, focus=jnp.arange(3.0)[None], fov=jnp.array([[1.3, 0.8, 1.0]]))
-  model = assemble(Mean(), alignment=alignment, dtype=dtype)
+  model = EndToEnd(Mean(), alignment, dtype=dtype)
   prediction = jax.jit(model.apply)({}, stack)
   assert seen == [((1, 3, 32, 64, 3), dtype)]
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(prediction))
-  if alignment == 'none':
+  if isinstance(alignment, NoAlignment):
     np.testing.assert_allclose(prediction.aligned, images, atol=1e-7)
     np.testing.assert_array_equal(prediction.coverage, 1.0)
   else:
@@ -374,48 +372,3 @@ def test_the_network_in_bfloat16(full):
   types = re.findall(r':(\w+)\[[\d,]+\] = conv_general_dilated', str(jaxpr))
   assert set(types) == {'bf16'}
   assert len(types) > 100
-
-
-def test_registry_takes_what_is_missing_as_the_default():
-  assert make_model('end_to_end', {}) == EndToEnd()
-  arguments = {'channels': 'BGR', 'padding': 'black', 'motion_side_px': 64, 'detection': 'plane'}
-  runtime = {'axis_name': 'batch', 'remat': True}
-  depth, alignment = DepthNetwork(detect=blocks.PlaneDetection, **runtime), AlignmentNetwork(**runtime)
-  expected = EndToEnd(depth, alignment, 'BGR', 'black', 64, dtype=jnp.bfloat16)
-  made = make_model('end_to_end', arguments, axis_name='batch', dtype=jnp.bfloat16, remat=True)
-  assert made == expected
-
-
-@pytest.mark.parametrize(
-  ('name', 'arguments', 'message'),
-  [
-    ('resnet', {}, r"model\.name is 'resnet', expected one of end_to_end"),
-    ('end_to_end', {'channels': 'GBR'}, r"model\.channels is 'GBR', expected one of RGB, BGR$"),
-    ('end_to_end', {'padding': None}, r'model\.padding is None, expected one of edge, black$'),
-    (
-      'end_to_end',
-      {'alignment': 'both'},
-      r"model\.alignment is 'both', expected one of learned, fitted, metadata, none$",
-    ),
-    ('end_to_end', {'detection': 1}, r'model\.detection is 1, expected one of both, plane, attention, none$'),
-    ('end_to_end', {'downsampling': 'none'}, r"downsampling is 'none', expected one of both, stride, pooling$"),
-    ('end_to_end', {'motion_side_px': -1}, r'model\.motion_side_px is -1, expected a whole number, 0 or more'),
-    ('end_to_end', {'motion_side_px': 1.5}, r'model\.motion_side_px is 1\.5, expected a whole number'),
-    ('end_to_end', {'motion_side_px': True}, r'model\.motion_side_px is True, expected a whole number'),
-    ('end_to_end', {'dtype': 'bfloat16'}, r"model\.dtype is 'bfloat16', expected no such field; end_to_end has chan"),
-  ],
-)
-def test_registry_refuses(name, arguments, message):
-  with pytest.raises(InputError, match=message):
-    make_model(name, arguments)
-
-
-def test_weights_files_of_ablations_load(tmp_path):
-  path, arguments = tmp_path / 'ablation.npz', {'alignment': 'none', 'detection': 'none'}
-  variables = init_variables(make_model('end_to_end', arguments), 0)
-  assert set(variables['params']) == {'depth'}
-  save_weights(path, variables, {'model': 'end_to_end', 'arguments': arguments})
-  api.load(path)
-  save_weights(path, {}, {'model': 'end_to_end', 'arguments': {'padding': 'white'}})
-  with pytest.raises(InputError, match=r"ablation\.npz: model\.padding is 'white', expected"):
-    api.load(path)

@@ -55,13 +55,14 @@ def call(folder, images, focus, fov):
 
 def test_without_the_model_code(tmp_path):
   """Weights that move the frames, the motion from reduced ones."""
-  arguments = {'motion_side_px': 40, 'detection': 'none', 'downsampling': 'pooling'}  # compiled sooner than all of it
-  network = make_model('end_to_end', arguments)
+  # Compiled sooner than all of it.
+  described = {'depth': {'detection': 'none', 'downsampling': 'pooling'}, 'align': {'side_px': 40}}
+  network = make_model(described)
   variables = init_variables(network, 3)
   for level in range(3):
     motion = variables['params']['alignment'][f'head{level}']['motion']
     motion['kernel'] = 100 * motion['kernel']
-  model = NetworkPredictor('some weights', network, variables, {'arguments': arguments}, [])
+  model = NetworkPredictor('some weights', network, variables, {'model': described}, [])
   about = export_model(model, tmp_path / 'exported')
   assert json.loads((tmp_path / 'exported' / 'model.json').read_text()) == about
   assert {path.name for path in (tmp_path / 'exported').iterdir()} == {'model.jax_export', 'model.json'}

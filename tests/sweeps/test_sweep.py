@@ -20,8 +20,8 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import default
 from focal_jax.errors import InputError
+from focal_jax.recipes import default
 from focal_jax.sweeps import train_one
 from focal_jax.sweeps.devices import find_devices, make_devices
 from focal_jax.sweeps.sweep import run_sweep, train_command
@@ -496,6 +496,18 @@ def test_overriding_reports_the_value_as_it_is_stored():
   config = default.get_config()
   assert override(config, 'loss.pyramid_weights', [1.0]) == (1.0,)
   assert repr(override(config, 'optimizer.clip_norm', 1)) == '1.0'
+
+
+def test_a_network_is_replaced_with_its_fields():
+  config = default.get_config()
+  assert override(config, 'model.depth', {'name': 'dfv', 'level': 2}) == {'name': 'dfv', 'level': 2}
+  assert config.model.depth.to_dict() == {'name': 'dfv', 'differential': True, 'level': 2, 'channel_divisor': 1}
+  assert override(config, 'model.depth.level', 3) == 3
+  with pytest.raises(InputError, match=r'model\.align\.passes is 2, expected no such field; metadata has none'):
+    override(config, 'model.align', {'name': 'metadata', 'passes': 2})
+  names = [variant_name({'model.depth': depth}) for depth in ({'name': 'dfv'}, {'name': 'dfv', 'level': 2})]
+  assert names[0] == 'model.depth=dfv'
+  assert re.fullmatch(r'model\.depth=dfv~[0-9a-f]{8}', names[1])
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from PIL import Image
 from tensorboardX.proto import event_pb2
 
 import focal_jax
-from configs import ddff12, shipped, simulated
 from focal_jax.errors import InputError
 from focal_jax.losses import LossSettings
 from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.npz_file import load_weights, save_weights
+from focal_jax.recipes import ddff12, shipped, simulated
 from focal_jax.simulate.stacks import settings_from, simulate_batch
 from focal_jax.training import parallel
 from focal_jax.training.data import TrainingData
@@ -79,6 +79,14 @@ def test_another_models_folder_is_refused(finished):
   assert {path: path.stat().st_mtime_ns for path in finished.rglob('*')} == before
 
 
+def test_the_folder_of_a_run_with_fields_of_before_is_refused(tmp_path):
+  config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'config.json').write_text('{"model": {"name": "end_to_end", "depth": "curves"}}')
+  with pytest.raises(InputError, match=r'config\.json: this run was begun when a model had other fields'):
+    train_and_evaluate(config, tmp_path / 'run')
+
+
 def test_folder_of_something_else_is_refused(tmp_path):
   (tmp_path / 'holiday.jpg').write_text('precious')
   with pytest.raises(InputError, match='not a folder of a run'):
@@ -113,7 +121,9 @@ def test_folder_of_something_else_is_refused(tmp_path):
     ('data', {'textures': 'folder:nowhere'}, r'nowhere: found no such folder, expected .* \(data\.textures\)'),
     ('data', {'textures': 'folder:nowhere', 'source': 'ddff12'}, r"data\.textures is .* and data\.source 'ddff12'"),
     (None, {'validation_textures': 'folder:nowhere'}, r'nowhere: found no such folder, .*\(validation_textures\)'),
-    ('model', {'name': 'resnet'}, "model.name is 'resnet'"),
+    ('model', {'depth': {'name': 'resnet'}}, r"model\.depth\.name is 'resnet'"),
+    ('model', {'align': {'name': 'none'}}, r'model\.align\.passes is 1, expected no such field; none has none'),
+    ('data', {'sorce': 'ddff12'}, r'no field data\.sorce; data has source'),
     ('model', {'channels': 'GBR'}, "model.channels is 'GBR'"),
     ('optimizer', {'schedule': 'step'}, "optimizer.schedule is 'step'"),
     ('simulator', {'num_frames': 1}, r'simulator\.num_frames is 1'),
@@ -332,7 +342,7 @@ def test_each_network_starts_from_its_own_file(tmp_path):
   config, expected = toy.get_config(toy.write_stacks(tmp_path / 'data')), {}
   config.steps = 0
   for seed, network, other in ((1, 'depth', 'alignment'), (2, 'alignment', 'depth')):
-    variables = init_variables(toy.Toy(), seed)
+    variables = init_variables(toy.make_toy(), seed)
     expected[network] = variables['params'][network]
     variables['params'][other] = {'of_another_variant': np.zeros(3)}
     # What they were trained on is what the joined ones were, too; older files do not tell.
@@ -402,7 +412,7 @@ def test_clipping():
 
 def test_the_average_follows_the_weights_slowly():
   """Against the recursion by hand, warm-up included; statistics of the normalisation are averaged alike."""
-  model, settings = toy.Toy(parallel.AXIS), StepSettings('depth', LossSettings(), ema_decay=0.3)
+  model, settings = toy.make_toy(parallel.AXIS), StepSettings('depth', LossSettings(), ema_decay=0.3)
   devices, tx = Devices(), optax.sgd(0.1)
   batch = toy.random_batch(np.random.default_rng(0))
   state = init_state(init_variables(model, 0), tx, settings, 0)

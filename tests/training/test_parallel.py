@@ -45,7 +45,7 @@ def noisy(keys, stack):  # random numbers must not depend on the devices either
 
 def run(kind, count, accumulate=1, normalise=True, networks='both'):
   devices = parallel.Devices(kind, jax.devices()[:count] if count else None)
-  model = toy.Toy(parallel.AXIS, normalise)
+  model = toy.make_toy(parallel.AXIS, normalise)
   settings = StepSettings(networks, LossSettings(gradient_weight=0.1, gradient_scales=2), accumulate, ema_decay=0.5)
   tx = optax.sgd(0.1)
   state = devices.replicate(init_state(init_variables(model, 0), tx, settings, seed=3))

@@ -23,7 +23,7 @@ flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 
 def state_of(config):
   tx = make_optimizer(config.optimizer, make_schedule(config.optimizer, 10))
-  state = init_state(init_variables(toy.Toy(), 1), tx, StepSettings('both', LossSettings(), ema_decay=0.5), 0)
+  state = init_state(init_variables(toy.make_toy(), 1), tx, StepSettings('both', LossSettings(), ema_decay=0.5), 0)
   # What is validated is the average, not the weights of the moment.
   return state.replace(params=jax.tree.map(lambda x: x + 1, state.params))
 
@@ -34,7 +34,7 @@ def by_hand(variables, stacks):
   for stack in stacks:
     low, high = stack.focus.min(), stack.focus.max()
     unit = stack.replace(focus=(stack.focus - low) / (high - low))
-    prediction = toy.Toy().apply(variables, jax.tree.map(lambda x: x[None], unit))
+    prediction = toy.make_toy().apply(variables, jax.tree.map(lambda x: jnp.asarray(x)[None], unit))
     error = np.abs(np.asarray(prediction.depth[0], np.float64) - (stack.target - low) / (high - low)) * stack.valid
     errors, squares, count = errors + error.sum(), squares + (error**2).sum(), count + stack.valid.sum()
     truth, estimate, none = (
@@ -59,7 +59,7 @@ def test_the_first_stacks_of_a_source(tmp_path):
   half[:20] = np.nan
   np.save(tmp_path / 'data' / 'val' / '1' / 'target.npy', half)
   config.validation_stacks = 2
-  validation = Validation(config, toy.Toy(AXIS), Devices(), tmp_path)
+  validation = Validation(config, toy.make_toy(AXIS), Devices(), tmp_path)
   state = state_of(config)
   scalars, picture = validation(state, 7)
 
@@ -86,14 +86,14 @@ def test_simulated_stacks_are_the_same_for_every_seed_of_the_run(tmp_path):
   state, results = state_of(config), []
   for seed in (0, 1):
     config.seed = seed
-    results.append(Validation(config, toy.Toy(AXIS), Devices(), tmp_path)(state, 0)[0])
+    results.append(Validation(config, toy.make_toy(AXIS), Devices(), tmp_path)(state, 0)[0])
   assert results[0] == results[1]
   assert results[0]['validation/unmoved_px'] > 0
 
 
 def test_told_to_stop(tmp_path):
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
-  validation = Validation(config, toy.Toy(AXIS), Devices(), tmp_path)
+  validation = Validation(config, toy.make_toy(AXIS), Devices(), tmp_path)
   assert validation(state_of(config), 7, lambda: True) is None
   assert not (tmp_path / 'pictures').exists()
 
@@ -106,5 +106,5 @@ def test_large_frames_are_drawn_small(tmp_path):
     Image.fromarray(np.zeros((32, 600, 3), np.uint8)).save(root / 'val' / '0' / f'{frame}.png')
   np.save(root / 'val' / '0' / 'target.npy', np.ones((32, 600)))
   config.validation_stacks = 1
-  _, picture = Validation(config, toy.Toy(AXIS), Devices(), tmp_path)(state_of(config), 0)
+  _, picture = Validation(config, toy.make_toy(AXIS), Devices(), tmp_path)(state_of(config), 0)
   assert picture.shape[1] == 7 * 200 + 6 * 4

@@ -1,0 +1,70 @@
+"""What a weights file says of its model (`registry.ModelSettings`), and what older files say in other words.
+
+New: {'model': {'channels': .., 'depth': {'name': .., ..}, 'align': {'name': .., ..}}, 'steps': .., 'data': ..}
+Old: {'model': 'end_to_end', 'arguments': {'depth': 'refined', 'alignment': 'fitted', 'motion_side_px': 256, ..}, ..}
+     {'model': 'dfv', 'arguments': {'differential': True, 'alignment': 'none', ..}, ..}
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from focal_jax.errors import InputError
+from focal_jax.models.registry import SECTIONS, ModelSettings
+
+_OLD_PLACES = {
+  'depth': 'depth.name',
+  'alignment': 'align.name',
+  'motion_side_px': 'align.side_px',
+  'motion_passes': 'align.passes',
+}
+_OLD_MODELS = ('end_to_end', 'defocusnet', 'aifdepthnet', 'dfv')
+_OLD_NAMES = {'published': 'won_jeon'}
+# What files of `end_to_end` say whatever their depth network; others than Won and Jeon's never looked at it.
+_OF_WON_JEON = ('detection', 'downsampling', 'stem_dilation', 'focus_measures')
+_OF_ESTIMATED_MOTION = ('side_px', 'passes')
+
+
+def described_model(description: Mapping[str, Any]) -> dict[str, Any]:
+  """The model of a weights file's description, old or new, as `registry.make_model` takes it.
+
+  Raises:
+    InputError: there is none, or none that is known.
+  """
+  model = description.get('model')
+  if isinstance(model, Mapping):
+    return dict(model)
+  if model not in _OLD_MODELS:
+    raise InputError(f"weights of a model '{model}', expected sections of fields, or one of {', '.join(_OLD_MODELS)}")
+  alone = {'depth': {'name': model}, 'align': {'name': 'none'}}
+  found = with_arguments({} if model == 'end_to_end' else alone, description.get('arguments', {}))
+  depth, align = (found.get(section, {}) for section in SECTIONS)
+  if model == 'end_to_end' and depth.get('name', SECTIONS['depth']) != 'won_jeon':
+    depth = {field: value for field, value in depth.items() if field not in _OF_WON_JEON}
+  if align.get('name') in ('metadata', 'none'):
+    align = {field: value for field, value in align.items() if field not in _OF_ESTIMATED_MOTION}
+  return found | {'depth': depth, 'align': align}
+
+
+def with_arguments(model: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+  """A description with some of its fields changed.
+
+  Args:
+    arguments: by the place of the field, 'padding', 'depth.differential' or 'align.name'. 'depth.' may be left out, and
+      the names of old files are taken, too: 'alignment', 'motion_side_px', 'motion_passes', 'depth'.
+  """
+  changed = dict(model) | {section: dict(model[section]) for section in SECTIONS if section in model}
+  common = {name for name in ModelSettings.__dataclass_fields__ if name not in SECTIONS}
+  for name, value in arguments.items():
+    if isinstance(value, Mapping) and name in SECTIONS:
+      changed[name] = changed.get(name, {}) | dict(value)
+      continue
+    place = _OLD_PLACES.get(name, name)
+    section, dot, field = place.partition('.')
+    if not dot and place not in common:
+      section, field = 'depth', place
+    if field == '':
+      changed[place] = value
+    else:
+      value = _OLD_NAMES.get(value, value) if field == 'name' and isinstance(value, str) else value
+      changed[section] = changed.get(section, {}) | {field: value}
+  return changed

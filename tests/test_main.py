@@ -217,7 +217,7 @@ def test_predict_writes_and_does_not_overwrite(frames, tmp_path):
   assert depth.min() >= 0
   assert depth.max() <= 2
   residual = json.loads((out / 'summary.json').read_text())['residual_motion']
-  assert residual['before'] == {'zoom_range': None, 'rms_px': None, 'frames_measured': 1}  # noise: nothing to compare
+  assert set(residual['before'].values()) == {None, 1}  # noise: one frame, and nothing to compare
   assert residual.keys() == {'before', 'after'}
   assert_one_line(command(*arguments), str(out), '--overwrite')
 

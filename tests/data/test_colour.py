@@ -42,7 +42,7 @@ def test_adobe_rgb_without_a_profile(tmp_path):
   exif.get_ifd(0x8769)[0xA001] = 65535  # ColorSpace: uncalibrated
   exif.get_ifd(0x8769)[0xA005] = {1: 'R03'}
   for name in 'ab':
-    Image.fromarray(PIXELS).save(tmp_path / f'{name}.png', exif=exif)
+    Image.fromarray(PIXELS).save(tmp_path / f'{name}.webp', exif=exif, lossless=True)
   stack = read_stack_folder(tmp_path)
   np.testing.assert_allclose(stack.images[0], in_srgb(PIXELS, ADOBE, 563 / 256), atol=1.5)
   assert 'Colours were converted from "Adobe RGB" to sRGB.' in stack.notes

@@ -13,6 +13,7 @@ from focal_jax.data import series
 from focal_jax.data.decode import FrameFile, FrameHeader, read_header
 from focal_jax.data.formats import is_image, readable_suffixes, unread
 from focal_jax.data.frames import Region, read_frames
+from focal_jax.data.fused import fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, count_distances, read_metadata
 from focal_jax.data.names import listed, natural_order, shown
 from focal_jax.data.pages import PageStack, clearest, read_page_stack
@@ -65,6 +66,7 @@ class _Chosen:
     order: what the order is, in words.
     pages: what the file says of which the frames are pages.
     notes: remarks for the user.
+    all_meant: the user named every file, one by one or in a sidecar, so that none is left out for its pixels.
   """
 
   headers: list[FrameHeader]
@@ -73,6 +75,7 @@ class _Chosen:
   order: str
   pages: Sweep | None
   notes: list[str]
+  all_meant: bool = True
 
 
 def read_stack_folder(
@@ -128,16 +131,27 @@ def read_stack_folder(
   else:
     focus, unit = np.arange(len(names), dtype=np.float64), FRAME_INDEX_UNIT
     order = np.arange(len(names))[::-1] if reverse else np.arange(len(names))
+    fused = None if chosen.all_meant else fused_frame(frames.images)
+    if fused is not None:
+      notes.append(
+        f'Left out: {names[fused]}, which is sharp everywhere: it looks like the result of a program, not like a frame.'
+      )
+      order = order[order != fused]
+      focus = focus - (focus > fused)  # so that it leaves no gap
     direction = 'near to far (reversed here)' if reverse else 'far to near (reverse it if it is not)'
     notes.append(f'No focus distances: {chosen.order} was taken as {direction}, and depth is in frames.')
-  _reorder(frames.images, order)
+  images = frames.images
+  if len(order) < len(images):
+    images = images[order]
+  else:
+    _reorder(images, order)
 
-  height, width = frames.images.shape[1:3]
+  height, width = images.shape[1:3]
   left, top, region_width, region_height = frames.region
   scale = np.array([width / region_width, height / region_height])
   principal_point = (np.subtract(metadata.principal_point_px, (left, top)) + 0.5) * scale - 0.5
   return FolderStack(
-    images=frames.images,
+    images=images,
     focus=focus[order],
     fov=metadata.fov[order],
     focus_unit=unit,
@@ -215,7 +229,7 @@ def _choose_series(folder: Path, paths: list[Path], notes: list[str], channel: i
   if places:
     headers = [headers[n] for n in places]
   order = 'the order of capture' if places else 'name order'
-  return _Chosen(headers, folder, all_names, order, None, notes + remarks + odd + times)
+  return _Chosen(headers, folder, all_names, order, None, notes + remarks + odd + times, all_meant=bool(kept))
 
 
 def _frames_of(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:

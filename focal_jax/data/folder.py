@@ -196,6 +196,7 @@ def _choose_pages(stack: PageStack, notes: list[str]) -> _Chosen:
 
 def _choose_files(paths: list[Path]) -> _Chosen:
   """Of files that were given one by one: all of them, in their order."""
+  headers = [read_header(FrameFile(path, shown(path.name))) for path in paths]
   folders = {path.parent for path in paths}
   folder = folders.pop() if len(folders) == 1 else None
   all_names, notes = [], []
@@ -206,7 +207,6 @@ def _choose_files(paths: list[Path]) -> _Chosen:
     all_names = [shown(path.name) for path in there]
   if paths != natural_order(paths):
     notes.append('The order given is not that of the names.')
-  headers = [read_header(FrameFile(path, shown(path.name))) for path in paths]
   return _Chosen(headers, folder, all_names, 'the order given', None, notes)
 
 

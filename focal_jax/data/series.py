@@ -79,8 +79,8 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
     added = tuple(word for word in words[path] if word not in series)
     if _is_result(added) or _OF_HELICON.search(path.stem):
       return True
-    if members == 2:
-      return False
+    if members == 2 or (not added and _has_number(path) and (words[path] or not series)):
+      return False  # as z_0 among z_-1.5um and z_1.5um
     stem = comparable(path.stem)
     copies = any(stem.startswith(member) for member in stems)  # as in IMG_1 edited
     if set(series) <= set(words[path]) and all(len(word) == 1 or _OF_CAMERAS.fullmatch(word) for word in added):

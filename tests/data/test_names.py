@@ -74,6 +74,7 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (['focus_stack_1.png', 'focus_stack_2.png', 'focus_stack_3.png'], []),
     (['IMG_20240501_120000.jpg', 'IMG_20240501_120000_1.jpg', 'IMG_20240501_120001(0).jpg'], []),
     (['1.jpg', '2.png', '3.tif', '4.bmp'], []),
+    (['z_-1.5um.png', 'z_0.png', 'z_0.5um.png', 'z_1um.png', 'z_10.25um.png'], []),
     ([f'L1_{n}.jpg' for n in range(5)] + [f'L2_{n}.jpg' for n in range(5)], []),
   ],
 )
@@ -187,6 +188,11 @@ def test_files_that_are_not_read_are_told(tmp_path):
     '1 file of type .czi was',
     '1 file of type .mp4 was',
   ]
+
+
+def test_files_that_are_not_there(tmp_path):
+  with pytest.raises(InputError, match=r'x\.jpg: cannot be read as an image \(FileNotFoundError'):
+    read_stack_folder([tmp_path / 'nowhere' / 'x.jpg', tmp_path / 'nowhere' / 'y.jpg'])
 
 
 def test_content_that_the_name_hides(tmp_path):

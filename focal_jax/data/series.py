@@ -177,9 +177,8 @@ def _counter_wraps(stems: list[str]) -> bool:
   differing = [column for column in zip(*runs, strict=True) if len(set(column)) > 1]
   if len(differing) != 1 or len({len(text) for text in differing[0]}) != 1 or len(differing[0][0]) < 2:
     return False
-  numbers, end = sorted(map(int, differing[0])), 10 ** len(differing[0][0])
-  # Cameras count to 9999 in a number that may have more digits.
-  end = 10 ** len(str(numbers[-1]))
+  numbers = sorted(map(int, differing[0]))
+  end = 10 ** len(str(numbers[-1]))  # Cameras count to 9999 in a number that may have more digits.
   gaps = [b - a for a, b in itertools.pairwise(numbers)]
   return numbers[-1] >= 0.9 * end and numbers[0] <= 0.1 * end and max(gaps) > 0.5 * end
 

@@ -174,7 +174,7 @@ def _choose(source: str | Path | Sequence[str | Path], channel: int | None) -> _
     return _choose_files(_check_images(paths))
   if (matches := file_paths.expand_pattern(str(source))) is not None:
     paths = [path for path in matches if is_image(path)]
-    if len(paths) < 2:
+    if not paths or (len(paths) == 1 and not read_page_stack(paths[0], channel)):
       raise InputError(f'{shown(source)}: {len(paths)} of {len(matches)} files are images, expected at least two')
     if len({path.parent for path in paths}) > 1:
       return _choose_files(_check_images(paths))
@@ -240,21 +240,29 @@ def _frames_of(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]
 
 
 def _pages_of(paths: list[Path], channel: int | None) -> tuple[PageStack, list[str]] | None:
-  """The stack in one file, or, if every file is a stack of its own, as of channels, the one with most structure."""
-  stacks = []
-  for path in paths:
-    stack = read_page_stack(path, channel if len(paths) == 1 else None)
-    # Two pages may be a picture and what a scanner saw in infrared.
-    if stack is None or (len(paths) > 1 and (len(stack.files) < 3 or len(stack.files) < len(paths))):
-      return None
-    stacks.append(stack)
-  if len(stacks) < 2:
-    return (stacks[0], []) if stacks else None
-  if channel is not None and not 0 <= channel < len(stacks):
+  """The stack in one file, alone or beside fewer pictures than it has pages; or, if every file is a stack of its own,
+  as of channels, the one with most structure. None: the files are frames.
+  """
+  if len(paths) == 1:
+    stack = read_page_stack(paths[0], channel)
+    return (stack, []) if stack else None
+  found = [stack for path in paths if (stack := read_page_stack(path))]
+  # Two pages may be a picture and what a scanner saw in infrared.
+  stacks = [stack for stack in found if len(stack.files) >= max(3, len(paths))]
+  if not stacks or (len(stacks) > 1 and len(stacks) < len(paths)):
+    return None
+  if len(stacks) == 1:
+    path = stacks[0].files[0].path
+    stack, reason = read_page_stack(path, channel), f'{shown(path.name)} is a stack'
+  elif channel is None:
+    stack, reason = stacks[clearest([stack.files for stack in stacks])], 'Every file is a stack'
+  elif 0 <= channel < len(stacks):
+    stack, reason = stacks[channel], 'Every file is a stack'
+  else:
     raise InputError(f'channel is {channel}, expected 0 .. {len(stacks) - 1}, the stacks in {shown(paths[0].parent)}')
-  place = clearest([stack.files for stack in stacks]) if channel is None else channel
-  others = listed([path.name for n, path in enumerate(paths) if n != place])
-  return stacks[place], [f'Every file is a stack: depth is from {shown(paths[place].name)}; not read: {others}.']
+  chosen = stack.files[0].path
+  others = listed([path.name for path in paths if path != chosen])
+  return stack, [f'{reason}: depth is from {shown(chosen.name)}; not read: {others}.']
 
 
 def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[str]]:

@@ -141,6 +141,15 @@ def test_files_of_one_channel_each(tmp_path):
   assert 'Every file is a stack: depth is from c1.tif; not read: c0.tif.' in stack.notes
 
 
+def test_stack_beside_a_picture(tmp_path):
+  write_pages(tmp_path / 'z.tif', brighter(4))
+  Image.new('RGB', (200, 100)).save(tmp_path / 'overview.jpg')
+  stack = read_stack_folder(tmp_path)
+  assert page_numbers(stack) == [0, 1, 2, 3]
+  assert 'z.tif is a stack: depth is from z.tif; not read: overview.jpg.' in stack.notes
+  assert page_numbers(read_stack_folder(tmp_path / '*.tif')) == [0, 1, 2, 3]
+
+
 def test_previews_make_no_stack(tmp_path):
   for name in ('1.tif', '2.tif'):
     page = Image.fromarray(brighter(1)[0])

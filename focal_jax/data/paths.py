@@ -84,8 +84,10 @@ def _looks(name: str) -> str:
 
 
 def stack_folders(folder: Path, is_image: Callable[[Path], bool], limit: int = 1000) -> dict[str, int]:
-  """Folders below `folder`, two levels deep, that hold two images or more: how many, by relative path. `limit` bounds how many
-  folders are looked into."""
+  """Folders below `folder`, two levels deep, that hold two images or more: how many, by relative path.
+
+  At most `limit` folders are looked into.
+  """
   found = {}
   for path in natural_order(itertools.islice(_below(folder, depth=2), limit)):
     count = sum(is_image(entry) for entry in _entries(path) if entry.is_file())

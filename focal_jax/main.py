@@ -180,6 +180,7 @@ def _convert() -> None:
 
 
 def _predict() -> None:
+  from focal_jax.data.paths import stack_source
   from focal_jax.prediction.predict import Options, predict_folder
 
   options = Options(
@@ -197,8 +198,7 @@ def _predict() -> None:
     unit=_UNIT.value,
     min_confidence=_MIN_CONFIDENCE.value,
   )
-  stack = _STACK.value
-  predict_folder(stack[0] if len(stack) == 1 else stack, Path(_OUT.value), options, overwrite=_OVERWRITE.value)
+  predict_folder(stack_source(_STACK.value), Path(_OUT.value), options, overwrite=_OVERWRITE.value)
 
 
 def _region() -> tuple[int, int, int, int] | None:

@@ -24,6 +24,7 @@ from focal_jax.errors import InputError, one_line
 _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_PLANES = 258, 259, 262, 284
 _UNCOMPRESSED, _SEPARATE, _WHITE_IS_ZERO = 1, 2, 0
 _DEEP_COLOURS = ('RGB;16', 'RGBA;16', 'RGBX;16')
+_DEEP_GREY_WITH_ALPHA = 'LA;16B'  # of PNG, which Pillow makes RGBA
 _OTHER_BYTES = {'B': 'L', 'L': 'B', 'N': 'B' if np.little_endian else 'L'}
 _GREY_MODES = ('1', 'L', 'LA', 'F')
 
@@ -88,7 +89,7 @@ class Decoded:
   """Pixels of a frame.
 
   Attributes:
-    pixels: an image of 8 bits for each value, or of floating-point ones; or an array of 16 bits, [H, W] or [H, W, C].
+    pixels: an image of 8 bits for each value, or of floating-point ones; or an array of 16 bits, [H, W] or [H, W, 3].
     inverted: 0 is white.
     profile: of the colours.
     transparent: alpha was there.
@@ -129,14 +130,15 @@ def open_page(path: Path, page: int = 0) -> Iterator[Image.Image]:
 def read_header(file: FrameFile) -> FrameHeader:
   """Raises InputError if the file is no image."""
   with naming(file.path), open_page(file.path, file.page) as image:
-    deep = image.mode.startswith('I') or _is_deep_colour(image)
+    deep_alpha = _is_deep_grey_with_alpha(image)
+    deep = image.mode.startswith('I') or _is_deep_colour(image) or deep_alpha
     exif = read_exif(image)  # which decodes a PNG, and then Pillow forgets how it was stored
     # Pillow turns TIFFs itself, and says so beforehand.
     turned = image.format == 'TIFF' and exif.orientation >= 5
     return FrameHeader(
       file=file,
       stored_size=image.size[::-1] if turned else image.size,
-      grey=image.mode in _GREY_MODES or image.mode.startswith('I'),
+      grey=image.mode in _GREY_MODES or image.mode.startswith('I') or deep_alpha,
       deep=deep,
       exif=exif,
       # A second JPEG picture in a file is a preview, or made for 3-D displays.
@@ -156,7 +158,7 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
       _check_planes(image)
       is_tiff = image.format == 'TIFF'
       inverted = is_tiff and image.mode.startswith('I') and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
-      deep_colour = _is_deep_colour(image)
+      deep_colour, deep_alpha = _is_deep_colour(image), _is_deep_grey_with_alpha(image)
       image.load()
       upper = image.copy()
       profile, transparent = image.info.get('icc_profile'), image.has_transparency_data
@@ -164,10 +166,20 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
     pixels: Image.Image | np.ndarray = _turned(upper, turns)
     if deep_colour:
       with open_page(file.path, file.page) as image:
-        image.tile = [_with_other_bytes(tile) for tile in image.tile]
+        modes = [_raw_mode(tile) for tile in image.tile]
+        image.tile = [
+          _with_raw_mode(tile, mode[:-1] + _OTHER_BYTES[mode[-1]]) for tile, mode in zip(image.tile, modes, strict=True)
+        ]
         image.load()
         lower = _turned(image, turns)
-        pixels = np.asarray(pixels).astype(np.uint16) << 8 | np.asarray(lower)
+        pixels = (np.asarray(pixels).astype(np.uint16) << 8 | np.asarray(lower))[..., :3]  # Alpha is dropped.
+    elif deep_alpha:
+      with open_page(file.path, file.page) as image:
+        # Taken for RGBA, its bytes come as they are: two of grey, two of alpha.
+        image.tile = [_with_raw_mode(tile, 'RGBA') for tile in image.tile]
+        image.load()
+        raw = np.asarray(_turned(image, turns)).astype(np.uint16)
+        pixels = raw[..., 0] << 8 | raw[..., 1]
     elif upper.mode.startswith('I'):
       values = np.asarray(pixels)
       if values.min() < 0 or values.max() > 65535:
@@ -184,8 +196,7 @@ def to_rgb(decoded: Decoded, white: int, header: FrameHeader, colours: ColourRea
   """
   pixels = decoded.pixels
   if isinstance(pixels, np.ndarray):
-    values = pixels[..., :3] if pixels.ndim == 3 else pixels
-    scaled = ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+    scaled = ((pixels.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
     pixels = Image.fromarray(255 - scaled if decoded.inverted else scaled)
   elif pixels.mode == 'F':
     raise ValueError('floating-point pixels, expected 8 or 16 bits')
@@ -209,9 +220,12 @@ def _is_deep_colour(image: Image.Image) -> bool:
   return bool(modes) and all(mode[:-1] in _DEEP_COLOURS and mode[-1] in _OTHER_BYTES for mode in modes)
 
 
-def _with_other_bytes(tile: tuple) -> tuple:
-  mode, args = _raw_mode(tile), tile[3]
-  mode = mode[:-1] + _OTHER_BYTES[mode[-1]]
+def _is_deep_grey_with_alpha(image: Image.Image) -> bool:
+  return [_raw_mode(tile) for tile in getattr(image, 'tile', [])] == [_DEEP_GREY_WITH_ALPHA]
+
+
+def _with_raw_mode(tile: tuple, mode: str) -> tuple:
+  args = tile[3]
   args = mode if isinstance(args, str) else (mode, *args[1:])
   return tile._replace(args=args) if hasattr(tile, '_replace') else (*tile[:3], args)
 

@@ -13,6 +13,7 @@ from focal_jax.data import series
 from focal_jax.data.decode import FrameFile, FrameHeader, read_header
 from focal_jax.data.formats import is_image, readable_suffixes, unread
 from focal_jax.data.frames import Region, read_frames
+from focal_jax.data.fused import fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, count_distances, read_metadata
 from focal_jax.data.names import listed, natural_order, shown
 from focal_jax.data.pages import PageStack, clearest, read_page_stack
@@ -70,6 +71,7 @@ class _Chosen:
     order: what the order is, in words.
     pages: what the file says of which the frames are pages.
     notes: remarks for the user.
+    all_meant: the user named every file, one by one or in a sidecar, so that none is left out for its pixels.
   """
 
   headers: list[FrameHeader]
@@ -78,6 +80,7 @@ class _Chosen:
   order: str
   pages: Sweep | None
   notes: list[str]
+  all_meant: bool = True
 
 
 def read_stack_folder(
@@ -133,16 +136,27 @@ def read_stack_folder(
   else:
     focus, unit = np.arange(len(names), dtype=np.float64), FRAME_INDEX_UNIT
     order = np.arange(len(names))[::-1] if reverse else np.arange(len(names))
+    fused = None if chosen.all_meant else fused_frame(frames.images)
+    if fused is not None:
+      notes.append(
+        f'Left out: {names[fused]}, which is sharp everywhere: it looks like the result of a program, not like a frame.'
+      )
+      order = order[order != fused]
+      focus = focus - (focus > fused)  # so that it leaves no gap
     direction = 'near to far (reversed here)' if reverse else 'far to near (reverse it if it is not)'
     notes.append(f'No focus distances: {chosen.order} was taken as {direction}, and depth is in frames.')
-  _reorder(frames.images, order)
+  images = frames.images
+  if len(order) < len(images):
+    images = images[order]
+  else:
+    _reorder(images, order)
 
-  height, width = frames.images.shape[1:3]
+  height, width = images.shape[1:3]
   left, top, region_width, region_height = frames.region
   scale = np.array([width / region_width, height / region_height])
   principal_point = (np.subtract(metadata.principal_point_px, (left, top)) + 0.5) * scale - 0.5
   return FolderStack(
-    images=frames.images,
+    images=images,
     focus=focus[order],
     fov=metadata.fov[order],
     focus_unit=unit,
@@ -165,7 +179,7 @@ def _choose(source: str | Path | Sequence[str | Path], channel: int | None) -> _
     return _choose_files(_check_images(paths))
   if (matches := file_paths.expand_pattern(str(source))) is not None:
     paths = [path for path in matches if is_image(path)]
-    if len(paths) < 2:
+    if not paths or (len(paths) == 1 and not read_page_stack(paths[0], channel)):
       raise InputError(f'{shown(source)}: {len(paths)} of {len(matches)} files are images, expected at least two')
     if len({path.parent for path in paths}) > 1:
       return _choose_files(_check_images(paths))
@@ -187,6 +201,7 @@ def _choose_pages(stack: PageStack, notes: list[str]) -> _Chosen:
 
 def _choose_files(paths: list[Path]) -> _Chosen:
   """Of files that were given one by one: all of them, in their order."""
+  headers = [read_header(FrameFile(path, shown(path.name))) for path in paths]
   folders = {path.parent for path in paths}
   folder = folders.pop() if len(folders) == 1 else None
   all_names, notes = [], []
@@ -197,7 +212,6 @@ def _choose_files(paths: list[Path]) -> _Chosen:
     all_names = [shown(path.name) for path in there]
   if paths != natural_order(paths):
     notes.append('The order given is not that of the names.')
-  headers = [read_header(FrameFile(path, shown(path.name))) for path in paths]
   return _Chosen(headers, folder, all_names, 'the order given', None, notes)
 
 
@@ -220,7 +234,7 @@ def _choose_series(folder: Path, paths: list[Path], notes: list[str], channel: i
   if places:
     headers = [headers[n] for n in places]
   order = 'the order of capture' if places else 'name order'
-  return _Chosen(headers, folder, all_names, order, None, notes + remarks + odd + times)
+  return _Chosen(headers, folder, all_names, order, None, notes + remarks + odd + times, all_meant=bool(kept))
 
 
 def _frames_of(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
@@ -231,21 +245,29 @@ def _frames_of(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]
 
 
 def _pages_of(paths: list[Path], channel: int | None) -> tuple[PageStack, list[str]] | None:
-  """The stack in one file, or, if every file is a stack of its own, as of channels, the one with most structure."""
-  stacks = []
-  for path in paths:
-    stack = read_page_stack(path, channel if len(paths) == 1 else None)
-    # Two pages may be a picture and what a scanner saw in infrared.
-    if stack is None or (len(paths) > 1 and (len(stack.files) < 3 or len(stack.files) < len(paths))):
-      return None
-    stacks.append(stack)
-  if len(stacks) < 2:
-    return (stacks[0], []) if stacks else None
-  if channel is not None and not 0 <= channel < len(stacks):
+  """The stack in one file, alone or beside fewer pictures than it has pages; or, if every file is a stack of its own,
+  as of channels, the one with most structure. None: the files are frames.
+  """
+  if len(paths) == 1:
+    stack = read_page_stack(paths[0], channel)
+    return (stack, []) if stack else None
+  found = [stack for path in paths if (stack := read_page_stack(path))]
+  # Two pages may be a picture and what a scanner saw in infrared.
+  stacks = [stack for stack in found if len(stack.files) >= max(3, len(paths))]
+  if not stacks or (len(stacks) > 1 and len(stacks) < len(paths)):
+    return None
+  if len(stacks) == 1:
+    path = stacks[0].files[0].path
+    stack, reason = read_page_stack(path, channel), f'{shown(path.name)} is a stack'
+  elif channel is None:
+    stack, reason = stacks[clearest([stack.files for stack in stacks])], 'Every file is a stack'
+  elif 0 <= channel < len(stacks):
+    stack, reason = stacks[channel], 'Every file is a stack'
+  else:
     raise InputError(f'channel is {channel}, expected 0 .. {len(stacks) - 1}, the stacks in {shown(paths[0].parent)}')
-  place = clearest([stack.files for stack in stacks]) if channel is None else channel
-  others = listed([path.name for n, path in enumerate(paths) if n != place])
-  return stacks[place], [f'Every file is a stack: depth is from {shown(paths[place].name)}; not read: {others}.']
+  chosen = stack.files[0].path
+  others = listed([path.name for path in paths if path != chosen])
+  return stack, [f'{reason}: depth is from {shown(chosen.name)}; not read: {others}.']
 
 
 def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[str]]:

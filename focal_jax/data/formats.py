@@ -108,7 +108,7 @@ def unread(paths: Iterable[Path]) -> list[str]:
   return [
     f'{len(written)} {"file" if len(written) == 1 else "files"} of type {written[0]} '
     f'{"was" if len(written) == 1 else "were"} not read: {_ADVICE[suffix]}.'
-    for suffix, written in sorted(found.items())
+    for suffix, written in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
   ]
 
 

@@ -17,6 +17,7 @@ TIFF_SUFFIXES = ('.tif', '.tiff')
 _DESCRIPTION, _SUBFILE = 270, 254
 _REDUCED = 1  # bit of the latter: the page is a preview of another
 _CHANNEL_SIDE_PX = 256  # at which channels are compared
+_MOST_CHANNELS = 4  # that ImageJ's are believed to be, where it knows neither positions nor times
 _MICRONS = ('µm', 'μm', 'um', 'micron', 'microns', 'micrometer', 'micrometers', 'micrometre', 'micrometres')
 
 
@@ -169,6 +170,8 @@ def _imagej_layout(description: str, pages: list[int]) -> _Layout | None:
   channels, depths, times = (int(fields.get(field, 1)) for field in ('channels', 'slices', 'frames'))
   if channels * depths * times == 1:  # A plain stack may say 'images' alone.
     depths = len(pages)
+  elif depths * times == 1 and channels > _MOST_CHANNELS:  # Some programs write any stack so.
+    depths, channels = channels, 1
   if channels * depths * times != len(pages):
     return None
   layout = np.array(pages).reshape(times, depths, channels)

@@ -3,7 +3,7 @@
 import glob
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from focal_jax.data.names import comparable, natural_order
@@ -83,8 +83,11 @@ def _looks(name: str) -> str:
   return re.sub(r'\s*,\s*', ',', comparable(name).strip())
 
 
-def stack_folders(folder: Path, is_image, limit: int = 1000) -> dict[str, int]:
-  """Folders below `folder`, two levels deep, that hold two images or more: how many, by relative path."""
+def stack_folders(folder: Path, is_image: Callable[[Path], bool], limit: int = 1000) -> dict[str, int]:
+  """Folders below `folder`, two levels deep, that hold two images or more: how many, by relative path.
+
+  At most `limit` folders are looked into.
+  """
   found = {}
   for path in natural_order(itertools.islice(_below(folder, depth=2), limit)):
     count = sum(is_image(entry) for entry in _entries(path) if entry.is_file())
@@ -93,7 +96,7 @@ def stack_folders(folder: Path, is_image, limit: int = 1000) -> dict[str, int]:
   return found
 
 
-def _below(folder: Path, depth: int):
+def _below(folder: Path, depth: int) -> Iterator[Path]:
   for entry in _entries(folder):
     if entry.is_dir() and not entry.name.startswith('.'):
       yield entry

@@ -79,8 +79,8 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
     added = tuple(word for word in words[path] if word not in series)
     if _is_result(added) or _OF_HELICON.search(path.stem):
       return True
-    if members == 2:
-      return False
+    if members == 2 or (not added and _has_number(path) and (words[path] or not series)):
+      return False  # as z_0 among z_-1.5um and z_1.5um
     stem = comparable(path.stem)
     copies = any(stem.startswith(member) for member in stems)  # as in IMG_1 edited
     if set(series) <= set(words[path]) and all(len(word) == 1 or _OF_CAMERAS.fullmatch(word) for word in added):
@@ -177,9 +177,8 @@ def _counter_wraps(stems: list[str]) -> bool:
   differing = [column for column in zip(*runs, strict=True) if len(set(column)) > 1]
   if len(differing) != 1 or len({len(text) for text in differing[0]}) != 1 or len(differing[0][0]) < 2:
     return False
-  numbers, end = sorted(map(int, differing[0])), 10 ** len(differing[0][0])
-  # Cameras count to 9999 in a number that may have more digits.
-  end = 10 ** len(str(numbers[-1]))
+  numbers = sorted(map(int, differing[0]))
+  end = 10 ** len(str(numbers[-1]))  # Cameras count to 9999 in a number that may have more digits.
   gaps = [b - a for a, b in itertools.pairwise(numbers)]
   return numbers[-1] >= 0.9 * end and numbers[0] <= 0.1 * end and max(gaps) > 0.5 * end
 

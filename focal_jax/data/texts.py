@@ -20,8 +20,10 @@ def read_text(path: Path) -> str:
     raise InputError(f'{shown(path)}: cannot be read as text ({one_line(error)})') from error
   if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
     encodings = ['utf-16']
-  elif b'\0' in data[:64]:  # of the characters of ASCII every other byte
-    encodings = ['utf-16-le' if data[1:2] == b'\0' else 'utf-16-be']
+  elif len(data) >= 2 and not any(data[1:16:2]):  # of the characters of ASCII every other byte is 0
+    encodings = ['utf-16-le']
+  elif len(data) >= 2 and not any(data[0:16:2]):
+    encodings = ['utf-16-be']
   else:
     encodings = ['utf-8-sig', 'cp1252', 'latin-1']
   for encoding in encodings:

@@ -134,7 +134,7 @@ def contact_sheet(path: Path, rows: Sequence[Sequence[Panel]], title: str = '') 
         low, high = panel.limits or (None, None)
         colours = matplotlib.colormaps[panel.colours].with_extremes(bad='0.5')
         image = axis.imshow(panel.image, cmap=colours, vmin=low, vmax=high)
-        figure.colorbar(image, ax=axis, shrink=0.85, pad=0.01).set_label(plain(panel.unit, 20), **_text_style(8))
+        figure.colorbar(image, ax=axis, shrink=0.85, pad=0.01).set_label(plain(panel.unit, 20.0), **_text_style(8))
   figure.suptitle(plain(title, 0.95 * columns * cell * 72 / 11), **_text_style(11))
   figure.savefig(path, dpi=110)
 

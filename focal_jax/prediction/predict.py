@@ -17,6 +17,7 @@ from focal_jax.align.motion import align as warped_frames
 from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT
+from focal_jax.data.names import shown
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
 from focal_jax.prediction.results import (
@@ -134,7 +135,7 @@ def predict_folder(
     unit = DepthUnit(stack, options.unit)
   stack = dataclasses.replace(stack, notes=[*stack.notes, *_remarks(stack, before)])
   frames, height, width = stack.images.shape[:3]
-  name = Path(source).name if isinstance(source, str | Path) else stack.names[0]
+  name = shown(Path(source).name) if isinstance(source, str | Path) else stack.names[0]
   log.info('%s: %d frames of %d x %d px', name, frames, width, height)
   start = time.perf_counter()
   motion, prediction = None, None
@@ -163,7 +164,7 @@ def predict_folder(
       *(when, numbers['zoom_range'], numbers['rotation_range_deg'], numbers['rms_px']),
     )
   summary = {
-    'stack': str(source) if isinstance(source, str | Path) else [str(path) for path in source],
+    'stack': shown(source) if isinstance(source, str | Path) else [shown(path) for path in source],
     'frames': stack.names,
     'focus': stack.focus.tolist(),
     'focus_unit': stack.focus_unit,

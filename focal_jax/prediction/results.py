@@ -54,7 +54,8 @@ class DepthUnit:
     if self.name == 'm':
       with np.errstate(divide='ignore'):
         return (1 / np.maximum(depth, 0)).astype(np.float32)
-    return np.interp(depth, self._focus, np.arange(len(self._focus))).astype(np.float32)  # rising: far to near
+    rising = np.argsort(self._focus)  # positions along an axis may fall from far to near
+    return np.interp(depth, self._focus[rising], rising).astype(np.float32)
 
   def limits(self, depth: Float[np.ndarray, 'H W']) -> tuple[float, float]:
     """Of the colours of a converted depth: the sweep's range, or, if that goes to infinity, the picture's."""
@@ -70,8 +71,12 @@ def write_alignment(
   folder: Path, stack: FolderStack, aligned: np.ndarray, motion: np.ndarray | None, region: Region | None
 ) -> None:
   (folder / 'aligned').mkdir()
-  for name, image in zip(stack.names, aligned, strict=True):
-    pictures.save_image(folder / 'aligned' / f'{Path(name).stem}.png', pictures.to_uint8(image))
+  stems = [Path(name).stem for name in stack.names]
+  # Frames of one stem, from two folders or of two types, must not overwrite each other; nor where case does not count.
+  unique = len({stem.lower() for stem in stems}) == len(stems)
+  for n, (stem, image) in enumerate(zip(stems, aligned, strict=True)):
+    name = stem if unique else f'{n:03d}_{stem}'
+    pictures.save_image(folder / 'aligned' / f'{name}.png', pictures.to_uint8(image))
   write_animation(folder / 'alignment.gif', stack.images, aligned)
   if motion is not None:
     content = {

@@ -208,6 +208,33 @@ def test_other_formats(tmp_path, suffix):
   np.testing.assert_allclose(read_stack_folder(tmp_path).focus, [1 / 3, 1])
 
 
+def test_infinity_may_be_a_number_over_0(tmp_path):
+  # As Raspberry Pi cameras write lens positions from 0 dioptres.
+  write_frames(tmp_path, *distances((1000, 0), (1000, 1000), (1000, 4000)))
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_array_equal(stack.focus, [0, 1, 4])
+  assert (stack.focus_unit, stack.order_known) == (DIOPTRE_UNIT, True)
+
+
+def test_capture_time(tmp_path):
+  def write(name, second, fraction):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0x9003: f'2024:05:01 12:00:{second:02}', 0x9291: fraction})
+    Image.new('RGB', (6, 4), (60 + second,) * 3).save(tmp_path / name, exif=exif)
+
+  for name, second, fraction in [('D9998', 1, '20'), ('D9999', 1, '9'), ('D0001', 2, '05'), ('D0002', 2, '5')]:
+    write(f'{name}.jpg', second, fraction)
+  stack = read_stack_folder(tmp_path)
+  assert stack.names == ['D9998.jpg', 'D9999.jpg', 'D0001.jpg', 'D0002.jpg']
+  np.testing.assert_array_equal(stack.focus, [0, 1, 2, 3])
+  assert not stack.order_known
+  assert any('the order of capture was taken as far to near' in note for note in stack.notes)
+  write('D0001.jpg', 2, '7')  # after D0002, so that the names are no wrapped counter
+  stack = read_stack_folder(tmp_path)
+  assert stack.names == ['D0001.jpg', 'D0002.jpg', 'D9998.jpg', 'D9999.jpg']
+  assert any('contradicts the order of the names' in note for note in stack.notes)
+
+
 def test_tablet(shared):
   folder = shared / 'data' / 'stacks' / 'tablet_exif'
   plain = read_stack_folder(folder, max_side=64)

@@ -379,6 +379,36 @@ def test_changes_nothing(tmp_path):
   assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()} == before
 
 
+def test_frame_that_is_sharp_everywhere(tmp_path):
+  # Each frame shows a strip of the texture sharp.
+  texture = np.random.default_rng(0).integers(60, 200, (192, 320, 3), dtype=np.uint8)
+  blurred = np.asarray(Image.fromarray(texture).resize((40, 24)).resize((320, 192)))
+  for n in range(5):
+    frame = blurred.copy()
+    frame[:, 64 * n : 64 * n + 64] = texture[:, 64 * n : 64 * n + 64]
+    Image.fromarray(frame).save(tmp_path / f'IMG_{n + n // 3}.png')
+  whole = read_stack_folder(tmp_path)
+  assert len(whole.names) == 5
+  Image.fromarray(texture).save(tmp_path / 'IMG_3.png')
+  stack = read_stack_folder(tmp_path)
+  assert stack.names == ['IMG_0.png', 'IMG_1.png', 'IMG_2.png', 'IMG_4.png', 'IMG_5.png']
+  np.testing.assert_array_equal(stack.images, whole.images)
+  np.testing.assert_array_equal(stack.focus, [0, 1, 2, 3, 4])
+  assert any('Left out: IMG_3.png, which is sharp everywhere' in note for note in stack.notes)
+  assert read_stack_folder(tmp_path, reverse=True).focus.tolist() == [4, 3, 2, 1, 0]
+  # Files that were named stay, and so do those of which the distance is known.
+  assert len(read_stack_folder(sorted(tmp_path.glob('*.png'))).names) == 6
+  (tmp_path / 'focus_distance.txt').write_text('6 5 4 3 2 1')
+  assert len(read_stack_folder(tmp_path).names) == 6
+
+
+def test_frame_of_a_flat_scene_may_be_sharp_everywhere(tmp_path):
+  texture = Image.fromarray(np.random.default_rng(0).integers(60, 200, (192, 320, 3), dtype=np.uint8))
+  for n, shrunk in enumerate([12, 6, 2, 1, 2, 6, 12]):
+    texture.resize((320 // shrunk, 192 // shrunk)).resize((320, 192)).save(tmp_path / f'{n}.png')
+  assert len(read_stack_folder(tmp_path).names) == 7
+
+
 @real
 def test_balls():
   stack = read_stack_folder(STACKS / 'balls', max_side=320)

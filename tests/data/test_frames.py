@@ -105,31 +105,40 @@ def test_large_images(tmp_path, monkeypatch):
     read_stack_folder(tmp_path)
 
 
-def write_png(path: Path, pixels: np.ndarray) -> None:
+def write_png(path: Path, pixels: np.ndarray, icc_profile: bytes | None = None) -> None:
   """16 bits; the colour type from the channels: 1, grey; 2, grey and alpha; 3, RGB; 4, RGBA."""
   height, width, channels = pixels.shape
   rows = pixels.astype('>u2').reshape(height, -1)
   data = zlib.compress(b''.join(b'\0' + row.tobytes() for row in rows))
   header = struct.pack('>IIBBBBB', width, height, 16, (0, 4, 2, 6)[channels - 1], 0, 0, 0)
-  chunks = [(b'IHDR', header), (b'IDAT', data), (b'IEND', b'')]
+  profile = [] if icc_profile is None else [(b'iCCP', b'profile\0\0' + zlib.compress(icc_profile))]
+  chunks = [(b'IHDR', header), *profile, (b'IDAT', data), (b'IEND', b'')]
   path.write_bytes(
     b'\x89PNG\r\n\x1a\n'
     + b''.join(struct.pack('>I', len(d)) + n + d + struct.pack('>I', zlib.crc32(n + d)) for n, d in chunks)
   )
 
 
-def write_tiff(path: Path, pixels: np.ndarray, order: str = '<', planar: bool = False, orientation: int = 1) -> None:
-  """16 bits, grey or RGB or RGBA, uncompressed, in one strip (a plane)."""
+def write_tiff(
+  path: Path,
+  pixels: np.ndarray,
+  order: str = '<',
+  planar: bool = False,
+  orientation: int = 1,
+  white_is_zero: bool = False,
+) -> None:
+  """8 or 16 bits, grey or RGB or RGBA, uncompressed, in one strip (a plane)."""
+  bytes_each = pixels.dtype.itemsize
   height, width, channels = pixels.shape
   planes = [pixels[..., c] for c in range(channels)] if planar else [pixels]
-  data = b''.join(plane.astype(f'{order}u2').tobytes() for plane in planes)
+  data = b''.join(plane.astype(f'{order}u{bytes_each}').tobytes() for plane in planes)
   offsets = [8 + n * len(data) // len(planes) for n in range(len(planes))]
   tags = {
     256: [width],
     257: [height],
-    258: [16] * channels,
+    258: [8 * bytes_each] * channels,
     259: [1],
-    262: [1 if channels == 1 else 2],
+    262: [2 if channels > 1 else 0 if white_is_zero else 1],
     273: offsets,
     274: [orientation],
     277: [channels],
@@ -177,8 +186,13 @@ def test_16_bit_grey_with_alpha(tmp_path):
   for name, frame in zip('ab', pixels, strict=True):
     write_png(tmp_path / f'{name}.png', frame)
   stack = read_stack_folder(tmp_path)
-  np.testing.assert_allclose(stack.images, np.broadcast_to(pixels[..., :1] / 257, stack.images.shape), atol=1)
+  np.testing.assert_allclose(stack.images, np.broadcast_to(pixels[..., :1] / 257, stack.images.shape), atol=0.51)
   assert 'Transparency was ignored.' in stack.notes
+  for name, frame in zip('ab', pixels >> 4, strict=True):
+    write_png(tmp_path / f'{name}.png', frame)
+  expected = (pixels >> 4)[..., :1] * (255.0 / 4095)
+  images = read_stack_folder(tmp_path).images
+  np.testing.assert_allclose(images, np.broadcast_to(expected, images.shape), atol=0.51)
 
 
 def test_16_bit_tiff_on_its_side(tmp_path):
@@ -216,6 +230,65 @@ def test_white_of_16_bit_grey_is_that_of_the_camera(tmp_path, highest, white):
   np.testing.assert_array_equal(stack.images[..., 0], np.round(np.stack([grey // 2, grey])[..., 0] * (255 / white)))
   notes = [note for note in stack.notes if 'white was taken' in note]
   assert notes == ([] if white == 65535 else [f'16-bit pixels reach {highest} only: white was taken as {white}.'])
+
+
+@pytest.mark.parametrize('kind', ['png', 'tif', 'big-endian tif'])
+@pytest.mark.parametrize(('highest', 'white'), [(221, 255), (3550, 4095), (60000, 65535)])
+def test_white_of_16_bit_colour_is_that_of_grey(tmp_path, kind, highest, white):
+  colours = np.random.default_rng(0).integers(0, highest + 1, (2, 4, 5, 3)).astype(np.uint16)
+  colours[1, 2, 3, 1] = highest
+  for name, frame in zip('ab', colours, strict=True):
+    if kind == 'png':
+      write_png(tmp_path / f'{name}.png', frame)
+    else:
+      opaque = np.concatenate([frame, np.full_like(frame[..., :1], 65535)], axis=-1)  # Alpha does not count.
+      write_tiff(tmp_path / f'{name}.tif', opaque, '>' if 'big' in kind else '<', orientation=6)
+  expected = colours if kind == 'png' else np.rot90(colours, -1, axes=(1, 2))
+  np.testing.assert_array_equal(
+    read_stack_folder(tmp_path).images, np.floor(expected * 255.0 / white + 0.5).astype(np.uint8)
+  )
+
+
+@pytest.mark.parametrize(('bits', 'highest', 'white'), [(8, 255, 255), (16, 4000, 4095), (16, 65535, 65535)])
+def test_zero_may_be_white(tmp_path, bits, highest, white):
+  stored = np.random.default_rng(0).integers(0, highest + 1, (4, 5, 1)).astype(f'uint{bits}')
+  stored[0, 0] = highest
+  for name in 'ab':
+    write_tiff(tmp_path / f'{name}.tif', stored, white_is_zero=True)
+  expected = 255 - stored * (255.0 / white)
+  np.testing.assert_allclose(read_stack_folder(tmp_path).images[0, ..., :1], expected, atol=0.51)
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif'])
+@pytest.mark.parametrize('others', [3, 6])
+def test_orientation_is_that_of_the_first_frame(tmp_path, suffix, others):
+  pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 1), dtype=np.uint8).repeat(8, 0).repeat(8, 1).repeat(3, 2)
+  for name, orientation in zip('abc', (1, others, 1), strict=True):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(
+      tmp_path / f'{name}.{suffix}', exif=exif, **({'quality': 95} if suffix == 'jpg' else {})
+    )
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_allclose(stack.images.astype(int), [pixels] * 3, atol=40 if suffix == 'jpg' else 0)
+  (note,) = (note for note in stack.notes if 'orientation' in note)
+  assert note == (f'EXIF orientation of b.{suffix} differs from that of a.{suffix}, which was used for all frames.')
+
+
+def test_orientation_of_frames_that_were_turned_since(tmp_path):
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  Image.fromarray(PATTERN).save(tmp_path / 'a.png', exif=exif)
+  Image.fromarray(np.rot90(PATTERN, -1)).save(tmp_path / 'b.png')
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_array_equal(stack.images, [np.rot90(PATTERN, -1)] * 2)
+  assert any('each was turned by its own' in note for note in stack.notes)
+
+
+def test_black_frame_is_named(tmp_path):
+  for name, value in zip('abc', (100, 3, 100), strict=True):
+    Image.new('RGB', (6, 4), (value,) * 3).save(tmp_path / f'{name}.png')
+  assert 'All but black: b.png.' in read_stack_folder(tmp_path).notes
 
 
 def test_dark_frames_are_told(tmp_path):

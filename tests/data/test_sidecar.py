@@ -1,6 +1,7 @@
 """metadata.csv and metadata.json beside small images."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,113 @@ def test_part_of_the_files(folder):
   stack = read_stack_folder([folder / 'c.png', folder / 'a.png'])
   assert stack.names == ['a.png', 'c.png']
   np.testing.assert_array_equal(stack.focus, [0, 2])
+
+
+ROWS = 'file,focus_distance_m\na.png,4\nb.png,2\nc.png,0.5\n'
+
+
+@pytest.mark.parametrize(
+  'data',
+  [
+    ROWS.encode('utf-8-sig'),
+    ROWS.encode('utf-16'),
+    ROWS.encode('utf-16-le'),
+    b'\xfe\xff' + ROWS.encode('utf-16-be'),
+    ROWS.replace(',', ';').replace('0.5', '0,5').encode('utf-8-sig'),
+    ROWS.replace(',', '\t').replace('0.5', '0,5').replace('\n', '\r\n').encode('utf-16'),
+    ('sep=;\r\n' + ROWS.replace(',', ';').replace('0.5', '0,50')).encode(),
+    ROWS.replace('0.5', '"0,5"').encode(),
+    ROWS.replace('file', 'FILE').encode(),
+    ROWS.replace('a.png', 'A.PNG').encode(),
+    b'file;focus_distance_m;;\na.png;4;;\nb.png;2;;\nc.png;,5;;\n;;;\n',
+  ],
+)
+def test_csv_of_spreadsheets(folder, data):
+  (folder / 'metadata.csv').write_bytes(data)
+  np.testing.assert_array_equal(read_stack_folder(folder).focus, [0.25, 0.5, 2])
+
+
+def test_json_in_utf_16(folder):
+  (folder / 'metadata.json').write_bytes(json.dumps(JSON).encode('utf-16'))
+  np.testing.assert_array_equal(read_stack_folder(folder).focus, [0, 0.5, 2])
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'cp1252', 'utf-16'])
+def test_names_look_alike(folder, encoding):
+  for name in 'abc':
+    (folder / f'{name}.png').rename(folder / unicodedata.normalize('NFD', f'Käfer_{name}.png'))
+  text = 'file,focus_dpt\n' + ''.join(f'Käfer_{name}.PNG,{n}\n' for n, name in enumerate('abc'))
+  (folder / 'metadata.csv').write_bytes(text.encode(encoding))
+  np.testing.assert_array_equal(read_stack_folder(folder).focus, [0, 1, 2])
+
+
+def test_case_matters_where_it_tells_files_apart(folder):
+  Image.new('RGB', (60, 40), (200,) * 3).save(folder / 'C.png')
+  entries = [{'file': name, 'focus_dpt': n} for n, name in enumerate(['a.png', 'b.png', 'c.png', 'C.png'])]
+  write_json(folder, {'frames': entries})
+  assert read_stack_folder(folder).names == ['a.png', 'b.png', 'c.png', 'C.png']
+
+
+class TestPositions:
+  def test_along_an_axis(self, folder):
+    (folder / 'metadata.csv').write_text('file,focus,focus_unit\na.png,-2.5,um\nb.png,0,\nc.png,2.5,\n')
+    stack = read_stack_folder(folder)
+    np.testing.assert_array_equal(stack.focus, [-2.5, 0, 2.5])
+    np.testing.assert_array_equal(stack.fov, [1, 1, 1])
+    assert (stack.focus_unit, stack.order_known) == ('um', False)
+    assert any('metadata.csv, in um: so is the depth' in note for note in stack.notes)
+    assert read_stack_folder(folder, reverse=True).focus.tolist() == [2.5, 0, -2.5]
+
+  def test_run_the_way_of_the_files(self, folder):
+    write_json(folder, {'focus_unit': 'steps', 'frames': frames('focus', 10, -20, 0)})
+    stack = read_stack_folder(folder)
+    assert (stack.names, stack.focus.tolist()) == (['a.png', 'c.png', 'b.png'], [10, 0, -20])
+
+  @pytest.mark.parametrize(('unit', 'values'), [('m', ['inf', 2, 0.5]), ('dpt', [0, 0.5, 2]), ('1/m', [0, 0.5, 2])])
+  def test_known_units_are_those(self, folder, unit, values):
+    write_json(folder, {'focus_unit': unit, 'focal_length_mm': 50, 'frames': frames('focus', *values)})
+    stack = read_stack_folder(folder)
+    np.testing.assert_array_equal(stack.focus, [0, 0.5, 2])
+    assert (stack.focus_unit, stack.order_known) == (DIOPTRE_UNIT, True)
+    assert stack.fov[0] > 1
+
+  @pytest.mark.parametrize(
+    ('text', 'focus', 'unit'),
+    [
+      ('0 5 10', [0, 5, 10], 'unit of focus_distance.txt'),
+      ('# focus_unit: um\n1\n5\n10\n', [1, 5, 10], 'um'),
+      ('focus_unit = mm\n-1 -0,5 0', [-1, -0.5, 0], 'mm'),
+      ('1um\n5um\n10um\n', [1, 5, 10], 'um'),
+      ('1 µm\n5 µm\n10 µm\n', [1, 5, 10], 'µm'),
+      ('# focus_unit: m\n4 2 1', [0.25, 0.5, 1], DIOPTRE_UNIT),
+      ('# focus_unit: dpt\n0 2 4', [0, 2, 4], DIOPTRE_UNIT),
+    ],
+  )
+  def test_in_the_text_file(self, folder, text, focus, unit):
+    (folder / 'focus_distance.txt').write_text(text)
+    stack = read_stack_folder(folder)
+    assert (stack.focus.tolist(), stack.focus_unit) == (focus, unit)
+
+  def test_unit_of_the_text_file_in_the_sidecar(self, folder):
+    (folder / 'focus_distance.txt').write_text('1 5 10')
+    write_json(folder, {'focus_unit': 'um'})
+    stack = read_stack_folder(folder)
+    assert (stack.focus.tolist(), stack.focus_unit) == ([1, 5, 10], 'um')
+
+  @pytest.mark.parametrize(
+    ('document', 'message'),
+    [
+      ({'focus_unit': 3}, r'focus_unit is 3, expected the name of a unit'),
+      ({'focus_unit': 'um', 'frames': frames('focus_dpt', 0, 1, 2)}, "focus_unit is 'um' beside focus_dpt"),
+      ({'focus_unit': 'um', 'frames': frames('focus', 0, 1, 'inf')}, "focus of c.png is 'inf', expected a finite"),
+      ({'focus_unit': 'm', 'frames': frames('focus', 0, 1, 2)}, 'focus of a.png is 0, expected a number above 0'),
+      ({'focus_unit': 'um', 'frames': frames('focus', 1, 1, 1)}, 'the position is 1 in every frame, expected a sweep'),
+    ],
+  )
+  def test_bad(self, folder, document, message):
+    write_json(folder, document)
+    with pytest.raises(InputError, match=message):
+      read_stack_folder(folder)
 
 
 @pytest.mark.parametrize(

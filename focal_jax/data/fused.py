@@ -1,0 +1,47 @@
+"""Finds the result of another program among the frames by its pixels: it is sharp wherever any frame is."""
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+_BLOCK_PX = 32
+_FEWEST_FRAMES = 5
+_FEWEST_BLOCKS = 24
+_TEXTURE = 3.0  # times what a block shows at its least sharp, of those that count
+_AS_SHARP = 0.7  # of the sharpest other frame, in energy of the gradient
+_NEARLY_ALL = 0.95  # of the blocks in which it is as sharp
+_SHARE = 0.1  # of the blocks, in which a frame must be the sharpest to be counted
+
+
+def fused_frame(images: UInt8[np.ndarray, 'N H W 3']) -> int | None:
+  """The one frame that is about as sharp as the sharpest other one nearly everywhere, where those others are three
+  frames or more; None: there is none.
+
+  A frame of a flat scene may be the sharpest everywhere, too; but then its neighbours are sharper than the rest, and no
+  three others share the picture among them.
+  """
+  if len(images) < _FEWEST_FRAMES:
+    return None
+  energy = np.stack([_energy(image) for image in images])
+  textured = energy.max(axis=0) > _TEXTURE * np.maximum(energy.min(axis=0), 0.5)
+  if textured.sum() < _FEWEST_BLOCKS:
+    return None
+  energy = energy[:, textured]
+  found = []
+  for candidate in range(len(images)):
+    others = np.delete(energy, candidate, axis=0)
+    as_sharp = np.mean(energy[candidate] >= _AS_SHARP * others.max(axis=0))
+    shares = np.bincount(others.argmax(axis=0), minlength=len(others)) / others.shape[1]
+    if as_sharp >= _NEARLY_ALL and np.sum(shares >= _SHARE) >= 3:
+      found.append(candidate)
+  return found[0] if len(found) == 1 else None
+
+
+def _energy(image: UInt8[np.ndarray, 'H W 3']) -> Float64[np.ndarray, 'K']:
+  """Mean squared gradient of the green of each block."""
+  rows, columns = (size // _BLOCK_PX * _BLOCK_PX for size in image.shape[:2])
+  green = image[:rows, :columns, 1].astype(np.float32)
+  square = np.zeros_like(green)
+  square[:, 1:] += (green[:, 1:] - green[:, :-1]) ** 2
+  square[1:] += (green[1:] - green[:-1]) ** 2
+  blocks = square.reshape(rows // _BLOCK_PX, _BLOCK_PX, columns // _BLOCK_PX, _BLOCK_PX)
+  return blocks.mean(axis=(1, 3), dtype=np.float64).ravel()

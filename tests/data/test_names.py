@@ -1,0 +1,224 @@
+"""Names of files: their order, which of them are frames, and how paths are given."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.names import comparable, natural_order, shown
+from focal_jax.data.paths import stack_source
+from focal_jax.data.series import by_time, without_strangers, without_twins
+from focal_jax.errors import InputError
+
+
+def write_images(folder: Path, *names: str) -> None:
+  folder.mkdir(parents=True, exist_ok=True)
+  for n, name in enumerate(names):
+    Image.new('RGB', (6, 4), (40 + 5 * n,) * 3).save(folder / name)
+
+
+@pytest.mark.parametrize(
+  'names',
+  [
+    ['z_-10.png', 'z_-1.5.png', 'z_0.png', 'z_0.10.png', 'z_0.5.png', 'z_10.25.png'],
+    ['z-10.png', 'z-5.png', 'z0.png', 'z5.png'],  # a sign, as others have none
+    ['IMG-9.png', 'IMG-10.png', 'IMG-11.png'],  # a hyphen, as all have one
+    ['2024-05-09.png', '2024-05-10.png', '2024-06-01.png'],
+    ['t 12.30.07.png', 't 12.30.59.png', 't 12.31.00.png'],
+    ['z_0,5.png', 'z_2.png', 'z_10,25.png'],
+    ['\u22121.5um.png', '-1um.png', '0um.png', '+1um.png'],
+    ['image_1_0.5.jpg', 'image_2_0.65.jpg', 'image_10_0.80.jpg'],
+  ],
+)
+def test_numbers_sort_as_numbers(names):
+  assert [path.name for path in natural_order(Path(name) for name in reversed(names))] == names
+
+
+def test_names_are_shown_and_compared():
+  assert shown(os.fsdecode(b'K\xe4fer.jpg')) == 'Käfer.jpg'
+  assert shown('Käfer.jpg') == 'Käfer.jpg'
+  assert comparable(unicodedata.normalize('NFD', 'KÄFER.JPG')) == comparable('Käfer.jpg')
+
+
+SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+  ('names', 'strangers'),
+  [
+    (SERIES, ['IMG_depthmap.png']),
+    (SERIES, ['stacked.jpg']),
+    (SERIES, ['2024-05-01 12.00.00 (A,R8,S4).jpg']),
+    (SERIES, ['ZS PMax.tif', 'ZS DMap.tif']),
+    (SERIES, ['IMG_0002 edited.jpg', 'IMG_0005-Edit.jpg']),
+    (SERIES, ['IMG_E0003.jpg']),
+    (SERIES, [f'IMG_{n:04}_depth.png' for n in range(1, 7)]),
+    (SERIES, [f'confidence_{n:04}.png' for n in range(1, 7)]),
+    (SERIES, ['IMG_0007.png']),  # the only one of its kind
+    (SERIES, ['IMG.jpg']),
+    (['1.jpg', '2.jpg'], ['result.jpg']),
+    (['照片1.jpg', '照片2.jpg', '照片3.jpg'], ['结果.jpg']),
+    # Frames, all of them:
+    ([*SERIES, 'DSC_0007.jpg', 'DSC_0008.jpg'], []),
+    (['image.jpg', 'image (1).jpg', 'image (2).jpg', 'image (3).jpg'], []),
+    (['near.jpg', 'middle.jpg', 'far.jpg'], []),
+    (['a.png', 'b.png', 'c.png', 'd.png', 'e.bmp', 'f.png'], []),
+    (['1_near.jpg', '2_middle.jpg', '3_far.jpg'], []),
+    (['PXL_20240501_120000123.jpg', 'PXL_20240501_120001.MP.jpg', 'PXL_20240501_120002.jpg', 'PXL_1.jpg'], []),
+    (['IMG_1_BURST001_COVER.jpg', 'IMG_1_BURST002.jpg', 'IMG_1_BURST003.jpg', 'IMG_1_BURST004.jpg'], []),
+    (['frame1a.png', 'frame1b.png', 'frame2.png', 'frame3.png'], []),
+    (['focus_stack_1.png', 'focus_stack_2.png', 'focus_stack_3.png'], []),
+    (['IMG_20240501_120000.jpg', 'IMG_20240501_120000_1.jpg', 'IMG_20240501_120001(0).jpg'], []),
+    (['1.jpg', '2.png', '3.tif', '4.bmp'], []),
+    (['z_-1.5um.png', 'z_0.png', 'z_0.5um.png', 'z_1um.png', 'z_10.25um.png'], []),
+    ([f'L1_{n}.jpg' for n in range(5)] + [f'L2_{n}.jpg' for n in range(5)], []),
+  ],
+)
+def test_files_that_do_not_fit_the_series(names, strangers):
+  paths = natural_order(Path(name) for name in names + strangers)
+  kept, notes = without_strangers(paths, set())
+  assert sorted(path.name for path in kept) == sorted(names)
+  assert len(notes) == bool(strangers)
+  if 0 < len(strangers) <= 4:
+    assert all(name in notes[0] for name in strangers)
+  assert without_strangers(paths, set(names + strangers))[0] == paths
+
+
+def test_two_series_are_told():
+  paths = [Path(f'{name}_{n}.jpg') for name in ('left', 'right') for n in range(4)]
+  kept, notes = without_strangers(paths, set())
+  assert kept == paths
+  assert 'more than one series (left_0.jpg ..., right_0.jpg ...)' in notes[0]
+
+
+def test_one_photograph_in_two_kinds():
+  paths = [Path(f'D{n}{suffix}') for n in range(3) for suffix in ('.JPG', '.tif')]
+  kept, notes = without_twins(paths, set())
+  assert [path.name for path in kept] == ['D0.tif', 'D1.tif', 'D2.tif']
+  assert 'D0.JPG, D1.JPG, D2.JPG' in notes[0]
+  kept, _ = without_twins([Path('D0.JPG'), Path('D1.JPG'), Path('D1.tif')], set())  # a single one was converted
+  assert [path.name for path in kept] == ['D0.JPG', 'D1.JPG']
+
+
+@pytest.mark.parametrize(
+  ('names', 'times', 'order', 'note'),
+  [
+    (['D0001', 'D0002', 'D9998', 'D9999'], [3, 4, 1, 2], [2, 3, 0, 1], 'puts D9998 first and D0002 last'),
+    (['D00001', 'D00003', 'D09999'], [2, 2.5, 1], [2, 0, 1], 'passes its end'),
+    (['D01', 'D02', 'D98', 'D99'], [5, 5, 4, 4], [2, 3, 0, 1], 'passes its end'),
+    (['z0', 'z1', 'z2', 'z3'], [3, 4, 1, 2], None, 'contradicts'),  # begun in the middle
+    (['z1', 'z2', 'z3'], [3, 2, 1], None, 'runs against the names'),
+    (['z1', 'z2', 'z3'], [2, 3, 1], None, 'contradicts'),
+    (['near', 'middle', 'far'], [2, 3, 1], [2, 0, 1], 'tell no order'),
+    (['a', 'b', 'c'], [2, 3, 1], None, 'contradicts'),
+    (['D0001', 'D9999'], [1, 1], None, None),
+    (['D0001', 'D9999'], [2, None], None, None),
+    (['D0001', 'D9999'], [1, 2], None, None),
+  ],
+)
+def test_capture_time(names, times, order, note):
+  found, notes = by_time([f'{name}.jpg' for name in names], [None if time is None else float(time) for time in times])
+  assert found == order
+  assert len(notes) == (note is not None)
+  assert note is None or note in notes[0].replace('.jpg', '')
+
+
+class TestPaths:
+  def test_commas_are_part_of_a_path_that_exists(self, tmp_path):
+    folder = tmp_path / 'Ant, 2024-05 , x'
+    write_images(folder, 'a,1.png', 'a,2.png', 'b.png')
+    as_absl_cuts = [part.strip() for part in str(folder).split(',')]
+    assert stack_source(as_absl_cuts) == str(folder)
+    files = [str(folder / name) for name in ('a,1.png', 'b.png', 'a,2.png')]
+    assert stack_source([part.strip() for part in ','.join(files).split(',')]) == files
+    assert stack_source(['nowhere']) == 'nowhere'
+    assert stack_source(['nowhere', 'else']) == ['nowhere', 'else']
+
+  def test_patterns(self, tmp_path):
+    write_images(tmp_path, 'f1.png', 'f10.png', 'f2.png', 'f_depth.png', 'other.png')
+    (tmp_path / 'f3.txt').write_text('')
+    pattern = str(tmp_path / 'f*')
+    assert stack_source([pattern]) == pattern
+    assert read_stack_folder(pattern).names == ['f1.png', 'f2.png', 'f10.png']
+    assert stack_source([str(tmp_path / 'f?.png'), str(tmp_path / 'other.png')]) == [
+      str(tmp_path / name) for name in ('f1.png', 'f2.png', 'other.png')
+    ]
+    with pytest.raises(InputError, match='0 of 0 files are images, expected at least two'):
+      read_stack_folder(tmp_path / '*.tif')
+    write_images(tmp_path / 'with [brackets]', '1.png', '2.png')
+    assert len(read_stack_folder(tmp_path / 'with [brackets]').names) == 2
+
+  def test_letters_may_be_composed_in_another_way(self, tmp_path):
+    write_images(tmp_path / unicodedata.normalize('NFD', 'Käfer'), '1.png', '2.png')
+    assert read_stack_folder(tmp_path / unicodedata.normalize('NFC', 'Käfer')).names == ['1.png', '2.png']
+
+  def test_bytes_that_are_no_utf_8(self, tmp_path):
+    for n in (1, 2):
+      with open(os.path.join(os.fsencode(tmp_path), b'K\xe4fer%d.png' % n), 'wb') as file:
+        Image.new('RGB', (6, 4), (40 * n,) * 3).save(file, 'PNG')
+    (tmp_path / 'metadata.csv').write_text('file,focus_dpt\nKäfer1.png,1\nKäfer2.png,2\n')
+    stack = read_stack_folder(tmp_path)
+    assert stack.names == ['Käfer1.png', 'Käfer2.png']
+    np.testing.assert_array_equal(stack.focus, [1, 2])
+    assert all(path.exists() for path in stack.paths)
+
+  def test_folder_of_stacks(self, tmp_path):
+    for name in ('pos_2', 'pos_10', 'day/pos_1'):
+      write_images(tmp_path / name, '1.png', '2.png')
+    write_images(tmp_path / 'single', '1.png')
+    with pytest.raises(
+      InputError, match=r'no images, .*folders with images: day/pos_1 \(2\), pos_2 \(2\), pos_10 \(2\)'
+    ):
+      read_stack_folder(tmp_path)
+
+
+def test_files_that_are_not_read_are_told(tmp_path):
+  for name in ('1.NEF', '2.NEF', '3.nef', 'film.mp4', 'stack.czi'):
+    (tmp_path / name).write_bytes(b'x')
+  with pytest.raises(InputError, match=r'no images, .*; 3 files of type \.NEF were not read: develop raw files'):
+    read_stack_folder(tmp_path)
+  write_images(tmp_path, '1.png', '2.png')
+  notes = [note for note in read_stack_folder(tmp_path).notes if 'not read' in note]
+  assert [note[: note.index(' not')] for note in notes] == [
+    '3 files of type .NEF were',
+    '1 file of type .czi was',
+    '1 file of type .mp4 was',
+  ]
+
+
+def test_files_that_are_not_there(tmp_path):
+  with pytest.raises(InputError, match=r'x\.jpg: cannot be read as an image \(FileNotFoundError'):
+    read_stack_folder([tmp_path / 'nowhere' / 'x.jpg', tmp_path / 'nowhere' / 'y.jpg'])
+
+
+def test_content_that_the_name_hides(tmp_path):
+  write_images(tmp_path, '1.jpg')
+  (tmp_path / '2.jpg').write_bytes(b'\0\0\0\x1cftypheic' + bytes(40))
+  with pytest.raises(InputError, match=r'2\.jpg: cannot be read as an image \(it holds HEIC by its content: install'):
+    read_stack_folder(tmp_path)
+
+
+def test_odd_size_and_odd_kind_are_left_out(tmp_path):
+  write_images(tmp_path, *(f'{n}.png' for n in range(4)))
+  Image.new('RGB', (12, 8), (90,) * 3).save(tmp_path / '4.png')
+  Image.new('L', (6, 4), 90).save(tmp_path / '5.png')
+  stack = read_stack_folder(tmp_path)
+  assert stack.names == ['0.png', '1.png', '2.png', '3.png']
+  assert 'Left out: 4.png, which is 12 x 8 pixels; the others are 6 x 4 pixels.' in stack.notes
+  assert 'Left out: 5.png, which is grey; the others are in colour.' in stack.notes
+  # Whoever names a file in a sidecar means it.
+  (tmp_path / 'metadata.csv').write_text('file,focus_dpt\n' + ''.join(f'{n}.png,{n}\n' for n in range(6)))
+  with pytest.raises(InputError, match=r'4\.png: 12 x 8 pixels, expected 6 x 4'):
+    read_stack_folder(tmp_path)
+
+
+def test_distances_of_the_frames_alone(tmp_path):
+  write_images(tmp_path, '1.png', '2.png', '3.png', 'depth.png')
+  (tmp_path / 'focus_distance.txt').write_text('3 2 1')
+  assert read_stack_folder(tmp_path).names == ['1.png', '2.png', '3.png']
+  (tmp_path / 'focus_distance.txt').write_text('4 3 2 1')
+  assert read_stack_folder(tmp_path).names == ['1.png', '2.png', '3.png', 'depth.png']

@@ -1,0 +1,159 @@
+"""Stacks in the pages of one TIFF, as microscopes' programs write them."""
+
+import numpy as np
+import pytest
+from PIL import Image, TiffImagePlugin
+
+from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
+from focal_jax.errors import InputError
+
+BLOCKS = np.random.default_rng(0).integers(20, 120, (8, 8)).repeat(4, 0).repeat(4, 1)
+
+
+def write_pages(path, pages, description='', **options):
+  """Pages [H, W] of 8 or 16 bits; the description is that of the first."""
+  first, *rest = (Image.fromarray(page) for page in pages)
+  tags = TiffImagePlugin.ImageFileDirectory_v2()
+  if description:
+    tags[270] = description
+  first.save(path, save_all=True, append_images=rest, tiffinfo=tags, **options)
+
+
+def brighter(count, dtype=np.uint8):
+  """Pages that can be told apart: each is brighter by 1."""
+  return [(BLOCKS + n).astype(dtype) for n in range(count)]
+
+
+def page_numbers(stack):
+  return (stack.images[:, 0, 0, 0].astype(int) - BLOCKS[0, 0]).tolist()
+
+
+def ome(z, c=1, order='XYCZT', pixels='', inside=''):
+  return (
+    '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+    f'<Image ID="Image:0"><Pixels DimensionOrder="{order}" SizeX="32" SizeY="32" SizeZ="{z}" SizeC="{c}" SizeT="1" '
+    f'{pixels}>{inside}</Pixels></Image></OME>'
+  )
+
+
+def test_pages_are_frames(tmp_path):
+  write_pages(tmp_path / 'z.tif', brighter(4))
+  for source in (tmp_path, tmp_path / 'z.tif', [tmp_path / 'z.tif']):
+    stack = read_stack_folder(source)
+    assert page_numbers(stack) == [0, 1, 2, 3]
+    assert stack.names == ['z_000.tif', 'z_001.tif', 'z_002.tif', 'z_003.tif']
+    assert (stack.focus_unit, stack.order_known) == (FRAME_INDEX_UNIT, False)
+    assert stack.paths == (tmp_path / 'z.tif',) * 4
+  assert page_numbers(read_stack_folder(tmp_path, reverse=True)) == [3, 2, 1, 0]
+  (tmp_path / 'focus_distance.txt').write_text('1 2 4 8')
+  np.testing.assert_array_equal(read_stack_folder(tmp_path).focus, [0.125, 0.25, 0.5, 1])
+  (tmp_path / 'focus_distance.txt').unlink()
+  (tmp_path / 'metadata.csv').write_text('file,focus_dpt\n' + ''.join(f'z_00{n}.tif,{n}\n' for n in range(4)))
+  stack = read_stack_folder(tmp_path)
+  assert (stack.focus.tolist(), stack.focus_unit, stack.order_known) == ([0, 1, 2, 3], DIOPTRE_UNIT, True)
+
+
+def test_16_bit_pages_share_their_white(tmp_path):
+  write_pages(tmp_path / 'z.tif', [(page * 16).astype(np.uint16) for page in brighter(3, np.uint16)])
+  stack = read_stack_folder(tmp_path)
+  expected = np.round(np.stack(brighter(3, np.uint16)) * 16 * (255 / 4095))
+  np.testing.assert_allclose(stack.images[..., 0], expected, atol=0.51)
+
+
+@pytest.mark.parametrize(
+  ('description', 'focus', 'unit'),
+  [
+    (ome(4, pixels='PhysicalSizeZ="0.5"'), [0, 0.5, 1, 1.5], 'um'),
+    (ome(4, pixels='PhysicalSizeZ="200" PhysicalSizeZUnit="nm"'), [0, 200, 400, 600], 'nm'),
+    (ome(4, pixels='PhysicalSizeZ="2e-6" PhysicalSizeZUnit="m"'), [0, 2, 4, 6], 'um'),
+    (ome(4), [0, 1, 2, 3], FRAME_INDEX_UNIT),
+    (
+      ome(
+        4,
+        pixels='PhysicalSizeZ="9"',
+        inside=''.join(
+          f'<Plane TheZ="{n}" TheC="0" TheT="0" PositionZ="{2 - 2 * n}" PositionZUnit="µm"/>' for n in range(4)
+        ),
+      ),
+      [2, 0, -2, -4],
+      'um',
+    ),
+    ('ImageJ=1.54f\nimages=4\nslices=4\nunit=\\u00B5m\nspacing=0.25\n', [0, 0.25, 0.5, 0.75], 'um'),
+    ('ImageJ=1.54f\nimages=4\nslices=4\nunit=micron\nspacing=0.25\nloop=false\n', [0, 0.25, 0.5, 0.75], 'um'),
+    ('ImageJ=1.54f\nimages=4\nslices=4\nloop=false\n', [0, 1, 2, 3], FRAME_INDEX_UNIT),
+    ('ImageJ=1.54f\nimages=4\nframes=4\n', [0, 1, 2, 3], FRAME_INDEX_UNIT),
+    ('<OME damaged', [0, 1, 2, 3], FRAME_INDEX_UNIT),
+    (ome(7), [0, 1, 2, 3], FRAME_INDEX_UNIT),  # not what is in the file
+  ],
+)
+def test_positions(tmp_path, description, focus, unit):
+  write_pages(tmp_path / 'z.ome.tif', brighter(4), description.encode())
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_allclose(stack.focus, focus)
+  assert page_numbers(stack) == [0, 1, 2, 3]
+  assert (stack.focus_unit, stack.order_known) == (unit, False)
+  np.testing.assert_array_equal(stack.fov, np.ones(4))
+
+
+@pytest.mark.parametrize(
+  ('description', 'pages'),
+  [
+    (ome(3, 2, 'XYCZT'), [[0, 2, 4], [1, 3, 5]]),
+    (ome(3, 2, 'XYZCT'), [[0, 1, 2], [3, 4, 5]]),
+    ('ImageJ=1.54f\nimages=6\nchannels=2\nslices=3\nhyperstack=true\n', [[0, 2, 4], [1, 3, 5]]),
+    (
+      ome(
+        3,
+        2,
+        inside=''.join(f'<TiffData IFD="{n}" FirstZ="{2 - n % 3}" FirstC="{n // 3}" FirstT="0"/>' for n in range(6)),
+      ),
+      [[2, 1, 0], [5, 4, 3]],
+    ),
+  ],
+)
+def test_channels(tmp_path, description, pages):
+  write_pages(tmp_path / 'z.tif', brighter(6), description.encode())
+  for channel in range(2):
+    stack = read_stack_folder(tmp_path, channel=channel)
+    assert page_numbers(stack) == pages[channel]
+    assert f'Of the 2 channels in z.tif depth is from channel {channel} (counted from 0).' in stack.notes
+  with pytest.raises(InputError, match=r'channel is 2, expected 0 \.\. 1, the channels of .*z\.tif'):
+    read_stack_folder(tmp_path, channel=2)
+
+
+def test_channel_with_structure_is_chosen(tmp_path):
+  noise = np.random.default_rng(1)
+  dim = [(100 + noise.normal(0, 5, BLOCKS.shape)).astype(np.uint8) for _ in range(3)]
+  pages = [page for pair in zip(dim, brighter(3), strict=True) for page in pair]
+  write_pages(tmp_path / 'z.tif', pages, b'ImageJ=1.54f\nimages=6\nchannels=2\nslices=3\n')
+  stack = read_stack_folder(tmp_path)
+  assert page_numbers(stack) == [0, 1, 2]
+  assert 'Of the 2 channels in z.tif depth is from channel 1 (counted from 0).' in stack.notes
+
+
+def test_files_of_one_channel_each(tmp_path):
+  noise = np.random.default_rng(1)
+  write_pages(tmp_path / 'c0.tif', [(100 + noise.normal(0, 5, BLOCKS.shape)).astype(np.uint8) for _ in range(3)])
+  write_pages(tmp_path / 'c1.tif', brighter(3))
+  stack = read_stack_folder(tmp_path)
+  assert page_numbers(stack) == [0, 1, 2]
+  assert 'Every file is a stack: depth is from c1.tif; not read: c0.tif.' in stack.notes
+
+
+def test_stack_beside_a_picture(tmp_path):
+  write_pages(tmp_path / 'z.tif', brighter(4))
+  Image.new('RGB', (200, 100)).save(tmp_path / 'overview.jpg')
+  stack = read_stack_folder(tmp_path)
+  assert page_numbers(stack) == [0, 1, 2, 3]
+  assert 'z.tif is a stack: depth is from z.tif; not read: overview.jpg.' in stack.notes
+  assert page_numbers(read_stack_folder(tmp_path / '*.tif')) == [0, 1, 2, 3]
+
+
+def test_previews_make_no_stack(tmp_path):
+  for name in ('1.tif', '2.tif'):
+    page = Image.fromarray(brighter(1)[0])
+    page.save(tmp_path / name, save_all=True, append_images=[page.resize((8, 8))])
+  assert read_stack_folder(tmp_path).names == ['1.tif', '2.tif']
+  with pytest.raises(InputError, match=r'1\.tif: Not a directory, expected a folder of images, or a TIFF of several'):
+    read_stack_folder(tmp_path / '1.tif')

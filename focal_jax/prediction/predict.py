@@ -186,8 +186,8 @@ def predict_folder(
     if prediction is not None:
       summary |= write_depth(staging, stack, prediction, unit, options.min_confidence, name, residual)
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
-  shown = out / ('alignment.gif' if options.only_align else 'report.html')
-  log.info('%.1f s with compilation; wrote %s', seconds, shown)
+  written = out / ('alignment.gif' if options.only_align else 'report.html')
+  log.info('%.1f s with compilation; wrote %s', seconds, written)
   return prediction
 
 

@@ -23,7 +23,9 @@ def images(frames=3, side=32):
 def variables():
   return {
     k: tree['depth']
-    for k, tree in init_variables(make_model({'depth': {'name': 'aifdepthnet', 'channel_divisor': 8}}), 0).items()
+    for k, tree in init_variables(
+      make_model({'depth': {'name': 'aifdepthnet', 'channel_divisor': 8}, 'align': {'name': 'none'}}), 0
+    ).items()
   }
 
 
@@ -35,7 +37,7 @@ def apply(variables, *stack, **arguments):
 def test_softmax_equals_the_published_network(shared):
   path = shared / 'parity' / 'aifdepthnet.json'
   tensors, expected = state_dict(path), arrays(path.with_suffix('.npz'))
-  model = make_model({'depth': {'name': 'aifdepthnet', 'normalisation': 'softmax'}})
+  model = make_model({'depth': {'name': 'aifdepthnet', 'normalisation': 'softmax'}, 'align': {'name': 'none'}})
   variables, unused = variables_from(path, tensors, identify(path, tensors), variable_shapes(model))
   assert unused == []
   inner = {kind: tree['depth'] for kind, tree in variables.items()}
@@ -52,7 +54,9 @@ def test_softmax_equals_the_published_network(shared):
   [({}, 16_533_873), ({'score_channels': 2}, 16_534_738), ({'frame_channel': True}, 16_555_825)],
 )
 def test_parameters(arguments, count):
-  shapes = variable_shapes(make_model({'depth': {'name': 'aifdepthnet', **arguments}}))['params']
+  shapes = variable_shapes(make_model({'depth': {'name': 'aifdepthnet', **arguments}, 'align': {'name': 'none'}}))[
+    'params'
+  ]
   assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 
@@ -70,7 +74,9 @@ def test_depth_and_image_are_mixtures(variables):
 
 
 def test_two_score_channels_are_normalised_alike():
-  model = make_model({'depth': {'name': 'aifdepthnet', 'channel_divisor': 8, 'score_channels': 2}})
+  model = make_model(
+    {'depth': {'name': 'aifdepthnet', 'channel_divisor': 8, 'score_channels': 2}, 'align': {'name': 'none'}}
+  )
   variables = {kind: tree['depth'] for kind, tree in init_variables(model, 0).items()}
   kernel = variables['params']['score']['kernel']
   variables['params']['score']['kernel'] = jnp.repeat(kernel[..., :1], 2, axis=-1)  # both channels the same
@@ -88,7 +94,9 @@ def test_any_number_of_frames_and_focus(variables):
 
 
 def test_the_frame_channel_tells_equal_frames_apart():
-  model = make_model({'depth': {'name': 'aifdepthnet', 'channel_divisor': 8, 'frame_channel': True}})
+  model = make_model(
+    {'depth': {'name': 'aifdepthnet', 'channel_divisor': 8, 'frame_channel': True}, 'align': {'name': 'none'}}
+  )
   variables = {kind: tree['depth'] for kind, tree in init_variables(model, 0).items()}
   shape = variables['params']['stem1']['cell']['conv']['kernel'].shape
   assert shape == (7, 7, 7, 4, 8)
@@ -97,7 +105,9 @@ def test_the_frame_channel_tells_equal_frames_apart():
 
 
 def test_initial_values_are_those_of_pytorch():
-  drawn = flax.traverse_util.flatten_dict(init_variables(make_model({'depth': {'name': 'aifdepthnet'}}), 0)['params'])
+  drawn = flax.traverse_util.flatten_dict(
+    init_variables(make_model({'depth': {'name': 'aifdepthnet'}, 'align': {'name': 'none'}}), 0)['params']
+  )
   transposed = 0
   for path, value in drawn.items():
     if path[-1] != 'kernel':

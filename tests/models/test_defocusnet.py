@@ -29,7 +29,7 @@ def predict(model, variables, stack):
 
 @pytest.fixture(scope='module')
 def small():
-  model = make_model({'depth': {'name': 'defocusnet', 'channel_divisor': 8}})
+  model = make_model({'depth': {'name': 'defocusnet', 'channel_divisor': 8}, 'align': {'name': 'none'}})
   return model, init_variables(model, 0)
 
 
@@ -37,7 +37,7 @@ def test_equals_the_published_network(shared):
   path = shared / 'parity' / 'defocusnet.json'
   tensors, expected = state_dict(path), arrays(path.with_suffix('.npz'))
   network = identify(path, tensors)
-  assert network.model == 'defocusnet'
+  assert network.name == 'defocusnet'
   model = make_model(network.model)
   variables, unused = variables_from(path, tensors, network, variable_shapes(model))
   assert unused == ['conv_joint2_4.0.bias', 'conv_joint2_4.0.weight']
@@ -54,7 +54,9 @@ def test_parameters():
     sum(
       leaf.size
       for leaf in jax.tree.leaves(
-        variable_shapes(make_model({'depth': {'name': 'defocusnet', 'channel_divisor': divisor}}))
+        variable_shapes(
+          make_model({'depth': {'name': 'defocusnet', 'channel_divisor': divisor}, 'align': {'name': 'none'}})
+        )
       )
     )
     for divisor in (1, 2, 4)
@@ -100,7 +102,7 @@ def test_rematerialised_gradients_are_the_same(small):
 
 def test_initial_values():
   variables = flax.traverse_util.flatten_dict(
-    init_variables(make_model({'depth': {'name': 'defocusnet'}}), 0)['params']
+    init_variables(make_model({'depth': {'name': 'defocusnet'}, 'align': {'name': 'none'}}), 0)['params']
   )
   for path, value in variables.items():
     if path[-1] == 'bias':

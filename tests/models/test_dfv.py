@@ -20,7 +20,7 @@ def images(frames=3, side=32):
 
 
 def drawn(**arguments):
-  model = make_model({'depth': {'name': 'dfv', 'channel_divisor': 8, **arguments}})
+  model = make_model({'depth': {'name': 'dfv', 'channel_divisor': 8, **arguments}, 'align': {'name': 'none'}})
   return model.depth, {kind: tree['depth'] for kind, tree in init_variables(model, 0).items()}
 
 
@@ -32,7 +32,7 @@ def apply(network, variables, *stack):
 def test_the_coarser_maps_equal_the_published_ones(name, shared):
   path = shared / 'parity' / f'{name}.json'
   tensors, expected = state_dict(path), arrays(path.with_suffix('.npz'))
-  model = make_model({'depth': {'name': 'dfv', 'differential': name == 'dfv_diff'}})
+  model = make_model({'depth': {'name': 'dfv', 'differential': name == 'dfv_diff'}, 'align': {'name': 'none'}})
   variables, unused = variables_from(path, tensors, identify(path, tensors), variable_shapes(model))
   assert unused == ['feature_extraction.encoder.fc.bias', 'feature_extraction.encoder.fc.weight']
   inner = {kind: tree['depth'] for kind, tree in variables.items()}
@@ -43,9 +43,14 @@ def test_the_coarser_maps_equal_the_published_ones(name, shared):
 
 
 def test_parameters():
-  shapes = variable_shapes(make_model({'depth': {'name': 'dfv'}}))['params']
+  shapes = variable_shapes(make_model({'depth': {'name': 'dfv'}, 'align': {'name': 'none'}}))['params']
   assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 19_501_484 - 513_000
-  assert shapes == variable_shapes(make_model({'depth': {'name': 'dfv', 'differential': False}}))['params']
+  assert (
+    shapes
+    == variable_shapes(make_model({'depth': {'name': 'dfv', 'differential': False}, 'align': {'name': 'none'}}))[
+      'params'
+    ]
+  )
 
 
 @pytest.mark.parametrize('level', [1, 2, 3, 4])

@@ -59,7 +59,7 @@ def test_what_is_given_reaches_the_network():
     ({'dtype': 'bfloat16'}, r"model\.dtype is 'bfloat16', expected no such field; a model has channels, padding"),
     ({'depth': 'curves'}, r"model\.depth is 'curves', expected a section with a name, as \{'name': 'curves'\}"),
     ({'depth': {'name': 'resnet'}}, r"model\.depth\.name is 'resnet', expected one of won_jeon, curves"),
-    ({'align': {'name': 'both'}}, r"model\.align\.name is 'both', expected one of learned, fitted, metadata, none$"),
+    ({'align': {'name': 'both'}}, r"model\.align\.name is 'both', expected one of learned, fitted, metadata, none"),
     ({'depth': {'detection': 1}}, r'model\.depth\.detection is 1, expected one of both, plane, attention, none$'),
     ({'depth': {'focus_measures': 1}}, r'model\.depth\.focus_measures is 1, expected True or False$'),
     ({'depth': {'name': 'curves', 'detection': 'both'}}, r"depth\.detection is 'both', expected no such field; curves"),

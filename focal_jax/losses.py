@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from focal_jax import optics
 from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack, Prediction
 
@@ -186,16 +187,16 @@ def check_parts(prediction: Prediction, stack: FocalStack, settings: LossSetting
 def defocus_target(stack: FocalStack, unit: str) -> Float[Array, '*B N H W']:
   """How defocused each frame is at each pixel of known depth, 0 .. 1.
 
-  'given', of metres: the diameter of the circle of confusion, |d - s| / d f^2 / (A (s - f)) for depth d and focus s,
-  f = 2.9 mm and f-number A = 1, over 0.1 mm (Maximov et al., CVPR 2020, as released). 'focus_range': |d - s|, which in
-  dioptres is the same but for the scale.
+  'given', of metres: the diameter of the circle of confusion for f = 2.9 mm and f-number 1, over 0.1 mm (Maximov et
+  al., CVPR 2020, as released). 'focus_range': |d - s| for depth d and focus s, which in dioptres is the same but for
+  the scale.
   """
   depth, focus = stack.target[..., None, :, :], stack.focus[..., None, None]
   if unit == 'focus_range':
     return jnp.clip(jnp.abs(depth - focus), 0.0, 1.0)
   depth = jnp.where(stack.valid[..., None, :, :] > 0, depth, 1.0)
-  diameter = jnp.abs(depth - focus) / depth * FOCAL_LENGTH_M**2 / (F_NUMBER * (focus - FOCAL_LENGTH_M))
-  return jnp.clip(diameter / LARGEST_BLUR_M, 0.0, 1.0)
+  diameter_m = optics.circle_of_confusion(FOCAL_LENGTH_M, F_NUMBER, focus, depth)
+  return jnp.clip(diameter_m / LARGEST_BLUR_M, 0.0, 1.0)
 
 
 FOCAL_LENGTH_M, F_NUMBER, LARGEST_BLUR_M = 2.9e-3, 1.0, 1e-4  # of DefocusNet's data

@@ -70,6 +70,14 @@ def field_of_view_of_sweep(focal_length: float, focus_distance: np.ndarray, sour
   return fov
 
 
+def blur_per_dioptre(focal_length: Scalar, f_number: Scalar, focus_distance: Scalar) -> Float[Array, '*S']:
+  """Diameter on the sensor, in metres, of the disc that a point out of focus by 1/m makes: v f / F.
+
+  For an aperture f / F and image distance v. The diameter is proportional to defocus in dioptres.
+  """
+  return image_distance(focal_length, focus_distance) * jnp.asarray(focal_length) / f_number
+
+
 def circle_of_confusion(
   focal_length: Scalar, f_number: Scalar, focus_distance: Scalar, depth: Scalar
 ) -> Float[Array, '*S']:
@@ -77,32 +85,13 @@ def circle_of_confusion(
 
   The same as v (f / F) / d * |Z - d| / Z, in the form that allows infinite Z or d.
   """
-  aperture = jnp.asarray(focal_length) / f_number
-  return (
-    image_distance(focal_length, focus_distance)
-    * aperture
-    * jnp.abs(1.0 / jnp.asarray(focus_distance) - 1.0 / jnp.asarray(depth))
-  )
-
-
-def metres_to_dioptres(depth_m: Scalar) -> Float[Array, '*S']:
-  """1 / depth; infinity becomes 0."""
-  return 1.0 / jnp.asarray(depth_m)
+  defocus_dpt = jnp.abs(1.0 / jnp.asarray(focus_distance) - 1.0 / jnp.asarray(depth))
+  return blur_per_dioptre(focal_length, f_number, focus_distance) * defocus_dpt
 
 
 def dioptres_to_metres(depth_dpt: Scalar) -> Float[Array, '*S']:
   """1 / dioptres; 0 becomes infinity."""
   return 1.0 / jnp.asarray(depth_dpt)
-
-
-def metres_to_ddff_disparity(depth_m: Scalar) -> Float[Array, '*S']:
-  """DDFF-12 disparity, pixels between neighbouring views: B f / depth."""
-  return DDFF_DISPARITY_M_PX / jnp.asarray(depth_m)
-
-
-def ddff_disparity_to_metres(disparity_px: Scalar) -> Float[Array, '*S']:
-  """Inverse of `metres_to_ddff_disparity`; disparity 0 becomes infinity."""
-  return DDFF_DISPARITY_M_PX / jnp.asarray(disparity_px)
 
 
 def ddff_focus_disparities(num_frames: int = 10, corrected: bool = False) -> np.ndarray:

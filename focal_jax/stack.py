@@ -147,8 +147,3 @@ def float_images(stack: FocalStack) -> FocalStack:
 
   sharp = stack.all_in_focus
   return stack.replace(images=to_float(stack.images), all_in_focus=None if sharp is None else to_float(sharp))
-
-
-def batch_stacks(stacks: Sequence[FocalStack]) -> FocalStack:
-  """Stacks of equal shape, one leading batch axis."""
-  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *stacks)

@@ -23,13 +23,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from focal_jax.backend import on_cpu
 
 Length = float | int | Float[Array, ''] | Int[Array, '']
 Size = tuple[Length, Length]
+Number = Float[Array, '*_'] | float
 LANCZOS = 3  # lobes of the kernel on either side, px
+
+
+def stretch(size: Length) -> Length:
+  """Displacement along an axis of `size` pixels for a zoom of 1, in pixels for each pixel of distance from the centre.
+
+  Nearly 1: (size // 2) u of the definition above. Works on the host as well as on the device.
+  """
+  # `max` cannot compare a traced size, and jnp.maximum would move a number of the host to the device.
+  largest = jnp.maximum if isinstance(size, jax.Array) else max
+  return 2 * (size // 2) / largest(size - 1.0, 1.0)
+
+
+def displacement_line(zoom: Number, shift_px: Number, size: Length) -> tuple[Number, Number]:
+  """Slope and intercept of the displacement along one axis, dx = slope x + intercept, for `zoom` = fov + alpha - 1.
+
+  All who resample by a motion, on the host or on the device, or invert it, take the line from here.
+  """
+  slope = zoom * stretch(size)
+  return slope, shift_px - slope * (size - 1) / 2
 
 
 def displacement(
@@ -38,8 +58,8 @@ def displacement(
   """Displacement in pixels along one axis, at the `length` pixel centres of an array whose image is `size` pixels
   long.
   """
-  u = -1.0 + 2.0 * jnp.arange(length) / jnp.maximum(size - 1.0, 1.0)
-  return (size // 2) * (fov + alpha - 1.0)[..., None] * u + shift_px[..., None]
+  slope, intercept = displacement_line(fov + alpha - 1.0, shift_px, size)
+  return slope[..., None] * jnp.arange(length) + intercept[..., None]
 
 
 def hat(distance: Float[Array, '*S']) -> Float[Array, '*S']:
@@ -50,6 +70,33 @@ def hat(distance: Float[Array, '*S']) -> Float[Array, '*S']:
   """
   distance = jnp.clip(distance, -2.0, 2.0)  # the terms of far pixels would not cancel in float32
   return jnp.maximum(distance + 1.0, 0.0) - 2.0 * jnp.maximum(distance, 0.0) + jnp.maximum(distance - 1.0, 0.0)
+
+
+def cubic_weights(distance_px: Float[Array, '*S']) -> Float[Array, '*S']:
+  """Keys's cubic kernel (a = -1/2), which blurs far less than a linear one.
+
+  Keys, "Cubic convolution interpolation for digital image processing", 1981, equation 15.
+  """
+  d = jnp.abs(distance_px)
+  near = 1.5 * d**3 - 2.5 * d**2 + 1.0
+  far = -0.5 * d**3 + 2.5 * d**2 - 4.0 * d + 2.0
+  return jnp.where(d <= 1.0, near, jnp.where(d < 2.0, far, 0.0))
+
+
+def lanczos_weights(
+  distance_px: Float[Array | np.ndarray, '*S L'], inside: Bool[Array | np.ndarray, ' L'] | bool = True
+) -> Float[Array | np.ndarray, '*S L']:
+  """Weights of L pixels at these distances from where an image is sampled: Lanczos's kernel, of sum 1 over the pixels.
+
+  For NumPy and JAX arrays alike, so that frames too large for the device get the same weights on the host.
+
+  Args:
+    inside: pixels that are part of the image; the others get no weight. The weights' sum is 1 at the border, too.
+  """
+  xp = jnp if isinstance(distance_px, jax.Array) else np
+  kernel = xp.sinc(distance_px) * xp.sinc(distance_px / LANCZOS)
+  kernel = xp.where((xp.abs(distance_px) < LANCZOS) & inside, kernel, 0.0)
+  return kernel / kernel.sum(-1, keepdims=True)
 
 
 def interpolation_matrix(positions: Float[Array, '*B out'], length: int, size: Length) -> Float[Array, '*B out length']:
@@ -129,11 +176,7 @@ def warp_sharp(
     length = lengths[axis]
     positions = jnp.arange(length) - displacement(fov, motion[..., 0], shift_px, length, size[axis])
     pixels = jnp.arange(length)
-    distance = jnp.clip(positions, 0, size[axis] - 1)[..., None] - pixels
-    kernel = jnp.sinc(distance) * jnp.sinc(distance / LANCZOS)
-    kernel = jnp.where((jnp.abs(distance) < LANCZOS) & (pixels < size[axis]), kernel, 0.0)
-    # To 1, also where the kernel reaches beyond the border.
-    return kernel / jnp.sum(kernel, -1, keepdims=True)
+    return lanczos_weights(jnp.clip(positions, 0, size[axis] - 1)[..., None] - pixels, pixels < size[axis])
 
   return resample(images, matrix(motion[..., 2], 0), matrix(motion[..., 1], 1))
 
@@ -199,7 +242,7 @@ def compose_motion(
   Exact for squares; else s (2 (n // 2) / (n - 1) of n pixels) is that of neither axis but their mean, 1 / n off.
   """
   # In pixels from the centre, each maps x to (1 - s zoom) x - shift.
-  s = sum(2 * (length // 2) / jnp.maximum(length - 1.0, 1.0) for length in size) / 2
+  s = sum(map(stretch, size)) / 2
   zoom = fov + first[..., 0] - 1.0
   alpha = first[..., 0] + second[..., 0] * (1.0 - s * zoom)
   shift = first[..., 1:] + second[..., 1:] * (1.0 - s * zoom)[..., None]
@@ -234,10 +277,6 @@ def motion_of_crop(
     corner: top and left of the crop, px.
     side: of the crop, px.
   """
-
-  def stretch(length: int) -> float:  # of displacement by 1 of zoom, per pixel
-    return 2 * (length // 2) / (length - 1)
-
   zoom = fov + motion[:, 0] - 1
   # Lengths of even and odd parity differ by less than 1 / length, which is as near as one zoom for both axes comes.
   inner = zoom * (stretch(size[0]) + stretch(size[1])) / 2 / stretch(side)

@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from focal_jax.errors import InputError
+from focal_jax.focus.fill import fill
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B; ITU-R BT.601
 MEASURES = ('laplacian', 'ring_difference', 'tenengrad')
-SYMBOLIC_LEVELS = 13  # of frames whose size is not known yet: up to 8192 px
 SLOPE_RIDGE = 1e-3  # of the guided filter's coordinates, next to their variance of 1 / 3
 SOBEL = np.outer((1, 2, 1), (-1, 0, 1))  # along x
 
@@ -233,37 +233,6 @@ def gaussian_peak(measure: Float[Array, 'N H W']) -> Float[Array, 'H W']:
   curvature = 2 * top - before - after
   bracketed = (peak > 0) & (peak < n - 1) & (curvature > 0)
   return peak + jnp.where(bracketed, (after - before) / (2 * jnp.where(bracketed, curvature, 1.0)), 0.0)
-
-
-def fill(
-  value: Float[Array, 'H W'],
-  weight: Float[Array, 'H W'],
-  prior: Float[Array, ''] | float,
-  default: Float[Array, ''] | float,
-  levels: int | None = None,
-) -> Float[Array, 'H W']:
-  """Normalised convolution over all scales: (weight value + prior coarser) / (weight + prior).
-
-  `coarser` is the same at half the resolution, of weighted means over 2 x 2 pixels, and so on down to one pixel. Where
-  the weight is well above `prior` (> 0) a pixel keeps its value; where it is 0 it takes that of its surroundings, and
-  `default` if the weight is 0 everywhere. `levels`: how often to halve; None: down to one pixel.
-  """
-  height, width = value.shape
-  if levels == 0 or (levels is None and height == width == 1):
-    return jnp.where(weight > 0, value, default)
-  if levels is None and jax.export.is_symbolic_dim(height):
-    levels = SYMBOLIC_LEVELS  # what is one pixel stays as it is at all that are too many
-  halves = (height + 1) // 2, (width + 1) // 2
-  even = tuple((0, 2 * half - length) for half, length in zip(halves, value.shape, strict=True))
-
-  def pool(x):
-    return jnp.pad(x, even).reshape(halves[0], 2, halves[1], 2).mean(axis=(1, 3))
-
-  pooled = pool(weight)
-  coarse = pool(weight * value) / jnp.where(pooled > 0, pooled, 1.0)
-  coarse = fill(coarse, pooled, prior, default, None if levels is None else levels - 1)
-  upsampled = jax.image.resize(coarse, (2 * coarse.shape[0], 2 * coarse.shape[1]), 'linear')[:height, :width]
-  return (weight * value + prior * upsampled) / (weight + prior)
 
 
 def all_in_focus(luma: Float[Array, 'N H W'], index: Float[Array, 'H W']) -> Float[Array, 'H W']:

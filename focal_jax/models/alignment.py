@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from focal_jax.models import conv
 from focal_jax.models.blocks import PLANE, POINT, Conv, ConvNorm, Stack, apply_block, batch_norm, kernel_init
-from focal_jax.warp import Size, compose_motion, coverage, displacement, warp
+from focal_jax.warp import Size, compose_motion, coverage, displacement, displacement_field, warp
 
 # The heads answer in numbers of order 1; a zoom is some thousand times smaller than a shift in pixels.
 ALPHA_SCALE = 0.001
@@ -220,14 +220,8 @@ def fit_motion(
   Weights of both directions are separate, for along an edge nothing tells a displacement.
   """
   height, width = moved_px.shape[2:4]
-  still = jnp.zeros(())
-  place = jnp.stack(  # displacement by 1 of zoom
-    jnp.broadcast_arrays(
-      displacement(still + 2.0, still, still, width, size[1])[None, :],
-      displacement(still + 2.0, still, still, height, size[0])[:, None],
-    ),
-    axis=-1,
-  )
+  # What a zoom of 1 displaces: that of a field of view of 2, with nothing else.
+  place = displacement_field(jnp.full(1, 2.0), jnp.zeros((1, 3)), height, width, size)[0]
   # As if a thousandth of the pixels said that nothing moved: a frame in which nothing counts has not.
   few = 1e-3 * size[0] * size[1]
   total = jnp.sum(weights, (2, 3)) + few

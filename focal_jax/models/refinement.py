@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from focal_jax.focus import classical
+from focal_jax.focus.fill import fill as push_pull
 from focal_jax.models import curves as curve_network
 from focal_jax.models.blocks import CUBE, PLANE, POINT, Stack, apply_block, expected_focus, upsample
 from focal_jax.models.curves import ScaledConv, space_to_depth, upsample_channels
@@ -217,9 +218,5 @@ def places_beyond(focus: Float[Array, 'B N']) -> tuple[Float[Array, 'B P'], Floa
 
 
 def fill(value: Float[Array, 'B K H W'], weight: Float[Array, 'B 1 H W']) -> Float[Array, 'B K H W']:
-  """`classical.fill` of K values with one weight 0 .. 1 and the prior `FILL_PRIOR`."""
-
-  def one(value, weight):
-    return classical.fill(value, weight, FILL_PRIOR, 0.0)
-
-  return jax.vmap(jax.vmap(one, (0, None)))(value, jnp.maximum(weight[:, 0], LEAST_WEIGHT))
+  """`focus.fill` of K values with one weight 0 .. 1 and the prior `FILL_PRIOR`."""
+  return push_pull(value, jnp.maximum(weight, LEAST_WEIGHT), FILL_PRIOR)

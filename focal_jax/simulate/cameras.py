@@ -307,8 +307,9 @@ def draw_sweep(
   distance = optics.dioptres_to_metres(focus_dpt)
 
   # On the sensor, in the last frame; then the scale of the image.
-  image_distance = jnp.where(is_aligned, camera.focal_length, optics.image_distance(camera.focal_length, distance[-1]))
-  diameter = image_distance * camera.focal_length / camera.f_number / camera.pitch  # px per dioptre
+  # Computed frames have one field of view, that of a lens focused at infinity.
+  last_m = jnp.where(is_aligned, jnp.inf, distance[-1])
+  diameter = optics.blur_per_dioptre(camera.focal_length, camera.f_number, last_m) / camera.pitch  # px per dioptre
   parts = jnp.where(camera.views > 0, VIEWS - 1, 2)  # distances between views, or radii, in a diameter
   if settings.blur_px is None:
     scale = width_px / camera.width

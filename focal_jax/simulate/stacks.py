@@ -1,6 +1,7 @@
 """Simulated focal stacks with truth: a scene, seen by a random camera's sweep. Plain JAX, any number from one key."""
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
+from focal_jax import optics
 from focal_jax.errors import InputError
 from focal_jax.simulate import cameras, defocus
 from focal_jax.simulate.cameras import Sweep, SweepSettings, as_camera, draw_sweep
@@ -20,6 +22,7 @@ from focal_jax.simulate.scenes import FARTHEST_BACKGROUND, Scene, SceneSettings,
 from focal_jax.simulate.sensor import IDEAL, SensorSettings, record, record_without_loss
 from focal_jax.simulate.textures import Textures
 from focal_jax.stack import FocalStack
+from focal_jax.warp import cubic_weights, displacement_line
 
 _LENS_SIGMA_OF_COMPUTED_PX = 0.9  # at most, of rendered frames and of those computed from light fields
 _VIEW_LEVELS = 6  # at which surfaces are seen through a grid of views
@@ -214,10 +217,12 @@ def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
       usual = camera.sweep_dpt(2)
       far = usual[0] if sweep.far_dpt is None else sweep.far_dpt[1]
       extent = usual[-1] - usual[0] if sweep.range_dpt is None else sweep.range_dpt[1]
-      image_distance = 1 / (1 / camera.focal_length_m - (0.0 if camera.aligned else far + extent))
-      aperture_m = camera.focal_length_m / camera.f_number
+      nearest_m = math.inf if camera.aligned else 1 / (far + extent)
+      # This is called while a program is traced, but decides how many levels of blur it has: it must be a number.
+      with jax.ensure_compile_time_eval():
+        diameter_m = float(extent * optics.blur_per_dioptre(camera.focal_length_m, camera.f_number, nearest_m))
       scale = settings.whole_width_px / camera.sensor_width_px
-      radius = image_distance * aperture_m / 2 / camera.pixel_pitch_m * scale * extent
+      radius = diameter_m / 2 / camera.pixel_pitch_m * scale
     if settings.scene.beyond or settings.scene.anywhere:
       radius *= 1.0 - FARTHEST_BACKGROUND
     # Of a diameter, views are 8 distances, and a disc two radii.
@@ -228,12 +233,10 @@ def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
 def recorded_positions(zoom: Float[Array, ' N'], shift_px: Float[Array, ' N'], size: int) -> Float[Array, 'N size']:
   """Where, in the last frame's pixels, the pixels of every frame look: the inverse of the motion that `warp` applies.
 
-  Aligned x shows the frame at x - (size // 2) (zoom - 1) u(x) - shift, with u(x) = (x - c) / c about the centre c; this
-  is solved for x.
+  Aligned x shows the frame at x - dx(x), and dx is a straight line (`displacement_line`), so this is solved for x.
   """
-  centre = (size - 1) / 2
-  gain = 1.0 - (zoom - 1.0) * (size // 2) / centre
-  return centre + (jnp.arange(size) - centre + shift_px[:, None]) / gain[:, None]
+  slope, intercept = displacement_line(zoom - 1.0, shift_px, size)
+  return (jnp.arange(size) + intercept[:, None]) / (1.0 - slope)[:, None]
 
 
 def _move(
@@ -256,17 +259,6 @@ def _move(
     taken = jax.vmap(lambda frame, at: jnp.take(frame, at, axis=0, mode='clip'))(moved, index)
     total += cubic_weights(columns - index)[:, :, None, None] * taken
   return total.swapaxes(1, 2)
-
-
-def cubic_weights(distance_px: Float[Array, '*S']) -> Float[Array, '*S']:
-  """Keys's cubic kernel (a = -1/2), which blurs far less than a linear one.
-
-  Keys, "Cubic convolution interpolation for digital image processing", 1981, equation 15.
-  """
-  d = jnp.abs(distance_px)
-  near = 1.5 * d**3 - 2.5 * d**2 + 1.0
-  far = -0.5 * d**3 + 2.5 * d**2 - 4.0 * d + 2.0
-  return jnp.where(d <= 1.0, near, jnp.where(d < 2.0, far, 0.0))
 
 
 def settings_from(config: Any) -> SimulatorSettings:

@@ -66,7 +66,8 @@ def _halve(x: Float[Array, '*B H W']) -> Float[Array, '*B h w']:
   height, width = x.shape[-2:]
   halves = (height + 1) // 2, (width + 1) // 2
   x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, 2 * halves[0] - height), (0, 2 * halves[1] - width)])
-  return x.reshape(*x.shape[:-2], halves[0], 2, halves[1], 2).mean((-3, -1))
+  rows = x[..., ::2, :] + x[..., 1::2, :]
+  return (rows[..., ::2] + rows[..., 1::2]) / 4
 
 
 def _double(x: Float[Array, '*B h w'], height: int, width: int) -> Float[Array, '*B H W']:

@@ -9,12 +9,14 @@ state dict needs; a name becomes a function of this module and is never looked u
 """
 
 import dataclasses
+import functools
 import io
 import math
 import pickle
 import reprlib
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,40 +46,33 @@ class _StorageType:
   becomes: np.dtype
 
 
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-  """`size` numbers in the entry `<name>/data/<key>`."""
-
-  kind: _StorageType
-  key: str
-  size: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-  """A strided view of a storage; offset and strides count numbers, not bytes."""
-
-  storage: _Storage
-  offset: int
-  shape: tuple[int, ...]
-  strides: tuple[int, ...]
-
-
-def _rebuild_tensor(storage, offset, shape, strides, requires_grad, hooks, metadata=None) -> _Tensor:
-  """`torch._utils._rebuild_tensor_v2`; the last three arguments concern training."""
-  match storage, offset, shape, strides:
-    case _Storage(), int(), tuple(), tuple():
-      counts = (offset, *shape, *strides)
-      if len(shape) == len(strides) <= _MAX_AXES and all(type(n) is int and 0 <= n < 2**63 for n in counts):
-        return _Tensor(storage, offset, shape, strides)
-  raise InputError(
-    f'data.pkl has a tensor of {reprlib.repr((storage, offset, shape, strides))}, which PyTorch does not write'
-  )
+def _rebuild_tensor(numbers, offset, shape, strides, requires_grad, hooks, metadata=None) -> np.ndarray:
+  """`torch._utils._rebuild_tensor_v2`: a view of a storage, which it cannot leave; offset and strides count numbers."""
+  match numbers, offset, shape, strides:
+    case np.ndarray(ndim=1), int(), tuple(), tuple() if len(shape) == len(strides) <= _MAX_AXES and all(
+      type(n) is int and 0 <= n < 2**63 for n in (offset, *shape, *strides)
+    ):
+      pass
+    case arguments:
+      raise InputError(f'data.pkl has a tensor of {reprlib.repr(arguments)}, which PyTorch does not write')
+  elements = math.prod(shape)
+  last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+  # More elements than numbers is an expanded tensor: no weight is, and a copy of one might be of any size.
+  if elements > numbers.size or (elements and last >= numbers.size):
+    raise InputError(
+      f'a tensor of shape {shape}, strides {strides} and offset {offset} does not fit its storage of {numbers.size} '
+      'numbers'
+    )
+  size = numbers.itemsize
+  try:
+    return np.ndarray(shape, numbers.dtype, numbers, offset * size if elements else 0, [s * size for s in strides])
+  except (ValueError, OverflowError) as error:  # Too many axes, or an axis too long beside one of length 0.
+    raise InputError(f'a tensor of shape {shape} is no array: {error}') from None
 
 
-def _rebuild_parameter(tensor, requires_grad, hooks) -> _Tensor:
+def _rebuild_parameter(tensor, requires_grad, hooks) -> np.ndarray:
   """`torch._utils._rebuild_parameter`."""
-  if not isinstance(tensor, _Tensor):
+  if not isinstance(tensor, np.ndarray):
     raise InputError(f'data.pkl has a parameter of {reprlib.repr(tensor)}, which PyTorch does not write')
   return tensor
 
@@ -178,23 +173,25 @@ def _read_archive(archive: zipfile.ZipFile, file_size: int) -> dict[str, np.ndar
     raise InputError(f'zip archive with {len(pickles)} entries <name>/data.pkl, expected 1: not from torch.save?')
   folder = pickles[0].removesuffix('data.pkl')
 
-  tensors = _find_state_dict(_unpickle(archive.read(pickles[0])))
-  byte_order = _read_byte_order(archive, folder)
-  # Tied tensors name the same storage: it is read once.
-  storages = {tensor.storage for tensor in tensors.values()}
-  numbers = {storage: _read_storage(archive, folder, storage, byte_order) for storage in storages}
-  return {name: _view(name, tensor, numbers[tensor.storage]) for name, tensor in tensors.items()}
+  read = functools.partial(_read_storage, archive, folder, _read_byte_order(archive, folder))
+  try:
+    saved = _Unpickler(archive.read(pickles[0]), read).load()
+  except InputError:
+    raise
+  except _PICKLE_ERRORS as error:
+    raise InputError(f'data.pkl is no valid pickle ({type(error).__name__}: {reprlib.repr(str(error))})') from None
+  return _find_state_dict(saved)
 
 
-def _find_state_dict(saved: object) -> dict[str, _Tensor]:
+def _find_state_dict(saved: object) -> dict[str, np.ndarray]:
   """The dict of tensors in what was saved, without wrappers."""
   if not isinstance(saved, dict):
-    raise InputError(f'holds an object of type {type(saved).__name__.strip("_")}, expected a state dict')
+    raise InputError(f'holds an object of type {type(saved).__name__}, expected a state dict')
   tensors = next((saved[key] for key in _WRAPPERS if isinstance(saved.get(key), dict)), saved)
   if not tensors:
     raise InputError('the state dict is empty, expected tensors')
   for name, value in tensors.items():
-    if not isinstance(name, str) or not isinstance(value, _Tensor):
+    if not isinstance(name, str) or not isinstance(value, np.ndarray):
       raise InputError(
         f'entry {reprlib.repr(name)} of the state dict is {reprlib.repr(value)}, expected a tensor; '
         f'a checkpoint keeps its state dict under one of {", ".join(_WRAPPERS)}'
@@ -214,41 +211,24 @@ def _read_byte_order(archive: zipfile.ZipFile, folder: str) -> str:
   return '<' if found == b'little' else '>'
 
 
-def _read_storage(archive: zipfile.ZipFile, folder: str, storage: _Storage, byte_order: str) -> np.ndarray:
-  """[storage.size] read-only numbers in native byte order."""
-  dtype = storage.kind.stored
-  shown = f'storage {reprlib.repr(storage.key)}'
+def _read_storage(
+  archive: zipfile.ZipFile, folder: str, byte_order: str, kind: _StorageType, key: str, size: int
+) -> np.ndarray:
+  """[size] read-only numbers in native byte order."""
+  dtype = kind.stored
+  shown = f'storage {reprlib.repr(key)}'
   try:
-    info = archive.getinfo(f'{folder}data/{storage.key}')
+    info = archive.getinfo(f'{folder}data/{key}')
   except KeyError:
-    raise InputError(f'{shown} is missing from the archive, expected {storage.size} numbers') from None
-  if info.file_size != storage.size * dtype.itemsize:
-    raise InputError(f'{shown} has {info.file_size} bytes, expected {storage.size} x {dtype.itemsize}')
+    raise InputError(f'{shown} is missing from the archive, expected {size} numbers') from None
+  if info.file_size != size * dtype.itemsize:
+    raise InputError(f'{shown} has {info.file_size} bytes, expected {size} x {dtype.itemsize}')
   numbers = np.frombuffer(archive.read(info), dtype.newbyteorder(byte_order)).astype(dtype, copy=False)
-  if (dtype, storage.kind.becomes) == (np.uint16, np.float32):  # bfloat16 is the upper half of a float32
+  if (dtype, kind.becomes) == (np.uint16, np.float32):  # bfloat16 is the upper half of a float32
     numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
-  numbers = numbers.astype(storage.kind.becomes, copy=False)
+  numbers = numbers.astype(kind.becomes, copy=False)
   numbers.flags.writeable = False
   return numbers
-
-
-def _view(name: str, tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
-  """The tensor as a view of its storage, which it cannot leave."""
-  elements = math.prod(tensor.shape)
-  last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
-  # More elements than numbers is an expanded tensor: no weight is, and a copy of one might be of any size.
-  if elements > numbers.size or (elements and last >= numbers.size):
-    raise InputError(
-      f'tensor {reprlib.repr(name)} of shape {tensor.shape}, strides {tensor.strides} and offset {tensor.offset} '
-      f'does not fit its storage of {numbers.size} numbers'
-    )
-  offset = tensor.offset if elements else 0
-  try:
-    return np.ndarray(
-      tensor.shape, numbers.dtype, numbers, offset * numbers.itemsize, [s * numbers.itemsize for s in tensor.strides]
-    )
-  except (ValueError, OverflowError) as error:  # Too many axes, or an axis too long beside one of length 0.
-    raise InputError(f'tensor {reprlib.repr(name)} is no array: {error}') from None
 
 
 class _Instructions(dict):
@@ -260,11 +240,15 @@ class _Instructions(dict):
 
 
 class _Unpickler(pickle._Unpickler):
-  """Unpickles plain data, `_Storage` and `_Tensor`, and refuses all else.
+  """Unpickles plain data and tensors, and refuses all else.
 
   The variant of `pickle.Unpickler` in Python, because it lets the instructions be restricted, too: the one in C would
   take an object from the process's extension registry (EXT1) without asking `find_class`.
   """
+
+  def __init__(self, pickled: bytes, read_storage: Callable[[_StorageType, str, int], np.ndarray]):
+    super().__init__(io.BytesIO(pickled))
+    self.read_storage = functools.cache(read_storage)  # tied tensors name the same storage
 
   dispatch = _Instructions({code[0]: pickle._Unpickler.dispatch[code[0]] for code in _INSTRUCTIONS})
 
@@ -274,10 +258,10 @@ class _Unpickler(pickle._Unpickler):
       raise InputError(f'data.pkl asks for {shown!r}, which no state dict needs: refused, nothing of the file was run')
     return _GLOBALS[module, name]
 
-  def persistent_load(self, reference: object) -> _Storage:
+  def persistent_load(self, reference: object) -> np.ndarray:
     match reference:
       case ('storage', _StorageType() as kind, str(key), str(), int(size)) if size >= 0:
-        return _Storage(kind, key, size)
+        return self.read_storage(kind, key, size)
     raise InputError(f'data.pkl refers to {reprlib.repr(reference)}, expected (storage, type, key, device, size)')
 
   def load_build(self) -> None:
@@ -304,12 +288,3 @@ def _check_keys(target: object, keys: list) -> None:
     # Only these: the hash of a tuple nested deeply enough overflows the interpreter's own stack.
     if not isinstance(key, str | int):
       raise InputError(f'data.pkl has the dict key {reprlib.repr(key)}, expected a string or an integer')
-
-
-def _unpickle(pickled: bytes) -> object:
-  try:
-    return _Unpickler(io.BytesIO(pickled)).load()
-  except InputError:
-    raise
-  except _PICKLE_ERRORS as error:
-    raise InputError(f'data.pkl is no valid pickle ({type(error).__name__}: {reprlib.repr(str(error))})') from None

@@ -48,13 +48,15 @@ class _StorageType:
 
 def _rebuild_tensor(numbers, offset, shape, strides, requires_grad, hooks, metadata=None) -> np.ndarray:
   """`torch._utils._rebuild_tensor_v2`: a view of a storage, which it cannot leave; offset and strides count numbers."""
-  match numbers, offset, shape, strides:
-    case np.ndarray(ndim=1), int(), tuple(), tuple() if len(shape) == len(strides) <= _MAX_AXES and all(
-      type(n) is int and 0 <= n < 2**63 for n in (offset, *shape, *strides)
-    ):
-      pass
-    case arguments:
-      raise InputError(f'data.pkl has a tensor of {reprlib.repr(arguments)}, which PyTorch does not write')
+  arguments = numbers, offset, shape, strides
+  well_typed = [type(argument) for argument in arguments] == [np.ndarray, int, tuple, tuple]
+  if not (
+    well_typed
+    and numbers.ndim == 1
+    and len(shape) == len(strides) <= _MAX_AXES
+    and all(type(n) is int and 0 <= n < 2**63 for n in (offset, *shape, *strides))
+  ):
+    raise InputError(f'data.pkl has a tensor of {reprlib.repr(arguments)}, which PyTorch does not write')
   elements = math.prod(shape)
   last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
   # More elements than numbers is an expanded tensor: no weight is, and a copy of one might be of any size.

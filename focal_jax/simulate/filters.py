@@ -25,3 +25,8 @@ def gaussian_blur(
     taps = [lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(2 * radius_px + 1)]
     images = sum(weights[i] * (taps[i] + taps[-1 - i]) for i in range(radius_px)) + weights[radius_px] * images
   return images
+
+
+def round_through(x: Float[Array, '*S']) -> Float[Array, '*S']:
+  """Rounded, with the gradient of x itself."""
+  return x + lax.stop_gradient(jnp.round(x) - x)

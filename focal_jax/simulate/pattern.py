@@ -10,10 +10,10 @@ from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from focal_jax.simulate import defocus
-from focal_jax.simulate.cameras import Sweep
 from focal_jax.simulate.draws import Draws
 from focal_jax.simulate.filters import gaussian_blur
-from focal_jax.simulate.sensor import nearly_normal
+from focal_jax.simulate.focus_sweep import Sweep
+from focal_jax.simulate.noise import nearly_normal
 
 GRAIN_PX = (0.1, 0.8)  # uniform: sigma of the Gaussian that demosaicing blurs it with
 ZERO_DISPARITY = (-0.4, 0.6)  # uniform: place of that plane between the first (0) and last (1) focus

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 from focal_jax import optics
 from focal_jax.errors import InputError
 from focal_jax.simulate import cameras, defocus
-from focal_jax.simulate.cameras import Sweep, SweepSettings, as_camera, draw_sweep
+from focal_jax.simulate.cameras import SweepSettings, as_camera
 from focal_jax.simulate.draws import Draws
+from focal_jax.simulate.focus_sweep import Sweep, draw_sweep, to_unit
 from focal_jax.simulate.layers import scene_from_rgbd
 from focal_jax.simulate.pattern import with_pattern
 from focal_jax.simulate.scenes import FARTHEST_BACKGROUND, Scene, SceneSettings, draw_scene, top_position
@@ -164,7 +165,7 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
     images=images,
     focus=sweep.focus,
     fov=sweep.fov,
-    target=cameras.to_unit(jnp.clip(seen, -reach, 1.0 + reach) * extent + first, sweep.unit),
+    target=to_unit(jnp.clip(seen, -reach, 1.0 + reach) * extent + first, sweep.unit),
     valid=valid,
     motion=sweep.motion,
     all_in_focus=record_without_loss(sensor_key, sharp, settings.sensor, field),

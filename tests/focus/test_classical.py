@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from focal_jax.errors import InputError
-from focal_jax.focus import classical, fill
+from focal_jax.focus import classical
 
 SHAPE = (48, 64)  # one shape for all tests: one compilation
 
@@ -112,15 +112,6 @@ def test_focus_measure_of_a_paraboloid():
   step = 2
   measure = jax.jit(classical.focus_measure, static_argnums=(1, 2))(images, step, 1.0)
   np.testing.assert_allclose(measure[0, 8:16, 8:16], (1.0 + 0.5) * (step / 24) ** 2, rtol=1e-3)
-
-
-def test_fill_keeps_the_certain_and_fills_the_rest():
-  value = jnp.zeros((5, 6)).at[:, 3:].set(2.0)
-  weight = jnp.ones((5, 6)).at[1:4, 2:4].set(0.0)
-  filled = jax.jit(fill.fill)(value.at[1:4, 2:4].set(99.0), weight, 1e-4, 7.0)
-  np.testing.assert_allclose(filled[0], value[0], atol=1e-3)
-  assert np.all((filled >= 0) & (filled <= 2 + 1e-5))  # nothing of the 99 without weight
-  np.testing.assert_allclose(jax.jit(fill.fill)(value, 0 * weight, 1e-4, 7.0), 7.0, rtol=1e-6)
 
 
 def test_margin_hides_made_up_pixels():

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from focal_jax.focus import classical
 from focal_jax.focus.fill import fill as push_pull
 from focal_jax.models import blocks, refinement
 from focal_jax.models.end_to_end import init_variables

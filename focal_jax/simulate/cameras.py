@@ -39,8 +39,8 @@ class Camera:
   alpha_intercept: float = 0.0
   beta_px: tuple[float, float] = (0.0, 0.0)  # drift along x of each frame: mean and standard deviation, sensor px
   gamma_px: tuple[float, float] = (0.0, 0.0)  # along y
-  # Two or more focus distances, far to near, infinity allowed. A sweep of another length interpolates them evenly in
-  # dioptres: two ends give a sweep that is linear in dioptres, and so in disparity.
+  # Two or more focus distances, far to near, infinity allowed. A sweep with another number of frames interpolates them
+  # in dioptres: two ends give a sweep that is linear in dioptres, and so in disparity.
   focus_m: tuple[float, ...] = (0.9, 0.1)
   num_frames: int = 10  # of the usual sweep
   unit: str = '1/m'  # of focus and target: one of UNITS; 'px' is DDFF-12's disparity
@@ -129,7 +129,7 @@ CAMERAS = {
       focus_m=(math.inf, 1 / 7.2327),
       num_frames=11,
     ),
-    # A 50 mm lens before a 36 mm sensor. It breathes as a thin lens does; the small drift is an assumption of ours.
+    # A 50 mm lens on a 36 mm sensor. It breathes as a thin lens does; the small drift is our assumption.
     Camera(
       name='dslr',
       focal_length_m=0.05,
@@ -140,8 +140,8 @@ CAMERAS = {
       gamma_px=(0.0, 4.0),
       focus_m=(math.inf, 0.45),
     ),
-    # DefocusNet's renderings (Maximov et al., CVPR 2020), FoD500. Its authors do not say how wide the sensor is; 3.1 mm
-    # is what later work takes with this lens (Si et al., CVPR 2023).
+    # DefocusNet's renderings (Maximov et al., CVPR 2020), FoD500. The authors do not give the width of the sensor; later
+    # work assumes 3.1 mm with this lens (Si et al., CVPR 2023).
     Camera(
       name='defocusnet',
       focal_length_m=0.0029,
@@ -172,10 +172,10 @@ PHONES = ('pixel_4_xl', 'pixel_6', 'galaxy_s8_plus', 'galaxy_note_10')
 
 
 def as_camera(camera: str | Camera) -> Camera:
-  """A camera as it is, or the preset of that name.
+  """A camera unchanged, or the preset of that name.
 
   Raises:
-    InputError: if there is none; the message lists those that there are.
+    InputError: there is no such preset; the message lists them.
   """
   if isinstance(camera, Camera):
     return camera
@@ -198,18 +198,18 @@ class SweepSettings:
   far_dpt: tuple[float, float] | None = (0.0, 2.0)  # dioptres of the first frame's focus; None: the camera's sweep
   range_dpt: tuple[float, float] | None = (2.0, 8.0)  # between first and last frame; None: the camera's sweep
   spacing: str = 'dioptres'  # of the focus positions: even in dioptres, 'random', or as in the 'camera' sweep
-  uneven: float = 0.3  # focus positions leave that spacing by up to this share of half a step
-  # Log-uniform: CoC radius of the far end when focused at the near end. None: what the optics give, at the width.
+  uneven: float = 0.3  # focus positions deviate from that spacing by up to this share of half a step
+  # Log-uniform: blur radius of the far end when focused at the near end. None: what the optics give at the width.
   blur_px: tuple[float, float] | None = (0.8, 7.0)
   breathing: tuple[float, float] = (0.0, 3.0)  # factor on the camera's zoom error
-  # Limits of the zoom between the first and the last frame; a lens too long for them is focused from within, with the
+  # Limits of the zoom between the first and the last frame. A lens too long for them focuses internally: it has the
   # field of view of a shorter one.
   zoom: tuple[float, float] = (0.96, 1.10)
   shake_px: tuple[float, float] = (0.0, 1.5)  # standard deviation of a further drift, px of the rendered image
   aligned: float = 0.25  # share of sweeps without any motion, field of view 1
-  no_metadata: float = 0.25  # share of sweeps whose field of view is not told (fov = 1, all zoom is left to alpha)
-  # Share of all sweeps, of those not told, whose zoom is anything within the limits and linear in dioptres, not what
-  # lenses do: frames may come in any order.
+  no_metadata: float = 0.25  # share of sweeps without metadata (fov = 1, all zoom is left to alpha)
+  # Share of all sweeps, taken from those without metadata, whose zoom is anything within the limits and linear in
+  # dioptres, unlike a real lens's: it covers stacks whose frames come in the opposite order.
   any_zoom: float = 0.0
   exposure: tuple[float, float] = (0.0, 0.05)  # standard deviation, in stops, of frames against the last one
   white_balance: tuple[float, float] = (0.0, 0.05)  # the same for the gains of red and of blue

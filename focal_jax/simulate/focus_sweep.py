@@ -36,7 +36,7 @@ class Sweep:
 
 
 class _Optics(NamedTuple):
-  """What a sweep needs of its camera, as numbers in a row of a table."""
+  """What a sweep needs to know about its camera, as numbers: a traced index picks a row of a table of them."""
 
   focal_length: Float[Array, ''] | float
   f_number: Float[Array, ''] | float
@@ -58,8 +58,8 @@ def draw_sweep(key: PRNGKeyArray, num_frames: int, width_px: float | int, settin
 
   Args:
     num_frames: N, at least 2.
-    width_px: px across the whole field of view: of the image, or of the larger one that it is a crop of. Without
-      effect where `settings.blur_px` decides how large the blur is, and with it the scale.
+    width_px: px across the whole field of view, that of the image or of the larger one that it is a crop of. Has no
+      effect where `settings.blur_px` sets the size of the blur, and with it the scale.
 
   Raises:
     InputError: for fewer than two frames.
@@ -77,8 +77,8 @@ def draw_sweep(key: PRNGKeyArray, num_frames: int, width_px: float | int, settin
   focus_dpt = far + extent * _positions(grid_key, usual, settings)
   distance = optics.dioptres_to_metres(focus_dpt)
 
-  # On the sensor, in the last frame; then the scale of the image.
-  # Computed frames have one field of view, that of a lens focused at infinity.
+  # Blur on the sensor in the last frame, then the scale from sensor to image.
+  # Computed frames all have one field of view, that of a lens focused at infinity.
   last_m = jnp.where(is_aligned, jnp.inf, distance[-1])
   diameter = optics.blur_per_dioptre(camera.focal_length, camera.f_number, last_m) / camera.pitch  # px per dioptre
   parts = jnp.where(camera.views > 0, VIEWS - 1, 2)  # distances between views, or radii, in a diameter
@@ -87,8 +87,9 @@ def draw_sweep(key: PRNGKeyArray, num_frames: int, width_px: float | int, settin
   else:
     scale = 2 * draw.log_uniform(*settings.blur_px) / extent / diameter
 
-  # What metadata say must not contradict the limits of the zoom: from (1 - f d_1) / (1 - f d_n) <= limit, with the
-  # extent d_n - d_1. The floor keeps a limit of 1 from dividing by 0.
+  # The field of view in the metadata must respect the limit of the zoom too: a focal length f gives the ratio
+  # (1 - f d_1) / (1 - f d_n) for focus d_1 .. d_n, which is solved for f. The floor keeps a limit of 1 from dividing
+  # by 0.
   share = 1.0 - 1.0 / settings.zoom[1]
   shorter = jnp.maximum(share / (extent + share * far), 1e-6)
   fov = optics.relative_field_of_view(jnp.minimum(camera.focal_length, shorter), distance)
@@ -127,7 +128,7 @@ def draw_sweep(key: PRNGKeyArray, num_frames: int, width_px: float | int, settin
 
 
 def _pick(cameras: list[Camera], num_frames: int, index: Int[Array, '']) -> tuple[_Optics, Float[Array, ' N']]:
-  """A camera's numbers and its usual sweep, dioptres."""
+  """The numbers of the camera at an index, and its usual sweep in dioptres."""
   rows = []
   for c in cameras:
     numbers = _Optics(
@@ -157,7 +158,7 @@ def _positions(key: PRNGKeyArray, usual: Float[Array, ' N'], settings: SweepSett
     steps = jnp.full(num_frames - 1, 1.0)
   elif settings.spacing == 'camera':
     steps = jnp.diff(usual)
-  else:  # up to nine times as wide as one another
+  else:  # random steps, the widest up to nine times the narrowest
     key, steps_key = random.split(key)
     steps = random.uniform(steps_key, (num_frames - 1,), minval=0.2, maxval=1.8)
   steps = steps / steps.sum()
@@ -167,6 +168,6 @@ def _positions(key: PRNGKeyArray, usual: Float[Array, ' N'], settings: SweepSett
 
 
 def to_unit(dioptres: Float[Array, '*#S'], unit: Int[Array, '*#S'] | int) -> Float[Array, '*S']:
-  """Dioptres in the unit at that place of UNITS; in metres, what is beyond 1e6 m is 1e6 m, so that all is finite."""
+  """Dioptres to the unit at this index of UNITS; metres are at most 1e6, so that infinity stays finite."""
   metres = 1.0 / jnp.maximum(dioptres, 1e-6)
   return jnp.select([unit == 0, unit == 1], [dioptres, optics.DDFF_DISPARITY_M_PX * dioptres], metres)

@@ -32,15 +32,15 @@ YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.4
 def jpeg(
   display: Float[Array, 'N H W 3'], quality: Float[Array, ''], chroma_subsampled: bool = False
 ) -> Float[Array, 'N H W 3']:
-  """What JPEG leaves of images 0 .. 1 at libjpeg's quality 1 .. 100, before it is rounded to eight bits again.
+  """Images 0 .. 1 after JPEG at libjpeg's quality 1 .. 100, before they are rounded to eight bits again.
 
   Baseline; edges are repeated up to whole blocks of 8 x 8.
 
   Args:
-    chroma_subsampled: chrominance of half the resolution along both axes (4:2:0), not of all of it (4:4:4).
+    chroma_subsampled: chrominance at half the resolution along both axes (4:2:0) instead of at full (4:4:4).
   """
   y, cb, cr = _mix_colours(YCBCR, 255 * jnp.moveaxis(display, -1, 0))
-  planes = round_through(jnp.stack([y - 128, cb, cr]))  # as codecs do
+  planes = round_through(jnp.stack([y - 128, cb, cr]))  # codecs convert colours in integers
   tables = quantisation(quality)
   if chroma_subsampled:
     y, (cb, cr) = _lose(planes[:1], tables[:1])[0], _double(_lose(_halve(planes[1:]), tables[1:]), *y.shape[1:])
@@ -51,7 +51,7 @@ def jpeg(
 
 
 def _lose(planes: Float[Array, 'C N H W'], tables: Float[Array, 'C 8 8']) -> Float[Array, 'C N H W']:
-  """Planes whose blocks' cosine coefficients are rounded to whole steps."""
+  """Planes after the cosine coefficients of their blocks are rounded to multiples of the quantisation steps."""
   channels, n, height, width = planes.shape
   planes = _fill_up(planes, BLOCK)
   rows, columns = planes.shape[2] // BLOCK, planes.shape[3] // BLOCK
@@ -92,7 +92,7 @@ def _double(planes: Float[Array, 'C N h w'], height: int, width: int) -> Float[A
 
 
 def _mix_colours(matrix: np.ndarray, planes) -> list[Array]:
-  """Weighted sums of three planes: several times as fast as a product with so small a matrix."""
+  """Weighted sums of three planes, written out: several times as fast as a product with so small a matrix."""
   return [sum(float(weight) * plane for weight, plane in zip(row, planes, strict=True)) for row in matrix]
 
 

@@ -1,7 +1,7 @@
 """Scenes from a photograph with depth: cut into layers, so that defocus is right where one thing hides another.
 
-A photograph shows nothing of what its foreground hides. Each layer is opaque on its own pixels and goes on for a little
-behind nearer layers, where colour and position are filled in from its own; there a blurred edge in front lets it show.
+A photograph does not show what its foreground hides. Each layer is opaque on its own pixels and extends a little behind
+nearer layers, with colour and position filled in from its own: there it shows through the blurred edge in front.
 """
 
 import math
@@ -20,7 +20,7 @@ EDGE_PX = 1.0  # width of the soft edge of a layer
 # How far a layer goes on behind nearer ones: about the diameter of the largest blur in front. The farthest layer is
 # opaque everywhere.
 REACH_PX = 16
-OVERLAP = 0.5  # share of its thickness by which a layer reaches into the next nearer one, so that seams do not show
+OVERLAP = 0.5  # share of its thickness by which a layer extends into the next nearer one, so that seams do not show
 HOLE_PRIOR = 1e-9  # far below the weight of one pixel among all: what is known, however little, decides
 
 
@@ -78,7 +78,7 @@ def _percentile(values, known, low, high, percentile: float) -> Float[Array, '']
     return jnp.where(below, middle, ends[0]), jnp.where(below, ends[1], middle)
 
   low, high = lax.fori_loop(0, 20, halve, (low, high))
-  return low if percentile < 50 else high  # so that 0 and 100 are the extremes exactly
+  return low if percentile < 50 else high  # makes 0 and 100 the exact extremes
 
 
 def fill_holes(values: Float[Array, '*B C H W'], known: Bool[Array, '*B H W']) -> Float[Array, '*B C H W']:
@@ -95,17 +95,18 @@ def _layers(image, position, num_layers: int, edge_px: float, reach_px: int):
   depth = (position - low) / jnp.maximum(high - low, 1e-6) * num_layers  # layer l spans l .. l + 1
   layer = jnp.arange(num_layers)[:, None, None]
   nearer = depth >= layer  # this layer or one before it
-  # Of a surface that goes on into the next layer, this one keeps a part, so that nothing need be invented there.
+  # Where a surface continues into the next layer, this one keeps a part of it, so that nothing need be invented there.
   holds = nearer & (depth < layer + 1 + OVERLAP)
 
   reaches = _dilate(holds, reach_px).astype(image.dtype)
   alpha = _soften(nearer.astype(image.dtype), edge_px) * reaches
-  # The nearest layer that covers more than half of a pixel stays the pixel's own, however thin it is.
+  # `top_position` takes the nearest layer that covers more than half of a pixel: make that the pixel's own layer,
+  # however thin it is.
   alpha = jnp.where(nearer, jnp.maximum(alpha, 0.51 * reaches), jnp.minimum(alpha, 0.49))
   alpha = alpha.at[0].set(1.0)
 
-  # Whatever can be seen of a layer has the photograph's colour, its edge too: the composite is the photograph.
-  # A layer can be seen where all nearer ones are not opaque; layers are few.
+  # All visible parts of a layer have the photograph's colour, soft edges included, so the composite is the photograph.
+  # A layer is visible where no nearer one is opaque.
   clear = [jnp.ones_like(position)]
   for nearer_alpha in alpha[:0:-1]:
     clear.append(clear[-1] * (1.0 - nearer_alpha))
@@ -116,7 +117,7 @@ def _layers(image, position, num_layers: int, edge_px: float, reach_px: int):
 
 
 def _soften(mask: Float[Array, '*B H W'], edge_px: float) -> Float[Array, '*B H W']:
-  """Makes the edges of a mask about as wide as said: its blur has the variance of a box, edge_px^2 / 12."""
+  """Blurs a mask so that its edges are about `edge_px` wide: by the variance of a box of that width, edge_px^2 / 12."""
   passes = math.ceil(edge_px**2 / 6)
   for _ in range(passes):
     for axis in (-2, -1):
@@ -126,7 +127,7 @@ def _soften(mask: Float[Array, '*B H W'], edge_px: float) -> Float[Array, '*B H 
 
 
 def _dilate(mask: Bool[Array, '*B H W'], reach_px: int) -> Bool[Array, '*B H W']:
-  """Whether there is any of it within a square of 2 reach_px + 1: each step triples what the steps before it span."""
+  """Dilation by a square of 2 reach_px + 1 pixels, in few steps: each triples what the steps before it span."""
   for axis in (-2, -1):
     span = 0
     while span < reach_px:

@@ -20,7 +20,7 @@ def add_noise(
   """Light with noise of variance shot^2 light + read^2, not yet clipped.
 
   Args:
-    spread: correlates random numbers of variance 1 and leaves that variance, see `correlate_noise`.
+    spread: correlates random numbers of variance 1 without changing it, see `correlate_noise`.
   """
   variance = shot**2 * jnp.maximum(light, 0.0) + read**2  # resampled light may ring below 0
   # The epsilon keeps the root's gradient finite in the dark, and is too small to be seen there.
@@ -30,13 +30,14 @@ def add_noise(
 def correlate_noise(
   noise: Float[Array, 'N H W 3'], luminance_px: Float[Array, ''], chroma_px: Float[Array, '']
 ) -> Float[Array, 'N H W 3']:
-  """White noise of variance 1 filtered by Gaussians: grey (the colours' mean) by one, what is left by a wider one.
+  """White noise of variance 1 filtered by Gaussians: grey (the mean of the colours) by one, chroma by a wider one.
 
-  Grey and rest are independent and keep their shares, 1/3 and 2/3, of the variance, so that each colour's stays 1.
+  Grey and chroma are independent and keep their shares, 1/3 and 2/3, of the variance, so each colour's stays 1.
   """
 
   def filtered(planes, sigma_px, radius_px):
-    # A filter leaves the sum of its squared weights of white noise, along each of two axes; periodic, also at edges.
+    # Along each of two axes a filter multiplies the variance of white noise by the sum of its squared weights.
+    # Periodic, so that this holds at the edges, too.
     left = (gaussian_weights(sigma_px, radius_px) ** 2).sum()
     return gaussian_blur(planes, sigma_px, radius_px, (-2, -1), mode='wrap') / left
 
@@ -49,8 +50,9 @@ def correlate_noise(
 def nearly_normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, '*S']:
   """Random numbers of mean 0, variance 1, kurtosis 2.7 (a normal's is 3), within +-3.5.
 
-  Each is the sum of the four bytes of a word. Random words are dear, so that there is one for the whole last axis (the
-  colours of a pixel), from which a hash makes the others: lowbias32 (Wellons, "Prospecting for Hash Functions", 2018).
+  Each is the sum of the four bytes of a random word. Words are expensive to draw, so one is drawn for the whole last
+  axis (the colours of a pixel), and a hash makes the others from it: lowbias32 (Wellons, "Prospecting for Hash
+  Functions", 2018).
   """
   words = random.bits(key, shape[:-1])[..., None] + jnp.arange(shape[-1], dtype=jnp.uint32) * np.uint32(0x9E3779B9)
   words = (words ^ (words >> 16)) * np.uint32(0x7FEB352D)

@@ -1,8 +1,8 @@
 """From light on the sensor to the image that a camera stores.
 
-In this order: vignetting and gains on the light, noise, white, gamma, tone curve and colour saturation, a denoiser,
-sharpening, JPEG, eight bits. Plain JAX; differentiable in the light, roundings straight through. What costs time is
-under a condition, so that stacks without it do not wait for it.
+In this order: vignetting and gains on the light, noise, clipping at white, gamma, tone curve and colour saturation, a
+denoiser, sharpening, JPEG, eight bits. Plain JAX; differentiable in the light, with the gradient passed straight
+through roundings. Expensive steps are under `lax.cond`, so that stacks without them do not pay for them.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ GAMMA = 2.2
 # Below this much light an image is black in eight bits; above it the slope of the gamma curve is finite.
 _BLACK = (0.49 / 255) ** GAMMA
 
-# What is drawn for the stacks that have it; sigma is that of a Gaussian.
+# What is drawn for stacks that have the effect; sigma is that of a Gaussian.
 LUMINANCE_NOISE_PX = (0.3, 1.2)  # uniform: sigma of the filter that correlates noise
 CHROMA_NOISE_WIDER = (1.2, 2.0)  # uniform: chroma noise is blotchier, by this factor on its sigma
 DENOISER_PX = (0.7, 1.5)  # uniform: sigma of what a denoiser takes for the picture without noise
@@ -35,10 +35,10 @@ SHARPENING_PX = (0.6, 2.0)  # uniform: sigma of what detail is the difference fr
 
 @dataclasses.dataclass(frozen=True)
 class SensorSettings:
-  """What is drawn for each stack, alike for all its frames. Light and noise are linear, white is 1.
+  """What is drawn for each stack, the same for all its frames. Light and noise are linear, white is 1.
 
-  Pairs are the ends of a uniform distribution, of noise of a log-uniform one: cameras differ by orders of magnitude.
-  Shares are of the stacks, 0 .. 1.
+  Pairs are the ends of a uniform distribution; for noise of a log-uniform one, because cameras differ by orders of
+  magnitude. Shares are shares of the stacks, 0 .. 1.
 
   Raises:
     InputError: naming the field, for a pair in the wrong order or out of range.
@@ -47,12 +47,12 @@ class SensorSettings:
   vignetting: float = 0.3  # greatest darkening at the corners, 0 .. 0.95: uniform from 0
   exposure_stops: tuple[float, float] = (-1.0, 0.7)  # of the whole stack: dark, or with highlights clipped
   shot_noise: tuple[float, float] = (3e-4, 0.03)  # standard deviation at white: 1 / sqrt(electrons of a full well)
-  read_noise: tuple[float, float] = (3e-5, 3e-3)  # standard deviation in the dark; of both, (0, 0) is none
+  read_noise: tuple[float, float] = (3e-5, 3e-3)  # standard deviation in the dark; (0, 0) in either is none
   noiseless: float = 0.15  # share without any noise
-  correlated: float = 0.4  # share whose noise neighbours have in common, as after demosaicing
+  correlated: float = 0.4  # share whose noise is correlated between neighbours, as after demosaicing
   contrast: tuple[float, float] = (0.8, 1.3)  # steepness of the tone curve at middle grey, 0.5 .. 1.5; 1 is straight
   saturation: tuple[float, float] = (0.5, 1.3)  # factor on colour saturation: 0 is grey, 1 as it was
-  denoised: float = 0.15  # share that a denoiser took faint texture from
+  denoised: float = 0.15  # share passed through a denoiser, which removes faint texture
   sharpened: float = 0.25  # share sharpened by an unsharp mask, with halos along edges
   jpeg_quality: tuple[float, float] | None = (60.0, 98.0)  # libjpeg's scale, 1 .. 100; None: never JPEG
   without_jpeg: float = 0.5  # share without JPEG
@@ -77,7 +77,7 @@ class SensorSettings:
       raise InputError(f'simulator.sensor.vignetting is {self.vignetting}, expected a number from 0 to 0.95')
 
 
-# Gamma and eight bits, nothing else.
+# Nothing but gamma and eight bits.
 IDEAL = SensorSettings(
   vignetting=0.0,
   exposure_stops=(0.0, 0.0),
@@ -94,7 +94,7 @@ IDEAL = SensorSettings(
 
 
 class _Drawn(NamedTuple):
-  """One camera's numbers; those that say whether it has something are 0 .. 1, to be compared with its share."""
+  """The random numbers of one camera; those that switch an effect are 0 .. 1, to be compared with its share."""
 
   darkening: Float[Array, '']
   stops: Float[Array, '']
@@ -118,7 +118,7 @@ class _Drawn(NamedTuple):
 
 
 def _draw(key: PRNGKeyArray, settings: SensorSettings) -> _Drawn:
-  # All of it, whatever the settings: to switch one thing off leaves the others as they were.
+  # Everything is drawn, whatever the settings, so that switching one effect off leaves the others as they were.
   draw = Draws(key, len(_Drawn._fields))
   return _Drawn(
     darkening=draw.uniform(0.0, settings.vignetting),
@@ -155,7 +155,7 @@ def record(
 
   Args:
     exposure, white_balance: factors on the light of each frame, and of its red, green and blue.
-    field: share of the width of the camera's whole picture that the frames show, the middle of it.
+    field: share of the width of the camera's whole picture that the frames show, its middle.
   """
   scalars_key, noise_key = random.split(key)
   drawn = _draw(scalars_key, settings)
@@ -194,14 +194,14 @@ def record(
 def record_without_loss(
   key: PRNGKeyArray, light: Float[Array, 'H W 3'], settings: SensorSettings = SensorSettings(), field: float = 1.0
 ) -> Float[Array, 'H W 3']:
-  """What `record` makes of the same key, but without noise, denoising and JPEG, and frames' own gains."""
+  """As `record` with the same key, but without noise, denoising, JPEG, and the gains of single frames."""
   drawn = _draw(random.split(key)[0], settings)
   display = _develop(_expose(light[None], drawn, settings, field), drawn, settings)
   return round_through(_sharpen(display, drawn, settings)[0] * 255) / 255
 
 
 def _where(number: Float[Array, ''], share: float, change: Callable[[Array], Array], x: Array) -> Array:
-  """x, changed where the number, 0 .. 1, is below the share. A condition, not a selection: it costs time only then."""
+  """change(x) if the number, 0 .. 1, is below the share, else x. By `cond`, so that it takes time only if needed."""
   return lax.cond(number < share, change, lambda x: x, x) if share else x
 
 
@@ -217,7 +217,7 @@ def falloff(darkening: Float[Array, ''], height: int, width: int, field: float =
   """Share of the light that reaches each pixel: cos^4 of its angle off the axis, 1 - darkening at the picture's corner.
 
   Args:
-    field: share of the picture's width that is seen, the middle of it.
+    field: share of the picture's width that is seen, its middle.
   """
   y, x = jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2
   square = (y[:, None] ** 2 + x**2) * (field**2 / (y[0] ** 2 + x[0] ** 2))
@@ -236,7 +236,7 @@ def _develop(light: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSett
 
 
 def tone(display: Float[Array, '*S'], steepness: Float[Array, '']) -> Float[Array, '*S']:
-  """A curve from 0 to 1 that has this slope, 0.5 .. 1.5, at one half, and the slope 3 - 2 steepness at both ends."""
+  """The cubic from 0 to 1 with this slope, 0.5 .. 1.5, at one half; its slope at both ends is 3 - 2 steepness."""
   return display + 2 * (steepness - 1.0) * display * (1.0 - display) * (2 * display - 1.0)
 
 
@@ -247,9 +247,9 @@ def _luminance(display: Float[Array, '*S 3']) -> Float[Array, '*S']:
 def denoise(
   display: Float[Array, 'N H W 3'], sigma_px: Float[Array, ''], threshold: Float[Array, '']
 ) -> Float[Array, 'N H W 3']:
-  """Detail, the difference from a Gaussian blur, is taken back by the threshold, and lost where it is less.
+  """Shrinks detail, the difference from a Gaussian blur, by the threshold; fainter detail is lost.
 
-  Soft thresholding, as Donoho does it with wavelets ("De-noising by soft-thresholding", 1995).
+  Soft thresholding, as in Donoho, "De-noising by soft-thresholding", 1995, there of wavelets.
   """
   planes = jnp.moveaxis(display, -1, 0)
   smooth = jnp.moveaxis(gaussian_blur(planes, sigma_px, 5, (2, 3)), 0, -1)
@@ -266,7 +266,7 @@ def _sharpen(display: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSe
 def unsharp_mask(
   display: Float[Array, 'N H W 3'], amount: Float[Array, ''], sigma_px: Float[Array, '']
 ) -> Float[Array, 'N H W 3']:
-  """The difference of luminance from its Gaussian blur, sigma up to 2 px, is added so many times to every colour."""
+  """Adds `amount` times the difference of luminance from its Gaussian blur, sigma up to 2 px, to every colour."""
   luminance = _luminance(display)
   detail = luminance - gaussian_blur(luminance, sigma_px, 6, (1, 2))
   return jnp.clip(display + amount * detail[..., None], 0.0, 1.0)

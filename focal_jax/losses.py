@@ -1,7 +1,7 @@
 """Losses, as plain functions of arrays.
 
-Those of depth are sums over pixels and, apart from them, what the sums are divided by. A count depends on the data
-alone, so that it can be added up over the parts and devices of a batch before the first prediction.
+Losses of depth come as sums over pixels and, separately, the counts that divide them. A count depends on the data
+alone, so it can be added up over the parts and devices of a batch before the first prediction.
 """
 
 import dataclasses
@@ -107,7 +107,7 @@ def focus_extent(stack: FocalStack) -> tuple[Float[Array, '*B 1'], Float[Array, 
 
 
 def in_focus_range(depth: Float[Array, '*B H W'], stack: FocalStack) -> Float[Array, '*B H W']:
-  """Depth in the unit of the stack's focus, mapped to 0 .. 1 by the range of that."""
+  """Depth in the unit of the stack's focus, mapped so that the range of the focus is 0 .. 1."""
   low, extent = focus_extent(stack)
   return (depth - low[..., None]) / extent[..., None]
 
@@ -124,7 +124,7 @@ def unit_focus(stack: FocalStack) -> FocalStack:
 
 
 def training_stack(stack: FocalStack, settings: LossSettings) -> FocalStack:
-  """The stack in the unit, and with the pixels, that the loss is of."""
+  """The stack in the unit of the loss, with only the pixels that count."""
   if settings.unit == 'focus_range':
     stack = unit_focus(stack)
   if settings.within_focus:
@@ -135,7 +135,7 @@ def training_stack(stack: FocalStack, settings: LossSettings) -> FocalStack:
 
 
 def prediction_counts(stack: FocalStack, settings: LossSettings) -> dict[str, Float[Array, '']]:
-  """What the sums of `prediction_sums` are divided by, from the stacks alone; see `depth_counts`."""
+  """The denominators of `prediction_sums`, from the stacks alone; see `depth_counts`."""
   counts, stacks = depth_counts(stack, settings), math.prod(stack.focus.shape[:-1])
   if settings.defocus_weight > 0:
     counts['defocus'] = counts['depth'] * stack.focus.shape[-1]
@@ -147,10 +147,10 @@ def prediction_counts(stack: FocalStack, settings: LossSettings) -> dict[str, Fl
 
 
 def prediction_sums(prediction: Prediction, stack: FocalStack, settings: LossSettings) -> dict[str, Float[Array, '']]:
-  """The numerators of every part of the loss (`LossSettings.weights`) but that of the motion.
+  """The numerators of all parts of the loss (`LossSettings.weights`) except the motion's.
 
   Raises:
-    InputError: naming the weight, where the network or the data has not what it is of.
+    InputError: naming the weight of a part that the network does not predict or the data does not have.
   """
   check_parts(prediction, stack, settings)
   sums = depth_sums(prediction.pyramid, stack, settings)
@@ -204,8 +204,8 @@ FOCAL_LENGTH_M, F_NUMBER, LARGEST_BLUR_M = 2.9e-3, 1.0, 1e-4  # of DefocusNet's 
 
 def smoothness(depth: Float[Array, '*B H W'], image: Float[Array, '*B H W 3']) -> Float[Array, '*B']:
   """Half the sum over both axes of the mean of exp(-mean over channels of (150 g)^2) sqrt(e^2 + 1e-6), where g and e
-  are differences of neighbouring pixels of the image and of the depth: depth is to change where the image does (Wang et
-  al., ICCV 2021, with the released constants).
+  are differences between neighbouring pixels of the image and of the depth: depth should change only where the image
+  does (Wang et al., ICCV 2021, with the released constants).
   """
   total = 0.0
   for axis in (-1, -2):
@@ -216,7 +216,7 @@ def smoothness(depth: Float[Array, '*B H W'], image: Float[Array, '*B H W 3']) -
 
 
 def depth_counts(stack: FocalStack, settings: LossSettings) -> dict[str, Float[Array, '']]:
-  """What the sums of `depth_sums` are divided by, from the stacks' `valid` alone.
+  """The denominators of `depth_sums`, from the stacks' `valid` alone.
 
   Counts and sums of the parts of a batch add up to those of the batch. The loss is
   sum('depth') / count('depth') + gradient_weight sum('gradient') / count('gradient').

@@ -108,7 +108,7 @@ def checked_stack(images: Images, focus: Numbers, fov: Numbers | None) -> FocalS
   if images.dtype != np.uint8:
     if not np.issubdtype(images.dtype, np.floating):
       raise InputError(f'images: type {images.dtype}, expected uint8, or float 0 .. 1')
-    # Written so that NaN fails too; the margin is for what rounding in a resize adds.
+    # Written so that NaN fails too; the margin allows for the overshoot of a resize.
     if not (images.min() >= -1e-3 and images.max() <= 1 + 1e-3):
       raise InputError(f'images: float values from {images.min()} to {images.max()}, expected 0 .. 1')
     images = images.astype(np.float32)
@@ -131,8 +131,8 @@ def checked_stack(images: Images, focus: Numbers, fov: Numbers | None) -> FocalS
 def confidence_from_spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Float[Array, '*B H W']:
   """1 - sigma / sigma_max of the focus distribution: 1 for all weight on one frame, 0 for half at either end.
 
-  sigma is its standard deviation (`spread`); a distribution on [a, b] has at most (b - a) / 2 of it (Popoviciu's
-  inequality), so that the result lies in 0 .. 1 whatever the unit.
+  sigma is its standard deviation (`spread`), which is at most (b - a) / 2 for a distribution on [a, b] (Popoviciu's
+  inequality), so the result lies in 0 .. 1 whatever the unit.
   """
   widest = (jnp.max(focus, axis=-1) - jnp.min(focus, axis=-1))[..., None, None] / 2
   # A stack whose frames all share one focus coordinate has no spread: call it certain rather than 0 / 0.
@@ -140,7 +140,7 @@ def confidence_from_spread(weights: Float[Array, '*B N H W'], focus: Float[Array
 
 
 def float_images(stack: FocalStack) -> FocalStack:
-  """The stack with all its images float 0 .. 1, as the device wants them; uint8 is divided by 255, float stays."""
+  """The stack with all its images as float 0 .. 1; uint8 images are divided by 255, float ones stay."""
 
   def to_float(images):
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images

@@ -11,12 +11,12 @@ integers (Won and Jeon, ECCV 2022, section 3.1). With alpha = beta = gamma = 0 t
 metadata asks for.
 
 dx depends on x alone and dy on y alone, so a frame is resampled by two small matrix products: differentiable in image
-and motion, and dense work for an accelerator's matrix unit, where gathers and scatters are not. (On a CPU what is not
-differentiated is gathered.)
+and motion, and dense work for an accelerator's matrix unit, which gathers and scatters are not. (On a CPU the forward
+pass gathers, unless it is differentiated.)
 
-`size` (height, width) is the part of a padded array that holds the image: zoom and shift refer to it, and what lies
-beyond it counts as outside. It may be fractional, for a feature map of a size that its stride does not divide, and an
-array, so that images of many sizes are warped by what was compiled once.
+`size` (height, width) is the part of a padded array that holds the image: zoom and shift refer to it, and pixels beyond
+it count as outside. It may be fractional, for a feature map whose stride does not divide the image, and an array, so
+that one compiled program warps images of many sizes.
 """
 
 import jax
@@ -36,7 +36,7 @@ LANCZOS = 3  # lobes of the kernel on either side, px
 def stretch(size: Length) -> Length:
   """Displacement along an axis of `size` pixels for a zoom of 1, in pixels for each pixel of distance from the centre.
 
-  Nearly 1: (size // 2) u of the definition above. Works on the host as well as on the device.
+  Nearly 1: (size // 2) u of the definition above. For numbers on the host and arrays on the device.
   """
   # `max` cannot compare a traced size, and jnp.maximum would move a number of the host to the device.
   largest = jnp.maximum if isinstance(size, jax.Array) else max
@@ -46,7 +46,7 @@ def stretch(size: Length) -> Length:
 def displacement_line(zoom: Number, shift_px: Number, size: Length) -> tuple[Number, Number]:
   """Slope and intercept of the displacement along one axis, dx = slope x + intercept, for `zoom` = fov + alpha - 1.
 
-  All who resample by a motion, on the host or on the device, or invert it, take the line from here.
+  Everything that applies a motion or inverts it, on the host or on the device, takes the line from here.
   """
   slope = zoom * stretch(size)
   return slope, shift_px - slope * (size - 1) / 2
@@ -66,7 +66,7 @@ def hat(distance: Float[Array, '*S']) -> Float[Array, '*S']:
   """Bilinear weight max(0, 1 - |d|), as a second difference of max(0, .).
 
   The usual form has derivative +-1 at d = 0 (autodiff of |0|), hence a wrong gradient exactly at the identity motion.
-  Here the ties of `maximum` share evenly and give the central difference: 0 at d = 0 and -+1/2 at d = +-1.
+  Here the ties of `maximum` split the gradient evenly and give the central difference: 0 at d = 0, -+1/2 at d = +-1.
   """
   distance = jnp.clip(distance, -2.0, 2.0)  # the terms of far pixels would not cancel in float32
   return jnp.maximum(distance + 1.0, 0.0) - 2.0 * jnp.maximum(distance, 0.0) + jnp.maximum(distance - 1.0, 0.0)
@@ -130,8 +130,8 @@ def reduction_matrix(out_length: int, out_size: Length, length: int, size: Lengt
   """Rows that resample an axis to fewer pixels: from the first `size` of `length` pixels to the first `out_size` of
   `out_length`; the rest is zero.
 
-  Linear interpolation with the triangle as wide as a pixel of the result, renormalised at the edges, as
-  `jax.image.resize` does it, whose sizes cannot be arrays.
+  Linear interpolation with a triangle as wide as a pixel of the result, renormalised at the edges, as in
+  `jax.image.resize`, whose sizes, however, cannot be arrays.
   """
   ratio = size / jnp.asarray(out_size, jnp.float32)
   rows, pixels = jnp.arange(out_length)[:, None], jnp.arange(length)
@@ -159,11 +159,11 @@ def warp_sharp(
   motion: Float[Array, '*B N 3'],
   size: Size | None = None,
 ) -> Float[Array, '*B N H W C']:
-  """`warp` for those who look for sharpness, and must not take the warp's own doing for focus or defocus.
+  """`warp` for measuring sharpness: the warp itself must look neither like focus nor like defocus.
 
-  Interpolated by Lanczos's kernel: a linear one blurs the frames that move, and their noise, and not the reference,
-  which then looks sharpest. Outside, a frame goes on as its outermost pixels. Classical depth from focus on simulated
-  sweeps of 8 frames (320 x 240 px, far frames 6 % narrower, 1 % noise; mean error in frame spacings):
+  Interpolates by Lanczos's kernel, because a linear one blurs the frames that move, and their noise, but not the
+  reference, which then looks sharpest. Outside, a frame continues with its outermost pixels. Classical depth from focus
+  on simulated sweeps of 8 frames (320 x 240 px, far frames 6 % narrower, 1 % noise; mean error in frame spacings):
 
     inside        0.89 (linear 1.14, Keys's cubic 0.94; frames that never moved 0.85, frames left unaligned 0.94)
     band outside  0.85 (mirror images 0.88, pixels of the next frame 1.17, of the reference 1.31; black 1.25, and that
@@ -187,9 +187,9 @@ def _warp_by_matrices(images, fov, motion, size):
 
 @jax.custom_vjp
 def _warp_on_cpu(images, fov, motion, size):
-  """The two pixels on either side, along either axis in turn: 5 to 10 times as fast as the matrices there.
+  """Gathers the two neighbouring pixels, along one axis after the other: 5 to 10 times as fast as matrices on a CPU.
 
-  Not so the gradient, which would scatter: what is differentiated takes the matrices.
+  Its gradient would scatter, which is slow, so differentiation goes through the matrices.
   """
   height, width = images.shape[-3:-1]
   y = jnp.arange(height) - displacement(fov, motion[..., 0], motion[..., 2], height, size[0])
@@ -209,8 +209,8 @@ def _warp_on_cpu(images, fov, motion, size):
 def _taps(
   positions: Float[Array, ' L'], length: int, size: Length
 ) -> list[tuple[Int[Array, ' L'], Float[Array, ' L']]]:
-  """The pixels on either side of each position, as rows of `interpolation_matrix`: indices and weights."""
-  positions = jnp.clip(positions, -2.0, length + 1.0)  # farther ones do not fit into an integer
+  """Indices and weights of the pixels on either side of each position: the nonzeros of `interpolation_matrix`."""
+  positions = jnp.clip(positions, -2.0, length + 1.0)  # positions far outside would overflow an integer
   first = jnp.floor(positions)
   share = positions - first
   pairs = (first.astype(jnp.int32), 1 - share), (first.astype(jnp.int32) + 1, share)
@@ -237,11 +237,11 @@ def coverage(
 def compose_motion(
   fov: Float[Array, '*B N'], first: Float[Array, '*B N 3'], second: Float[Array, '*B N 3'], size: Size
 ) -> Float[Array, '*B N 3']:
-  """The one motion that warps as `first` does (of frames with `fov`) and then `second` (of what came out, fov 1).
+  """The single motion equivalent to `first` (of frames with `fov`) and then `second` (of the warped frames, fov 1).
 
-  Exact for squares; else s (2 (n // 2) / (n - 1) of n pixels) is that of neither axis but their mean, 1 / n off.
+  Exact for squares. Otherwise the two axes differ in their `stretch`, and their mean is off by 1 / size.
   """
-  # In pixels from the centre, each maps x to (1 - s zoom) x - shift.
+  # In pixels from the centre, each motion maps x to (1 - s zoom) x - shift.
   s = sum(map(stretch, size)) / 2
   zoom = fov + first[..., 0] - 1.0
   alpha = first[..., 0] + second[..., 0] * (1.0 - s * zoom)
@@ -268,7 +268,8 @@ def motion_of_crop(
 ) -> Float[np.ndarray, 'N 3']:
   """The motion of the square crop of every frame, on the host, such that cropping and warping commute.
 
-  A zoom about the centre of the frame is one about the centre of the crop and a shift in proportion to their distance.
+  A zoom about the centre of the frame is a zoom about the centre of the crop, plus a shift proportional to the distance
+  of the centres.
 
   Args:
     motion: of the frames.
@@ -278,7 +279,7 @@ def motion_of_crop(
     side: of the crop, px.
   """
   zoom = fov + motion[:, 0] - 1
-  # Lengths of even and odd parity differ by less than 1 / length, which is as near as one zoom for both axes comes.
+  # The two axes may differ in their stretch, by less than 1 / length, but share one zoom: take the mean.
   inner = zoom * (stretch(size[0]) + stretch(size[1])) / 2 / stretch(side)
   dy, dx = (
     (first + (side - 1) / 2 - (length - 1) / 2) * stretch(length) for first, length in zip(corner, size, strict=True)

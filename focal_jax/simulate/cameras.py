@@ -140,8 +140,8 @@ CAMERAS = {
       gamma_px=(0.0, 4.0),
       focus_m=(math.inf, 0.45),
     ),
-    # DefocusNet's renderings (Maximov et al., CVPR 2020), FoD500. The authors do not give the width of the sensor; later
-    # work assumes 3.1 mm with this lens (Si et al., CVPR 2023).
+    # DefocusNet's renderings (Maximov et al., CVPR 2020), FoD500. The authors do not give the width of the sensor;
+    # later work assumes 3.1 mm with this lens (Si et al., CVPR 2023).
     Camera(
       name='defocusnet',
       focal_length_m=0.0029,

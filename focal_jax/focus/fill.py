@@ -10,6 +10,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from focal_jax.warp import double, shift
+
 SYMBOLIC_LEVELS = 13  # of images whose size is not known yet: up to 8192 px
 
 
@@ -51,16 +53,6 @@ def fill(
   return (weight * values + prior * _double(coarse, height, width)) / (weight + prior)
 
 
-def shift(x: Array, step: int, axis: int) -> Array:
-  """Moves values along an axis; the value at the end repeats into the gap."""
-  length = x.shape[axis]
-  step = max(-length, min(step, length))
-  keep = lax.slice_in_dim(x, max(-step, 0), length - max(step, 0), axis=axis)
-  end = lax.slice_in_dim(x, 0, 1, axis=axis) if step > 0 else lax.slice_in_dim(x, length - 1, length, axis=axis)
-  end = jnp.repeat(end, abs(step), axis=axis)
-  return jnp.concatenate([end, keep] if step > 0 else [keep, end], axis=axis)
-
-
 def _halve(x: Float[Array, '*B H W']) -> Float[Array, '*B h w']:
   """Means of blocks of 2 x 2, an odd side filled up with zeros."""
   height, width = x.shape[-2:]
@@ -80,5 +72,4 @@ def _double(x: Float[Array, '*B h w'], height: int, width: int) -> Float[Array, 
   at = np.clip((np.arange(width) - 0.5) / 2, 0, half_width - 1)
   columns = np.maximum(1 - np.abs(at[:, None] - np.arange(half_width)), 0).astype(x.dtype)
   x = jnp.einsum('...hw,xw->...hx', x, columns, precision=lax.Precision.HIGHEST)
-  pairs = jnp.stack([0.75 * x + 0.25 * shift(x, 1, -2), 0.75 * x + 0.25 * shift(x, -1, -2)], axis=-2)
-  return pairs.reshape(*x.shape[:-2], 2 * half_height, width)[..., :height, :]
+  return double(x, -2)[..., :height, :]

@@ -31,6 +31,7 @@ from focal_jax.models.curves import ScaledConv, space_to_depth, upsample_channel
 from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.focus_curves import FINE, focus_curves, halve, luminance
 from focal_jax.stack import confidence_from_spread
+from focal_jax.warp import double
 
 FEATURES = (16, 24, 32, 48, 64)  # at 1/2, 1/4, 1/8, 1/16 and 1/32 of the resolution
 OCTAVES = 3  # levels that are given focus curves of the frames reduced to their own resolution
@@ -159,7 +160,7 @@ class RefinementNetwork(nn.Module):
     """Features at half the resolution, and the frames' scores at the three levels below it, coarse to fine."""
     run, scores = partial(apply_block, remat=self.remat), []
     for level in range(len(FEATURES) - 2, -1, -1):
-      x = skips[level] + double_smooth(ScaledConv(FEATURES[level], POINT, name=f'up{level}')(nn.relu(x)))
+      x = skips[level] + double(double(ScaledConv(FEATURES[level], POINT, name=f'up{level}')(nn.relu(x)), 2), 3)
       x = run(Residual(PLANE if level == 0 else CUBE, name=f'decoder{level}'), x)
       if level:
         scores.append(HEAD_SCALE * ScaledConv(1, PLANE, name=f'score{level}')(nn.relu(x)))
@@ -173,21 +174,6 @@ class RefinementNetwork(nn.Module):
       bound = np.prod(shape[:-1]) ** -0.5
       return rng.uniform(-bound, bound, shape)
     return np.full(shape, RESIDUAL_GAIN if path[-1] == 'gain' else 0.0)
-
-
-def double_smooth(x: Stack) -> Stack:
-  """`blocks.double_linear` by shifts and sums instead of matrix products."""
-  for axis in (2, 3):
-    size = x.shape[axis]
-    before = jnp.concatenate(
-      [jax.lax.slice_in_dim(x, 0, 1, axis=axis), jax.lax.slice_in_dim(x, 0, size - 1, axis=axis)], axis
-    )
-    after = jnp.concatenate(
-      [jax.lax.slice_in_dim(x, 1, size, axis=axis), jax.lax.slice_in_dim(x, size - 1, size, axis=axis)], axis
-    )
-    x = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
-    x = x.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 2 :])
-  return x
 
 
 def classical_estimate(images: Float[Array, 'B N H W 3']) -> tuple[Float[Array, 'B H W'], Float[Array, 'B H W']]:

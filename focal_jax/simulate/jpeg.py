@@ -6,6 +6,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from focal_jax.simulate.filters import round_through
+from focal_jax.warp import double
 
 BLOCK = 8
 
@@ -80,14 +81,9 @@ def _halve(planes: Float[Array, 'C N H W']) -> Float[Array, 'C N h w']:
 def _double(planes: Float[Array, 'C N h w'], height: int, width: int) -> Float[Array, 'C N H W']:
   """Twice as many pixels along both axes, up to a size: linear interpolation, libjpeg's "fancy upsampling"."""
   for axis, size in ((2, height), (3, width)):
+    # Only what lies inside the picture: its last chrominance pixel repeats, not the padding of the last block.
     planes = lax.slice_in_dim(planes, 0, -(-size // 2), axis=axis)
-    count, pads = planes.shape[axis], [(1, 1) if a == axis else (0, 0) for a in range(4)]
-    padded = jnp.pad(planes, pads, mode='edge')
-    before, after = (lax.slice_in_dim(padded, i, i + count, axis=axis) for i in (0, 2))
-    pairs = jnp.stack([0.75 * planes + 0.25 * before, 0.75 * planes + 0.25 * after], axis=axis + 1)
-    shape = list(planes.shape)
-    shape[axis] *= 2
-    planes = lax.slice_in_dim(pairs.reshape(shape), 0, size, axis=axis)
+    planes = lax.slice_in_dim(double(planes, axis), 0, size, axis=axis)
   return planes
 
 

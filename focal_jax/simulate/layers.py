@@ -11,9 +11,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from focal_jax.errors import InputError
-from focal_jax.focus.fill import fill, shift
+from focal_jax.focus.fill import fill
 from focal_jax.simulate.scenes import POSITION_LIMITS, Scene
 from focal_jax.simulate.sensor import GAMMA
+from focal_jax.warp import shift
 
 PERCENTILES = (0.5, 99.5)  # of inverse depth: the ends of the sweep. A few wrong pixels do not stretch the scene.
 EDGE_PX = 1.0  # width of the soft edge of a layer

@@ -8,7 +8,7 @@ import pytest
 
 from focal_jax.focus import classical
 from focal_jax.focus.fill import fill as push_pull
-from focal_jax.models import blocks, refinement
+from focal_jax.models import refinement
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.refinement import RefinementNetwork
 from focal_jax.models.registry import make_model
@@ -157,11 +157,6 @@ def test_gradient_of_a_fill_is_finite_where_nothing_is_known():
 
   for logit in (-100.0, -90.0, -40.0, 0.0, 100.0):
     assert np.isfinite(jax.grad(total)(logit))
-
-
-def test_doubling_is_bilinear():
-  x = jax.random.normal(jax.random.key(0), (1, 2, 4, 6, 3))
-  np.testing.assert_allclose(refinement.double_smooth(x), blocks.double_linear(x), atol=1e-6)
 
 
 def test_a_model_starts_with_branches_that_take_part():

@@ -156,6 +156,7 @@ def prediction_sums(prediction: Prediction, stack: FocalStack, settings: LossSet
   sums = depth_sums(prediction.pyramid, stack, settings)
   if settings.defocus_weight > 0:
     valid = stack.valid[..., None, :, :]
+    # `where`, because targets of invalid pixels may be anything, NaN included, and 0 * NaN is NaN.
     error = jnp.where(valid > 0, prediction.defocus - defocus_target(stack, settings.unit), 0.0)
     sums['defocus'] = jnp.sum(valid * error**2)
   if settings.all_in_focus_weight > 0:
@@ -194,7 +195,7 @@ def defocus_target(stack: FocalStack, unit: str) -> Float[Array, '*B N H W']:
   depth, focus = stack.target[..., None, :, :], stack.focus[..., None, None]
   if unit == 'focus_range':
     return jnp.clip(jnp.abs(depth - focus), 0.0, 1.0)
-  depth = jnp.where(stack.valid[..., None, :, :] > 0, depth, 1.0)
+  depth = jnp.where(stack.valid[..., None, :, :] > 0, depth, 1.0)  # any depth will do where none is known, except 0
   diameter_m = optics.circle_of_confusion(FOCAL_LENGTH_M, F_NUMBER, focus, depth)
   return jnp.clip(diameter_m / LARGEST_BLUR_M, 0.0, 1.0)
 
@@ -247,6 +248,7 @@ def depth_sums(
   penalties = [penalty(error, settings.penalty, settings.penalty_scale) for error in errors]
   counted = stack.valid
   if settings.balance:
+    # No gradient through the factor: it balances stacks, and must not reward larger errors.
     count = jnp.maximum(jnp.sum(stack.valid, (-2, -1), keepdims=True), 1e-6)
     square = jnp.sum(stack.valid * errors[-1] ** 2, (-2, -1), keepdims=True) / count
     counted = counted * jax.lax.stop_gradient(1.0 / (square + settings.balance))
@@ -275,13 +277,13 @@ def penalty(error: Float[Array, '*S'], name: str, scale: float = 1.0) -> Float[A
     case 'huber':
       near = jnp.clip(error, -scale, scale)
       return near * (2 * error - near)
-    case 'charbonnier':  # not as above, where small errors would be lost in the difference
+    case 'charbonnier':  # 2 s (sqrt(e^2 + s^2) - s), in a form that does not cancel for small errors
       return 2 * scale * error**2 / (jnp.sqrt(error**2 + scale**2) + scale)
   raise ValueError(f"penalty is '{name}', expected one of {', '.join(PENALTIES)}")
 
 
 def _absolute(x: Float[Array, '*S']) -> Float[Array, '*S']:
-  """With a slope of 0 at 0, where that of `jnp.abs` is 1."""
+  """|x| with a slope of 0 at 0, where `jnp.abs` has 1."""
   return x * jnp.sign(x)
 
 
@@ -289,9 +291,9 @@ def gradient_sum(error: Float[Array, '*B H W'], valid: Float[Array, '*B H W'], s
   """How much the error changes between pixels 1, 2, 4, .. 2^(scales - 1) apart along x and along y: sum of |difference|
   over all pairs, each weighted by the product of its pixels' `valid`.
 
-  A constant error costs nothing, a wrong slope and a blurred or displaced edge do. The multi-scale gradient matching of
-  Li and Snavely, "MegaDepth", CVPR 2018, section 4, with all pairs at each scale instead of those of reduced maps, and
-  for depth instead of its logarithm, which our units do not always have.
+  A constant error costs nothing; a wrong slope and a blurred or displaced edge do. This is the multi-scale gradient
+  matching of Li and Snavely, "MegaDepth", CVPR 2018, section 4, but with all pairs at each scale instead of pairs in
+  reduced maps, and of depth instead of its logarithm, because disparities may be negative.
   """
   weights = _pairs(valid, scales)
   return sum(jnp.sum(v * w * _absolute(b - a)) for (a, b), (v, w) in zip(_pairs(error, scales), weights, strict=True))
@@ -308,7 +310,7 @@ def _pairs(x: Float[Array, '*B H W'], scales: int) -> list[tuple[Float[Array, '.
 def _error(
   prediction: Float[Array, '*B H W'], target: Float[Array, '*B H W'], valid: Float[Array, '*B H W']
 ) -> Float[Array, '*B H W']:
-  """0 where the target is not known, whatever it is there."""
+  """Prediction minus target; 0 where the target is unknown, whatever its value."""
   return jnp.where(valid > 0, prediction - target, 0.0)
 
 

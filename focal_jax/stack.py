@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Shaped
 
 from focal_jax.errors import InputError
 
-# What callers may hand in, before `checked_stack`.
+# What callers may pass, before `checked_stack`.
 Images = np.ndarray | jax.Array
 Numbers = np.ndarray | jax.Array | Sequence[float | int]
 
@@ -29,8 +29,8 @@ class FocalStack:
     fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`).
     target: true depth of the reference frame, in the unit of `focus`; None if unknown.
     valid: weight of each pixel of `target`, 0 .. 1; None where `target` is None.
-    motion: true (alpha, beta, gamma) of each frame (`warp`), where it is known.
-    all_in_focus: the reference frame as it would be if all were sharp, like `images`; where it is known.
+    motion: true (alpha, beta, gamma) of each frame (`warp`); None if unknown.
+    all_in_focus: the reference frame with everything in focus, of the type of `images`; None if unknown.
   """
 
   images: Shaped[Array | np.ndarray, '*B N H W 3']
@@ -48,19 +48,19 @@ class Prediction:
 
   Attributes:
     depth: the finest depth map, in the unit of the stack's `focus`.
-    confidence: 0 .. 1; of a network, from the spread of the focus distribution (`confidence_from_spread`); 0 where a
-      method can tell nothing of it.
+    confidence: 0 .. 1; of a network, from the spread of the focus distribution (`confidence_from_spread`); 0 for a
+      method that cannot judge itself.
     aligned: the frames aligned to the last one, RGB 0 .. 1; outside black, or a network's grey.
     coverage: share of each aligned pixel that came from inside its frame, 0 .. 1.
     motion: estimated (alpha, beta, gamma) of each frame (`warp`).
     pyramid: a network's depth maps, coarse to fine, all at full resolution; the last one is `depth`.
-    weights: the focus distribution of `depth`; sums to 1 over the frames, of which those at the ends have the shares of
+    weights: the focus distribution of `depth`; sums to 1 over the frames. The frames at the ends include the shares of
       what lies beyond them.
     uncertainty: its standard deviation (`spread`), in the unit of `depth`.
-    all_in_focus: the reference frame as if all were sharp, RGB 0 .. 1, of a network that predicts it.
-    defocus: of each frame, 0 .. 1, of a network that predicts it.
+    all_in_focus: the reference frame with everything in focus, RGB 0 .. 1, if a network predicts it.
+    defocus: of each frame, 0 .. 1, if a network predicts it.
 
-  What a method has not, of the last five, is None.
+  The last five are None if a method does not have them.
   """
 
   depth: Float[Array | np.ndarray, '*B H W']
@@ -88,13 +88,14 @@ PICTURES = ('aligned', 'all_in_focus')
 
 def spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Float[Array, '*B H W']:
   """Standard deviation of the focus coordinate under a focus distribution, in the unit of `focus`."""
+  # About the mean, not as E[x^2] - E[x]^2, which cancels in float32 where the spread is small.
   coordinate = focus[..., None, None]
   mean = jnp.sum(weights * coordinate, axis=-3, keepdims=True)
   return jnp.sqrt(jnp.sum(weights * (coordinate - mean) ** 2, axis=-3))
 
 
 def checked_stack(images: Images, focus: Numbers, fov: Numbers | None) -> FocalStack:
-  """A caller's stack on the host, as `api.Model.predict` describes it: uint8 or float32 images, float32 numbers.
+  """A caller's stack on the host, as `api.Model.predict` describes it: images uint8 or float32, numbers float32.
 
   Raises:
     InputError: an argument of another shape, type or range.

@@ -72,6 +72,7 @@ def depth_from_focus(
     InputError: there is no such measure.
   """
   response = focus_measure(images, step_px, window_px, margin_px, measure, ring_px)
+  # Added to both ends of the ratio, the response to noise keeps faint texture from looking certain.
   texture_less = noise_response(measure, noise, ring_px)
   confidence = 1.0 - (jnp.min(response, axis=0) + texture_less) / (jnp.max(response, axis=0) + texture_less)
   index = gaussian_peak(response)
@@ -84,7 +85,8 @@ def depth_from_focus(
   index = fill(index, weight, smoothness * mean_weight, jnp.asarray(frames - 1, index.dtype) / 2)
   if guide_radius_px:
     luma = _repeat_margin(images @ jnp.asarray(LUMA, images.dtype), margin_px)
-    luma -= jnp.mean(luma, axis=(1, 2), keepdims=True)  # frames may differ in brightness
+    # Frames may differ in brightness: without this, edges of the index would show up as edges of the guide.
+    luma -= jnp.mean(luma, axis=(1, 2), keepdims=True)
     # Measured pixels weigh 1 on average. Every pixel weighs 1 more, because filled-in depth counts, too.
     index = guided_filter(index, all_in_focus(luma, index), 1 + weight / mean_weight, guide_radius_px, guide_contrast)
   if focus is None:
@@ -209,7 +211,7 @@ def _repeat_margin(x: Float[Array, 'N H W'], margin_px: int) -> Float[Array, 'N 
 
 def gaussian_window(x: Float[Array, 'N H W'], sigma_px: float) -> Float[Array, 'N H W']:
   """Separable Gaussian average, cut at 3 sigma, edges repeated."""
-  radius = max(1, round(3 * sigma_px))
+  radius = max(1, round(3 * sigma_px))  # at least the two neighbours
   taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma_px) ** 2)[None]
   taps /= np.sum(taps)
   return _correlate(_correlate(x, taps.T), taps)
@@ -268,7 +270,7 @@ def guided_filter(
   Returns:
     The smoothed value; the value itself where all weights within 2 radius are 0.
   """
-  total = jnp.sum(weight)
+  total = jnp.sum(weight)  # 0 in an image without any weight
   share = weight / jnp.where(total > 0, total, 1.0)
   # Centred, because mean(x y) - mean(x) mean(y) would otherwise cancel in float32.
   centre = jnp.sum(share * value)
@@ -293,6 +295,7 @@ def guided_filter(
   determinant = jnp.sum(r0 * adjugate[0], axis=0)
   slopes = jnp.stack([jnp.sum(row * target, axis=0) for row in adjugate]) / determinant
 
+  # A pixel lies in many windows: average their fits, by the windows' weights (He et al., equation 8).
   fits = _window_sum(
     weights * jnp.stack([jnp.ones_like(p), mean_p - jnp.sum(slopes * mean_g, axis=0), *slopes]), radius_px
   )

@@ -166,6 +166,7 @@ class AlignmentNetwork(nn.Module):
       x = run(Residual(features, 1, self.axis_name, name=f'features{level}b'), x)
       levels.append(x)
 
+    # Shifts are added up without rescaling between the levels, as published: the heads learn the units.
     motion = jnp.zeros((*fov.shape, 3), fov.dtype)
     for level in (2, 1, 0):
       level_size = (size[0] / 2**level, size[1] / 2**level)
@@ -274,6 +275,7 @@ class FittedAlignment(nn.Module):
       scale = jnp.array([1.0, 2.0**-level, 2.0**-level])
       level_size = tuple(length / 2**level for length in size)
       warped = warp(levels[level], fov, motion * scale, level_size)
+      # To unit length after the warp, whose interpolation shortens features; 1e-6 for the zeros outside the frame.
       warped = warped / jnp.sqrt(jnp.sum(warped**2, -1, keepdims=True) + 1e-6)
       warped = warped.astype(images.dtype)
       seen = coverage(fov, motion * scale, *warped.shape[2:4], level_size)
@@ -284,6 +286,7 @@ class FittedAlignment(nn.Module):
       found = run(heads[level], warped, other(warped), seen * other(seen), size=level_size)
       found = found - found[:, -1:]  # of the last with itself, which has not moved
       if level == 2:
+        # From motions against the next frame to motions against the last.
         found = jnp.cumsum(found[:, ::-1], axis=1)[:, ::-1]
       motion = compose_motion(fov, motion, found / scale, size)
     return motion

@@ -82,7 +82,8 @@ class ConvNorm(nn.Module):
 
 def batch_norm(x: Stack, axis_name: str | None, train: bool) -> Stack:
   """Batch normalisation in the module that calls it, named 'norm'."""
-  # The statistics are float32 in any case; `dtype` is that of the result.
+  # Momentum and epsilon are PyTorch's defaults, there as a momentum of 0.1. The statistics are float32 in any case;
+  # `dtype` is that of the result.
   norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=x.dtype, axis_name=axis_name, name='norm')
   return norm(x, use_running_average=not train)
 

@@ -91,6 +91,7 @@ class CurveNetwork(nn.Module):
       outputs = ScaledConv(1 if level else 1 + measures.shape[-1], PLANE, name=f'score{level}')(nn.relu(x))
       scores = upsample_channels(outputs, height, width)
       if level == 0:
+        # Gains of the measures are learned as deviations from a constant, so that untrained scores follow the measures.
         gains = SCORE_GAIN * (1.0 + scores[..., 1:])
         scores = scores[..., :1] + jnp.sum(gains * measures.astype(jnp.float32), axis=-1, keepdims=True)
       distribution = jax.nn.softmax(scores[..., 0], axis=1)

@@ -158,6 +158,7 @@ class DFV(nn.Module):
     def wide(channels):
       return tuple(one // self.channel_divisor for one in channels)
 
+    # The published encoder was pretrained on ImageNet and expects its normalisation.
     mean, std = (jnp.asarray(values, images.dtype) for values in (MEAN, STD))
     x = ((images / 2 + 0.5) - mean) / std
     x = x[:, ::-1]  # near to far, the order of the published differences
@@ -179,17 +180,19 @@ class DFV(nn.Module):
     for scale in range(self.level - 1, -1, -1):
       volume = run(layer(wide(VOLUMES)[scale], POINT, name=f'volume{scale}'), features[scale])
       if self.differential:
+        # The last frame has no farther neighbour and keeps its features.
         volume = jnp.concatenate([volume[:, :-1] - volume[:, 1:], volume[:, -1:]], axis=1)
       channels = wide(VOLUMES if above is None else DECODERS)[scale]
       volume = volume if above is None else jnp.concatenate([above, volume], axis=-1)
       decoder = Decoder(channels, POOLED[scale], scale == 0, self.axis_name, name=f'decoder{scale}')
       score, above = run(decoder, volume)
-      scores.append(score[:, ::-1, ..., 0])
+      scores.append(score[:, ::-1, ..., 0])  # far to near again
 
     def regress(score):
       weights = jax.nn.softmax(upsample(score, height, width), axis=1)
       return expected_focus(weights, focus), weights
 
+    # Distributions at full resolution, one for each map, are among the largest arrays that training would keep.
     regress = jax.checkpoint(regress) if self.remat else regress
     depths, distributions = zip(*map(regress, scores), strict=True)
     return DepthMaps(depths, distributions[-1])

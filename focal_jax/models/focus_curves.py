@@ -60,6 +60,7 @@ def focus_curves(
     of = {'laplacian': classical.modified_laplacian, 'ring_difference': classical.ring_difference}[measure]
     floor = classical.noise_response(measure, noise, size if measure == 'ring_difference' else RINGS[0])
     log = jnp.log(classical.gaussian_window(of(flat, size), window_px) + floor).reshape(b, n, h, w)
+    # Brightness and texture scale a measure alike in all frames: an offset of its logarithm, which the mean removes.
     log -= log.mean(1, keepdims=True)
     height = jnp.sqrt(jnp.mean(log**2, 1) + 1e-8)
     curves.append(log / (height[:, None] + LOWEST))

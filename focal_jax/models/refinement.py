@@ -94,10 +94,13 @@ class RefinementNetwork(nn.Module):
 
     x = nn.relu(x)
     outputs = to_full(HEAD_SCALE * ScaledConv(2 + len(FINE), PLANE, name='score0')(x))
+    # The network's scores are added to the curves, so that even the untrained network peaks where the curves do.
     scores = outputs[..., 0] + sum((SCORE_GAIN + outputs[..., 1 + i]) * curve for i, curve in enumerate(curves))
+    # Bounded, or any frame could claim any depth and the distribution would mean nothing.
     offset = FARTHEST_OFFSET * jnp.tanh(outputs[..., -1] / FARTHEST_OFFSET)
     # Over all frames: the maximum and the mean, before and after the decoder.
     summary = [x.mean(1, keepdims=True), x.max(1, keepdims=True), nn.relu(skips[0].mean(1, keepdims=True))]
+    # Places beyond an end are judged by the two frames next to it: sharpness that still rises there peaks beyond.
     top = scores.max(1, keepdims=True) + BEYOND_SCORE
     far, near = (
       top + jnp.moveaxis(to_full(Head(len(BEYOND), name=name)(jnp.concatenate([*ends, *summary], -1)))[:, 0], -1, 1)
@@ -109,6 +112,7 @@ class RefinementNetwork(nn.Module):
     shares = jax.nn.softmax(jnp.asarray(SHARES) + to_full(outputs[..., :3]), axis=-1)
     known = jax.nn.sigmoid(outputs[..., 3] / HEAD_SCALE)
     k = len(BEYOND)
+    # Offsets are in frames; the spacing of the frames turns them into the unit of the focus.
     of_frames = focus[..., None, None] + offset * jnp.gradient(focus, axis=1)[..., None, None]
     far_places, near_places = (jnp.broadcast_to(p[..., None, None], far.shape) for p in places_beyond(focus))
     own_depth = jnp.sum(own * jnp.concatenate([far_places, of_frames, near_places], 1), 1, keepdims=True)
@@ -120,6 +124,7 @@ class RefinementNetwork(nn.Module):
     classical_depth = expected_focus(estimate, focus)[:, None]
     pyramid += [own_depth[:, 0], mixed(classical_depth, own_depth, surroundings[:, :1])[:, 0]]
     distribution = mixed(jnp.pad(estimate, ((0, 0), (k, k), (0, 0), (0, 0))), own, surroundings[:, 1:])
+    # Callers expect one weight per frame, so what lies beyond an end counts as the frame at that end.
     frames = distribution[:, k : k + n]
     frames = frames.at[:, 0].add(distribution[:, :k].sum(1)).at[:, -1].add(distribution[:, k + n :].sum(1))
     # A pixel that takes the depth of its surroundings has no evidence of its own.
@@ -147,11 +152,13 @@ class RefinementNetwork(nn.Module):
         x = ScaledConv(features, PLANE, stride=2, name=f'down{level}')(nn.relu(x))
         guide = ScaledConv(GUIDE_FEATURES, PLANE, stride=2, name=f'guide_down{level}')(nn.relu(guide))
       x += ScaledConv(features, POINT, name=f'guide_in{level}')(nn.relu(guide))
+      # Strong blur leaves no detail at full resolution; reduced frames still show where it is least.
       if level < OCTAVES:
         luma = halve(luma)
         curves, limited, _ = focus_curves(luma, level + 1)
         octave = jnp.stack([*curves, *limited], -1).astype(x.dtype)
         x += ScaledConv(features, PLANE, name=f'octave{level}')(octave)
+      # At the highest resolution kernels of one frame only: those of three frames would take most of the time.
       x = run(Residual(PLANE if level == 0 else CUBE, name=f'encoder{level}'), x)
       skips.append(x)
     return run(Residual(name='bottom'), x), skips

@@ -306,6 +306,7 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
   camera, sensor, lens_sigma_px, view_width_px = as_camera(name), settings.sensor, settings.lens_sigma_px, 0
   patterned = 0.0 if camera.aligned and camera.kernel != 'views' else settings.patterned
   if camera.aligned:
+    # The mean of VIEWS^2 views has 1 / VIEWS of their noise.
     share = 1 / defocus.VIEWS if camera.kernel == 'views' else 0.0
     shot, read = (tuple(share * amount for amount in pair) for pair in (sensor.shot_noise, sensor.read_noise))
     correlated = sensor.correlated if share else 0.0

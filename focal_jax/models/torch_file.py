@@ -69,7 +69,7 @@ def _rebuild_tensor(numbers, offset, shape, strides, requires_grad, hooks, metad
   try:
     return np.ndarray(shape, numbers.dtype, numbers, offset * size if elements else 0, [s * size for s in strides])
   except (ValueError, OverflowError) as error:  # Too many axes, or an axis too long beside one of length 0.
-    raise InputError(f'a tensor of shape {shape} is no array: {error}') from None
+    raise InputError(f'a tensor of shape {shape} is not a valid array: {error}') from None
 
 
 def _rebuild_parameter(tensor, requires_grad, hooks) -> np.ndarray:
@@ -124,7 +124,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     memory or not be contiguous. dtypes as saved, except bfloat16, which becomes float32 (exactly).
 
   Raises:
-    InputError: naming the file, if it is missing, damaged, no such archive, or holds more than tensors and plain data.
+    InputError: naming the file, if it is missing, damaged, another kind of file, or holds more than plain data.
   """
   path = Path(path)
   try:
@@ -144,7 +144,7 @@ def _check_magic(path: Path) -> int:
   if not path.exists():
     raise InputError('no such file, expected a PyTorch state dict (.pth)')
   if not path.is_file():
-    raise InputError('is no file, expected a PyTorch state dict (.pth)')
+    raise InputError('is not a file, expected a PyTorch state dict (.pth)')
   with path.open('rb') as file:
     head = file.read(len(_LEGACY_MAGIC))
   if head == _LEGACY_MAGIC:
@@ -181,7 +181,7 @@ def _read_archive(archive: zipfile.ZipFile, file_size: int) -> dict[str, np.ndar
   except InputError:
     raise
   except _PICKLE_ERRORS as error:
-    raise InputError(f'data.pkl is no valid pickle ({type(error).__name__}: {reprlib.repr(str(error))})') from None
+    raise InputError(f'data.pkl is not a valid pickle ({type(error).__name__}: {reprlib.repr(str(error))})') from None
   return _find_state_dict(saved)
 
 
@@ -238,7 +238,7 @@ class _Instructions(dict):
 
   def __missing__(self, code: int):
     name = f'{chr(code)!r} (0x{code:02x})'
-    raise InputError(f'data.pkl has the instruction {name}, which no state dict needs: refused, nothing of it was run')
+    raise InputError(f'data.pkl has the instruction {name}, which no state dict needs; nothing in it was run')
 
 
 class _Unpickler(pickle._Unpickler):
@@ -257,7 +257,7 @@ class _Unpickler(pickle._Unpickler):
   def find_class(self, module: str, name: str) -> object:
     if (module, name) not in _GLOBALS:
       shown = f'{module}.{name}'[:100]
-      raise InputError(f'data.pkl asks for {shown!r}, which no state dict needs: refused, nothing of the file was run')
+      raise InputError(f'data.pkl asks for {shown!r}, which no state dict needs; nothing in the file was run')
     return _GLOBALS[module, name]
 
   def persistent_load(self, reference: object) -> np.ndarray:

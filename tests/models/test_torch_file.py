@@ -292,7 +292,7 @@ def test_build_sets_no_attribute(path):
     (tensor((25,), size=24), 'does not fit its storage of 24'),
     (tensor((1,), size=24, offset=24), 'does not fit'),
     (tensor((2**62, 2**62), (0, 0), size=24), 'does not fit'),
-    (tensor((0, 2**62), (1, 1), size=24), 'is no array'),
+    (tensor((0, 2**62), (1, 1), size=24), 'is not a valid array'),
     (tensor((2,), (-1,), size=24, offset=1), 'PyTorch does not write'),
     (tensor((2**63,), (0,), size=24), 'PyTorch does not write'),
     (tensor((2,), size=24, key='7'), "storage '7' is missing"),
@@ -338,7 +338,7 @@ def test_no_zip(path, content, message):
 def test_missing_file_and_folder(tmp_path):
   with pytest.raises(InputError, match=r'nowhere\.pth: no such file'):
     read_state_dict(tmp_path / 'nowhere.pth')
-  with pytest.raises(InputError, match='is no file'):
+  with pytest.raises(InputError, match='is not a file'):
     read_state_dict(str(tmp_path))
 
 

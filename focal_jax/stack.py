@@ -95,7 +95,7 @@ def spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Fl
 
 
 def checked_stack(images: Images, focus: Numbers, fov: Numbers | None) -> FocalStack:
-  """A caller's stack on the host, as `api.Model.predict` describes it: images uint8 or float32, numbers float32.
+  """A caller's stack on the host, as `api.Model.predict` describes it: uint8 or float32 images, float32 numbers.
 
   Raises:
     InputError: an argument of another shape, type or range.

@@ -43,7 +43,7 @@ class SimulatorSettings:
   num_frames: int = 10
   height_px: int = 96  # of the frames
   width_px: int = 96
-  view_width_px: int = 0  # width of the camera's whole picture, of which frames show the middle; 0: they show all of it
+  view_width_px: int = 0  # of the camera's whole picture, of which frames are the middle; 0: frames are all of it
   margin_px: int = 16  # around the frames, for what blur, zoom and drift bring in
   num_surfaces: int = 10  # of procedural scenes
   num_layers: int = 4  # into which photographs with depth are cut

@@ -1,7 +1,7 @@
 """Losses, as plain functions of arrays.
 
-Those of depth are sums over pixels and, apart from them, what the sums are divided by. A count depends on the data
-alone, so that it can be added up over the parts and devices of a batch before the first prediction.
+Losses of depth come as sums over pixels and, separately, the counts that divide them. A count depends on the data
+alone, so it can be added up over the parts and devices of a batch before the first prediction.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from focal_jax import optics
 from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack, Prediction
 
@@ -94,7 +95,7 @@ def focus_extent(stack: FocalStack) -> tuple[Float[Array, '*B 1'], Float[Array, 
 
 
 def in_focus_range(depth: Float[Array, '*B H W'], stack: FocalStack) -> Float[Array, '*B H W']:
-  """Depth in the unit of the stack's focus, mapped to 0 .. 1 by the range of that."""
+  """Depth in the unit of the stack's focus, mapped so that the range of the focus is 0 .. 1."""
   low, extent = focus_extent(stack)
   return (depth - low[..., None]) / extent[..., None]
 
@@ -111,7 +112,7 @@ def unit_focus(stack: FocalStack) -> FocalStack:
 
 
 def training_stack(stack: FocalStack, settings: LossSettings) -> FocalStack:
-  """The stack in the unit, and with the pixels, that the loss is of."""
+  """The stack in the unit of the loss, with only the pixels that count."""
   if settings.unit == 'focus_range':
     stack = unit_focus(stack)
   if settings.within_focus:
@@ -122,7 +123,7 @@ def training_stack(stack: FocalStack, settings: LossSettings) -> FocalStack:
 
 
 def prediction_counts(stack: FocalStack, settings: LossSettings) -> dict[str, Float[Array, '']]:
-  """What the sums of `prediction_sums` are divided by, from the stacks alone; see `depth_counts`."""
+  """The denominators of `prediction_sums`, from the stacks alone; see `depth_counts`."""
   counts, stacks = depth_counts(stack, settings), math.prod(stack.focus.shape[:-1])
   if settings.defocus_weight > 0:
     counts['defocus'] = counts['depth'] * stack.focus.shape[-1]
@@ -134,15 +135,16 @@ def prediction_counts(stack: FocalStack, settings: LossSettings) -> dict[str, Fl
 
 
 def prediction_sums(prediction: Prediction, stack: FocalStack, settings: LossSettings) -> dict[str, Float[Array, '']]:
-  """The numerators of every part of the loss (`LossSettings.weights`) but that of the motion.
+  """The numerators of all parts of the loss (`LossSettings.weights`) except the motion's.
 
   Raises:
-    InputError: naming the weight, where the network or the data has not what it is of.
+    InputError: naming the weight of a part that the network does not predict or the data does not have.
   """
   check_parts(prediction, stack, settings)
   sums = depth_sums(prediction.pyramid, stack, settings)
   if settings.defocus_weight > 0:
     valid = stack.valid[..., None, :, :]
+    # `where`, because targets of invalid pixels may be anything, NaN included, and 0 * NaN is NaN.
     error = jnp.where(valid > 0, prediction.defocus - defocus_target(stack, settings.unit), 0.0)
     sums['defocus'] = jnp.sum(valid * error**2)
   if settings.all_in_focus_weight > 0:
@@ -174,16 +176,16 @@ def check_parts(prediction: Prediction, stack: FocalStack, settings: LossSetting
 def defocus_target(stack: FocalStack, unit: str) -> Float[Array, '*B N H W']:
   """How defocused each frame is at each pixel of known depth, 0 .. 1.
 
-  'given', of metres: the diameter of the circle of confusion, |d - s| / d f^2 / (A (s - f)) for depth d and focus s,
-  f = 2.9 mm and f-number A = 1, over 0.1 mm (Maximov et al., CVPR 2020, as released). 'focus_range': |d - s|, which in
-  dioptres is the same but for the scale.
+  'given', of metres: the diameter of the circle of confusion for f = 2.9 mm and f-number 1, over 0.1 mm (Maximov et
+  al., CVPR 2020, as released). 'focus_range': |d - s| for depth d and focus s, which in dioptres is the same but for
+  the scale.
   """
   depth, focus = stack.target[..., None, :, :], stack.focus[..., None, None]
   if unit == 'focus_range':
     return jnp.clip(jnp.abs(depth - focus), 0.0, 1.0)
-  depth = jnp.where(stack.valid[..., None, :, :] > 0, depth, 1.0)
-  diameter = jnp.abs(depth - focus) / depth * FOCAL_LENGTH_M**2 / (F_NUMBER * (focus - FOCAL_LENGTH_M))
-  return jnp.clip(diameter / LARGEST_BLUR_M, 0.0, 1.0)
+  depth = jnp.where(stack.valid[..., None, :, :] > 0, depth, 1.0)  # any depth will do where none is known, except 0
+  diameter_m = optics.circle_of_confusion(FOCAL_LENGTH_M, F_NUMBER, focus, depth)
+  return jnp.clip(diameter_m / LARGEST_BLUR_M, 0.0, 1.0)
 
 
 FOCAL_LENGTH_M, F_NUMBER, LARGEST_BLUR_M = 2.9e-3, 1.0, 1e-4  # of DefocusNet's data
@@ -191,8 +193,8 @@ FOCAL_LENGTH_M, F_NUMBER, LARGEST_BLUR_M = 2.9e-3, 1.0, 1e-4  # of DefocusNet's 
 
 def smoothness(depth: Float[Array, '*B H W'], image: Float[Array, '*B H W 3']) -> Float[Array, '*B']:
   """Half the sum over both axes of the mean of exp(-mean over channels of (150 g)^2) sqrt(e^2 + 1e-6), where g and e
-  are differences of neighbouring pixels of the image and of the depth: depth is to change where the image does (Wang et
-  al., ICCV 2021, with the released constants).
+  are differences between neighbouring pixels of the image and of the depth: depth should change only where the image
+  does (Wang et al., ICCV 2021, with the released constants).
   """
   total = 0.0
   for axis in (-1, -2):
@@ -203,7 +205,7 @@ def smoothness(depth: Float[Array, '*B H W'], image: Float[Array, '*B H W 3']) -
 
 
 def depth_counts(stack: FocalStack, settings: LossSettings) -> dict[str, Float[Array, '']]:
-  """What the sums of `depth_sums` are divided by, from the stacks' `valid` alone.
+  """The denominators of `depth_sums`, from the stacks' `valid` alone.
 
   Counts and sums of the parts of a batch add up to those of the batch. The loss is
   sum('depth') / count('depth') + gradient_weight sum('gradient') / count('gradient').
@@ -234,6 +236,7 @@ def depth_sums(
   penalties = [penalty(error, settings.penalty, settings.penalty_scale) for error in errors]
   counted = stack.valid
   if settings.balance:
+    # No gradient through the factor: it balances stacks, and must not reward larger errors.
     count = jnp.maximum(jnp.sum(stack.valid, (-2, -1), keepdims=True), 1e-6)
     square = jnp.sum(stack.valid * errors[-1] ** 2, (-2, -1), keepdims=True) / count
     counted = counted * jax.lax.stop_gradient(1.0 / (square + settings.balance))
@@ -262,13 +265,13 @@ def penalty(error: Float[Array, '*S'], name: str, scale: float = 1.0) -> Float[A
     case 'huber':
       near = jnp.clip(error, -scale, scale)
       return near * (2 * error - near)
-    case 'charbonnier':  # not as above, where small errors would be lost in the difference
+    case 'charbonnier':  # 2 s (sqrt(e^2 + s^2) - s), in a form that does not cancel for small errors
       return 2 * scale * error**2 / (jnp.sqrt(error**2 + scale**2) + scale)
   raise ValueError(f"penalty is '{name}', expected one of {', '.join(PENALTIES)}")
 
 
 def _absolute(x: Float[Array, '*S']) -> Float[Array, '*S']:
-  """With a slope of 0 at 0, where that of `jnp.abs` is 1."""
+  """|x| with a slope of 0 at 0, where `jnp.abs` has 1."""
   return x * jnp.sign(x)
 
 
@@ -276,9 +279,9 @@ def gradient_sum(error: Float[Array, '*B H W'], valid: Float[Array, '*B H W'], s
   """How much the error changes between pixels 1, 2, 4, .. 2^(scales - 1) apart along x and along y: sum of |difference|
   over all pairs, each weighted by the product of its pixels' `valid`.
 
-  A constant error costs nothing, a wrong slope and a blurred or displaced edge do. The multi-scale gradient matching of
-  Li and Snavely, "MegaDepth", CVPR 2018, section 4, with all pairs at each scale instead of those of reduced maps, and
-  for depth instead of its logarithm, which our units do not always have.
+  A constant error costs nothing; a wrong slope and a blurred or displaced edge do. This is the multi-scale gradient
+  matching of Li and Snavely, "MegaDepth", CVPR 2018, section 4, but with all pairs at each scale instead of pairs in
+  reduced maps, and of depth instead of its logarithm, because disparities may be negative.
   """
   weights = _pairs(valid, scales)
   return sum(jnp.sum(v * w * _absolute(b - a)) for (a, b), (v, w) in zip(_pairs(error, scales), weights, strict=True))
@@ -295,7 +298,7 @@ def _pairs(x: Float[Array, '*B H W'], scales: int) -> list[tuple[Float[Array, '.
 def _error(
   prediction: Float[Array, '*B H W'], target: Float[Array, '*B H W'], valid: Float[Array, '*B H W']
 ) -> Float[Array, '*B H W']:
-  """0 where the target is not known, whatever it is there."""
+  """Prediction minus target; 0 where the target is unknown, whatever its value."""
   return jnp.where(valid > 0, prediction - target, 0.0)
 
 

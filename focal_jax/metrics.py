@@ -19,10 +19,11 @@ from jaxtyping import Array, Bool, Float
 
 from focal_jax.stack import spread
 
-# The benchmark's valid range, disparity px. These are its rounded constants, not optics' exact B f / 7 m = 0.020177 and
-# B f / 0.5 m = 0.282475: a point at exactly 7 m is left out, one at exactly 0.5 m is in.
+# The benchmark's valid range, disparity px. Its rounded constants, not the exact B f / 7 m = 0.020177 and
+# B f / 0.5 m = 0.282475 of `optics`: a point at exactly 7 m is left out, one at exactly 0.5 m is in.
 DDFF_LOW_PX, DDFF_HIGH_PX = 0.0202, 0.2825
 
+# Thresholds of the published evaluation code.
 BAD_PIXEL_PX = 0.07
 BUMPINESS_CAP = 0.05
 DELTA_RATIO = 1.25
@@ -33,7 +34,7 @@ NAMES = (
 _RATIOS = ('log_rms', 'abs_rel', 'sqr_rel', 'delta_1', 'delta_2', 'delta_3')  # undefined for signed targets
 _PERCENT = ('delta_1', 'delta_2', 'delta_3', 'badpix', 'bumpiness')
 
-SPARSIFICATION_STEPS = 20  # 0, 5, .. 95 percent of the pixels are taken away
+SPARSIFICATION_STEPS = 20  # 0, 5, .. 95 percent of the pixels are removed
 DEPTH_BINS = 20  # of the focus range
 
 
@@ -79,7 +80,7 @@ def per_image(
 
   Returns:
     One value per image and name of `NAMES`. All are NaN where no pixel is counted. Logarithms and ratios (log_rms,
-    abs_rel, sqr_rel, delta) are NaN, too, for an image with targets <= 0 (signed disparities): without meaning there.
+    abs_rel, sqr_rel, delta) are NaN, too, for an image with targets <= 0 (signed disparities), where they mean nothing.
   """
   return from_sums(pixel_sums(prediction, target, valid))
 
@@ -87,11 +88,11 @@ def per_image(
 def pixel_sums(
   prediction: Float[Array, '*B H W'], target: Float[Array, '*B H W'], valid: Float[Array, '*B H W']
 ) -> dict[str, Float[Array, '*B']]:
-  """The sums over the pixels of every image that `per_image` is made of; those of parts of an image may be added.
+  """The sums over an image's pixels from which `per_image` is computed; sums over parts of an image may be added.
 
   Returns:
-    Sums of w e for each name of `NAMES` but 'rms' (of squares for 'log_rms', not yet in percent), and 'count', n. What
-    is undefined for an image is NaN.
+    Sums of w e for each name of `NAMES` but 'rms' (of squares for 'log_rms', not yet in percent), and 'count', n.
+    Undefined measures are NaN.
   """
   counted = is_counted(target, valid)
   weight = jnp.where(counted, valid, 0.0)
@@ -107,12 +108,12 @@ def pixel_sums(
     'sqr_rel': error**2 / t,
     # An explicit sign test: for p < 0 both p / t and t / p are negative and would pass.
     **{f'delta_{k}': (p > 0) & (jnp.maximum(ratio, 1 / ratio) < DELTA_RATIO**k) for k in (1, 2, 3)},
-    'badpix': ~(jnp.abs(error) <= BAD_PIXEL_PX),  # so written, NaN is bad
+    'badpix': ~(jnp.abs(error) <= BAD_PIXEL_PX),  # not `>`, so that NaN is bad
     'bumpiness': jnp.minimum(hessian_norm(error), BUMPINESS_CAP),
     'mae': jnp.abs(error),
     'count': jnp.ones_like(t),
   }
-  # `where` and not only a product: what is not counted may be infinite or NaN.
+  # `where` and not only a product: pixels that are not counted may be infinite or NaN.
   totals = _sum_pixels(jnp.stack([jnp.where(counted, weight * value, 0.0) for value in values.values()]))
   sums = dict(zip(values, totals, strict=True))
   positive = jnp.all((t > 0) | ~counted, axis=(-2, -1))
@@ -128,9 +129,9 @@ def from_sums(sums: Mapping[str, Float[Array, '*B']]) -> dict[str, Float[Array, 
 
 
 def _sum_pixels(x: Float[Array, '*B H W']) -> Float[Array, '*B']:
-  """Sum over the last two axes in pairs of halves: a float32's rounding grows with the logarithm of their number only.
+  """Pairwise sum over the last two axes, whose rounding error grows only with the logarithm of the number of pixels.
 
-  XLA adds hundreds of thousands of pixels one by one on a CPU, which loses three of the seven digits.
+  On a CPU XLA adds hundreds of thousands of pixels one by one, which loses three of float32's seven digits.
   """
   x = x.reshape(*x.shape[:-2], -1)
   while x.shape[-1] > 1:
@@ -152,19 +153,19 @@ def average_uncertainty(weights: Float[Array, '*B N H W'], focus: Float[Array, '
 def sparsification(
   error: Float[Array, 'H W'], confidence: Float[Array, 'H W'], weight: Float[Array, 'H W']
 ) -> tuple[Float[Array, ' K'], Float[Array, ' K']]:
-  """Mean absolute error of what is left of an image when its least confident pixels are taken away, share by share.
+  """Mean absolute error of the pixels that remain when the least confident ones are removed, share by share.
 
-  A confidence that orders pixels as their errors do gives the second curve, the oracle's; one that knows nothing, a
-  flat one (Ilg et al., "Uncertainty estimates and multi-hypotheses networks for optical flow", ECCV 2018, section 5).
+  A confidence that orders pixels by their errors gives the second curve, the oracle's; an uninformative one gives a
+  flat curve (Ilg et al., "Uncertainty estimates and multi-hypotheses networks for optical flow", ECCV 2018, section 5).
 
   Args:
-    error: of each pixel; its sign does not matter. Not looked at where `weight` is 0.
-    confidence: any numbers, more for more confident.
+    error: of each pixel; its sign does not matter. Ignored where `weight` is 0.
+    confidence: any numbers, larger for more confident pixels.
     weight: of each pixel, 0 where not measured.
 
   Returns:
-    The curve and the oracle's, at K = `SPARSIFICATION_STEPS` shares taken away: 0, 1 / K, .. (K - 1) / K of the weight.
-    NaN for an image of no weight.
+    The curve and the oracle's, with K = `SPARSIFICATION_STEPS` shares of the weight removed: 0, 1 / K, .. (K - 1) / K.
+    NaN for an image without weight.
   """
   error = jnp.where(weight > 0, jnp.abs(error), 0.0).ravel()
   weight = weight.ravel()
@@ -196,7 +197,7 @@ def error_by_depth(
   """Sums of w, w |error| and w error over the pixels in each of K = `DEPTH_BINS` equal parts of the focus range.
 
   Args:
-    error: p - t. Not looked at where `weight` is 0.
+    error: p - t. Ignored where `weight` is 0.
     place: of the target in the focus range, 0 for the farthest frame, 1 for the nearest; beyond it, the last bins.
     weight: of each pixel.
   """

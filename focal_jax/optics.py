@@ -1,8 +1,8 @@
 """Thin-lens optics: image distance, field of view, circle of confusion, and units of depth.
 
-Lengths in metres unless a name says otherwise; functions take scalars or arrays of any shape and broadcast. A distance
-of infinity is allowed everywhere. Arithmetic is plain jax.numpy, so everything may be traced and differentiated; the
-check of focus distances (`check_focus_distances`) is for the host, where values are known.
+Lengths are in metres unless a name says otherwise; functions take scalars or arrays of any shape and broadcast. A
+distance of infinity is allowed everywhere. Arithmetic is plain jax.numpy, so everything may be traced and
+differentiated; `check_focus_distances` is for the host, where values are known.
 """
 
 import jax.numpy as jnp
@@ -18,13 +18,13 @@ DDFF_BASELINE_M = 1982.0250823695178 / 7317.020641763665 * 1e-3
 DDFF_FOCAL_LENGTH_PX = 521.4052
 DDFF_DISPARITY_M_PX = DDFF_BASELINE_M * DDFF_FOCAL_LENGTH_PX
 DDFF_NEAREST_M, DDFF_FARTHEST_M = 0.5, 7.0
-# A frame of DDFF-12 labelled d shows sharply what has the true disparity d plus this: frames and truth are labelled
-# with B f / Z, but between views of the Illum the disparity is B f / Z less a constant, 0 at a finite distance.
+# In a frame of DDFF-12 labelled d, points of true disparity d plus this offset are sharp: frames and truth are labelled
+# B f / Z, but the disparity between views of the Illum is B f / Z minus a constant, and 0 at a finite distance.
 # 0.062 px is from crops of many places (0.05 to 0.07 px by place). `python -m tfds_ddff.ddff12.measure_focus` measures
-# it on the training part. That was not at hand whole; on 24 crops of it, all of one place, the command finds 0.076 px
-# (0.071 to 0.084) on the 12 crops that show anything near enough, at 0.12 to 0.16 px of true disparity only, and with
-# 30 % of the pixels beyond the sweep, and 0.061 to 0.086 px with other limits on texture and end frames. Too narrow a
-# sample to replace the constant by.
+# it on the training part. That part was not available as a whole. On 24 crops of it, all of one place, the command
+# finds 0.076 px (0.071 to 0.084) from the 12 crops that show anything near enough, only at 0.12 to 0.16 px of true
+# disparity and with 30 % of the pixels beyond the sweep; with other limits on texture and end frames, 0.061 to
+# 0.086 px. That sample is too narrow to replace the constant.
 DDFF_FOCUS_OFFSET_PX = 0.062
 
 
@@ -56,10 +56,11 @@ def field_of_view_of_sweep(focal_length: float, focus_distance: np.ndarray, sour
     source: what to call the numbers in a message: a file or a field.
 
   Raises:
-    InputError: as `check_focus_distances`, or for a distance that is the focal length but for rounding.
+    InputError: as `check_focus_distances`, or if a distance equals the focal length but for rounding.
   """
   check_focus_distances(focus_distance, focal_length, source)
-  # The ratio does not depend on the unit; multiples of the focal length suit float32 best (1e300 is infinite there).
+  # The ratio does not depend on the unit. In multiples of the focal length it suits float32 best, in which 1e300 is
+  # infinite.
   with np.errstate(over='ignore'):
     fov = np.asarray(relative_field_of_view(1.0, focus_distance / focal_length), dtype=np.float64)
   if not np.all(np.isfinite(fov)):
@@ -70,6 +71,14 @@ def field_of_view_of_sweep(focal_length: float, focus_distance: np.ndarray, sour
   return fov
 
 
+def blur_per_dioptre(focal_length: Scalar, f_number: Scalar, focus_distance: Scalar) -> Float[Array, '*S']:
+  """Diameter on the sensor, in metres, of the disc that a point out of focus by 1/m makes: v f / F.
+
+  For an aperture f / F and image distance v. The diameter is proportional to defocus in dioptres.
+  """
+  return image_distance(focal_length, focus_distance) * jnp.asarray(focal_length) / f_number
+
+
 def circle_of_confusion(
   focal_length: Scalar, f_number: Scalar, focus_distance: Scalar, depth: Scalar
 ) -> Float[Array, '*S']:
@@ -77,32 +86,13 @@ def circle_of_confusion(
 
   The same as v (f / F) / d * |Z - d| / Z, in the form that allows infinite Z or d.
   """
-  aperture = jnp.asarray(focal_length) / f_number
-  return (
-    image_distance(focal_length, focus_distance)
-    * aperture
-    * jnp.abs(1.0 / jnp.asarray(focus_distance) - 1.0 / jnp.asarray(depth))
-  )
-
-
-def metres_to_dioptres(depth_m: Scalar) -> Float[Array, '*S']:
-  """1 / depth; infinity becomes 0."""
-  return 1.0 / jnp.asarray(depth_m)
+  defocus_dpt = jnp.abs(1.0 / jnp.asarray(focus_distance) - 1.0 / jnp.asarray(depth))
+  return blur_per_dioptre(focal_length, f_number, focus_distance) * defocus_dpt
 
 
 def dioptres_to_metres(depth_dpt: Scalar) -> Float[Array, '*S']:
   """1 / dioptres; 0 becomes infinity."""
   return 1.0 / jnp.asarray(depth_dpt)
-
-
-def metres_to_ddff_disparity(depth_m: Scalar) -> Float[Array, '*S']:
-  """DDFF-12 disparity, pixels between neighbouring views: B f / depth."""
-  return DDFF_DISPARITY_M_PX / jnp.asarray(depth_m)
-
-
-def ddff_disparity_to_metres(disparity_px: Scalar) -> Float[Array, '*S']:
-  """Inverse of `metres_to_ddff_disparity`; disparity 0 becomes infinity."""
-  return DDFF_DISPARITY_M_PX / jnp.asarray(disparity_px)
 
 
 def ddff_focus_disparities(num_frames: int = 10, corrected: bool = False) -> np.ndarray:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Shaped
 
 from focal_jax.errors import InputError
 
-# What callers may hand in, before `checked_stack`.
+# What callers may pass, before `checked_stack`.
 Images = np.ndarray | jax.Array
 Numbers = np.ndarray | jax.Array | Sequence[float | int]
 
@@ -29,8 +29,8 @@ class FocalStack:
     fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`).
     target: true depth of the reference frame, in the unit of `focus`; None if unknown.
     valid: weight of each pixel of `target`, 0 .. 1; None where `target` is None.
-    motion: true (alpha, beta, gamma) of each frame (`warp`), where it is known.
-    all_in_focus: the reference frame as it would be if all were sharp, like `images`; where it is known.
+    motion: true (alpha, beta, gamma) of each frame (`warp`); None if unknown.
+    all_in_focus: the reference frame with everything in focus, of the type of `images`; None if unknown.
   """
 
   images: Shaped[Array | np.ndarray, '*B N H W 3']
@@ -48,21 +48,21 @@ class Prediction:
 
   Attributes:
     depth: the finest depth map, in the unit of the stack's `focus`.
-    confidence: 0 .. 1; of a network, from the spread of the focus distribution (`confidence_from_spread`); 0 where a
-      method can tell nothing of it.
+    confidence: 0 .. 1; of a network, from the spread of the focus distribution (`confidence_from_spread`); 0 for a
+      method that cannot judge itself.
     aligned: the frames aligned to the last one, RGB 0 .. 1; outside black, or a network's grey.
     coverage: share of each aligned pixel that came from inside its frame, 0 .. 1.
     motion: estimated (alpha, beta, gamma) of each frame (`warp`).
     rotation: by which the content of each frame was turned, radians, clockwise as seen; it is undone before the motion
       (`align.motion.turned_back`). None where no rotation was looked for: alignment networks find none.
     pyramid: a network's depth maps, coarse to fine, all at full resolution; the last one is `depth`.
-    weights: the focus distribution of `depth`; sums to 1 over the frames, of which those at the ends have the shares of
+    weights: the focus distribution of `depth`; sums to 1 over the frames. The frames at the ends include the shares of
       what lies beyond them.
     uncertainty: its standard deviation (`spread`), in the unit of `depth`.
-    all_in_focus: the reference frame as if all were sharp, RGB 0 .. 1, of a network that predicts it.
-    defocus: of each frame, 0 .. 1, of a network that predicts it.
+    all_in_focus: the reference frame with everything in focus, RGB 0 .. 1, if a network predicts it.
+    defocus: of each frame, 0 .. 1, if a network predicts it.
 
-  What a method has not, of the last six, is None.
+  The last six are None if a method does not have them.
   """
 
   depth: Float[Array | np.ndarray, '*B H W']
@@ -91,6 +91,7 @@ PICTURES = ('aligned', 'all_in_focus')
 
 def spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Float[Array, '*B H W']:
   """Standard deviation of the focus coordinate under a focus distribution, in the unit of `focus`."""
+  # About the mean, not as E[x^2] - E[x]^2, which cancels in float32 where the spread is small.
   coordinate = focus[..., None, None]
   mean = jnp.sum(weights * coordinate, axis=-3, keepdims=True)
   return jnp.sqrt(jnp.sum(weights * (coordinate - mean) ** 2, axis=-3))
@@ -111,7 +112,7 @@ def checked_stack(images: Images, focus: Numbers, fov: Numbers | None) -> FocalS
   if images.dtype != np.uint8:
     if not np.issubdtype(images.dtype, np.floating):
       raise InputError(f'images: type {images.dtype}, expected uint8, or float 0 .. 1')
-    # Written so that NaN fails too; the margin is for what rounding in a resize adds.
+    # Written so that NaN fails too; the margin allows for the overshoot of a resize.
     if not (images.min() >= -1e-3 and images.max() <= 1 + 1e-3):
       raise InputError(f'images: float values from {images.min()} to {images.max()}, expected 0 .. 1')
     images = images.astype(np.float32)
@@ -134,8 +135,8 @@ def checked_stack(images: Images, focus: Numbers, fov: Numbers | None) -> FocalS
 def confidence_from_spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Float[Array, '*B H W']:
   """1 - sigma / sigma_max of the focus distribution: 1 for all weight on one frame, 0 for half at either end.
 
-  sigma is its standard deviation (`spread`); a distribution on [a, b] has at most (b - a) / 2 of it (Popoviciu's
-  inequality), so that the result lies in 0 .. 1 whatever the unit.
+  sigma is its standard deviation (`spread`), which is at most (b - a) / 2 for a distribution on [a, b] (Popoviciu's
+  inequality), so the result lies in 0 .. 1 whatever the unit.
   """
   widest = (jnp.max(focus, axis=-1) - jnp.min(focus, axis=-1))[..., None, None] / 2
   # A stack whose frames all share one focus coordinate has no spread: call it certain rather than 0 / 0.
@@ -143,15 +144,10 @@ def confidence_from_spread(weights: Float[Array, '*B N H W'], focus: Float[Array
 
 
 def float_images(stack: FocalStack) -> FocalStack:
-  """The stack with all its images float 0 .. 1, as the device wants them; uint8 is divided by 255, float stays."""
+  """The stack with all its images as float 0 .. 1; uint8 images are divided by 255, float ones stay."""
 
   def to_float(images):
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
 
   sharp = stack.all_in_focus
   return stack.replace(images=to_float(stack.images), all_in_focus=None if sharp is None else to_float(sharp))
-
-
-def batch_stacks(stacks: Sequence[FocalStack]) -> FocalStack:
-  """Stacks of equal shape, one leading batch axis."""
-  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *stacks)

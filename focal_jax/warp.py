@@ -11,25 +11,45 @@ integers (Won and Jeon, ECCV 2022, section 3.1). With alpha = beta = gamma = 0 t
 metadata asks for.
 
 dx depends on x alone and dy on y alone, so a frame is resampled by two small matrix products: differentiable in image
-and motion, and dense work for an accelerator's matrix unit, where gathers and scatters are not. (On a CPU what is not
-differentiated is gathered.)
+and motion, and dense work for an accelerator's matrix unit, which gathers and scatters are not. (On a CPU the forward
+pass gathers, unless it is differentiated.)
 
-`size` (height, width) is the part of a padded array that holds the image: zoom and shift refer to it, and what lies
-beyond it counts as outside. It may be fractional, for a feature map of a size that its stride does not divide, and an
-array, so that images of many sizes are warped by what was compiled once.
+`size` (height, width) is the part of a padded array that holds the image: zoom and shift refer to it, and pixels beyond
+it count as outside. It may be fractional, for a feature map whose stride does not divide the image, and an array, so
+that one compiled program warps images of many sizes.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from focal_jax.backend import on_cpu
 
 Length = float | int | Float[Array, ''] | Int[Array, '']
 Size = tuple[Length, Length]
+Number = Float[Array, '*_'] | float
 LANCZOS = 3  # lobes of the kernel on either side, px
+
+
+def stretch(size: Length) -> Length:
+  """Displacement along an axis of `size` pixels for a zoom of 1, in pixels for each pixel of distance from the centre.
+
+  Nearly 1: (size // 2) u of the definition above. For numbers on the host and arrays on the device.
+  """
+  # `max` cannot compare a traced size, and jnp.maximum would move a number of the host to the device.
+  largest = jnp.maximum if isinstance(size, jax.Array) else max
+  return 2 * (size // 2) / largest(size - 1.0, 1.0)
+
+
+def displacement_line(zoom: Number, shift_px: Number, size: Length) -> tuple[Number, Number]:
+  """Slope and intercept of the displacement along one axis, dx = slope x + intercept, for `zoom` = fov + alpha - 1.
+
+  Everything that applies a motion or inverts it, on the host or on the device, takes the line from here.
+  """
+  slope = zoom * stretch(size)
+  return slope, shift_px - slope * (size - 1) / 2
 
 
 def displacement(
@@ -38,18 +58,45 @@ def displacement(
   """Displacement in pixels along one axis, at the `length` pixel centres of an array whose image is `size` pixels
   long.
   """
-  u = -1.0 + 2.0 * jnp.arange(length) / jnp.maximum(size - 1.0, 1.0)
-  return (size // 2) * (fov + alpha - 1.0)[..., None] * u + shift_px[..., None]
+  slope, intercept = displacement_line(fov + alpha - 1.0, shift_px, size)
+  return slope[..., None] * jnp.arange(length) + intercept[..., None]
 
 
 def hat(distance: Float[Array, '*S']) -> Float[Array, '*S']:
   """Bilinear weight max(0, 1 - |d|), as a second difference of max(0, .).
 
   The usual form has derivative +-1 at d = 0 (autodiff of |0|), hence a wrong gradient exactly at the identity motion.
-  Here the ties of `maximum` share evenly and give the central difference: 0 at d = 0 and -+1/2 at d = +-1.
+  Here the ties of `maximum` split the gradient evenly and give the central difference: 0 at d = 0, -+1/2 at d = +-1.
   """
   distance = jnp.clip(distance, -2.0, 2.0)  # the terms of far pixels would not cancel in float32
   return jnp.maximum(distance + 1.0, 0.0) - 2.0 * jnp.maximum(distance, 0.0) + jnp.maximum(distance - 1.0, 0.0)
+
+
+def cubic_weights(distance_px: Float[Array, '*S']) -> Float[Array, '*S']:
+  """Keys's cubic kernel (a = -1/2), which blurs far less than a linear one.
+
+  Keys, "Cubic convolution interpolation for digital image processing", 1981, equation 15.
+  """
+  d = jnp.abs(distance_px)
+  near = 1.5 * d**3 - 2.5 * d**2 + 1.0
+  far = -0.5 * d**3 + 2.5 * d**2 - 4.0 * d + 2.0
+  return jnp.where(d <= 1.0, near, jnp.where(d < 2.0, far, 0.0))
+
+
+def lanczos_weights(
+  distance_px: Float[Array | np.ndarray, '*S L'], inside: Bool[Array | np.ndarray, ' L'] | bool = True
+) -> Float[Array | np.ndarray, '*S L']:
+  """Weights of L pixels at these distances from where an image is sampled: Lanczos's kernel, of sum 1 over the pixels.
+
+  For NumPy and JAX arrays alike, so that frames too large for the device get the same weights on the host.
+
+  Args:
+    inside: pixels that are part of the image; the others get no weight. The weights' sum is 1 at the border, too.
+  """
+  xp = jnp if isinstance(distance_px, jax.Array) else np
+  kernel = xp.sinc(distance_px) * xp.sinc(distance_px / LANCZOS)
+  kernel = xp.where((xp.abs(distance_px) < LANCZOS) & inside, kernel, 0.0)
+  return kernel / kernel.sum(-1, keepdims=True)
 
 
 def interpolation_matrix(positions: Float[Array, '*B out'], length: int, size: Length) -> Float[Array, '*B out length']:
@@ -83,8 +130,8 @@ def reduction_matrix(out_length: int, out_size: Length, length: int, size: Lengt
   """Rows that resample an axis to fewer pixels: from the first `size` of `length` pixels to the first `out_size` of
   `out_length`; the rest is zero.
 
-  Linear interpolation with the triangle as wide as a pixel of the result, renormalised at the edges, as
-  `jax.image.resize` does it, whose sizes cannot be arrays.
+  Linear interpolation with a triangle as wide as a pixel of the result, renormalised at the edges, as in
+  `jax.image.resize`, whose sizes, however, cannot be arrays.
   """
   ratio = size / jnp.asarray(out_size, jnp.float32)
   rows, pixels = jnp.arange(out_length)[:, None], jnp.arange(length)
@@ -92,6 +139,27 @@ def reduction_matrix(out_length: int, out_size: Length, length: int, size: Lengt
   weights = jnp.where((rows < out_size) & (pixels < size), jnp.maximum(1.0 - distance, 0.0), 0.0)
   total = weights.sum(-1, keepdims=True)
   return weights / jnp.where(total > 0, total, 1.0)
+
+
+def shift(x: Shaped[Array, '*S'], step: int, axis: int) -> Shaped[Array, '*S']:
+  """Moves values along an axis; the value at the end repeats into the gap."""
+  length = x.shape[axis]
+  step = max(-length, min(step, length))
+  keep = lax.slice_in_dim(x, max(-step, 0), length - max(step, 0), axis=axis)
+  end = lax.slice_in_dim(x, 0, 1, axis=axis) if step > 0 else lax.slice_in_dim(x, length - 1, length, axis=axis)
+  if abs(step) != 1:  # the gradient of a repetition takes time
+    end = jnp.repeat(end, abs(step), axis=axis)
+  return jnp.concatenate([end, keep] if step > 0 else [keep, end], axis=axis)
+
+
+def double(x: Shaped[Array, '*S'], axis: int) -> Shaped[Array, '*T']:
+  """Twice as many pixels along an axis: linear interpolation, half-pixel centres, the ends repeated.
+
+  By shifts and sums, which is faster than the matrix products of `jax.image.resize`.
+  """
+  axis %= x.ndim
+  pairs = jnp.stack([0.75 * x + 0.25 * shift(x, 1, axis), 0.75 * x + 0.25 * shift(x, -1, axis)], axis + 1)
+  return pairs.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
 
 def warp(
@@ -112,11 +180,11 @@ def warp_sharp(
   motion: Float[Array, '*B N 3'],
   size: Size | None = None,
 ) -> Float[Array, '*B N H W C']:
-  """`warp` for those who look for sharpness, and must not take the warp's own doing for focus or defocus.
+  """`warp` for measuring sharpness: the warp itself must look neither like focus nor like defocus.
 
-  Interpolated by Lanczos's kernel: a linear one blurs the frames that move, and their noise, and not the reference,
-  which then looks sharpest. Outside, a frame goes on as its outermost pixels. Classical depth from focus on simulated
-  sweeps of 8 frames (320 x 240 px, far frames 6 % narrower, 1 % noise; mean error in frame spacings):
+  Interpolates by Lanczos's kernel, because a linear one blurs the frames that move, and their noise, but not the
+  reference, which then looks sharpest. Outside, a frame continues with its outermost pixels. Classical depth from focus
+  on simulated sweeps of 8 frames (320 x 240 px, far frames 6 % narrower, 1 % noise; mean error in frame spacings):
 
     inside        0.89 (linear 1.14, Keys's cubic 0.94; frames that never moved 0.85, frames left unaligned 0.94)
     band outside  0.85 (mirror images 0.88, pixels of the next frame 1.17, of the reference 1.31; black 1.25, and that
@@ -129,11 +197,7 @@ def warp_sharp(
     length = lengths[axis]
     positions = jnp.arange(length) - displacement(fov, motion[..., 0], shift_px, length, size[axis])
     pixels = jnp.arange(length)
-    distance = jnp.clip(positions, 0, size[axis] - 1)[..., None] - pixels
-    kernel = jnp.sinc(distance) * jnp.sinc(distance / LANCZOS)
-    kernel = jnp.where((jnp.abs(distance) < LANCZOS) & (pixels < size[axis]), kernel, 0.0)
-    # To 1, also where the kernel reaches beyond the border.
-    return kernel / jnp.sum(kernel, -1, keepdims=True)
+    return lanczos_weights(jnp.clip(positions, 0, size[axis] - 1)[..., None] - pixels, pixels < size[axis])
 
   return resample(images, matrix(motion[..., 2], 0), matrix(motion[..., 1], 1))
 
@@ -144,9 +208,9 @@ def _warp_by_matrices(images, fov, motion, size):
 
 @jax.custom_vjp
 def _warp_on_cpu(images, fov, motion, size):
-  """The two pixels on either side, along either axis in turn: 5 to 10 times as fast as the matrices there.
+  """Gathers the two neighbouring pixels, along one axis after the other: 5 to 10 times as fast as matrices on a CPU.
 
-  Not so the gradient, which would scatter: what is differentiated takes the matrices.
+  Its gradient would scatter, which is slow, so differentiation goes through the matrices.
   """
   height, width = images.shape[-3:-1]
   y = jnp.arange(height) - displacement(fov, motion[..., 0], motion[..., 2], height, size[0])
@@ -166,8 +230,8 @@ def _warp_on_cpu(images, fov, motion, size):
 def _taps(
   positions: Float[Array, ' L'], length: int, size: Length
 ) -> list[tuple[Int[Array, ' L'], Float[Array, ' L']]]:
-  """The pixels on either side of each position, as rows of `interpolation_matrix`: indices and weights."""
-  positions = jnp.clip(positions, -2.0, length + 1.0)  # farther ones do not fit into an integer
+  """Indices and weights of the pixels on either side of each position: the nonzeros of `interpolation_matrix`."""
+  positions = jnp.clip(positions, -2.0, length + 1.0)  # positions far outside would overflow an integer
   first = jnp.floor(positions)
   share = positions - first
   pairs = (first.astype(jnp.int32), 1 - share), (first.astype(jnp.int32) + 1, share)
@@ -194,12 +258,12 @@ def coverage(
 def compose_motion(
   fov: Float[Array, '*B N'], first: Float[Array, '*B N 3'], second: Float[Array, '*B N 3'], size: Size
 ) -> Float[Array, '*B N 3']:
-  """The one motion that warps as `first` does (of frames with `fov`) and then `second` (of what came out, fov 1).
+  """The single motion equivalent to `first` (of frames with `fov`) and then `second` (of the warped frames, fov 1).
 
-  Exact for squares; else s (2 (n // 2) / (n - 1) of n pixels) is that of neither axis but their mean, 1 / n off.
+  Exact for squares. Otherwise the two axes differ in their `stretch`, and their mean is off by 1 / size.
   """
-  # In pixels from the centre, each maps x to (1 - s zoom) x - shift.
-  s = sum(2 * (length // 2) / jnp.maximum(length - 1.0, 1.0) for length in size) / 2
+  # In pixels from the centre, each motion maps x to (1 - s zoom) x - shift.
+  s = sum(map(stretch, size)) / 2
   zoom = fov + first[..., 0] - 1.0
   alpha = first[..., 0] + second[..., 0] * (1.0 - s * zoom)
   shift = first[..., 1:] + second[..., 1:] * (1.0 - s * zoom)[..., None]
@@ -225,7 +289,8 @@ def motion_of_crop(
 ) -> Float[np.ndarray, 'N 3']:
   """The motion of the square crop of every frame, on the host, such that cropping and warping commute.
 
-  A zoom about the centre of the frame is one about the centre of the crop and a shift in proportion to their distance.
+  A zoom about the centre of the frame is a zoom about the centre of the crop, plus a shift proportional to the distance
+  of the centres.
 
   Args:
     motion: of the frames.
@@ -234,12 +299,8 @@ def motion_of_crop(
     corner: top and left of the crop, px.
     side: of the crop, px.
   """
-
-  def stretch(length: int) -> float:  # of displacement by 1 of zoom, per pixel
-    return 2 * (length // 2) / (length - 1)
-
   zoom = fov + motion[:, 0] - 1
-  # Lengths of even and odd parity differ by less than 1 / length, which is as near as one zoom for both axes comes.
+  # The two axes may differ in their stretch, by less than 1 / length, but share one zoom: take the mean.
   inner = zoom * (stretch(size[0]) + stretch(size[1])) / 2 / stretch(side)
   dy, dx = (
     (first + (side - 1) / 2 - (length - 1) / 2) * stretch(length) for first, length in zip(corner, size, strict=True)

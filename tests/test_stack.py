@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from focal_jax import stack
-from focal_jax.stack import FocalStack, batch_stacks
 
 confidence_from_spread = jax.jit(stack.confidence_from_spread)
 FOCUS = jnp.array([0.5, 1.0, 2.0, 2.5, 4.5])
@@ -64,16 +63,3 @@ def test_each_stack_of_a_batch_by_its_own_range():
 
 def test_equal_focus_everywhere_is_certain_rather_than_undefined():
   np.testing.assert_array_equal(confidence_from_spread(distribution(0.25, 0.25, 0.5), jnp.full(3, 2.0)), 1)
-
-
-def test_batch_stacks_adds_one_axis_and_keeps_what_is_unknown():
-  stacks = [
-    FocalStack(images=jnp.full((2, 4, 4, 3), float(b)), focus=jnp.array([b, b + 1.0]), fov=jnp.ones(2))
-    for b in range(3)
-  ]
-  batch = batch_stacks(stacks)
-  assert batch.images.shape == (3, 2, 4, 4, 3)
-  np.testing.assert_array_equal(batch.focus, [[0, 1], [1, 2], [2, 3]])
-  assert batch.target is None
-  assert batch.valid is None
-  assert batch.motion is None

@@ -248,3 +248,9 @@ def test_what_is_differentiated_is_the_same(size):
   values, _ = jax.vjp(lambda images: warp.warp(images, fov, motion, size), images)
   np.testing.assert_allclose(warped(images, fov, motion, size=size), values, atol=1e-5)
   assert np.ptp(values) > 0.9
+
+
+def test_doubling_is_linear():
+  x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
+  expected = jax.image.resize(x, (2, 8, 12, 3), 'linear')
+  np.testing.assert_allclose(warp.double(warp.double(x, 1), -2), expected, atol=1e-6)

@@ -166,6 +166,8 @@ def warp_region(
   for scale, offset, size, length in zip(scales, offsets, frame.shape[:2], shape, strict=True):
     position = scale * np.arange(length) + offset
     inside.append(np.clip(np.minimum(position + 1, size - position), 0, 1).astype(np.float32))
+  # SciPy rather than `warp.warp`: a photograph of 50 megapixels is resampled a plane at a time, without the matrices or
+  # gathers that the device needs, and without compiling anew for every size.
   options = {'output_shape': tuple(shape), 'output': np.float32, 'order': 1, 'mode': 'grid-constant'}
   channels = [ndimage.affine_transform(frame[..., c], scales, offsets, **options) for c in range(frame.shape[-1])]
   return np.stack(channels, axis=-1), np.outer(*inside)
@@ -177,12 +179,10 @@ def warp_region_sharp(
   """Part of a frame as `warp.warp_sharp` has it, in the range of `frame`; the arguments are those of `warp_region`."""
   matrices, parts = [], []
   for (scale, offset), size, length in zip(_lines(frame, fov, motion, corner), frame.shape[:2], shape, strict=True):
+    # A tile in the middle of a large frame needs the frame's rows and columns around it only.
     position = np.clip(scale * np.arange(length) + offset, 0, size - 1)
     parts.append(slice(max(int(position.min()) - warp.LANCZOS, 0), int(position.max()) + warp.LANCZOS + 1))
-    distance = position[:, None] - np.arange(size)[parts[-1]]
-    near = np.abs(distance) < warp.LANCZOS
-    kernel = np.where(near, np.sinc(distance) * np.sinc(distance / warp.LANCZOS), 0)
-    matrices.append((kernel / kernel.sum(-1, keepdims=True)).astype(np.float32))
+    matrices.append(warp.lanczos_weights(position[:, None] - np.arange(size)[parts[-1]]).astype(np.float32))
   rows = np.tensordot(matrices[0], frame[tuple(parts)].astype(np.float32), 1)
   return np.moveaxis(np.tensordot(matrices[1], rows, (1, 1)), 0, 1)
 
@@ -193,8 +193,8 @@ def _lines(
   """Along y and along x: x - dx of `warp` at the pixels from the corner on, as scale and offset of a straight line."""
   zoom, lines = fov + float(motion[0]) - 1.0, []
   for size, first, shift in zip(frame.shape[:2], corner, motion[:0:-1].tolist(), strict=True):
-    scale = 1.0 - zoom * 2 * (size // 2) / max(size - 1, 1)
-    lines.append((scale, scale * first + zoom * (size // 2) - shift))
+    slope, intercept = warp.displacement_line(zoom, shift, size)
+    lines.append((1.0 - slope, (1.0 - slope) * first - intercept))
   return lines
 
 

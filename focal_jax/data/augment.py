@@ -1,4 +1,4 @@
-"""The published augmentation, on the device: one draw for a whole stack (Won and Jeon, section 4)."""
+"""The published augmentation, on the device, with one draw for a whole stack (Won and Jeon, section 4)."""
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,13 @@ CONTRAST, BRIGHTNESS, GAMMA = (0.4, 1.6), (-0.1, 0.1), (0.5, 2.0)
 
 
 def augment_batch(keys: Key[Array, 'B'], stack: FocalStack) -> FocalStack:
-  """Each stack of a batch by its own draw, with its own key; images float 0 .. 1, square."""
+  """Each stack of a batch with its own key and draw; images are float 0 .. 1 and square."""
   return jax.vmap(augment)(keys, stack)
 
 
 def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
-  """Contrast about 0.5, brightness and gamma of the frames and the all-in-focus image; flips and quarter turns of both,
-  of target and valid mask, and of the true motion. Motion and all-in-focus image may be unknown.
+  """Contrast about 0.5, brightness and gamma of the frames and the all-in-focus image; flips and quarter turns of
+  these, of target and valid mask, and of the true motion. Motion and all-in-focus image may be None.
   """
   keys = random.split(key, 5)
   contrast, brightness, gamma = (

@@ -1,7 +1,7 @@
-"""Batches for training, on the host, in an order that a restart repeats: crops of stacks, from one or several sources,
-and crops of photographs with depth, of which the device makes stacks.
+"""Batches for training, on the host, in an order that a restart repeats: crops of stacks from one or several sources,
+and crops of photographs with depth, from which the device makes stacks.
 
-Knows grain. Pixels stay uint8; photometric work is the device's (`augment`).
+The only file that uses grain. Pixels stay uint8; photometric augmentation happens on the device (`augment`).
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from focal_jax.data.sources import Source
 from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack
 
-_TRIES = 20  # random crops looked at before the one with most valid pixels is taken
+_TRIES = 20  # random crops to try before settling for the one with most valid pixels
 _MIN_KNOWN = 0.5  # least share of pixels with known depth in a crop of a photograph
 
 
@@ -33,9 +33,9 @@ class BatchSettings:
     min_valid: least share of pixels with a target in a crop.
     num_frames: least and greatest number of frames, drawn anew for each batch; None: all. The farthest and the nearest
       frame always stay, so that the targets remain within the focus range and the alignment's reference the same.
-    all_in_focus: hand out all-in-focus images, too, if all sources have them.
+    all_in_focus: whether to include all-in-focus images, if all sources have them.
     seed: of order, crops and frames.
-    num_threads: that read and crop. What comes out does not depend on it.
+    num_threads: number of threads that read and crop. The batches do not depend on it.
   """
 
   batch_size: int
@@ -50,8 +50,8 @@ class BatchSettings:
 class Batches:
   """Endless batches, from the same seed always the same.
 
-  Which examples make up a batch, and how each is prepared, follows from the seed and the number of the batch: not from
-  restarts, threads, or on how many hosts and devices it is spread. An epoch of a source shows each example once.
+  The seed and the number of a batch determine its examples and how each is prepared; restarts, threads, and the number
+  of hosts and devices do not matter. An epoch of a source shows each example once.
   """
 
   def __init__(
@@ -70,11 +70,11 @@ class Batches:
 
     Args:
       sources: and their weights, in proportion to which examples are drawn.
-      prepare: what becomes of the example at a place of the order, a tree of arrays of one shape for a whole batch; its
-        random numbers, if any, follow from the place.
+      prepare: turns an example and its place in the order into a tree of arrays, of one shape for a whole batch. Its
+        random numbers, if any, must follow from the place.
       batch_size: examples a step, over all devices and hosts.
       seed: of the order.
-      num_threads: that read and prepare. What comes out does not depend on it.
+      num_threads: number of threads that read and prepare. The batches do not depend on it.
       devices: of this host.
       host: index of this host among `hosts`.
 
@@ -89,7 +89,7 @@ class Batches:
     ]
     data = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, [weight for _, weight in sources])
     data = data.map_with_index(lambda index, example: prepare(example, index))
-    # Batches are put together behind the threads, which so work on examples, and none waits for another's.
+    # Batches are assembled after the threads: so each thread works on single examples and waits for no other.
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     self._data = data[host::hosts].to_iter_dataset(options).batch(self._share)
 
@@ -103,9 +103,9 @@ class Batches:
 
 
 def stack_batches(sources: Sequence[tuple[Source, float]], settings: BatchSettings, **spread: int) -> Batches:
-  """Batches of `FocalStack`: random crops, and frames, of the stacks of weighted sources.
+  """Batches of `FocalStack`: random crops, and random frames, of the stacks of weighted sources.
 
-  Without `motion` unless all sources know it. The first example of each source is read.
+  `motion` is None unless all sources know it. Reads the first example of each source.
 
   Args:
     spread: `devices`, `host` and `hosts`, as for `Batches`.
@@ -145,7 +145,7 @@ def rgbd_batches(source: Source, canvas: tuple[int, int], *, seed: int = 0, **or
 def prepare_stack(example: dict[str, Any], index: int, settings: BatchSettings) -> dict[str, Any]:
   """The crop and frames of the example at place `index` of the order; arrays are copies."""
   if settings.num_frames:
-    # One number for the whole batch, whose stacks must be of equal length.
+    # One number for the whole batch, because its stacks must have equal length.
     batch_rng = np.random.default_rng((settings.seed, 0, index // settings.batch_size))
     count = int(batch_rng.integers(*settings.num_frames, endpoint=True))
   rng = np.random.default_rng((settings.seed, 1, index))
@@ -156,10 +156,10 @@ def prepare_stack(example: dict[str, Any], index: int, settings: BatchSettings) 
 def random_crop(
   example: dict[str, Any], side: int, min_valid: float, rng: np.random.Generator, all_in_focus: bool = False
 ) -> dict[str, Any]:
-  """A random square crop of which at least `min_valid` has a target, or the best of the first 20 where none does.
+  """A random square crop with targets in a share of at least `min_valid`, or the best of the first 20 crops.
 
-  The true motion follows: zoom about the frame's centre is zoom about the crop's and a shift. The all-in-focus image is
-  cropped if it is asked for.
+  The true motion is converted: a zoom about the frame's centre is a zoom about the crop's centre plus a shift. The
+  all-in-focus image is cropped if requested.
   """
   height, width = example['target'].shape
   best, best_share = (0, 0), -1.0
@@ -183,7 +183,7 @@ def random_crop(
 
 
 def random_frames(example: dict[str, Any], count: int, rng: np.random.Generator) -> dict[str, Any]:
-  """The first, the last and as many random frames between them as make `count`, in order."""
+  """`count` frames in order: the first, the last, and random ones between them."""
   total = len(example['focus'])
   between = 1 + rng.choice(total - 2, count - 2, replace=False)
   chosen = np.sort(np.concatenate([[0], between, [total - 1]])).astype(int)
@@ -193,10 +193,10 @@ def random_frames(example: dict[str, Any], count: int, rng: np.random.Generator)
 def crop_photograph(
   example: dict[str, Any], canvas: tuple[int, int], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-  """A random part of a photograph with depth, of the size of a canvas, mirrored every other time.
+  """A random part of a photograph with depth, of the size of a canvas, mirrored with a probability of one half.
 
-  The scale lies between that at which the photograph just covers the canvas and 1; a photograph too small for it is
-  enlarged until it does. Of up to 20 draws the first whose depth is known in half of the pixels, or the best.
+  The scale lies between that at which the photograph just covers the canvas and 1; a photograph too small for the
+  canvas is enlarged to cover it. Takes the first of 20 draws with known depth in half of the pixels, or the best.
 
   Raises:
     InputError: the depth is not known anywhere.
@@ -211,7 +211,7 @@ def crop_photograph(
     scale = max(cover, rng.uniform(min(cover, 1.0), 1.0))
     window = np.minimum(canvas / scale, size)
     corner = rng.uniform(0, size - window)
-    # The nearest pixel to the middle of each of the crop's.
+    # Depth by the nearest pixel: interpolating across edges would invent surfaces.
     rows, columns = (
       (start + (np.arange(n) + 0.5) * extent / n).astype(int)
       for start, n, extent in zip(corner, canvas, window, strict=True)
@@ -236,7 +236,7 @@ def motion_known(sources: Sequence[Source]) -> bool:
 
 
 def all_in_focus_known(sources: Sequence[Source]) -> bool:
-  """Whether all sources have all-in-focus images, by their first examples; one pixel stands for none."""
+  """Whether all sources have all-in-focus images, by their first examples; data sets without store a single pixel."""
   firsts = [source[0] for source in sources]
   return all('all_in_focus' in one and one['all_in_focus'].shape[:2] == one['target'].shape for one in firsts)
 
@@ -262,9 +262,10 @@ def _check_sources(sources: Sequence[Source], settings: BatchSettings) -> None:
 
 
 def _keep_large_blocks() -> None:
-  """Tells glibc's allocator to keep blocks of the size of a stack, which doubles the speed of reading.
+  """Makes glibc's allocator keep blocks of the size of a stack, which doubles the speed of reading.
 
-  By default it maps and unmaps each of them, and the kernel clears its pages every time. Elsewhere nothing happens.
+  By default it maps and unmaps every such block, and the kernel clears its pages each time. Does nothing where the
+  allocator is not glibc's.
   """
   m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
   try:

@@ -1,15 +1,15 @@
-"""Photographs with metric depth, of which the simulator makes focal stacks: built data sets, or folders. Random access.
+"""Photographs with metric depth, from which the simulator makes focal stacks: built data sets, or folders.
 
-Folders come in four layouts, of which a folder has one:
+All are read by random access. A folder has one of four layouts:
 
   frame-000000.color.jpg, frame-000000.depth.png, ...   pairs by name, as 7-Scenes has them
   rgb.png, depth.png                                    one pair
   rgb.npy, depth.npy                                    one pair: uint8 or floats 0 .. 1, and floats in metres
-  rgb/, depth/                                          pairs by the last number in their names; by order where there is
-                                                        a name without
+  rgb/, depth/                                          pairs by the last number in their names, or by order if a name
+                                                        has no number
 
-Colour is .jpg, .jpeg or .png of 8 bits; depth is a .png of 16 bits in mm, of which 0 and 65535 mean none. Floats that
-are not finite or not above 0 mean none, too. Nothing is written.
+Colour is .jpg, .jpeg or .png with 8 bits; depth is a .png with 16 bits in mm, where 0 and 65535 mean unknown. In arrays
+of floats, values that are not finite or not above 0 mean unknown. Nothing is written.
 """
 
 import re
@@ -33,7 +33,7 @@ def open_rgbd(name: str, data_dir: str, split: str = 'train') -> Sequence[Any]:
   """One source of photographs with depth. `source[i]` is a dict:
 
     rgb      [H, W, 3] uint8
-    depth_m  [H, W] float32, metres along the optical axis, 0 where not known
+    depth_m  [H, W] float32, metres along the optical axis, 0 where unknown
     name     of the example: that of its colour file or folder, or the data set's own
 
   Args:
@@ -42,8 +42,8 @@ def open_rgbd(name: str, data_dir: str, split: str = 'train') -> Sequence[Any]:
     split: of a data set, any TFDS expression; a folder has no splits.
 
   Raises:
-    InputError: there is no such data set or folder, or it holds something else. What is wrong with a single file is
-      found when it is read.
+    InputError: there is no such data set or folder, or it holds something else. Errors in single files are found when
+      they are read.
   """
   if name.startswith('folder:'):
     return FolderRgbd(Path(name.removeprefix('folder:')))
@@ -95,12 +95,13 @@ class FolderRgbd(Sequence):
 def fit_to_canvas(
   rgb: UInt8[np.ndarray, 'h w 3'], depth_m: Float32[np.ndarray, 'h w'], height: int, width: int
 ) -> tuple[UInt8[np.ndarray, '{height} {width} 3'], Float32[np.ndarray, '{height} {width}']]:
-  """A photograph with depth, scaled so that it covers the canvas, and its middle cut out.
+  """The middle of a photograph with depth, scaled so that it just covers the canvas.
 
-  Colour is resampled by Lanczos's filter, depth, which has edges and holes, takes the nearest pixel's.
+  Colour is resampled by Lanczos's filter. Depth takes the nearest pixel, because interpolating across its edges and
+  holes would invent surfaces.
   """
   h, w = depth_m.shape
-  # Of the box that is left, the side that fits is whole: rounding cannot push it over the border.
+  # One margin is exactly 0, so that rounding cannot push the box over the border.
   left = max(0.0, (w - h * width / height) / 2)
   top = max(0.0, (h - w * height / width) / 2)
   box = (left, top, w - left, h - top)
@@ -130,7 +131,7 @@ def _find_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def _pair(colours: list[Path], depths: list[Path], key) -> list[tuple[Path, Path]]:
-  """Files of equal key, which must be two, sorted by it."""
+  """Pairs of files with equal keys, sorted by key; every key must have exactly two."""
   pairs = {}
   for kind, paths in enumerate((colours, depths)):
     for path in paths:
@@ -149,7 +150,7 @@ def _pair(colours: list[Path], depths: list[Path], key) -> list[tuple[Path, Path
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-  """Files whose whole name fits, in any case, sorted; none where there is no folder. Hidden ones do not count."""
+  """Files whose whole name matches, ignoring case, sorted; none if there is no folder. Hidden files do not count."""
   paths = folder.iterdir() if folder.is_dir() else ()
   fits = re.compile(pattern, re.IGNORECASE).fullmatch
   return sorted(path for path in paths if fits(path.name) and not path.name.startswith('.') and path.is_file())
@@ -172,7 +173,7 @@ def _last_number(path: Path) -> int | None:
 
 
 def read_colour(path: Path) -> UInt8[np.ndarray, 'H W 3']:
-  """A picture of 8 bits; InputError naming the file for anything else."""
+  """An image with 8 bits; InputError naming the file for anything else."""
   image = _read_image(path)
   if image.mode.startswith(('I', 'F')):
     raise InputError(f'{path}: has pixels of kind {image.mode}, expected colour of 8 bits')
@@ -181,7 +182,7 @@ def read_colour(path: Path) -> UInt8[np.ndarray, 'H W 3']:
 
 def _read_depth(path: Path) -> Float32[np.ndarray, 'H W']:
   image = _read_image(path)
-  # Pillow calls 16 bits I;16 or, in older versions, I.
+  # Pillow's mode for 16 bits is I;16 or, in older versions, I.
   values = np.asarray(image)
   if not image.mode.startswith('I') or values.min() < 0 or values.max() > NO_DEPTH_MM:
     raise InputError(f'{path}: has pixels of kind {image.mode}, expected depth in mm of 16 bits')

@@ -12,7 +12,7 @@ from focal_jax.simulate.sensor import GAMMA
 from focal_jax.simulate.textures import Textures
 
 TILE_PX = 512
-SIDES_PX = (256, 512, 1024)  # shorter sides to which pictures are reduced
+SIDES_PX = (256, 512, 1024)  # pictures are reduced to these shorter sides
 TILES_A_SIDE = 2
 MAX_TILES = 256  # 200 MB
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm')
@@ -23,8 +23,8 @@ def open_textures(field: str, name: str, share: float) -> Textures | None:
 
   Args:
     field: of the config, for messages.
-    name: 'folder:DIR', whose pictures are found in folders of folders, too; or ''.
-    share: of surfaces that carry a photograph.
+    name: 'folder:DIR', searched recursively for pictures; or ''.
+    share: of surfaces that show a photograph.
 
   Raises:
     InputError: there is no such folder, nothing in it, or a file that cannot be read.
@@ -47,7 +47,7 @@ def open_textures(field: str, name: str, share: float) -> Textures | None:
   rng = np.random.default_rng(0)  # the tiles of a folder are always the same
   if len(paths) > MAX_TILES:
     paths = [paths[i] for i in np.sort(rng.choice(len(paths), MAX_TILES, replace=False))]
-  # At least one of each picture, and the rest at random.
+  # At least one tile of each picture, the others at random.
   first, *rest = zip(*[_tiles(read_colour(path), rng) for path in paths], strict=True)
   rest = [tile for tiles in rest for tile in tiles if tile is not None]
   rest = [rest[i] for i in rng.permutation(len(rest))[: MAX_TILES - len(first)]]
@@ -57,9 +57,10 @@ def open_textures(field: str, name: str, share: float) -> Textures | None:
 
 
 def _tiles(picture: UInt8[np.ndarray, 'H W 3'], rng: np.random.Generator) -> list[np.ndarray | None]:
-  """Tiles of a picture at each of the reductions, or None where it is too small for them.
+  """Tiles of a picture at each reduction, or None at reductions for which it is too small.
 
-  At the coarsest it is repeated as its own mirror image; at the others, of random places those with most detail.
+  Where a picture is smaller than a tile, it is continued by its mirror image. Tiles lie at those of a few random places
+  that show the most detail.
   """
   shorter, tiles = min(picture.shape[:2]), []
   for side_px in SIDES_PX:

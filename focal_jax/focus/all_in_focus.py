@@ -1,20 +1,20 @@
-"""The reference frame as it would be if all of it were sharp."""
+"""The reference frame with everything in focus."""
 
 import numpy as np
 from jaxtyping import Float
 
 from focal_jax.stack import Prediction
 
-_COVERED = 0.99  # of a pixel, for what is made up beyond the border of a frame to have no part in it
-_LEAST_WEIGHT = 1e-3  # that the frames which show a pixel must have of it
+_COVERED = 0.99  # least coverage of a pixel: pixels beyond the border of a frame are made up and must not take part
+_LEAST_WEIGHT = 1e-3  # least total weight of the frames that show a pixel; below, the reference frame is shown
 
 
 def all_in_focus(prediction: Prediction, focus: Float[np.ndarray, 'N']) -> Float[np.ndarray, 'H W 3']:
   """Mean of the aligned frames under the focus distribution, in the reference frame; RGB 0 .. 1, float32.
 
-  A prediction without a distribution takes each pixel from the two frames around its depth, linear between them. Frames
-  that do not show all of a pixel have no part in it; where that leaves none, the reference frame is shown. A network
-  that predicts the image itself is believed where all frames show the pixel.
+  Without a focus distribution each pixel comes from the two frames around its depth, interpolated linearly. Frames that
+  do not show all of a pixel are left out; where that leaves none, the reference frame is shown. If a network predicts
+  the image itself, its image is used wherever all frames show the pixel.
 
   Args:
     prediction: of one stack, on the host.
@@ -27,7 +27,7 @@ def all_in_focus(prediction: Prediction, focus: Float[np.ndarray, 'N']) -> Float
     weights = (np.maximum(1 - np.abs(place - rank), 0) for rank in np.argsort(order))
   total = np.zeros(prediction.depth.shape, np.float32)
   image = np.zeros((*total.shape, 3), np.float32)
-  # Frame by frame, since a stack of photographs is large.
+  # Frame by frame, to limit memory: a stack of photographs is large.
   for frame, coverage, weight in zip(prediction.aligned, prediction.coverage, weights, strict=True):
     weight = np.where(coverage > _COVERED, weight, 0).astype(np.float32)
     image += weight[..., None] * frame

@@ -1,8 +1,8 @@
-"""Depth from focus without learning: the baseline that a network has to beat, and what there is without weights.
+"""Depth from focus without learning: the baseline for networks, and the method that needs no weights.
 
 1. A focus measure: how much fine detail each frame shows around each pixel (`focus_measure`, one of `MEASURES`).
 2. The frame where it peaks, with sub-frame precision from a Gaussian through three frames (`gaussian_peak`).
-3. Pixels without texture have no peak: they take the depth of textured neighbours at the finest scale that has some
+3. Pixels without texture have no peak: they take the depth of textured neighbours at the finest scale that has any
    (`fill`).
 4. Edge-aware smoothing, weighted by confidence and guided by the all-in-focus image (`guided_filter`).
 
@@ -20,11 +20,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from focal_jax.errors import InputError
+from focal_jax.focus.fill import fill
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B; ITU-R BT.601
 MEASURES = ('laplacian', 'ring_difference', 'tenengrad')
-SYMBOLIC_LEVELS = 13  # of frames whose size is not known yet: up to 8192 px
-SLOPE_RIDGE = 1e-3  # of the guided filter's coordinates, next to their variance of 1 / 3
+SLOPE_RIDGE = 1e-3  # ridge of the guided filter's coordinates, whose variance is 1 / 3
 SOBEL = np.outer((1, 2, 1), (-1, 0, 1))  # along x
 
 
@@ -55,13 +55,13 @@ def depth_from_focus(
     step_px: of 'laplacian', see `modified_laplacian`; larger is less sensitive to noise.
     ring_px: of 'ring_difference', see `ring_difference`.
     window_px: standard deviation of the Gaussian window that sums the measure.
-    margin_px: outermost pixels that are not looked at, because alignment or refocusing makes them up; they are treated
-      as repetitions of their neighbours. Of a small image at most all but its centre.
-    noise: standard deviation of white noise, in luminance 0 .. 1, whose response counts as texture-less; more of it
+    margin_px: outermost pixels that are ignored, because alignment or refocusing makes them up; the pixels inside are
+      repeated in their place. In a small image at most all but the centre.
+    noise: standard deviation of white noise, in luminance 0 .. 1, whose response counts as no texture; a larger value
       trusts weak texture less.
-    smoothness: how much a pixel of the stack's mean weight takes from the next coarser scale, next to 1 of itself.
+    smoothness: weight of the next coarser scale for a pixel of the stack's mean weight, whose own weight is 1.
     guide_radius_px: half the width of the windows of the edge-aware smoothing; 0 for none.
-    guide_contrast: standard deviation of the all-in-focus luminance, 0 .. 1, from which on a window has an edge.
+    guide_contrast: standard deviation of the all-in-focus luminance, 0 .. 1, above which a window counts as an edge.
 
   Returns:
     depth: in the unit of `focus` and within its range.
@@ -72,23 +72,26 @@ def depth_from_focus(
     InputError: there is no such measure.
   """
   response = focus_measure(images, step_px, window_px, margin_px, measure, ring_px)
+  # Added to both ends of the ratio, the response to noise keeps faint texture from looking certain.
   texture_less = noise_response(measure, noise, ring_px)
   confidence = 1.0 - (jnp.min(response, axis=0) + texture_less) / (jnp.max(response, axis=0) + texture_less)
   index = gaussian_peak(response)
-  # The standard deviation of a peak's position falls with its contrast, so its inverse variance goes with the square.
+  # The standard deviation of a peak's position is inversely proportional to its contrast, so its inverse variance is
+  # proportional to the square.
   weight = confidence**2
-  # Without any texture at all: the middle frame. The floor keeps 0 / 0 out of it.
+  # Without any texture at all the result is the middle frame. The floor avoids 0 / 0.
   mean_weight = jnp.maximum(jnp.mean(weight), 1e-20)
   frames = images.shape[0]  # of an export, any number
   index = fill(index, weight, smoothness * mean_weight, jnp.asarray(frames - 1, index.dtype) / 2)
   if guide_radius_px:
     luma = _repeat_margin(images @ jnp.asarray(LUMA, images.dtype), margin_px)
-    luma -= jnp.mean(luma, axis=(1, 2), keepdims=True)  # frames may differ in brightness
-    # 1 on average for what was measured, and 1 everywhere, for what was filled in is depth, too.
+    # Frames may differ in brightness: without this, edges of the index would show up as edges of the guide.
+    luma -= jnp.mean(luma, axis=(1, 2), keepdims=True)
+    # Measured pixels weigh 1 on average. Every pixel weighs 1 more, because filled-in depth counts, too.
     index = guided_filter(index, all_in_focus(luma, index), 1 + weight / mean_weight, guide_radius_px, guide_contrast)
   if focus is None:
     return index, confidence
-  # Linear between neighbouring frames, so that the coordinate needs no uniform spacing.
+  # Linear between neighbouring frames, so that the frames need not be evenly spaced.
   return jnp.interp(index, jnp.arange(frames, dtype=index.dtype), focus), confidence
 
 
@@ -100,7 +103,7 @@ def focus_measure(
   measure: str = 'laplacian',
   ring_px: tuple[float, float, float] = (1.0, 2.0, 3.0),
 ) -> Float[Array, 'N H W']:
-  """A measure of `MEASURES` of the luminance, Gaussian-averaged, the outermost `margin_px` left out as above.
+  """One of `MEASURES` of the luminance, Gaussian-averaged, without the outermost `margin_px` (`depth_from_focus`).
 
   Edges are repeated. Blind to a constant added to a frame.
 
@@ -156,7 +159,7 @@ def ring_difference(luma: Float[Array, 'N H W'], ring_px: tuple[float, float, fl
   """|mean over a disc - mean over a ring around it|, 0 .. 1 for luminance 0 .. 1.
 
   Surh et al., "Noise robust depth from focus using a ring difference filter", CVPR 2017. Means over several
-  pixels suppress noise; the gap leaves out those where detail blurs from one into the other.
+  pixels suppress noise; the gap leaves out pixels where detail blurs from the disc into the ring.
 
   Args:
     luma: luminance.
@@ -186,7 +189,7 @@ def tenengrad(luma: Float[Array, 'N H W']) -> Float[Array, 'N H W']:
 def _correlate(x: Float[Array, 'N H W'], kernel: np.ndarray) -> Float[Array, 'N H W']:
   """Correlation with a small kernel of odd size, edges repeated.
 
-  A sum of shifted images: on CPUs faster than a convolution of one channel (twice, for 13 taps).
+  A sum of shifted images: on CPUs faster than a convolution of one channel (twice as fast for 13 taps).
   """
   _, height, width = x.shape
   rows, columns = kernel.shape
@@ -198,7 +201,7 @@ def _correlate(x: Float[Array, 'N H W'], kernel: np.ndarray) -> Float[Array, 'N 
 
 
 def _repeat_margin(x: Float[Array, 'N H W'], margin_px: int) -> Float[Array, 'N H W']:
-  """The outermost pixels replaced by those inside; at most all but the centre."""
+  """Replaces the outermost pixels by the nearest ones inside; at most all but the centre."""
   _, height, width = x.shape
   is_symbolic = jax.export.is_symbolic_dim(height)  # of an export, at least 32 px
   margin = margin_px if is_symbolic else min(margin_px, (min(height, width) - 1) // 2)
@@ -208,7 +211,7 @@ def _repeat_margin(x: Float[Array, 'N H W'], margin_px: int) -> Float[Array, 'N 
 
 def gaussian_window(x: Float[Array, 'N H W'], sigma_px: float) -> Float[Array, 'N H W']:
   """Separable Gaussian average, cut at 3 sigma, edges repeated."""
-  radius = max(1, round(3 * sigma_px))
+  radius = max(1, round(3 * sigma_px))  # at least the two neighbours
   taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma_px) ** 2)[None]
   taps /= np.sum(taps)
   return _correlate(_correlate(x, taps.T), taps)
@@ -223,7 +226,7 @@ def gaussian_peak(measure: Float[Array, 'N H W']) -> Float[Array, 'H W']:
   """
   n = measure.shape[0]
   peak = jnp.argmax(measure, axis=0)
-  # ln of the smallest normal number rather than of 0: a difference of infinities would be NaN.
+  # Not ln(0): a difference of infinities would be NaN.
   log = jnp.log(jnp.maximum(measure, jnp.finfo(measure.dtype).tiny))
 
   def at(k):
@@ -233,37 +236,6 @@ def gaussian_peak(measure: Float[Array, 'N H W']) -> Float[Array, 'H W']:
   curvature = 2 * top - before - after
   bracketed = (peak > 0) & (peak < n - 1) & (curvature > 0)
   return peak + jnp.where(bracketed, (after - before) / (2 * jnp.where(bracketed, curvature, 1.0)), 0.0)
-
-
-def fill(
-  value: Float[Array, 'H W'],
-  weight: Float[Array, 'H W'],
-  prior: Float[Array, ''] | float,
-  default: Float[Array, ''] | float,
-  levels: int | None = None,
-) -> Float[Array, 'H W']:
-  """Normalised convolution over all scales: (weight value + prior coarser) / (weight + prior).
-
-  `coarser` is the same at half the resolution, of weighted means over 2 x 2 pixels, and so on down to one pixel. Where
-  the weight is well above `prior` (> 0) a pixel keeps its value; where it is 0 it takes that of its surroundings, and
-  `default` if the weight is 0 everywhere. `levels`: how often to halve; None: down to one pixel.
-  """
-  height, width = value.shape
-  if levels == 0 or (levels is None and height == width == 1):
-    return jnp.where(weight > 0, value, default)
-  if levels is None and jax.export.is_symbolic_dim(height):
-    levels = SYMBOLIC_LEVELS  # what is one pixel stays as it is at all that are too many
-  halves = (height + 1) // 2, (width + 1) // 2
-  even = tuple((0, 2 * half - length) for half, length in zip(halves, value.shape, strict=True))
-
-  def pool(x):
-    return jnp.pad(x, even).reshape(halves[0], 2, halves[1], 2).mean(axis=(1, 3))
-
-  pooled = pool(weight)
-  coarse = pool(weight * value) / jnp.where(pooled > 0, pooled, 1.0)
-  coarse = fill(coarse, pooled, prior, default, None if levels is None else levels - 1)
-  upsampled = jax.image.resize(coarse, (2 * coarse.shape[0], 2 * coarse.shape[1]), 'linear')[:height, :width]
-  return (weight * value + prior * upsampled) / (weight + prior)
 
 
 def all_in_focus(luma: Float[Array, 'N H W'], index: Float[Array, 'H W']) -> Float[Array, 'H W']:
@@ -283,12 +255,13 @@ def guided_filter(
 ) -> Float[Array, 'H W']:
   """Edge-aware smoothing: each window fits the value by a guide + b x + c y + d, each pixel averages its windows' fits.
 
-  He, Sun and Tang, ECCV 2010, equations 5 to 8, with two more guides, the coordinates, so that slopes are kept up to
-  the border; with means weighted, and windows by their total weight. Time grows with the logarithm of the window only.
+  He, Sun and Tang, ECCV 2010, equations 5 to 8, with the coordinates as two more guides, so that slopes are kept up to
+  the border, with weighted means, and with windows weighted by their total weight. Time grows only with the logarithm
+  of the window.
 
   Args:
     value: what to smooth.
-    guide: whose edges are kept, those that differ from their surroundings by more than `contrast`.
+    guide: its edges are kept if they exceed `contrast`.
     weight: of each pixel's value, >= 0.
     radius_px: windows are squares of 2 radius + 1 pixels, cut off at the border; at least 1.
     contrast: square root of the paper's epsilon, in the unit of the guide, > 0. Epsilon for coordinates is
@@ -297,9 +270,9 @@ def guided_filter(
   Returns:
     The smoothed value; the value itself where all weights within 2 radius are 0.
   """
-  total = jnp.sum(weight)
+  total = jnp.sum(weight)  # 0 in an image without any weight
   share = weight / jnp.where(total > 0, total, 1.0)
-  # Centred, so that little is lost to rounding in mean(x y) - mean(x) mean(y).
+  # Centred, because mean(x y) - mean(x) mean(y) would otherwise cancel in float32.
   centre = jnp.sum(share * value)
   p = value - centre
   y, x = ((jnp.arange(n, dtype=p.dtype) - (n - 1) / 2) / radius_px for n in p.shape)
@@ -322,6 +295,7 @@ def guided_filter(
   determinant = jnp.sum(r0 * adjugate[0], axis=0)
   slopes = jnp.stack([jnp.sum(row * target, axis=0) for row in adjugate]) / determinant
 
+  # A pixel lies in many windows: average their fits, by the windows' weights (He et al., equation 8).
   fits = _window_sum(
     weights * jnp.stack([jnp.ones_like(p), mean_p - jnp.sum(slopes * mean_g, axis=0), *slopes]), radius_px
   )

@@ -82,7 +82,7 @@ class Cell(nn.Module):
 
 
 class Join(nn.Module):
-  """What comes from below at twice its size, beside the skip connection."""
+  """Features from the coarser level at twice their size, concatenated with the skip connection."""
 
   features: tuple[int, int, int]
   axis_name: str | None = None
@@ -124,7 +124,7 @@ class AiFDepthNet(nn.Module):
       return run(Mixed(wide(*MIXED[name]), self.axis_name, name=f'mixed{name}'), x)
 
     pictures = images / 2 + 0.5
-    x = pictures[:, ::-1]  # near to far, as the network was published
+    x = pictures[:, ::-1]  # near to far, the order that the published weights expect
     if self.frame_channel:
       frames = x.shape[1]
       number = jnp.arange(1, frames + 1, dtype=x.dtype)[:, None, None, None] / frames
@@ -143,6 +143,7 @@ class AiFDepthNet(nn.Module):
     for index, (features, skip) in enumerate(zip(DECODER, (m4, m3, c2, c1), strict=True)):
       x = run(Join(wide(*features), self.axis_name, name=f'join{index}'), x, skip)
     x = ConvTranspose(*wide(32), UP_KERNEL, use_bias=True, name='up')(x)
+    # Scores are far to near again.
     scores = Conv(self.score_channels, use_bias=True, name='score')(x).astype(jnp.float32)[:, ::-1]
 
     def distribution(scores, normalisation):
@@ -163,7 +164,7 @@ class AiFDepthNet(nn.Module):
     """Initial values as published: PyTorch's default, of weights and biases; see `end_to_end.draw_variable`."""
     if path[-1] not in ('kernel', 'bias') or kernel is None:
       return np.full(shape, float(path[-1] in ('scale', 'var')))
-    # PyTorch counts the channels of a transposed convolution's result as those that come in.
+    # For a transposed convolution PyTorch counts the output channels as fan-in.
     fan_in = np.prod(kernel[:3]) * (kernel[-1] if is_transposed('.'.join(path[:-1])) else kernel[-2])
     return rng.uniform(-(fan_in**-0.5), fan_in**-0.5, shape)
 

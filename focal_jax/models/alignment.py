@@ -1,6 +1,6 @@
 """The alignment network of Won and Jeon (ECCV 2022), section 3.1: the motion of every frame, coarse to fine.
 
-And what stands in its place where nothing is learned: modules with the same interface and no parameters.
+And its replacements where nothing is learned: modules with the same interface and no parameters.
 """
 
 from functools import partial
@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 
 from focal_jax.models import conv
 from focal_jax.models.blocks import PLANE, POINT, Conv, ConvNorm, Stack, apply_block, batch_norm, kernel_init
-from focal_jax.warp import Size, compose_motion, coverage, displacement, warp
+from focal_jax.warp import Size, compose_motion, coverage, displacement, displacement_field, warp
 
-# The heads answer in numbers of order 1; a zoom is some thousand times smaller than a shift in pixels.
+# The heads' outputs are of order 1, but a zoom is about a thousand times smaller than a shift in pixels.
 ALPHA_SCALE = 0.001
 
 Others = Float[Array, 'B _ _ _ _']  # what frames are compared with: one for each, or one for all
@@ -35,7 +35,7 @@ class Residual(nn.Module):
 
 
 class Kernel(nn.Module):
-  """The parameter of a convolution, for those who know a shorter way to its result than convolving."""
+  """The parameter of a convolution whose result is computed by other means than convolving."""
 
   features: int
   inputs: int
@@ -48,8 +48,8 @@ class Kernel(nn.Module):
 class PairNorm(nn.Module):
   """Convolution and batch normalisation of [features of the reference, of the frame, their displacement (dx, dy)].
 
-  As `ConvNorm` of the three side by side, with the same parameters, from what repeats in them: the reference is the
-  same for all frames, dx is the same in all rows, dy in all columns. So less than half of the products are left.
+  The same result and parameters as `ConvNorm` of the three concatenated, with less than half of the work: the reference
+  is the same for all frames, dx in all rows, and dy in all columns.
   """
 
   features: int
@@ -79,14 +79,14 @@ def _of_field(values: Float[Array, 'B N L'], kernel: Float[Array, '3 3 C'], repe
   taps = jnp.stack([before[..., :-1], values, after[..., 1:]], axis=-1)
   rows = jnp.einsum('bnlk,krc->bnrlc', taps, kernel, precision=lax.Precision.HIGHEST)
   row = jnp.arange(repeats)[:, None, None]
-  # All three rows of the kernel, but for the first and the last, which have zeros on one side.
+  # Every row sums all three rows of the kernel, except the first and the last, which have zeros on one side.
   total = jnp.sum(rows, axis=2, keepdims=True)
   return total - jnp.where(row == 0, rows[:, :, :1], 0) - jnp.where(row == repeats - 1, rows[:, :, 2:], 0)
 
 
 class MeanConv(nn.Module):
-  """Mean over the image of a 3 x 3 convolution with bias: the kernel times sums of the array, shifted by each of its
-  taps.
+  """Mean over the image of a 3 x 3 convolution with bias, without convolving: the kernel times the sums of the array
+  shifted by each of its taps.
   """
 
   features: int
@@ -120,7 +120,7 @@ class MotionHead(nn.Module):
     self, features: Stack, fov: Float[Array, 'B N'], motion: Float[Array, 'B N 3'], *, size: Size, train: bool
   ) -> Float[Array, 'B N 3']:
     height, width, channels = features.shape[2:]
-    # Coordinates and weights of the warp are float32, whatever the features are.
+    # Coordinates and weights of the warp are float32, whatever the type of the features.
     warped = warp(features, fov, motion, size).astype(features.dtype)
     dx = displacement(fov, motion[..., 0], motion[..., 1], width, size[1])
     dy = displacement(fov, motion[..., 0], motion[..., 2], height, size[0])
@@ -166,6 +166,7 @@ class AlignmentNetwork(nn.Module):
       x = run(Residual(features, 1, self.axis_name, name=f'features{level}b'), x)
       levels.append(x)
 
+    # Shifts are added up without rescaling between the levels, as published: the heads learn the units.
     motion = jnp.zeros((*fov.shape, 3), fov.dtype)
     for level in (2, 1, 0):
       level_size = (size[0] / 2**level, size[1] / 2**level)
@@ -175,8 +176,8 @@ class AlignmentNetwork(nn.Module):
 
 
 class Fit(nn.Module):
-  """How alike two frames are where one is displaced by up to `radius` px, to a displacement and two weights at each
-  pixel, and to the zoom and shift that fit these best.
+  """From the similarity of two frames under displacements of up to `radius` px: a displacement and two weights at each
+  pixel, then the zoom and shift that fit these best.
   """
 
   features: int
@@ -192,13 +193,13 @@ class Fit(nn.Module):
     Args:
       frame: features of unit length, and so in `other`.
       other: one for each frame, or one for all.
-      mask: what may count, 0 .. 1.
+      mask: weight of each pixel, 0 .. 1.
     """
     x = likeness(frame, other, self.radius)
     for i in (1, 2):
       x = nn.relu(ConvNorm(self.features, PLANE, axis_name=self.axis_name, name=f'conv{i}')(x, train=train))
     found = Conv(4, PLANE, use_bias=True, name='local')(x).astype(jnp.float32)
-    # bfloat16 would lose what sets thousands of pixels apart.
+    # The fit sums thousands of pixels: too many for the eight bits of bfloat16.
     return fit_motion(found[..., :2], nn.softplus(found[..., 2:]) * mask[..., None], size)
 
 
@@ -217,18 +218,12 @@ def fit_motion(
 ) -> Float[Array, 'B N 3']:
   """The (zoom, x, y) whose `displacement` is nearest to (x, y) at every pixel: weighted least squares, in closed form.
 
-  Weights of both directions are separate, for along an edge nothing tells a displacement.
+  The two directions have separate weights, because along an edge no displacement can be seen.
   """
   height, width = moved_px.shape[2:4]
-  still = jnp.zeros(())
-  place = jnp.stack(  # displacement by 1 of zoom
-    jnp.broadcast_arrays(
-      displacement(still + 2.0, still, still, width, size[1])[None, :],
-      displacement(still + 2.0, still, still, height, size[0])[:, None],
-    ),
-    axis=-1,
-  )
-  # As if a thousandth of the pixels said that nothing moved: a frame in which nothing counts has not.
+  # Displacement by a zoom of 1: a field of view of 2 without motion.
+  place = displacement_field(jnp.full(1, 2.0), jnp.zeros((1, 3)), height, width, size)[0]
+  # A prior of no motion, as from a thousandth of the pixels: a frame in which no pixel counts has not moved.
   few = 1e-3 * size[0] * size[1]
   total = jnp.sum(weights, (2, 3)) + few
   mean_place, mean_moved = (jnp.sum(weights * x, (2, 3)) / total for x in (place, moved_px))
@@ -242,16 +237,16 @@ def fit_motion(
 class FittedAlignment(nn.Module):
   """Motion of every frame, fitted to displacements that a network finds at each pixel, with a weight for each.
 
-  What sets it apart from `AlignmentNetwork`, whose heads take means over the image of what convolutions find, alike at
-  every place: that network is told where in the image something moved by nothing but the displacement so far, which is
-  0 where metadata tell no field of view, so that it cannot see a zoom and guesses what is usual.
+  The heads of `AlignmentNetwork` average over the image what convolutions find, the same at every place. Their only
+  clue to where in the image something moved is the displacement so far, which is 0 without a field of view in the
+  metadata. So that network cannot see a zoom and guesses a typical one. This one can.
 
-  Coarse to fine, as there. At the coarsest level each frame is compared with the next, to which it is most alike in
-  blur and scale, and the motions are added up; at the others with the last, so that errors do not add up. The last
-  frame has no motion.
+  Coarse to fine, as there. At the coarsest level each frame is compared with the next, which is most similar in blur
+  and scale, and the motions are added up; at the finer levels with the last, so that errors do not accumulate. The
+  last frame has no motion.
 
-  `passes`: times that all levels are gone through, each beginning with the motion so far. Features are warped anew, not
-  frames, whose borders, once they are warped, would look like something that stands still.
+  `passes`: how often to go through all levels, each time starting from the motion so far. Every pass warps the
+  features, not the frames: borders of warped frames would look like something that stands still.
   """
 
   passes: int = 1
@@ -280,6 +275,7 @@ class FittedAlignment(nn.Module):
       scale = jnp.array([1.0, 2.0**-level, 2.0**-level])
       level_size = tuple(length / 2**level for length in size)
       warped = warp(levels[level], fov, motion * scale, level_size)
+      # To unit length after the warp, whose interpolation shortens features; 1e-6 for the zeros outside the frame.
       warped = warped / jnp.sqrt(jnp.sum(warped**2, -1, keepdims=True) + 1e-6)
       warped = warped.astype(images.dtype)
       seen = coverage(fov, motion * scale, *warped.shape[2:4], level_size)
@@ -290,13 +286,14 @@ class FittedAlignment(nn.Module):
       found = run(heads[level], warped, other(warped), seen * other(seen), size=level_size)
       found = found - found[:, -1:]  # of the last with itself, which has not moved
       if level == 2:
+        # From motions against the next frame to motions against the last.
         found = jnp.cumsum(found[:, ::-1], axis=1)[:, ::-1]
       motion = compose_motion(fov, motion, found / scale, size)
     return motion
 
 
 class MetadataAlignment(nn.Module):
-  """No motion beside the field-of-view crop that the metadata asks for."""
+  """No motion beyond the field-of-view crop that the metadata asks for."""
 
   axis_name: str | None = None
   remat: bool = False
@@ -308,7 +305,7 @@ class MetadataAlignment(nn.Module):
 
 
 class NoAlignment(nn.Module):
-  """The motion whose warp leaves every frame as it is: a zoom that takes the field-of-view crop back."""
+  """The motion whose warp leaves every frame unchanged: a zoom that undoes the field-of-view crop."""
 
   axis_name: str | None = None
   remat: bool = False

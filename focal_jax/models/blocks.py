@@ -1,7 +1,8 @@
 """Building blocks of the networks: convolutions with parameters, batch normalisation, and the paper's two blocks.
 
 All take and return [B, N, H, W, C] and compute what the published network of Won and Jeon (ECCV 2022) does, or leave a
-part of it out. They compute in the floating-point type of what they are given; parameters and statistics are float32.
+part of it out for ablations. They compute in the floating-point type of their input; parameters and statistics are
+float32.
 """
 
 from typing import Any
@@ -81,13 +82,14 @@ class ConvNorm(nn.Module):
 
 def batch_norm(x: Stack, axis_name: str | None, train: bool) -> Stack:
   """Batch normalisation in the module that calls it, named 'norm'."""
-  # The statistics are float32 in any case; `dtype` is that of the result.
+  # Momentum and epsilon are PyTorch's defaults, there as a momentum of 0.1. The statistics are float32 in any case;
+  # `dtype` is that of the result.
   norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=x.dtype, axis_name=axis_name, name='norm')
   return norm(x, use_running_average=not train)
 
 
 def apply_block(block: nn.Module, *arrays: Any, remat: bool, **options: Any) -> Any:
-  """block(*arrays, **options); with `remat` its activations are computed anew in the backward pass, not kept.
+  """block(*arrays, **options); with `remat` the backward pass recomputes its activations instead of storing them.
 
   `options` (train, sizes) are not traced.
   """
@@ -96,8 +98,8 @@ def apply_block(block: nn.Module, *arrays: Any, remat: bool, **options: Any) -> 
   return nn.remat(lambda block, *arrays: block(*arrays, **options))(block, *arrays)
 
 
-# The parts of the two blocks. They make their layers in the module that calls them, so that names do not depend on
-# which parts it has.
+# The parts of the two blocks, as functions, not modules: their layers belong to the module that calls them, so that the
+# names of parameters do not depend on which parts an ablation has.
 
 
 def _plane(x: Stack, features: int, axis_name: str | None, train: bool) -> Stack:
@@ -211,12 +213,12 @@ def double_linear(x: Stack) -> Stack:
 
 
 def upsample(scores: Float[Array, 'B N h w'], height: int, width: int) -> Float[Array, 'B N H W']:
-  """Bilinear, half-pixel centres (align-corners false), in float32: from here on depth needs the precision."""
+  """Bilinear, half-pixel centres (align-corners false). In float32, because depth needs the precision from here on."""
   return jax.image.resize(scores.astype(jnp.float32), (*scores.shape[:2], height, width), 'bilinear')
 
 
 def focus_distribution(scores: Float[Array, 'B N H W']) -> Float[Array, 'B N H W']:
-  """Softplus scores, normalised over the frames; the epsilon keeps a pixel with no response anywhere defined."""
+  """Softplus of the scores, normalised over the frames. The epsilon avoids 0 / 0 where no frame responds."""
   weights = nn.softplus(scores) + 1e-6
   return weights / jnp.sum(weights, axis=1, keepdims=True)
 

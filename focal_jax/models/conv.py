@@ -1,13 +1,13 @@
-"""Convolutions over focal stacks [B, N, H, W, C], in the form that the backend computes fastest.
+"""Convolutions over focal stacks [B, N, H, W, C], in whichever form is fastest on the backend.
 
 Every convolution here is "same" in PyTorch's sense: zero padding (k - 1) / 2 x dilation on both sides of every axis, at
 stride 2 too (JAX's 'SAME' pads (0, 1) there). Stride and dilation are spatial; frames have stride 1. The results do not
 depend on the form and neither do the parameters. Stack, kernel and result have one floating-point type.
 
-* native: XLA's 3-D convolution. What accelerators get.
+* native: XLA's 3-D convolution, for accelerators.
 * planes: two-dimensional convolutions with the frames in the batch. XLA's CPU backend computes 3-D convolutions 3 to 12
-  times slower than that, transposed ones 80 times. A kernel over three frames becomes one convolution to three times
-  the output channels whose results are shifted along the frames and added; weight gradients are matrix products.
+  times slower than that, transposed ones 80 times. A kernel over three frames becomes one convolution with three times
+  the output channels, which are shifted along the frames and added; weight gradients are matrix products.
 """
 
 import functools
@@ -49,7 +49,7 @@ def conv(x: Stack, kernel: Kernel, *, stride: int = 1, dilation: int = 1, form: 
     return _conv_planes(x, kernel, stride)
   if dilation == 2:
     return _conv_phases(x, kernel)
-  if kernel.shape[1] == 1:  # looks at the first of every `stride` pixels only
+  if kernel.shape[1] == 1:  # a 1 x 1 kernel reads only every `stride`-th pixel
     x, stride = x[:, :, ::stride, ::stride], 1
   y = _conv_plane(_fold(x), kernel[0], stride, ((kernel.shape[1] - 1) // 2,) * 2)
   return y.reshape(*x.shape[:2], *y.shape[1:])
@@ -74,8 +74,8 @@ def max_pool(x: Stack) -> Stack:
 
 
 def max_pool3(x: Stack, *, frames: bool, stride: int) -> Stack:
-  """Maximum over 3 x 3 pixels around every `stride`-th one, and over 3 frames if `frames`; nothing beyond the border
-  counts. Axis by axis, as maxima of slices; see `max_pool`.
+  """Maximum over 3 x 3 pixels around every `stride`-th one, and over 3 frames if `frames`, within the borders. One axis
+  after the other, as maxima of slices; see `max_pool`.
   """
   for axis, step in ((1, 1), (2, stride), (3, stride)):
     if axis == 1 and not frames:
@@ -103,8 +103,9 @@ def _conv_plane(x: Planes, kernel: PlaneKernel, stride: int, padding: tuple[int,
   columns = _columns_at_once(x.shape, kernel.shape) if stride == 1 else 1
   if columns == 1:
     return _plain(x, kernel, stride, padding)
-  # Neighbouring columns of the result as channels of a wider kernel, which strides over them: XLA copies the pixels
-  # under a kernel for each of its places, and so does it fewer times. Three times as fast for 3 channels.
+  # Compute neighbouring columns of the result as channels of a wider kernel with a stride of as many columns. XLA
+  # copies the pixels under the kernel for each of its positions, and this way there are fewer: three times as fast for
+  # 3 channels.
   wide = jnp.concatenate(
     [jnp.pad(kernel, ((0, 0), (k, columns - 1 - k), (0, 0), (0, 0))) for k in range(columns)], axis=-1
   )
@@ -113,7 +114,7 @@ def _conv_plane(x: Planes, kernel: PlaneKernel, stride: int, padding: tuple[int,
 
 
 def _columns_at_once(shape: tuple[int, ...], kernel: tuple[int, ...]) -> int:
-  """How many columns of a result to compute as one; more waste more on a kernel's zeros."""
+  """How many columns of a result to compute together; more columns waste more work on the zeros of a kernel."""
   columns = 8 if kernel[2] <= 4 else 2
   return columns if kernel[1] > 1 and kernel[3] <= 8 and shape[2] % columns == 0 else 1
 
@@ -131,7 +132,7 @@ def _conv_plane_bwd(stride, padding, saved, cotangent):
   x, cotangent = _stored(x, cotangent)
   (to_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride, padding), kernel)(cotangent)
   if stride == 2 and kernel.shape[0] == 3:
-    # Dense over the four phases: two to three times as fast as XLA's dilated form.
+    # As a dense convolution over the four phases: two to three times as fast as XLA's dilated form.
     to_input = _interleave(_plain(cotangent, _phases_of(kernel.swapaxes(2, 3)), 1, (0, 1)))
   else:
     (to_input,) = jax.linear_transpose(lambda x: _plain(x, kernel, stride, padding), x)(cotangent)
@@ -142,11 +143,12 @@ _conv_plane.defvjp(_conv_plane_fwd, _conv_plane_bwd)
 
 
 def _stored(*arrays: Planes) -> tuple[Planes, ...]:
-  """The same arrays, but read from memory by what comes next.
+  """The same arrays, but stored in memory before they are used.
 
-  XLA's CPU backend takes the pixels for a weight gradient in another order than they lie in memory, and would compute
-  all that leads to them (normalisation, activation) once more in that order, which takes three times as long. It does
-  not look through a loop, even if that is never entered, which only the run can tell; barriers it ignores.
+  For a weight gradient XLA's CPU backend reads pixels in another order than they lie in memory, and would recompute the
+  operations before (normalisation, activation) in that order, which takes three times as long. It does not fuse across
+  a loop, even one that is never entered, as long as it cannot know that when compiling; it ignores optimisation
+  barriers.
   """
   one = arrays[-1][0, 0, 0, 0]
   never = jnp.isnan(one) & ~jnp.isnan(one + 1)
@@ -171,7 +173,7 @@ def _phases_of(kernel: PlaneKernel) -> Float[Array, 'T T I P']:
 
 
 def _interleave(y: Float[Array, '*B h w P']) -> Float[Array, '*B H W O']:
-  """Pixels of the four phases, side by side on the channels, to their places."""
+  """Moves the pixels of the four phases from the channels to their places."""
   *batch, h, w, _ = y.shape
   y = y.reshape(*batch, h, w, 2, 2, -1)
   return jnp.moveaxis(y, -3, -4).reshape(*batch, 2 * h, 2 * w, -1)
@@ -189,14 +191,12 @@ def _conv_phases(x: Stack, kernel: Kernel) -> Stack:
 
 @jax.custom_vjp
 def _add_shifted(parts: Float[Array, 'B N H W D O']) -> Stack:
-  """out[n] = parts[n - 1][0] + parts[n][1] + parts[n + 1][2]; there is nothing before the first frame or after the
-  last.
-  """
+  """out[n] = parts[n - 1][0] + parts[n][1] + parts[n + 1][2], with zeros before the first frame and after the last."""
   return _later(parts[..., 0, :]) + parts[..., 1, :] + _earlier(parts[..., 2, :])
 
 
 def _add_shifted_bwd(_, cotangent):
-  # At once: what JAX derives pads each part with zeros and adds the three.
+  # In one piece: the derivative that JAX would find pads each part with zeros and adds the three.
   return (jnp.stack([_earlier(cotangent), cotangent, _later(cotangent)], axis=-2),)
 
 
@@ -214,7 +214,7 @@ def _earlier(x: Stack) -> Stack:
 
 
 def _conv_planes(x: Stack, kernel: Kernel, stride: int) -> Stack:
-  """All frames of the kernel by one convolution to so many times the channels, shifted along the frames and added."""
+  """One convolution for all frames of the kernel, whose outputs are shifted along the frames and added."""
   frames, size = kernel.shape[:2]
   flat = jnp.moveaxis(kernel, 0, 3).reshape(size, size, x.shape[-1], -1)
   y = _conv_plane(_fold(x), flat, stride, ((size - 1) // 2,) * 2)
@@ -232,9 +232,10 @@ def _from_place(x: Stack, places: int) -> Stack:
 
 
 def _conv_transpose_planes(x: Stack, kernel: Kernel) -> Stack:
-  """One convolution of each frame and its neighbours, side by side on the channels.
+  """One convolution of each frame and its neighbours, concatenated on the channels.
 
-  As there are four times as many pixels behind it, shifting before is faster: 1.6 to 2.6 times, with gradients.
+  The result has four times as many pixels as the input, so shifting the input is faster: 1.6 to 2.6 times, with
+  gradients.
   """
   b, n, h, w, _ = x.shape
   # y[n - 1 + f] += w[f] x[n]: a convolution's frame shifts, the other way round.

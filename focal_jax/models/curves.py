@@ -1,10 +1,10 @@
-"""A depth network for small budgets of training: focus measures in, a U-Net over space and frames between, each pixel's
-own measures once more at the end.
+"""A depth network for small training budgets: focus measures, a U-Net over space and frames, and each pixel's own
+measures once more at the end.
 
-Where the published network (`depth`) has to learn from pictures what sharpness is, this one is given it
-(`relative_sharpness`), works at half the resolution and below, and learns where to believe it and what to fill in where
-there is no texture. Its frames' scores become a distribution by softmax, which is peaked as soon as the measures are.
-Nothing is normalised by statistics of a batch: stacks of any number of frames may follow each other.
+The published network (`depth`) has to learn from images what sharpness is. This one is given measures of it
+(`relative_sharpness`), works at half the resolution and below, and learns where to trust them and what to fill in where
+there is no texture. A softmax turns the frames' scores into a distribution that is peaked wherever the measures are.
+Nothing is normalised by batch statistics, so stacks with different numbers of frames may follow each other.
 """
 
 from functools import partial
@@ -29,12 +29,12 @@ from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.relative_sharpness import relative_sharpness
 
 FEATURES = (16, 24, 32, 48, 64)  # at 1/2, 1/4, 1/8, 1/16 and 1/32 of the resolution
-SCORE_GAIN = 2.5  # of each measure in the score before training: the peak that classical depth from focus takes
+SCORE_GAIN = 2.5  # gain of each measure in the score before training, which peaks as classical depth from focus does
 HE_GAIN = 6**0.5  # kernels are drawn with a variance of 1 / (3 fan_in); rectified inputs want 2 / fan_in (He et al.)
 
 
 class ScaledConv(nn.Module):
-  """Convolution with bias whose output has the variance of its rectified input, as drawn."""
+  """Convolution with bias, scaled so that initially it preserves the variance of its rectified input."""
 
   features: int
   kernel_size: tuple[int, int, int] = CUBE
@@ -47,8 +47,8 @@ class ScaledConv(nn.Module):
 
 
 class Residual(nn.Module):
-  """x + gain * two convolutions of it, gain 0 as drawn unless told otherwise (SkipInit; De and Smith, NeurIPS 2020), in
-  place of normalisation.
+  """x + gain * two convolutions of it, with an initial gain of 0 by default, instead of normalisation (SkipInit; De and
+  Smith, NeurIPS 2020).
   """
 
   kernel_size: tuple[int, int, int] = CUBE
@@ -91,6 +91,7 @@ class CurveNetwork(nn.Module):
       outputs = ScaledConv(1 if level else 1 + measures.shape[-1], PLANE, name=f'score{level}')(nn.relu(x))
       scores = upsample_channels(outputs, height, width)
       if level == 0:
+        # Gains of the measures are learned as deviations from a constant, so that untrained scores follow the measures.
         gains = SCORE_GAIN * (1.0 + scores[..., 1:])
         scores = scores[..., :1] + jnp.sum(gains * measures.astype(jnp.float32), axis=-1, keepdims=True)
       distribution = jax.nn.softmax(scores[..., 0], axis=1)
@@ -99,7 +100,7 @@ class CurveNetwork(nn.Module):
 
 
 def space_to_depth(x: Stack) -> Stack:
-  """2 x 2 pixels side by side in the channels of one, at half height and width."""
+  """Blocks of 2 x 2 pixels as channels, at half height and width."""
   b, n, h, w, c = x.shape
   x = x.reshape(b, n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 2, 4, 3, 5, 6)
   return x.reshape(b, n, h // 2, w // 2, 4 * c)

@@ -1,7 +1,7 @@
 """DefocusNet (Maximov, Galim and Leal-Taixe, "Focus on defocus", CVPR 2020), the static architecture of its release.
 
-Two U-Nets in every frame, whose features meet in maxima over the frames: one from frames to how defocused each pixel
-is, one from these maps to depth, which sees the frames through the skip connections of the first only.
+Two U-Nets in every frame, which exchange features between frames by maxima over them: one from frames to the defocus of
+each pixel, one from these maps to depth. The second sees the frames only through the skip connections of the first.
 """
 
 from functools import partial
@@ -121,7 +121,7 @@ class DefocusNet(nn.Module):
 
 
 def with_maximum(x: Stack) -> Stack:
-  """Beside each frame's features their maxima over the frames."""
+  """Each frame's features, concatenated with their maxima over the frames."""
   return jnp.concatenate([x, jnp.broadcast_to(jnp.max(x, axis=1, keepdims=True), x.shape)], axis=-1)
 
 

@@ -70,6 +70,7 @@ class MultiScaleAggregation(nn.Module):
     x16 = Pyramid(2 * c, self.axis_name, name='pyramid16')(conv.average_pool(x, 4), train=train)
     x32 = Pyramid(2 * c, self.axis_name, name='pyramid32')(conv.average_pool(x, 8), train=train)
 
+    # Down: each resolution joins the one above it, reduced.
     e1 = jnp.concatenate([Conv(2 * c, stride=2, name='down16')(x8), x16], axis=-1)
     e1 = nn.relu(cell(2 * c, name='combine16')(e1, train=train))
     e1 = nn.relu(cell(2 * c, name='refine16')(e1, train=train))
@@ -77,6 +78,7 @@ class MultiScaleAggregation(nn.Module):
     e2 = nn.relu(cell(4 * c, name='combine32')(e2, train=train))
     e2 = nn.relu(cell(4 * c, name='refine32')(e2, train=train))
 
+    # Up again, with skip connections by 1 x 1 convolutions.
     up16 = cell(2 * c, transpose=True, name='up16')(e2, train=train)
     u1 = nn.relu(up16 + cell(2 * c, POINT, name='skip16')(e1, train=train))
     up8 = cell(c, transpose=True, name='up8')(u1, train=train)
@@ -159,6 +161,7 @@ class DepthNetwork(nn.Module):
       weights = focus_distribution(upsample(score[..., 0], height, width))
       return expected_focus(weights, focus), weights
 
+    # Distributions at full resolution, one for each map, are among the largest arrays that training would keep.
     regress = jax.checkpoint(regress) if self.remat else regress
     depths, distributions = zip(*map(regress, scores), strict=True)
     return DepthMaps(depths, distributions[-1])

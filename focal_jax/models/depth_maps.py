@@ -6,14 +6,14 @@ from jaxtyping import Array, Float
 
 @flax.struct.dataclass
 class DepthMaps:
-  """Of aligned frames, all float32 and at the frames' resolution; what a network has not is None.
+  """Of aligned frames, all float32 and at the frames' resolution; None for what a network does not predict.
 
   Attributes:
     pyramid: depth maps, coarse to fine, at least one, in the unit of `focus`.
-    weights: the focus distribution of the finest; sums to 1 over the frames.
-    confidence: 0 .. 1; None where it is what the spread of `weights` says (`stack.confidence_from_spread`).
+    weights: the focus distribution of the finest map; sums to 1 over the frames.
+    confidence: 0 .. 1; None: derived from the spread of `weights` (`stack.confidence_from_spread`).
     all_in_focus: 0 .. 1, in the channel order of the frames.
-    defocus: of each frame, linear: as the network was taught.
+    defocus: of each frame, on the scale that the network was trained with (`losses.defocus_target`).
   """
 
   pyramid: tuple[Float[Array, 'B H W'], ...]

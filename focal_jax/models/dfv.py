@@ -1,7 +1,7 @@
 """Differential focus volumes (Yang, Huang and Zhou, "Deep depth from focus with differential focus volume", CVPR 2022).
 
-Features of every frame by a ResNet-18 and a pyramid at four scales; at each scale a focus volume, or that of the
-differences of neighbouring frames; 3-D decoders from coarse to fine, each with a depth map.
+A ResNet-18 and a feature pyramid extract features of every frame at four scales. Each scale has a focus volume, of the
+features or of their differences between neighbouring frames. 3-D decoders go from coarse to fine; each has a depth map.
 """
 
 from functools import partial
@@ -151,9 +151,10 @@ class DFV(nn.Module):
     def wide(channels):
       return tuple(one // self.channel_divisor for one in channels)
 
+    # The published encoder was pretrained on ImageNet and expects its normalisation.
     mean, std = (jnp.asarray(values, images.dtype) for values in (MEAN, STD))
     x = ((images / 2 + 0.5) - mean) / std
-    x = x[:, ::-1]  # near to far, the order in which differences were taken
+    x = x[:, ::-1]  # near to far, the order of the published differences
     x = nn.relu(run(ConvNorm(wide(FEATURES)[0], (1, 7, 7), 2, axis_name=self.axis_name, name='stem'), x))
     x, features = conv.max_pool3(x, frames=False, stride=2), []
     for stage, channels in enumerate(wide(FEATURES), start=1):
@@ -172,17 +173,19 @@ class DFV(nn.Module):
     for scale in range(self.level - 1, -1, -1):
       volume = run(layer(wide(VOLUMES)[scale], POINT, name=f'volume{scale}'), features[scale])
       if self.differential:
+        # The last frame has no farther neighbour and keeps its features.
         volume = jnp.concatenate([volume[:, :-1] - volume[:, 1:], volume[:, -1:]], axis=1)
       channels = wide(VOLUMES if above is None else DECODERS)[scale]
       volume = volume if above is None else jnp.concatenate([above, volume], axis=-1)
       decoder = Decoder(channels, POOLED[scale], scale == 0, self.axis_name, name=f'decoder{scale}')
       score, above = run(decoder, volume)
-      scores.append(score[:, ::-1, ..., 0])
+      scores.append(score[:, ::-1, ..., 0])  # far to near again
 
     def regress(score):
       weights = jax.nn.softmax(upsample(score, height, width), axis=1)
       return expected_focus(weights, focus), weights
 
+    # Distributions at full resolution, one for each map, are among the largest arrays that training would keep.
     regress = jax.checkpoint(regress) if self.remat else regress
     depths, distributions = zip(*map(regress, scores), strict=True)
     return DepthMaps(depths, distributions[-1])
@@ -206,7 +209,7 @@ def pool_counts(*lengths: int) -> list[int]:
 
 
 def average_cells(x: Volume, cell: tuple[int, int, int]) -> Volume:
-  """Means over cells of (frames, rows, columns); what is left over at the ends is dropped."""
+  """Means over cells of (frames, rows, columns); incomplete cells at the ends are dropped."""
   cell = tuple(max(length, 1) for length in cell)
   b, *size, c = x.shape
   counts = [length // one for length, one in zip(size, cell, strict=True)]

@@ -1,9 +1,8 @@
-"""What focus changes, made explicit: how sharp each frame is around a pixel next to the other frames, without a scale.
+"""Focus curves: how sharp each frame is around a pixel, relative to the other frames and independent of scale.
 
-The logarithm of a focus measure over the frames, its mean taken off, is a curve that peaks where the pixel is in focus.
-How high it is says how strong the blur, the texture and the noise are, which differ between cameras by orders of
-magnitude; where it peaks does not depend on that. So curves are divided by their own height, which is handed out beside
-them.
+The logarithm of a focus measure over the frames, minus its mean, is a curve that peaks where the pixel is in focus. Its
+height depends on the strength of blur, texture and noise, which differ between cameras by orders of magnitude; the
+place of its peak does not. So curves are divided by their height, which is returned separately.
 """
 
 import jax.numpy as jnp
@@ -11,19 +10,19 @@ from jaxtyping import Array, Float
 
 from focal_jax.focus import classical
 
-NOISE = 0.003  # standard deviation in luminance 0 .. 1, whose response counts as texture-less
-LEAST_NOISE = 0.001  # of reduced frames, whose noise is less: that of eight bits
-LOWEST = 0.01  # added to a curve's height, which is 0 where frames are all alike
+NOISE = 0.003  # standard deviation in luminance 0 .. 1; its response counts as no texture
+LEAST_NOISE = 0.001  # of reduced frames, whose noise is averaged out down to the rounding to eight bits
+LOWEST = 0.01  # added to a curve's height, which is 0 where all frames are equal
 RINGS = (1.0, 2.0, 3.0), (2.0, 3.0, 5.0)
 
-# (measure, step or radii, standard deviation of the window), px: from a blur below a pixel to a strong one, and noise.
+# (measure, step or radii, standard deviation of the window), px: for blur below a pixel up to strong blur and noise.
 FINE = (
   ('laplacian', 1, 1.5),
   ('laplacian', 2, 1.5),
   ('ring_difference', RINGS[0], 2.0),
   ('ring_difference', RINGS[1], 4.0),
 )
-COARSE = (FINE[0], FINE[2])  # of frames reduced by 2, 4 and so on, where they see a blur wider by as much
+COARSE = (FINE[0], FINE[2])  # for frames reduced by 2, 4 and so on, in which they respond to wider blur
 
 
 def luminance(images: Float[Array, 'B N H W 3']) -> Float[Array, 'B N H W']:
@@ -42,7 +41,7 @@ def focus_curves(
 ) -> tuple[list[Float[Array, 'B N H W']], list[Float[Array, 'B N H W']], list[Float[Array, 'B H W']]]:
   """Curves over the frames, for each of the measures `FINE`, or `COARSE` where the octave is above 0.
 
-  A factor or an offset of the stack's brightness changes them little. Computed in float32.
+  Nearly invariant to a factor or an offset of the stack's brightness. Computed in float32.
 
   Args:
     luma: luminance 0 .. 1.
@@ -50,8 +49,8 @@ def focus_curves(
 
   Returns:
     curves: of mean 0 and standard deviation 1 over the frames; 0 where all frames are equally sharp.
-    limited: tanh of the curves with their height.
-    heights: half the logarithm of the curves' standard deviation before, plus 1: about -1 .. 1.
+    limited: tanh of the curves before the division by their height.
+    heights: half the logarithm of that height plus 1: about -1 .. 1.
   """
   b, n, h, w = luma.shape
   flat = luma.reshape(b * n, h, w)
@@ -61,6 +60,7 @@ def focus_curves(
     of = {'laplacian': classical.modified_laplacian, 'ring_difference': classical.ring_difference}[measure]
     floor = classical.noise_response(measure, noise, size if measure == 'ring_difference' else RINGS[0])
     log = jnp.log(classical.gaussian_window(of(flat, size), window_px) + floor).reshape(b, n, h, w)
+    # Brightness and texture scale a measure alike in all frames: an offset of its logarithm, which the mean removes.
     log -= log.mean(1, keepdims=True)
     height = jnp.sqrt(jnp.mean(log**2, 1) + 1e-8)
     curves.append(log / (height[:, None] + LOWEST))

@@ -1,18 +1,18 @@
 """Classical depth from focus, refined by a network that learns where to overrule it, and what lies beyond the sweep.
 
-Where the published network (`depth`) has to learn from pictures what sharpness is, this one is given it in a form that
-does not tell how strong blur, texture and noise are (`focus_curves`), and starts from the depth that
-`classical.depth_from_focus` finds. From these, and not from the frames themselves, a U-Net over space and frames, at
-half the resolution and below, makes each pixel's
+The published network (`depth`) has to learn from images what sharpness is. This one is given sharpness in a form that
+is independent of the strength of blur, texture and noise (`focus_curves`), and starts from the depth of
+`classical.depth_from_focus`. From these, not from the frames themselves, a U-Net over space and frames, at half the
+resolution and below, predicts for each pixel
 
-* own focus distribution, over the frames and over places beyond both ends of the sweep, and for each frame how far from
-  it the focus lies: a mean over frames alone would be drawn to them;
-* depth and distribution as its surroundings have them, for what no frame tells (`fill`);
-* shares of these two and of the classical estimate in the result.
+* its own focus distribution, over the frames and over places beyond both ends of the sweep, and for each frame an
+  offset of the focus from it, because a mean over frames alone is biased towards the frames;
+* depth and distribution of its surroundings, for pixels whose depth no frame shows (`fill`);
+* the shares of these two and of the classical estimate in the result.
 
-Edges of the picture come from the all-in-focus image that the classical estimate makes. Untrained, the result is the
-classical estimate for the most part. Nothing is normalised by statistics of a batch: stacks of any number of frames may
-follow each other.
+Image edges come from the all-in-focus image of the classical estimate. Before training, the result is mostly the
+classical estimate. Nothing is normalised by batch statistics, so stacks with different numbers of frames may follow
+each other.
 """
 
 from functools import partial
@@ -24,33 +24,35 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from focal_jax.focus import classical
+from focal_jax.focus.fill import fill as push_pull
 from focal_jax.models import curves as curve_network
 from focal_jax.models.blocks import CUBE, PLANE, POINT, Stack, apply_block, expected_focus, upsample
 from focal_jax.models.curves import ScaledConv, space_to_depth, upsample_channels
 from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.focus_curves import FINE, focus_curves, halve, luminance
 from focal_jax.stack import confidence_from_spread
+from focal_jax.warp import double
 
 FEATURES = (16, 24, 32, 48, 64)  # at 1/2, 1/4, 1/8, 1/16 and 1/32 of the resolution
-OCTAVES = 3  # levels that see focus curves of frames reduced to their own resolution
-GUIDE_FEATURES = 16  # of what a pixel has once, not once a frame
-FARTHEST_OFFSET = 1.5  # of the focus from a frame that has a share in it, in frames
-BEYOND = (0.12, 0.36)  # places beyond either end of the sweep, in parts of its range
+OCTAVES = 3  # levels that are given focus curves of the frames reduced to their own resolution
+GUIDE_FEATURES = 16  # channels of what a pixel has once, not once per frame
+FARTHEST_OFFSET = 1.5  # frames: largest offset of the focus from a frame
+BEYOND = (0.12, 0.36)  # places beyond either end of the sweep, as shares of its range
 # Before training:
-SCORE_GAIN = 1.0  # of each curve in a frame's score
-RESIDUAL_GAIN = 0.3  # branches that start at 0 hardly ever take part
-HEAD_SCALE = 0.1  # of what is read off features, so that the distribution is that of the curves' own peak
-BEYOND_SCORE = -3.0  # of each place beyond the ends, next to the best frame's
-SHARES = (1.0, 0.0, -1.0)  # logits of the classical estimate, the own distribution, the surroundings
-FILL_PRIOR = 0.1  # what a pixel takes from its surroundings, next to the weight 0 .. 1 of its own
-LEAST_WEIGHT = 1e-6  # in a fill: gradients divide by its square
+SCORE_GAIN = 1.0  # gain of each curve in a frame's score
+RESIDUAL_GAIN = 0.3  # not 0 (SkipInit): branches that start at 0 hardly ever come to take part
+HEAD_SCALE = 0.1  # scale of the heads' outputs, so that the distribution starts as that of the curves' own peak
+BEYOND_SCORE = -3.0  # score of each place beyond the ends, relative to the best frame's
+SHARES = (1.0, 0.0, -1.0)  # logits of the classical estimate, the pixel's own distribution, the surroundings
+FILL_PRIOR = 0.1  # weight of a pixel's surroundings; its own is 0 .. 1
+LEAST_WEIGHT = 1e-6  # floor of the weights of a fill, whose gradients divide by their square
 
 
 Residual = partial(curve_network.Residual, initial_gain=RESIDUAL_GAIN)
 
 
 class Head(nn.Module):
-  """A few numbers a pixel, small before training, from features [B, 1, H, W, C]; float32."""
+  """A few numbers for each pixel, small before training, from features [B, 1, H, W, C]; float32."""
 
   outputs: int
 
@@ -92,10 +94,13 @@ class RefinementNetwork(nn.Module):
 
     x = nn.relu(x)
     outputs = to_full(HEAD_SCALE * ScaledConv(2 + len(FINE), PLANE, name='score0')(x))
+    # The network's scores are added to the curves, so that even the untrained network peaks where the curves do.
     scores = outputs[..., 0] + sum((SCORE_GAIN + outputs[..., 1 + i]) * curve for i, curve in enumerate(curves))
+    # Bounded, or any frame could claim any depth and the distribution would mean nothing.
     offset = FARTHEST_OFFSET * jnp.tanh(outputs[..., -1] / FARTHEST_OFFSET)
-    # Of all frames together: the largest and the mean, before and after the decoder.
+    # Over all frames: the maximum and the mean, before and after the decoder.
     summary = [x.mean(1, keepdims=True), x.max(1, keepdims=True), nn.relu(skips[0].mean(1, keepdims=True))]
+    # Places beyond an end are judged by the two frames next to it: sharpness that still rises there peaks beyond.
     top = scores.max(1, keepdims=True) + BEYOND_SCORE
     far, near = (
       top + jnp.moveaxis(to_full(Head(len(BEYOND), name=name)(jnp.concatenate([*ends, *summary], -1)))[:, 0], -1, 1)
@@ -107,6 +112,7 @@ class RefinementNetwork(nn.Module):
     shares = jax.nn.softmax(jnp.asarray(SHARES) + to_full(outputs[..., :3]), axis=-1)
     known = jax.nn.sigmoid(outputs[..., 3] / HEAD_SCALE)
     k = len(BEYOND)
+    # Offsets are in frames; the spacing of the frames turns them into the unit of the focus.
     of_frames = focus[..., None, None] + offset * jnp.gradient(focus, axis=1)[..., None, None]
     far_places, near_places = (jnp.broadcast_to(p[..., None, None], far.shape) for p in places_beyond(focus))
     own_depth = jnp.sum(own * jnp.concatenate([far_places, of_frames, near_places], 1), 1, keepdims=True)
@@ -118,9 +124,10 @@ class RefinementNetwork(nn.Module):
     classical_depth = expected_focus(estimate, focus)[:, None]
     pyramid += [own_depth[:, 0], mixed(classical_depth, own_depth, surroundings[:, :1])[:, 0]]
     distribution = mixed(jnp.pad(estimate, ((0, 0), (k, k), (0, 0), (0, 0))), own, surroundings[:, 1:])
+    # Callers expect one weight per frame, so what lies beyond an end counts as the frame at that end.
     frames = distribution[:, k : k + n]
     frames = frames.at[:, 0].add(distribution[:, :k].sum(1)).at[:, -1].add(distribution[:, k + n :].sum(1))
-    # A pixel that takes the depth of its surroundings knows nothing of its own.
+    # A pixel that takes the depth of its surroundings has no evidence of its own.
     of_its_own = upsample(known / (known + FILL_PRIOR), height, width)[:, 0]
     evidence = shares[:, 0, ..., 0] * evidence + shares[:, 0, ..., 1] + shares[:, 0, ..., 2] * of_its_own
     return DepthMaps(tuple(pyramid), frames, confidence=evidence * confidence_from_spread(frames, focus))
@@ -131,8 +138,8 @@ class RefinementNetwork(nn.Module):
     """Features at the lowest resolution, and those of every level.
 
     Args:
-      inputs: what each frame has, at the full resolution.
-      once: what a pixel has once, [B, 1, H, W, C].
+      inputs: features of each frame, at full resolution.
+      once: features that a pixel has once, for all frames.
       luma: luminance of the frames.
     """
     run = partial(apply_block, remat=self.remat)
@@ -145,11 +152,13 @@ class RefinementNetwork(nn.Module):
         x = ScaledConv(features, PLANE, stride=2, name=f'down{level}')(nn.relu(x))
         guide = ScaledConv(GUIDE_FEATURES, PLANE, stride=2, name=f'guide_down{level}')(nn.relu(guide))
       x += ScaledConv(features, POINT, name=f'guide_in{level}')(nn.relu(guide))
+      # Strong blur leaves no detail at full resolution; reduced frames still show where it is least.
       if level < OCTAVES:
         luma = halve(luma)
         curves, limited, _ = focus_curves(luma, level + 1)
         octave = jnp.stack([*curves, *limited], -1).astype(x.dtype)
         x += ScaledConv(features, PLANE, name=f'octave{level}')(octave)
+      # At the highest resolution kernels of one frame only: those of three frames would take most of the time.
       x = run(Residual(PLANE if level == 0 else CUBE, name=f'encoder{level}'), x)
       skips.append(x)
     return run(Residual(name='bottom'), x), skips
@@ -158,7 +167,7 @@ class RefinementNetwork(nn.Module):
     """Features at half the resolution, and the frames' scores at the three levels below it, coarse to fine."""
     run, scores = partial(apply_block, remat=self.remat), []
     for level in range(len(FEATURES) - 2, -1, -1):
-      x = skips[level] + double_smooth(ScaledConv(FEATURES[level], POINT, name=f'up{level}')(nn.relu(x)))
+      x = skips[level] + double(double(ScaledConv(FEATURES[level], POINT, name=f'up{level}')(nn.relu(x)), 2), 3)
       x = run(Residual(PLANE if level == 0 else CUBE, name=f'decoder{level}'), x)
       if level:
         scores.append(HEAD_SCALE * ScaledConv(1, PLANE, name=f'score{level}')(nn.relu(x)))
@@ -174,30 +183,15 @@ class RefinementNetwork(nn.Module):
     return np.full(shape, RESIDUAL_GAIN if path[-1] == 'gain' else 0.0)
 
 
-def double_smooth(x: Stack) -> Stack:
-  """`blocks.double_linear`, by shifts and sums in place of matrix products."""
-  for axis in (2, 3):
-    size = x.shape[axis]
-    before = jnp.concatenate(
-      [jax.lax.slice_in_dim(x, 0, 1, axis=axis), jax.lax.slice_in_dim(x, 0, size - 1, axis=axis)], axis
-    )
-    after = jnp.concatenate(
-      [jax.lax.slice_in_dim(x, 1, size, axis=axis), jax.lax.slice_in_dim(x, size - 1, size, axis=axis)], axis
-    )
-    x = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
-    x = x.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 2 :])
-  return x
-
-
 def classical_estimate(images: Float[Array, 'B N H W 3']) -> tuple[Float[Array, 'B H W'], Float[Array, 'B H W']]:
-  """Frame index 0 .. N - 1 and confidence of `classical.depth_from_focus`, which is not differentiated."""
+  """Frame index 0 .. N - 1 and confidence of `classical.depth_from_focus`, without gradients."""
   images = jax.lax.stop_gradient((images.astype(jnp.float32) + 1.0) / 2.0)
   return jax.lax.stop_gradient(jax.vmap(lambda stack: classical.depth_from_focus(stack, None))(images))
 
 
 def around_estimate(index: Float[Array, 'B H W'], frames: int) -> tuple[Float[Array, 'B N H W'], ...]:
-  """Each frame's share in a depth of this index, between two neighbours; then how far it lies from it, bounded: in
-  frames, -1 .. 1 for two of them, and in the sweep.
+  """Each frame's share in a depth at this index, linear between two neighbours; then its distance from the index,
+  squashed to -1 .. 1 by tanh at two scales: that of the whole sweep, and that of single frames.
   """
   difference = jnp.arange(frames, dtype=jnp.float32)[:, None, None] - index[:, None]
   share = jnp.maximum(1.0 - jnp.abs(difference), 0.0)
@@ -211,15 +205,11 @@ def nearest_frame(images: Float[Array, 'B N H W 3'], index: Float[Array, 'B H W'
 
 
 def places_beyond(focus: Float[Array, 'B N']) -> tuple[Float[Array, 'B P'], Float[Array, 'B P']]:
-  """Focus coordinates of the places beyond the first frame and beyond the last, in the order of the frames."""
+  """Focus coordinates of the places before the first frame and after the last, in the order of the frames."""
   beyond = jnp.asarray(BEYOND) * (focus[:, -1:] - focus[:, :1])
   return focus[:, :1] - beyond[:, ::-1], focus[:, -1:] + beyond
 
 
 def fill(value: Float[Array, 'B K H W'], weight: Float[Array, 'B 1 H W']) -> Float[Array, 'B K H W']:
-  """`classical.fill` of K values with one weight 0 .. 1 and the prior `FILL_PRIOR`."""
-
-  def one(value, weight):
-    return classical.fill(value, weight, FILL_PRIOR, 0.0)
-
-  return jax.vmap(jax.vmap(one, (0, None)))(value, jnp.maximum(weight[:, 0], LEAST_WEIGHT))
+  """`focus.fill` of K values with one weight 0 .. 1 and the prior `FILL_PRIOR`."""
+  return push_pull(value, jnp.maximum(weight, LEAST_WEIGHT), FILL_PRIOR)

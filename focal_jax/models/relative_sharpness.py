@@ -1,4 +1,4 @@
-"""What blur changes, made explicit: how sharp each frame is around a pixel, compared with the others."""
+"""How sharp each frame is around a pixel, compared with the other frames."""
 
 from collections.abc import Callable
 
@@ -7,14 +7,14 @@ from jaxtyping import Array, Float
 
 from focal_jax.focus import classical
 
-NOISE = 0.01  # standard deviation in luminance 0 .. 1, whose response counts as texture-less
+NOISE = 0.01  # standard deviation in luminance 0 .. 1; its response counts as no texture
 
 
 def relative_sharpness(images: Float[Array, 'B N H W 3']) -> Float[Array, 'B N H W 4']:
-  """Logarithms of focus measures, their means over the frames taken off: 0 where all frames are equally sharp.
+  """Logarithms of focus measures minus their means over the frames: 0 where all frames are equally sharp.
 
-  Measures go from neighbouring pixels (a blur below a pixel) to ten pixels (a strong one, and noise). Computed in
-  float32; a factor or an offset of the whole stack's brightness changes them little.
+  The measures span neighbouring pixels (for blur below a pixel) up to ten pixels (for strong blur and noise). Computed
+  in float32; nearly invariant to a factor or an offset of the whole stack's brightness.
 
   Args:
     images: aligned, -1 .. 1.

@@ -4,46 +4,24 @@ Since PyTorch 1.6 `torch.save` writes a zip archive of uncompressed entries: `<n
 object in which every tensor refers to a storage by its key; `<name>/data/<key>`, the raw numbers of that storage; and,
 since 2.1, `<name>/byteorder`.
 
-A pickle is a program that may import and call anything, so this one is never handed to `pickle`. `_unpickle` interprets
-the few instructions that checkpoints need; all that they can build is None, numbers, strings, tuples, lists, dicts and
-the inert records below. Names in the file are compared with a short list and never looked up.
+A pickle is a program that may import and call anything. `_Unpickler` admits only the instructions and names that a
+state dict needs; a name becomes a function of this module and is never looked up.
 """
 
 import dataclasses
+import functools
+import io
 import math
-import pickletools
+import pickle
 import reprlib
 import struct
-import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from focal_jax.errors import InputError
-
-_ORDERED_DICT = 'collections OrderedDict'
-_TENSOR = 'torch._utils _rebuild_tensor_v2'
-_PARAMETER = 'torch._utils _rebuild_parameter'
-# NumPy has no bfloat16: its bits are read as integers and widened to float32, which is exact.
-_STORAGE_DTYPES = {
-  'torch DoubleStorage': np.dtype('f8'),
-  'torch FloatStorage': np.dtype('f4'),
-  'torch HalfStorage': np.dtype('f2'),
-  'torch BFloat16Storage': np.dtype('u2'),
-  'torch LongStorage': np.dtype('i8'),
-  'torch IntStorage': np.dtype('i4'),
-  'torch ShortStorage': np.dtype('i2'),
-  'torch CharStorage': np.dtype('i1'),
-  'torch ByteStorage': np.dtype('u1'),
-  'torch BoolStorage': np.dtype('u1'),
-}
-_GLOBALS = {_ORDERED_DICT, _TENSOR, _PARAMETER, *_STORAGE_DTYPES}
-
-_CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}
-_TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
-
-_MAX_AXES = 64  # PyTorch's limit, and NumPy's since 2.0.
 
 # Where training scripts put the state dict inside a checkpoint.
 _WRAPPERS = ('state_dict', 'model_state_dict', 'model')
@@ -54,30 +32,82 @@ _LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # a pickle of the n
 _ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, struct.error)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Global:
-  """A name that the pickle mentions: 'module name', one of `_GLOBALS`."""
+# What `pickle` raises where the stack is empty, a mark or memo is missing, or something else is called or appended to.
+_PICKLE_ERRORS = (pickle.UnpicklingError, AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError)
 
-  name: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-  """`size` numbers in the entry `<name>/data/<key>`; `kind` is a key of `_STORAGE_DTYPES`."""
-
-  kind: str
-  key: str
-  size: int
+_MAX_AXES = 64  # PyTorch's limit, and NumPy's since 2.0.
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tensor:
-  """A strided view of a storage; offset and strides count numbers, not bytes."""
+class _StorageType:
+  """How numbers are stored, and the type that they become."""
 
-  storage: _Storage
-  offset: int
-  shape: tuple[int, ...]
-  strides: tuple[int, ...]
+  stored: np.dtype
+  becomes: np.dtype
+
+
+def _rebuild_tensor(numbers, offset, shape, strides, requires_grad, hooks, metadata=None) -> np.ndarray:
+  """`torch._utils._rebuild_tensor_v2`: a view of a storage, which it cannot leave; offset and strides count numbers."""
+  arguments = numbers, offset, shape, strides
+  well_typed = [type(argument) for argument in arguments] == [np.ndarray, int, tuple, tuple]
+  if not (
+    well_typed
+    and numbers.ndim == 1
+    and len(shape) == len(strides) <= _MAX_AXES
+    and all(type(n) is int and 0 <= n < 2**63 for n in (offset, *shape, *strides))
+  ):
+    raise InputError(f'data.pkl has a tensor of {reprlib.repr(arguments)}, which PyTorch does not write')
+  elements = math.prod(shape)
+  last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+  # More elements than numbers is an expanded tensor: no weight is, and a copy of one might be of any size.
+  if elements > numbers.size or (elements and last >= numbers.size):
+    raise InputError(
+      f'a tensor of shape {shape}, strides {strides} and offset {offset} does not fit its storage of {numbers.size} '
+      'numbers'
+    )
+  size = numbers.itemsize
+  try:
+    return np.ndarray(shape, numbers.dtype, numbers, offset * size if elements else 0, [s * size for s in strides])
+  except (ValueError, OverflowError) as error:  # Too many axes, or an axis too long beside one of length 0.
+    raise InputError(f'a tensor of shape {shape} is not a valid array: {error}') from None
+
+
+def _rebuild_parameter(tensor, requires_grad, hooks) -> np.ndarray:
+  """`torch._utils._rebuild_parameter`."""
+  if not isinstance(tensor, np.ndarray):
+    raise InputError(f'data.pkl has a parameter of {reprlib.repr(tensor)}, which PyTorch does not write')
+  return tensor
+
+
+# The only names that a file may mention. Functions, not classes: a pickle makes an object of any class that it gets.
+_GLOBALS = {
+  ('collections', 'OrderedDict'): lambda: {},
+  ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
+  ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
+} | {
+  ('torch', f'{name}Storage'): _StorageType(np.dtype(stored), np.dtype(becomes))
+  for name, stored, becomes in (
+    ('Double', 'f8', 'f8'),
+    ('Float', 'f4', 'f4'),
+    ('Half', 'f2', 'f2'),
+    ('BFloat16', 'u2', 'f4'),  # NumPy has no bfloat16: its bits are widened to float32, which is exact
+    ('Long', 'i8', 'i8'),
+    ('Int', 'i4', 'i4'),
+    ('Short', 'i2', 'i2'),
+    ('Char', 'i1', 'i1'),
+    ('Byte', 'u1', 'u1'),
+    ('Bool', 'u1', '?'),
+  )
+}
+_INSTRUCTIONS = (
+  *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK),
+  *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1),
+  *(pickle.BINFLOAT, pickle.BINUNICODE, pickle.SHORT_BINUNICODE),
+  *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+  *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS),
+  *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
+  *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.BINPERSID, pickle.REDUCE, pickle.BUILD),
+)
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -94,7 +124,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     memory or not be contiguous. dtypes as saved, except bfloat16, which becomes float32 (exactly).
 
   Raises:
-    InputError: naming the file, if it is missing, damaged, no such archive, or holds more than tensors and plain data.
+    InputError: naming the file, if it is missing, damaged, another kind of file, or holds more than plain data.
   """
   path = Path(path)
   try:
@@ -114,7 +144,7 @@ def _check_magic(path: Path) -> int:
   if not path.exists():
     raise InputError('no such file, expected a PyTorch state dict (.pth)')
   if not path.is_file():
-    raise InputError('is no file, expected a PyTorch state dict (.pth)')
+    raise InputError('is not a file, expected a PyTorch state dict (.pth)')
   with path.open('rb') as file:
     head = file.read(len(_LEGACY_MAGIC))
   if head == _LEGACY_MAGIC:
@@ -145,26 +175,25 @@ def _read_archive(archive: zipfile.ZipFile, file_size: int) -> dict[str, np.ndar
     raise InputError(f'zip archive with {len(pickles)} entries <name>/data.pkl, expected 1: not from torch.save?')
   folder = pickles[0].removesuffix('data.pkl')
 
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore')  # pickletools warns of odd escapes in names, which are refused anyway.
-    saved = _unpickle(archive.read(pickles[0]))
-  tensors = _find_state_dict(saved)
-  byte_order = _read_byte_order(archive, folder)
-  # Tied tensors name the same storage: it is read once.
-  storages = {tensor.storage for tensor in tensors.values()}
-  numbers = {storage: _read_storage(archive, folder, storage, byte_order) for storage in storages}
-  return {name: _view(name, tensor, numbers[tensor.storage]) for name, tensor in tensors.items()}
+  read = functools.partial(_read_storage, archive, folder, _read_byte_order(archive, folder))
+  try:
+    saved = _Unpickler(archive.read(pickles[0]), read).load()
+  except InputError:
+    raise
+  except _PICKLE_ERRORS as error:
+    raise InputError(f'data.pkl is not a valid pickle ({type(error).__name__}: {reprlib.repr(str(error))})') from None
+  return _find_state_dict(saved)
 
 
-def _find_state_dict(saved: object) -> dict[str, _Tensor]:
+def _find_state_dict(saved: object) -> dict[str, np.ndarray]:
   """The dict of tensors in what was saved, without wrappers."""
   if not isinstance(saved, dict):
-    raise InputError(f'holds an object of type {type(saved).__name__.strip("_")}, expected a state dict')
+    raise InputError(f'holds an object of type {type(saved).__name__}, expected a state dict')
   tensors = next((saved[key] for key in _WRAPPERS if isinstance(saved.get(key), dict)), saved)
   if not tensors:
     raise InputError('the state dict is empty, expected tensors')
   for name, value in tensors.items():
-    if not isinstance(name, str) or not isinstance(value, _Tensor):
+    if not isinstance(name, str) or not isinstance(value, np.ndarray):
       raise InputError(
         f'entry {reprlib.repr(name)} of the state dict is {reprlib.repr(value)}, expected a tensor; '
         f'a checkpoint keeps its state dict under one of {", ".join(_WRAPPERS)}'
@@ -184,161 +213,80 @@ def _read_byte_order(archive: zipfile.ZipFile, folder: str) -> str:
   return '<' if found == b'little' else '>'
 
 
-def _read_storage(archive: zipfile.ZipFile, folder: str, storage: _Storage, byte_order: str) -> np.ndarray:
-  """[storage.size] read-only numbers in native byte order."""
-  dtype = _STORAGE_DTYPES[storage.kind]
-  shown = f'storage {reprlib.repr(storage.key)}'
+def _read_storage(
+  archive: zipfile.ZipFile, folder: str, byte_order: str, kind: _StorageType, key: str, size: int
+) -> np.ndarray:
+  """[size] read-only numbers in native byte order."""
+  dtype = kind.stored
+  shown = f'storage {reprlib.repr(key)}'
   try:
-    info = archive.getinfo(f'{folder}data/{storage.key}')
+    info = archive.getinfo(f'{folder}data/{key}')
   except KeyError:
-    raise InputError(f'{shown} is missing from the archive, expected {storage.size} numbers') from None
-  if info.file_size != storage.size * dtype.itemsize:
-    raise InputError(f'{shown} has {info.file_size} bytes, expected {storage.size} x {dtype.itemsize}')
+    raise InputError(f'{shown} is missing from the archive, expected {size} numbers') from None
+  if info.file_size != size * dtype.itemsize:
+    raise InputError(f'{shown} has {info.file_size} bytes, expected {size} x {dtype.itemsize}')
   numbers = np.frombuffer(archive.read(info), dtype.newbyteorder(byte_order)).astype(dtype, copy=False)
-  if storage.kind == 'torch BFloat16Storage':
+  if (dtype, kind.becomes) == (np.uint16, np.float32):  # bfloat16 is the upper half of a float32
     numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
-  elif storage.kind == 'torch BoolStorage':
-    numbers = numbers != 0
+  numbers = numbers.astype(kind.becomes, copy=False)
   numbers.flags.writeable = False
   return numbers
 
 
-def _view(name: str, tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
-  """The tensor as a view of its storage, which it cannot leave."""
-  elements = math.prod(tensor.shape)
-  last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
-  # More elements than numbers is an expanded tensor: no weight is, and a copy of one might be of any size.
-  if elements > numbers.size or (elements and last >= numbers.size):
-    raise InputError(
-      f'tensor {reprlib.repr(name)} of shape {tensor.shape}, strides {tensor.strides} and offset {tensor.offset} '
-      f'does not fit its storage of {numbers.size} numbers'
-    )
-  offset = tensor.offset if elements else 0
-  try:
-    return np.ndarray(
-      tensor.shape, numbers.dtype, numbers, offset * numbers.itemsize, [s * numbers.itemsize for s in tensor.strides]
-    )
-  except (ValueError, OverflowError) as error:  # Too many axes, or an axis too long beside one of length 0.
-    raise InputError(f'tensor {reprlib.repr(name)} is no array: {error}') from None
+class _Instructions(dict):
+  """The instructions of `pickle` that a state dict needs, by their code."""
+
+  def __missing__(self, code: int):
+    name = f'{chr(code)!r} (0x{code:02x})'
+    raise InputError(f'data.pkl has the instruction {name}, which no state dict needs; nothing in it was run')
 
 
-def _unpickle(pickled: bytes) -> object:
-  """Interprets a pickle by hand: plain data, `_Storage`, `_Tensor` and `_Global` are all that can come out.
+class _Unpickler(pickle._Unpickler):
+  """Unpickles plain data and tensors, and refuses all else.
 
-  The stack machine is documented in the standard library's `pickletools`. Nothing here recurses, whatever the nesting.
+  The variant of `pickle.Unpickler` in Python, because it lets the instructions be restricted, too: the one in C would
+  take an object from the process's extension registry (EXT1) without asking `find_class`.
   """
-  stack: list = []
-  marks: list[int] = []
-  memo: dict[int, object] = {}
 
-  def pop_from(start: int) -> list:
-    if not 0 <= start <= len(stack):
-      raise IndexError('stack underflow')
-    items = stack[start:]
-    del stack[start:]
-    return items
+  def __init__(self, pickled: bytes, read_storage: Callable[[_StorageType, str, int], np.ndarray]):
+    super().__init__(io.BytesIO(pickled))
+    self.read_storage = functools.cache(read_storage)  # tied tensors name the same storage
 
-  try:
-    for opcode, argument, position in pickletools.genops(pickled):
-      match opcode.name:
-        case 'PROTO' | 'FRAME':
-          pass
-        case 'STOP':
-          return stack.pop()
-        case 'NONE' | 'NEWTRUE' | 'NEWFALSE' | 'EMPTY_TUPLE' as name:
-          stack.append(_CONSTANTS[name])
-        case 'BININT' | 'BININT1' | 'BININT2' | 'LONG1' | 'BINFLOAT' | 'BINUNICODE' | 'SHORT_BINUNICODE':
-          stack.append(argument)
-        case 'EMPTY_DICT':
-          stack.append({})
-        case 'EMPTY_LIST':
-          stack.append([])
-        case 'MARK':
-          marks.append(len(stack))
-        case 'TUPLE':
-          stack.append(tuple(pop_from(marks.pop())))
-        case 'TUPLE1' | 'TUPLE2' | 'TUPLE3' as name:
-          stack.append(tuple(pop_from(len(stack) - _TUPLES[name])))
-        case 'APPEND':
-          _extend(stack, pop_from(len(stack) - 1))
-        case 'APPENDS':
-          _extend(stack, pop_from(marks.pop()))
-        case 'SETITEM':
-          _update(stack, pop_from(len(stack) - 2))
-        case 'SETITEMS':
-          _update(stack, pop_from(marks.pop()))
-        case 'BINPUT' | 'LONG_BINPUT':
-          memo[argument] = stack[-1]
-        case 'MEMOIZE':
-          memo[len(memo)] = stack[-1]
-        case 'BINGET' | 'LONG_BINGET':
-          stack.append(memo[argument])
-        case 'GLOBAL':
-          stack.append(_admit(argument))
-        case 'STACK_GLOBAL':
-          name, module = stack.pop(), stack.pop()
-          if not (isinstance(module, str) and isinstance(name, str)):
-            raise InputError(f'data.pkl has the name {reprlib.repr(name)}, expected a string')
-          stack.append(_admit(f'{module} {name}'))
-        case 'BINPERSID':
-          stack.append(_storage(stack.pop()))
-        case 'REDUCE':
-          arguments, function = stack.pop(), stack.pop()
-          stack.append(_call(function, arguments))
-        case 'BUILD':
-          # Sets attributes. A state dict has one, `_metadata`, its modules' versions: dropped, as any other would be.
-          stack.pop()
-          if not isinstance(stack[-1], dict):
-            raise InputError(f'data.pkl sets attributes of {reprlib.repr(stack[-1])}, expected only those of a dict')
-        case name:
-          raise InputError(f'data.pkl has instruction {name} at byte {position}, which no state dict needs')
-  except InputError:
-    raise
-  except (IndexError, KeyError, ValueError) as error:  # An empty stack, an unknown memo, malformed bytes.
-    raise InputError(f'data.pkl is no valid pickle ({type(error).__name__}: {error})') from None
-  raise InputError('data.pkl ends early')
+  dispatch = _Instructions({code[0]: pickle._Unpickler.dispatch[code[0]] for code in _INSTRUCTIONS})
+
+  def find_class(self, module: str, name: str) -> object:
+    if (module, name) not in _GLOBALS:
+      shown = f'{module}.{name}'[:100]
+      raise InputError(f'data.pkl asks for {shown!r}, which no state dict needs; nothing in the file was run')
+    return _GLOBALS[module, name]
+
+  def persistent_load(self, reference: object) -> np.ndarray:
+    match reference:
+      case ('storage', _StorageType() as kind, str(key), str(), int(size)) if size >= 0:
+        return self.read_storage(kind, key, size)
+    raise InputError(f'data.pkl refers to {reprlib.repr(reference)}, expected (storage, type, key, device, size)')
+
+  def load_build(self) -> None:
+    # Sets attributes. A state dict has one, `_metadata`, its modules' versions: dropped, as any other would be.
+    self.stack.pop()
+    if not isinstance(self.stack[-1], dict):
+      raise InputError(f'data.pkl sets attributes of {reprlib.repr(self.stack[-1])}, expected only those of a dict')
+
+  def load_setitem(self) -> None:
+    _check_keys(self.stack[-3], self.stack[-2:-1])
+    super().load_setitem()
+
+  def load_setitems(self) -> None:
+    _check_keys(self.metastack[-1][-1], self.stack[::2])
+    super().load_setitems()
+
+  dispatch |= {pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems}
 
 
-def _extend(stack: list, items: list) -> None:
-  if not isinstance(stack[-1], list):
-    raise InputError(f'data.pkl appends to {reprlib.repr(stack[-1])}, expected a list')
-  stack[-1].extend(items)
-
-
-def _update(stack: list, items: list) -> None:
-  if not isinstance(stack[-1], dict):
-    raise InputError(f'data.pkl sets items of {reprlib.repr(stack[-1])}, expected a dict')
-  for key, value in zip(items[::2], items[1::2], strict=True):
+def _check_keys(target: object, keys: list) -> None:
+  if not isinstance(target, dict):
+    raise InputError(f'data.pkl sets items of {reprlib.repr(target)}, expected a dict')
+  for key in keys:
     # Only these: the hash of a tuple nested deeply enough overflows the interpreter's own stack.
     if not isinstance(key, str | int):
       raise InputError(f'data.pkl has the dict key {reprlib.repr(key)}, expected a string or an integer')
-    stack[-1][key] = value
-
-
-def _admit(name: str) -> _Global:
-  if name not in _GLOBALS:
-    shown = name.replace(' ', '.')[:100]
-    raise InputError(f'data.pkl asks for {shown!r}, which no state dict needs: refused, nothing of the file was run')
-  return _Global(name)
-
-
-def _storage(reference: object) -> _Storage:
-  match reference:
-    case ('storage', _Global(kind), str(key), str(), int(size)) if kind in _STORAGE_DTYPES and size >= 0:
-      return _Storage(kind, key, size)
-  raise InputError(f'data.pkl refers to {reprlib.repr(reference)}, expected (storage, type, key, device, size)')
-
-
-def _call(function: object, arguments: object) -> dict | _Tensor:
-  """What PyTorch's function of that name would make, as inert data."""
-  match function, arguments:
-    case _Global(name), () if name == _ORDERED_DICT:
-      return {}
-    case _Global(name), (_Storage() as storage, int(offset), tuple(shape), tuple(strides), _, _, *_) if name == _TENSOR:
-      counts = (offset, *shape, *strides)
-      if len(shape) == len(strides) <= _MAX_AXES and all(type(n) is int and 0 <= n < 2**63 for n in counts):
-        return _Tensor(storage, offset, shape, strides)
-    case _Global(name), (_Tensor() as tensor, _, _) if name == _PARAMETER:
-      return tensor
-  shown = function.name.replace(' ', '.') if isinstance(function, _Global) else reprlib.repr(function)
-  raise InputError(f'data.pkl calls {shown} with {reprlib.repr(arguments)}, which PyTorch does not write')

@@ -1,23 +1,17 @@
-"""Cameras and their focus sweeps: focus distances, field of view, drift, exposure and the size of the blur.
+"""Cameras, and what is drawn at random for their focus sweeps.
 
-`CAMERAS` are presets; any `Camera` of one's own does as well. Distances along the optical axis are in dioptres (1/m)
-inside the simulator and in the camera's own unit in the stacks that it hands out (`to_unit`).
+`CAMERAS` are presets; any `Camera` of your own works as well. `focus_sweep` draws sweeps.
 """
 
 import dataclasses
 import math
-from typing import NamedTuple
 
-import flax.struct
-import jax.numpy as jnp
 import numpy as np
-from jax import random
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float
 
 from focal_jax import optics
 from focal_jax.errors import InputError
 from focal_jax.simulate.defocus import VIEWS
-from focal_jax.simulate.draws import Draws
 
 PIXEL_PITCH_M = 1.4e-6
 UNITS = ('1/m', 'px', 'm')  # `Sweep.unit` is a place in here
@@ -45,8 +39,8 @@ class Camera:
   alpha_intercept: float = 0.0
   beta_px: tuple[float, float] = (0.0, 0.0)  # drift along x of each frame: mean and standard deviation, sensor px
   gamma_px: tuple[float, float] = (0.0, 0.0)  # along y
-  # Two or more focus distances, far to near, infinity allowed. A sweep of another length interpolates them evenly in
-  # dioptres: two ends give a sweep that is linear in dioptres, and so in disparity.
+  # Two or more focus distances, far to near, infinity allowed. A sweep with another number of frames interpolates them
+  # in dioptres: two ends give a sweep that is linear in dioptres, and so in disparity.
   focus_m: tuple[float, ...] = (0.9, 0.1)
   num_frames: int = 10  # of the usual sweep
   unit: str = '1/m'  # of focus and target: one of UNITS; 'px' is DDFF-12's disparity
@@ -135,7 +129,7 @@ CAMERAS = {
       focus_m=(math.inf, 1 / 7.2327),
       num_frames=11,
     ),
-    # A 50 mm lens before a 36 mm sensor. It breathes as a thin lens does; the small drift is an assumption of ours.
+    # A 50 mm lens on a 36 mm sensor. It breathes as a thin lens does; the small drift is our assumption.
     Camera(
       name='dslr',
       focal_length_m=0.05,
@@ -146,8 +140,8 @@ CAMERAS = {
       gamma_px=(0.0, 4.0),
       focus_m=(math.inf, 0.45),
     ),
-    # DefocusNet's renderings (Maximov et al., CVPR 2020), FoD500. Its authors do not say how wide the sensor is; 3.1 mm
-    # is what later work takes with this lens (Si et al., CVPR 2023).
+    # DefocusNet's renderings (Maximov et al., CVPR 2020), FoD500. The authors do not give the width of the sensor;
+    # later work assumes 3.1 mm with this lens (Si et al., CVPR 2023).
     Camera(
       name='defocusnet',
       focal_length_m=0.0029,
@@ -178,10 +172,10 @@ PHONES = ('pixel_4_xl', 'pixel_6', 'galaxy_s8_plus', 'galaxy_note_10')
 
 
 def as_camera(camera: str | Camera) -> Camera:
-  """A camera as it is, or the preset of that name.
+  """A camera unchanged, or the preset of that name.
 
   Raises:
-    InputError: if there is none; the message lists those that there are.
+    InputError: there is no such preset; the message lists them.
   """
   if isinstance(camera, Camera):
     return camera
@@ -204,18 +198,18 @@ class SweepSettings:
   far_dpt: tuple[float, float] | None = (0.0, 2.0)  # dioptres of the first frame's focus; None: the camera's sweep
   range_dpt: tuple[float, float] | None = (2.0, 8.0)  # between first and last frame; None: the camera's sweep
   spacing: str = 'dioptres'  # of the focus positions: even in dioptres, 'random', or as in the 'camera' sweep
-  uneven: float = 0.3  # focus positions leave that spacing by up to this share of half a step
-  # Log-uniform: CoC radius of the far end when focused at the near end. None: what the optics give, at the width.
+  uneven: float = 0.3  # focus positions deviate from that spacing by up to this share of half a step
+  # Log-uniform: blur radius of the far end when focused at the near end. None: what the optics give at the width.
   blur_px: tuple[float, float] | None = (0.8, 7.0)
   breathing: tuple[float, float] = (0.0, 3.0)  # factor on the camera's zoom error
-  # Limits of the zoom between the first and the last frame; a lens too long for them is focused from within, with the
+  # Limits of the zoom between the first and the last frame. A lens too long for them focuses internally: it has the
   # field of view of a shorter one.
   zoom: tuple[float, float] = (0.96, 1.10)
   shake_px: tuple[float, float] = (0.0, 1.5)  # standard deviation of a further drift, px of the rendered image
   aligned: float = 0.25  # share of sweeps without any motion, field of view 1
-  no_metadata: float = 0.25  # share of sweeps whose field of view is not told (fov = 1, all zoom is left to alpha)
-  # Share of all sweeps, of those not told, whose zoom is anything within the limits and linear in dioptres, not what
-  # lenses do: frames may come in any order.
+  no_metadata: float = 0.25  # share of sweeps without metadata (fov = 1, all zoom is left to alpha)
+  # Share of all sweeps, taken from those without metadata, whose zoom is anything within the limits and linear in
+  # dioptres, unlike a real lens's: it covers stacks whose frames come in the opposite order.
   any_zoom: float = 0.0
   exposure: tuple[float, float] = (0.0, 0.05)  # standard deviation, in stops, of frames against the last one
   white_balance: tuple[float, float] = (0.0, 0.05)  # the same for the gains of red and of blue
@@ -244,157 +238,3 @@ class SweepSettings:
       field = 'far_dpt' if self.range_dpt is None else 'range_dpt'
       check(field, near * camera.focal_length_m < 1, f'a focus beyond the focal length of {camera.name}')
       check('far_dpt', camera.unit != 'm' or far[0] > 0, f'more than 0 for {camera.name}, whose unit is m')
-
-
-@flax.struct.dataclass
-class Sweep:
-  """One sweep, frames far to near. `motion` is the truth that a warp must undo (`warp`), relative to the last frame."""
-
-  focus: Float[Array | np.ndarray, '*B N']  # in the camera's unit: what a stack hands out
-  focus_dpt: Float[Array | np.ndarray, '*B N']  # dioptres, rising
-  fov: Float[Array | np.ndarray, '*B N']
-  motion: Float[Array | np.ndarray, '*B N 3']
-  # px of the last frame per dioptre of defocus: radius of the disc, or distance between neighbouring views.
-  blur_px_per_dpt: Float[Array | np.ndarray, '*B']
-  views: Float[Array | np.ndarray, '*B']  # 1: the kernel is a grid of views; 0: a disc
-  exposure: Float[Array | np.ndarray, '*B N']  # factor on linear light, 1 for the last frame
-  white_balance: Float[Array | np.ndarray, '*B N 3']  # gains, 1 for the last frame and for green
-  unit: Int[Array | np.ndarray, '*B']  # of focus and target: place in UNITS
-
-
-class _Optics(NamedTuple):
-  """What a sweep needs of its camera, as numbers in a row of a table."""
-
-  focal_length: Float[Array, ''] | float
-  f_number: Float[Array, ''] | float
-  pitch: Float[Array, ''] | float
-  width: Float[Array, ''] | float
-  alpha_slope: Float[Array, ''] | float
-  alpha_intercept: Float[Array, ''] | float
-  beta_mean: Float[Array, ''] | float
-  beta_sd: Float[Array, ''] | float
-  gamma_mean: Float[Array, ''] | float
-  gamma_sd: Float[Array, ''] | float
-  views: Float[Array, ''] | float
-  aligned: Float[Array, ''] | float
-  unit: Float[Array, ''] | float
-
-
-def draw_sweep(
-  key: PRNGKeyArray, num_frames: int, width_px: float | int, settings: SweepSettings = SweepSettings()
-) -> Sweep:
-  """A random sweep of a random camera.
-
-  Args:
-    num_frames: N, at least 2.
-    width_px: px across the whole field of view: of the image, or of the larger one that it is a crop of. Without
-      effect where `settings.blur_px` decides how large the blur is, and with it the scale.
-
-  Raises:
-    InputError: for fewer than two frames.
-  """
-  if num_frames < 2:
-    raise InputError(f'num_frames is {num_frames}, expected at least 2')
-  cameras = [as_camera(camera) for camera in settings.cameras]
-  scalars_key, grid_key, frames_key = random.split(key, 3)
-  draw = Draws(scalars_key, 9)
-  camera, usual = _pick(cameras, num_frames, jnp.floor(draw.uniform(0.0, len(cameras))).astype(int))
-  is_aligned = camera.aligned > 0
-
-  far = usual[0] if settings.far_dpt is None else draw.uniform(*settings.far_dpt)
-  extent = usual[-1] - usual[0] if settings.range_dpt is None else draw.uniform(*settings.range_dpt)
-  focus_dpt = far + extent * _positions(grid_key, usual, settings)
-  distance = optics.dioptres_to_metres(focus_dpt)
-
-  # On the sensor, in the last frame; then the scale of the image.
-  image_distance = jnp.where(is_aligned, camera.focal_length, optics.image_distance(camera.focal_length, distance[-1]))
-  diameter = image_distance * camera.focal_length / camera.f_number / camera.pitch  # px per dioptre
-  parts = jnp.where(camera.views > 0, VIEWS - 1, 2)  # distances between views, or radii, in a diameter
-  if settings.blur_px is None:
-    scale = width_px / camera.width
-  else:
-    scale = 2 * draw.log_uniform(*settings.blur_px) / extent / diameter
-
-  # What metadata say must not contradict the limits of the zoom: from (1 - f d_1) / (1 - f d_n) <= limit, with the
-  # extent d_n - d_1. The floor keeps a limit of 1 from dividing by 0.
-  share = 1.0 - 1.0 / settings.zoom[1]
-  shorter = jnp.maximum(share / (extent + share * far), 1e-6)
-  fov = optics.relative_field_of_view(jnp.minimum(camera.focal_length, shorter), distance)
-  alpha = (camera.alpha_slope * focus_dpt + camera.alpha_intercept) * draw.uniform(*settings.breathing)
-  zoom = jnp.clip((fov + alpha) / (fov[-1] + alpha[-1]), *settings.zoom)
-  noise = random.normal(frames_key, (num_frames, 7))
-  mean, sd = jnp.stack([camera.beta_mean, camera.gamma_mean]), jnp.stack([camera.beta_sd, camera.gamma_sd])
-  drift = (mean + sd * noise[:, :2]) * scale + draw.uniform(*settings.shake_px) * noise[:, 2:4]
-  drift = drift - drift[-1]
-
-  kind = draw.uniform()
-  still = is_aligned | (kind < settings.aligned)
-  untold = still | (kind > 1.0 - settings.no_metadata)
-  if settings.any_zoom:
-    first_zoom = Draws(random.fold_in(scalars_key, 1), 1).log_uniform(*settings.zoom)
-    free = ~is_aligned & (kind > 1.0 - settings.any_zoom)
-    zoom = jnp.where(free, 1.0 + (first_zoom - 1.0) * (focus_dpt[-1] - focus_dpt) / extent, zoom)
-  zoom, drift = jnp.where(still, 1.0, zoom), jnp.where(still, 0.0, drift)
-  fov = jnp.where(untold, 1.0, fov)
-
-  amounts = jnp.stack([draw.uniform(*settings.exposure), *[draw.uniform(*settings.white_balance)] * 2])
-  stops = jnp.where(is_aligned, 0.0, amounts * noise[:, 4:]).at[-1].set(0.0)
-  exposure, red, blue = jnp.exp2(stops).T
-  unit = camera.unit.astype(jnp.int32)
-  return Sweep(
-    focus=to_unit(focus_dpt, unit),
-    focus_dpt=focus_dpt,
-    fov=fov,
-    motion=jnp.concatenate([(zoom - fov)[:, None], drift], axis=-1),
-    blur_px_per_dpt=diameter / parts * scale,
-    views=camera.views,
-    exposure=exposure,
-    white_balance=jnp.stack([red, jnp.ones_like(red), blue], axis=-1),
-    unit=unit,
-  )
-
-
-def _pick(cameras: list[Camera], num_frames: int, index: Int[Array, '']) -> tuple[_Optics, Float[Array, ' N']]:
-  """A camera's numbers and its usual sweep, dioptres."""
-  rows = []
-  for c in cameras:
-    numbers = _Optics(
-      focal_length=c.focal_length_m,
-      f_number=c.f_number,
-      pitch=c.pixel_pitch_m,
-      width=c.sensor_width_px,
-      alpha_slope=c.alpha_slope_m,
-      alpha_intercept=c.alpha_intercept,
-      beta_mean=c.beta_px[0],
-      beta_sd=c.beta_px[1],
-      gamma_mean=c.gamma_px[0],
-      gamma_sd=c.gamma_px[1],
-      views=float(c.kernel == 'views'),
-      aligned=float(c.aligned),
-      unit=float(UNITS.index(c.unit)),
-    )
-    rows.append([*numbers, *c.sweep_dpt(num_frames)])
-  row = jnp.array(rows)[index]
-  return _Optics(*row[:-num_frames]), row[-num_frames:]
-
-
-def _positions(key: PRNGKeyArray, usual: Float[Array, ' N'], settings: SweepSettings) -> Float[Array, ' N']:
-  """Places of the frames between the first (0) and the last (1), rising, linear in dioptres."""
-  num_frames = len(usual)
-  if settings.spacing == 'dioptres':
-    steps = jnp.full(num_frames - 1, 1.0)
-  elif settings.spacing == 'camera':
-    steps = jnp.diff(usual)
-  else:  # up to nine times as wide as one another
-    key, steps_key = random.split(key)
-    steps = random.uniform(steps_key, (num_frames - 1,), minval=0.2, maxval=1.8)
-  steps = steps / steps.sum()
-  jitter = settings.uneven * random.uniform(key, (num_frames - 2,), minval=-0.5, maxval=0.5)
-  inner = jnp.cumsum(steps)[:-1] + jitter * jnp.minimum(steps[:-1], steps[1:])
-  return jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])
-
-
-def to_unit(dioptres: Float[Array, '*#S'], unit: Int[Array, '*#S'] | int) -> Float[Array, '*S']:
-  """Dioptres in the unit at that place of UNITS; in metres, what is beyond 1e6 m is 1e6 m, so that all is finite."""
-  metres = 1.0 / jnp.maximum(dioptres, 1e-6)
-  return jnp.select([unit == 0, unit == 1], [dioptres, optics.DDFF_DISPARITY_M_PX * dioptres], metres)

@@ -1,14 +1,14 @@
 """Defocus by an aperture of any size, varying over a surface, with occlusion between surfaces. Plain JAX.
 
-Each surface is blurred at a few fixed radii, once for all frames, and in each frame a pixel takes the linear mixture of
-the two nearest to its own. Radius 0 is the surface as it is, so what is in focus is exactly sharp. Surfaces are then
-put over one another from far to near, premultiplied by their blurred alpha, so that a blurred edge lets through what
-lies behind it.
+Each surface is blurred at a few fixed radii, once for all frames; in each frame a pixel interpolates linearly between
+the two radii nearest to its own. Radius 0 is the surface itself, so whatever is in focus is exactly sharp. Surfaces are
+then composited from far to near, premultiplied by their blurred alpha, so that a blurred edge lets through what lies
+behind it.
 
 Images are [H, C, W] in here: a row of all channels lies together, so that resampling rows is one matrix product.
 
-Two apertures: a disc, as every lens has, whose radius is that of the circle of confusion; and a 9 x 9 grid of views, as
-a light field is refocused with, whose radius is the distance between the images of neighbouring views.
+Two apertures: the disc of an ordinary lens, whose radius is that of the circle of confusion; and the 9 x 9 grid of
+views from which a light field is refocused, whose "radius" is the distance between the images of neighbouring views.
 """
 
 import functools
@@ -23,14 +23,15 @@ from scipy.special import j1
 
 from focal_jax.simulate.filters import gaussian_blur
 
-# Radii at which surfaces are blurred. Below, a step changes the variance of the blur by about as much as below it.
+# Radii at which surfaces are blurred, closer together where blur is small: pixels interpolate between neighbours, and a
+# mixture of two discs looks like the disc between them only if they are similar.
 DISC_RADII_PX = (0.0, 0.8, 1.6, 2.4, 3.4, 4.6, 6.4, 9.0, 12.5, 17.5, 25.0)
 VIEWS = 9  # along each side of the grid
 STENCIL_LIMIT_PX = 3.5  # up to here adding shifted images is faster than Fourier transforms
 
 
 def disc_radii(largest_px: float | int) -> tuple[float, ...]:
-  """As many of DISC_RADII_PX as reach a radius; what is larger than the last counts as the last."""
+  """As many of DISC_RADII_PX as it takes to reach a radius; radii beyond the last count as the last."""
   count = int(np.searchsorted(DISC_RADII_PX, largest_px)) + 1
   return DISC_RADII_PX[: max(count, 2)]
 
@@ -39,8 +40,8 @@ def disc_radii(largest_px: float | int) -> tuple[float, ...]:
 def disc_kernel(radius_px: float) -> np.ndarray:
   """[2 n + 1, 2 n + 1] weights of the pixels under a disc, of sum 1 and of the disc's variance, radius^2 / 4 an axis.
 
-  They are the shares that a disc covers of each pixel. Thought of as lying at the pixels' centres they spread as those
-  of another disc would; its radius is found by bisection.
+  The weight of a pixel is the share of it that a disc covers. Concentrated at the pixels' centres these weights have a
+  variance a little off the disc's, so the disc that is rasterised is one with another radius, found by bisection.
   """
   n, fine = int(np.ceil(radius_px)), 32
   offsets = (np.arange((2 * n + 1) * fine) + 0.5) / fine - n - 0.5
@@ -79,8 +80,8 @@ def correlate(image: Float[Array, 'H C W'], kernel: np.ndarray) -> Float[Array, 
 def disc_transfer(radius_px: float, height: int, width: int) -> np.ndarray:
   """[H, W // 2 + 1] transfer function of a uniform disc on the frequencies of `rfft2`: 2 J1(z) / z, z = 2 pi r f.
 
-  The disc is spread over the square of a pixel, as light on a sensor, so that edges do not ring, and is smaller by the
-  variance of that square.
+  The disc is convolved with the square of a pixel, as light is on a sensor, so that edges do not ring. Its radius is
+  reduced such that disc and square together have the variance of the disc asked for.
   """
   y, x = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
   z = np.maximum(2 * np.pi * np.sqrt(radius_px**2 - 1 / 3) * np.hypot(y, x), 1e-9)
@@ -103,7 +104,7 @@ def disc_levels(image: Float[Array, 'H C W'], radii_px: tuple[float, ...]) -> li
 
 
 def view_levels(image: Float[Array, 'H C W'], steps_px: tuple[float, ...]) -> list[Float[Array, 'H C W']]:
-  """The image seen through the grid of views at each distance, of which the first is 0."""
+  """The image seen through the grid of views at each distance between them; the first distance is 0."""
   height, _, width = image.shape
   return [image, *filter_all(image, [views_transfer(step, height, width) for step in steps_px[1:]])]
 
@@ -123,7 +124,7 @@ def lens_blur(images: Float[Array, 'K H C W'], sigma_px: Float[Array, '']) -> Fl
   def blur(radius_px):
     return lambda images: gaussian_blur(images, sigma_px, radius_px, (1, 3))
 
-  # To three sigma at least. A condition, so that the sharper lenses do not pay for what they do not need.
+  # Each radius reaches three sigma. Under `cond`, so that sharp lenses do not pay for the wide filter.
   return lax.cond(sigma_px <= 1.0, blur(3), blur(6), images)
 
 
@@ -139,7 +140,7 @@ def compose(surfaces: Float[Array, 'K H 4 W'] | list[Float[Array, 'H 4 W']]) -> 
   """Premultiplied surfaces over one another, far to near (Porter and Duff, "Compositing digital images", 1984)."""
   behind = jnp.zeros_like(surfaces[0][:, :3])
   for surface in surfaces:
-    # Wide filters ring a little beyond 0 .. 1. (So does colour, but to cut that would add light.)
+    # Wide filters ring a little beyond 0 .. 1. Colour does so too, but clipping it would add light.
     behind = surface[:, :3] + (1.0 - jnp.clip(surface[:, 3:], 0.0, 1.0)) * behind
   return behind
 
@@ -150,16 +151,16 @@ def render(
   radii_px: tuple[float, ...],
   through_views: bool = False,
 ) -> Float[Array, 'N H 3 W']:
-  """Frames of a scene, in the light that it has.
+  """Frames of a scene, in linear light.
 
   Args:
     surfaces: far to near, premultiplied (`premultiply`), complete behind what covers them; the first should cover all.
-    radius_px: of every pixel of every surface in every frame, >= 0.
-    radii_px: at which to blur, from 0 upwards (`disc_radii`).
+    radius_px: blur radius of every pixel of every surface in every frame, >= 0.
+    radii_px: radii at which surfaces are blurred, from 0 upwards (`disc_radii`).
     through_views: the radius is that of the grid of views, not of a disc.
 
-  Radii above `STENCIL_LIMIT_PX`, and views, are applied periodically: leave a margin as wide as the largest radius
-  around what is to be seen. Below, the edge is repeated.
+  Radii above `STENCIL_LIMIT_PX`, and views, wrap around at the borders: leave a margin as wide as the largest radius
+  around the part that counts. Smaller radii repeat the edge.
   """
   blur = view_levels if through_views else disc_levels
 
@@ -167,7 +168,7 @@ def render(
     levels = blur(surface, radii_px)
     return [levels[0], *(above - below for below, above in itertools.pairwise(levels))]
 
-  # A loop, because what it makes is stored: else XLA would blur anew for every frame.
+  # A loop, because XLA stores its results: otherwise it would blur every surface again for every frame.
   steps = lax.map(steps_of, surfaces)
 
   def frame(radius_px):
@@ -179,9 +180,9 @@ def render(
 def interpolate(
   steps: list[Float[Array, 'H C W']], radius_px: Float[Array, 'H W'], radii_px: tuple[float, ...]
 ) -> Float[Array, 'H C W']:
-  """Linear interpolation at the radius of each pixel, from the first level and what each adds to the one below.
+  """Linear interpolation at the radius of each pixel, from the first level and the differences between levels.
 
-  Beyond the last level it is the last.
+  Radii beyond the last level get the last.
   """
   radius_px, value = radius_px[:, None], steps[0]
   for step, (low, high) in zip(steps[1:], itertools.pairwise(radii_px), strict=True):

@@ -1,4 +1,4 @@
-"""Random scalars, many from one call: a random call for each number would make compiling the simulator take minutes."""
+"""Random scalars, many from one call: with one call for each number the simulator would take minutes to compile."""
 
 import jax.numpy as jnp
 from jax import random
@@ -7,17 +7,17 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class Draws:
-  """Up to `count` scalars from one key, in the order in which they are asked for."""
+  """Up to `count` scalars from one key, in the order of the calls."""
 
   def __init__(self, key: PRNGKeyArray, count: int):
-    # Away from 0 and 1, where the normal distribution's quantiles are infinite.
+    # Not quite 0 or 1, where the quantiles of the normal distribution are infinite.
     self._numbers = iter(random.uniform(key, (count,), minval=1e-6, maxval=1 - 1e-6))
 
   def uniform(self, low=0.0, high=1.0) -> Float[Array, '']:
     return low + (high - low) * next(self._numbers)
 
   def log_uniform(self, low, high) -> Float[Array, '']:
-    if low == high == 0:  # none; a number is used up all the same, so that what is drawn after it does not change
+    if low == high == 0:  # switched off; still uses up a number, so that later draws do not change
       return self.uniform(0.0, 0.0)
     return jnp.exp(self.uniform(jnp.log(low), jnp.log(high)))
 

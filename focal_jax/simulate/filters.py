@@ -1,4 +1,4 @@
-"""Separable Gaussian filters of a width that is drawn, so traced, and a radius that is not. Plain JAX."""
+"""Separable Gaussian filters whose width may be traced (it is drawn) while their radius is static. Plain JAX."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 
 def gaussian_weights(sigma_px: Float[Array, ''], radius_px: int) -> Float[Array, ' K']:
-  """[2 radius + 1] samples of a Gaussian, of sum 1; without width only the middle one is not 0."""
+  """[2 radius + 1] samples of a Gaussian, of sum 1; for a sigma of 0 only the middle one is not 0."""
   weights = jnp.exp(-0.5 * (jnp.arange(-radius_px, radius_px + 1) / jnp.maximum(sigma_px, 1e-3)) ** 2)
   return weights / weights.sum()
 
@@ -16,7 +16,7 @@ def gaussian_weights(sigma_px: Float[Array, ''], radius_px: int) -> Float[Array,
 def gaussian_blur(
   images: Float[Array, '*S'], sigma_px: Float[Array, ''], radius_px: int, axes: Sequence[int], mode: str = 'edge'
 ) -> Float[Array, '*S']:
-  """Filtered along each axis, which is continued by `radius_px` as `jnp.pad` does in this mode: edge, wrap."""
+  """Filters along each axis; beyond the borders pixels continue as `jnp.pad` has it in this mode (edge, wrap)."""
   weights = gaussian_weights(sigma_px, radius_px)
   for axis in axes:
     length = images.shape[axis]
@@ -25,3 +25,8 @@ def gaussian_blur(
     taps = [lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(2 * radius_px + 1)]
     images = sum(weights[i] * (taps[i] + taps[-1 - i]) for i in range(radius_px)) + weights[radius_px] * images
   return images
+
+
+def round_through(x: Float[Array, '*S']) -> Float[Array, '*S']:
+  """Rounded, with the gradient of x itself."""
+  return x + lax.stop_gradient(jnp.round(x) - x)

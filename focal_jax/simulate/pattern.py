@@ -1,8 +1,8 @@
-"""What a camera puts into all frames alike: the fixed pattern of its pixels, and for light fields that of its lenslets.
+"""A camera's fixed pattern, the same in all its frames: that of its pixels or, in light fields, of its lenslets.
 
-In the frames of a sweep such a pattern stands still and is equally sharp. In frames that are computed from a light
-field, views are shifted against each other, and it is blurred as a surface would be that lies where they are not: the
-plane of zero disparity. There, and in what shows no texture of its own, it passes for something in focus.
+In the frames of a sweep the pattern stands still and is equally sharp. Frames computed from a light field are means of
+views shifted against each other, which blurs the pattern like a surface in the plane of zero disparity. Where a scene
+has no texture of its own, such a pattern looks like something in focus, and a network must learn to ignore it.
 """
 
 import jax.numpy as jnp
@@ -10,12 +10,12 @@ from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from focal_jax.simulate import defocus
-from focal_jax.simulate.cameras import Sweep
 from focal_jax.simulate.draws import Draws
 from focal_jax.simulate.filters import gaussian_blur
-from focal_jax.simulate.sensor import nearly_normal
+from focal_jax.simulate.focus_sweep import Sweep
+from focal_jax.simulate.noise import nearly_normal
 
-GRAIN_PX = (0.1, 0.8)  # uniform: sigma of the Gaussian that demosaicing blurs it with
+GRAIN_PX = (0.1, 0.8)  # uniform: sigma of the Gaussian by which demosaicing blurs the pattern
 ZERO_DISPARITY = (-0.4, 0.6)  # uniform: place of that plane between the first (0) and last (1) focus
 
 
@@ -27,13 +27,13 @@ def with_pattern(
   share: float,
   view_steps_px: tuple[float, ...] | None,
 ) -> Float[Array, 'N H W 3']:
-  """Linear light, times 1 + pattern for a share of the stacks.
+  """Linear light, for a share of the stacks multiplied by 1 + pattern.
 
   Args:
     light: as it falls on the sensor, before exposure and noise.
-    sweep: that the frames are of.
-    amount: ends of the log-uniform distribution of the pattern's standard deviation, next to the light.
-    share: of the stacks that have one, 0 .. 1.
+    sweep: of the frames.
+    amount: ends of the log-uniform distribution of the pattern's standard deviation, relative to the light.
+    share: of the stacks with a pattern, 0 .. 1.
     view_steps_px: distances between views at which surfaces are blurred; None where no camera has views.
   """
   draw = Draws(key, 6)

@@ -18,14 +18,14 @@ from focal_jax.errors import InputError
 from focal_jax.simulate.draws import Draws
 from focal_jax.simulate.textures import Textures, draw_texture
 
-POSITION_LIMITS = (-0.1, 1.1)  # surfaces that reach farther out of the sweep's range flatten here
-SHALLOWEST = 0.05  # scene, in parts of the sweep's range
-ANYWHERE_LIMITS = (-0.4, 1.4)  # the same where scenes may lie beyond the sweep
-FARTHEST_BACKGROUND = -0.5  # where there are backgrounds beyond the sweep
+POSITION_LIMITS = (-0.1, 1.1)  # surfaces that extend farther beyond the sweep's range are flattened here
+SHALLOWEST = 0.05  # depth of the shallowest scene, as a share of the sweep's range
+ANYWHERE_LIMITS = (-0.4, 1.4)  # POSITION_LIMITS for scenes that may lie beyond the sweep
+FARTHEST_BACKGROUND = -0.5  # position of the farthest background, if backgrounds may lie beyond the sweep
 CROSSING = 0.004  # difference in position over which one surface emerges from another, about a pixel's worth
-DRAWS = 64  # random numbers of a surface, at most
-PATCH_ROUGHNESS = (1.2, 2.6)  # slope of the spectrum of the noise that tells where a patchy surface has texture
-PATCH_LEVEL = (-1.0, 1.5)  # standard deviations above which it has: of most of the surface to little of it
+DRAWS = 64  # random numbers for one surface, at most
+PATCH_ROUGHNESS = (1.2, 2.6)  # slope of the spectrum of the noise that decides where a patchy surface has texture
+PATCH_LEVEL = (-1.0, 1.5)  # that noise's threshold, standard deviations: texture on most of the surface to on little
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,11 @@ class SceneSettings:
   thin: float = 0.35  # share of wires, rims, fences, grids and perforated plates
   curved: float = 0.5  # share of cylinders, balls, bowls and corrugated surfaces
   plain: float = 0.2  # share of surfaces with almost no texture
-  patchy: float = 0.0  # share of surfaces with texture in places only, as walls have; the rest of them is plain
+  patchy: float = 0.0  # share of surfaces with texture only in places, as on walls, and plain elsewhere
   highlights: float = 0.2  # share of surfaces with small, bright spots
   relief: float = 0.15  # greatest change of position from the centre of a surface to its edge, by slant or curvature
   background_relief: float = 0.3  # the same for the background: floors and walls
-  anywhere: float = 0.0  # share of scenes in any part of the sweep's range or beyond an end, from shallow to all of it
+  anywhere: float = 0.0  # share of scenes of any depth range, anywhere in the sweep's range or beyond its ends
   beyond: float = 0.0  # share of scenes whose background lies beyond the sweep, where no frame is sharp
 
   def __post_init__(self):
@@ -87,9 +87,9 @@ def draw_scene(
   settings: SceneSettings = SceneSettings(),
   textures: Textures | None = None,
 ) -> Scene:
-  """A random scene; the same key gives the same one, but for the colours of surfaces that carry photographs."""
+  """A random scene. With the same key, `textures` change nothing but the colours of surfaces that show photographs."""
   depth_key, key = random.split(key)
-  # A scene fills a fifth of the sweep's range or more, up to all of it and a little beyond.
+  # A scene spans a fifth of the sweep's range up to all of it and a little beyond.
   numbers = random.uniform(depth_key, (2 + num_surfaces,))
   low, high = 0.45 * numbers[0] - 0.05, 1.05 - 0.45 * numbers[1]
   if settings.anywhere:
@@ -99,7 +99,7 @@ def draw_scene(
     start = bottom + place * (top - bottom - extent)
     is_anywhere = is_anywhere < settings.anywhere
     low, high = jnp.where(is_anywhere, start, low), jnp.where(is_anywhere, start + extent, high)
-  # Sorting the surfaces' centres is the order of painting, the farthest is the background.
+  # Surfaces are painted in the order of their centres; the farthest is the background.
   base = low + (high - low) * jnp.sort(numbers[2:])
   if settings.beyond:
     beyond, place = random.uniform(random.fold_in(depth_key, 1), (2,))
@@ -110,7 +110,7 @@ def draw_scene(
   )
 
   def emerge(top, surface):
-    # Slanted and curved surfaces cross: what lies behind an earlier surface is hidden by it.
+    # Slanted and curved surfaces intersect: the part that lies behind an earlier surface is hidden by it.
     alpha, position = surface
     alpha = alpha * jnp.clip(0.5 + (position - top) / CROSSING, 0.0, 1.0)
     return jnp.where(alpha > 0.5, position, top), alpha
@@ -147,7 +147,7 @@ def _draw_surface(
   is_thin = draw.uniform() < settings.thin
   y, x = jnp.meshgrid(jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing='ij')
   centre_x, centre_y = (draw.uniform(-side / 2, side / 2) for side in (width, height))
-  # The outline of something thin is large, or there would be little of it.
+  # Thin things get a large outline, or too little of them would be visible.
   half_u, half_v = (draw.log_uniform(*settings.shape_px) * jnp.where(is_thin, 2.0, 1.0) for _ in range(2))
   centre_x, centre_y = (jnp.where(is_background, 0.0, centre) for centre in (centre_x, centre_y))
   half_u, half_v = (jnp.where(is_background, math.hypot(height, width) / 2, half) for half in (half_u, half_v))
@@ -156,7 +156,7 @@ def _draw_surface(
   inside_px = _shape(draw, u, v, half_u, half_v, is_thin, settings)
   alpha = jnp.where(is_background, 1.0, jnp.clip(0.5 + inside_px, 0.0, 1.0))
 
-  # A plane in space is linear in inverse depth. Some surfaces face the camera.
+  # The position of a plane in space is linear in the image, as its inverse depth is. Some planes face the camera.
   slant_u, slant_v = (jnp.where(draw.uniform() < 0.7, draw.uniform(-1.0, 1.0), 0.0) for _ in range(2))
   slant = (slant_u * u + slant_v * v) / jnp.maximum(half_u, half_v)
   bump = jnp.where(draw.uniform() < settings.curved, draw.uniform(-0.5, 1.0), 0.0)
@@ -165,7 +165,7 @@ def _draw_surface(
   amount = jnp.where(is_background, settings.background_relief, settings.relief)
   low, high = ANYWHERE_LIMITS if settings.anywhere else POSITION_LIMITS
   position = jnp.clip(base + amount * (slant + bump), jnp.minimum(base, low), high)
-  # From keys of their own: all else is as it is without them.
+  # With keys of their own, so that scenes without them do not change.
   photograph = draw_texture(random.fold_in(key, 1), textures, height, width) if textures else None
   patches = _patches(Draws(random.fold_in(key, 2), 8), height, width, settings) if settings.patchy else None
   return _paint(draw, u, v, half_u, half_v, settings, photograph, patches), alpha, position
@@ -180,7 +180,7 @@ def _patches(draw: Draws, height: int, width: int, settings: SceneSettings) -> F
 
 
 def _mod(x, length):
-  # Several times as fast as `jnp.mod`.
+  # Several times as fast as `jnp.mod`, which also handles signs and zero.
   return x - length * jnp.floor(x / length)
 
 
@@ -200,7 +200,7 @@ def _shape(draw: Draws, u, v, half_u, half_v, is_thin, settings: SceneSettings) 
   # Superellipses, with or without lobes: diamonds, ellipses, near-rectangles, stars and leaves.
   power = draw.log_uniform(1.0, 12.0)
   across, down = u / half_u, v / half_v
-  # Through logarithms, which is several times as fast as `**`.
+  # Powers through logarithms: several times as fast as `**`.
   radius = jnp.exp(jnp.logaddexp(*(power * jnp.log(jnp.abs(w) + 1e-6) for w in (across, down))) / power)
   # The cosines of 2, 3, 5 and 8 times the angle, as polynomials of its cosine.
   c = across / (jnp.hypot(across, down) + 1e-6)
@@ -208,7 +208,7 @@ def _shape(draw: Draws, u, v, half_u, half_v, is_thin, settings: SceneSettings) 
   lobes = (two, c * (4 * c**2 - 3), c * (16 * c**4 - 20 * c**2 + 5), 2 * (2 * two**2 - 1) ** 2 - 1)
   depth = jnp.where(draw.uniform() < 0.5, 0.3, 0.0)
   reach = 1.0 + depth * sum(draw.uniform(-1.0, 1.0) ** 3 * lobe for lobe in lobes)
-  # Over its slope, it is about the distance to the edge, however long the shape.
+  # Divided by its slope, this is about the distance to the edge in pixels, however elongated the shape.
   solid = (reach - radius) / (jnp.hypot(*jnp.gradient(reach - radius)) + 1e-6)
 
   half_width = draw.log_uniform(*settings.thin_px) / 2
@@ -218,7 +218,7 @@ def _shape(draw: Draws, u, v, half_u, half_v, is_thin, settings: SceneSettings) 
   bars = half_width - from_u
   grid = jnp.maximum(bars, half_width - from_v)
   plate = jnp.hypot(from_u, from_v) - (pitch / 2 - half_width)
-  # A wire, longer than other things, straight or bent to a wave.
+  # A wire, longer than other shapes, straight or wavy.
   length, bend = draw.log_uniform(0.5, 8.0) * half_u, jnp.where(draw.uniform() < 0.5, draw.uniform(), 0.0)
   wave, slope = bend * length / (2 * jnp.pi) * _sine(u / length), bend * _sine(u / length + 0.25)
   from_wire = jnp.abs(v - wave) / jnp.hypot(1.0, slope)
@@ -228,7 +228,7 @@ def _shape(draw: Draws, u, v, half_u, half_v, is_thin, settings: SceneSettings) 
 
 
 def _pick(draw: Draws, choices) -> Float[Array, 'H W']:
-  """One of several arrays, each as likely."""
+  """One of several arrays, all equally likely."""
   # A select per choice is less work for XLA than a gather from their stack.
   kind = jnp.floor(draw.uniform(0.0, len(choices)))
   picked = choices[0]
@@ -240,7 +240,7 @@ def _pick(draw: Draws, choices) -> Float[Array, 'H W']:
 def _noise(seed, slope, height: int, width: int) -> Float[Array, 'H W']:
   """Noise of variance 1 whose amplitude falls as 1 / frequency^slope: from grain to clouds. Periodic."""
   frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) + 1 / max(height, width)
-  # Random phases make Gaussian noise; a byte each is plenty.
+  # Random phases make Gaussian noise; eight bits for each are plenty.
   turns = _share(_hash(*jnp.meshgrid(*(jnp.arange(side) for side in frequency.shape), indexing='ij'), seed), 0)
   spectrum = jnp.exp(-slope * np.log(frequency)) * jax.lax.complex(_sine(turns + 0.25), _sine(turns))
   noise = jnp.fft.irfft2(spectrum.at[0, 0].set(0.0), s=(height, width))
@@ -286,7 +286,7 @@ def _paint(
   shadow = jnp.where(draw.uniform() < 0.4, draw.uniform(0.3, 0.85), 0.0) * jnp.clip(edge, 0.0, 1.0)
   shade = jnp.clip(soft, 0.3, 1.7) * (1.0 - shadow)
 
-  # At most one spot in each cell of a grid, so that any number costs the same.
+  # At most one spot in each cell of a grid, so that the cost does not depend on the number of spots.
   pitch, spot_px = draw.log_uniform(12.0, 80.0), draw.log_uniform(0.6, 3.0)
   bits = _hash(jnp.floor(v / pitch), jnp.floor(u / pitch), seed)
   from_u = _mod(u, pitch) - pitch * (0.25 + 0.5 * _share(bits, 0))
@@ -300,7 +300,7 @@ def _paint(
   if photograph is not None:
     colour = jnp.where(*photograph, colour)
   if patches is not None:
-    # Where there is none of its texture, a surface has its mean colour, and of the noise on everything a little.
+    # Where it has no texture, a surface has its mean colour and a trace of the noise: nothing is perfectly even.
     even = jnp.mean(colour, (1, 2), keepdims=True)
     colour = even + (colour - even) * jnp.maximum(patches, 0.003)
   return colour * shade + spots * (0.5 + 0.5 * light)
@@ -309,7 +309,7 @@ def _paint(
 def _pattern(draw: Draws, noise, seed, u, v, settings: SceneSettings) -> Float[Array, 'H W']:
   """One of seven kinds of texture, about -1 .. 1: noise, contours, stripes, checks, tiles, text, marble."""
   period = draw.log_uniform(*settings.period_px)
-  # Edges no sharper than about a pixel.
+  # Edges are about a pixel wide or wider, to avoid aliasing.
   hardness = jnp.minimum(draw.log_uniform(0.4, 12.0), 0.4 * period)
   across, down = _sine(u / period), _sine(v / period)
   stripes = jnp.tanh(hardness * across) / jnp.tanh(hardness)
@@ -317,7 +317,7 @@ def _pattern(draw: Draws, noise, seed, u, v, settings: SceneSettings) -> Float[A
   contours = jnp.tanh(2 * hardness * (noise - draw.uniform(-1.0, 1.0)))
   marble = _sine(u / period + draw.uniform(0.1, 0.5) * noise)
 
-  # Tiles and bricks, each of its own grey, with joints; every other row may be moved.
+  # Tiles and bricks, each with its own grey, with joints; every other row may be shifted.
   tile_u, tile_v = period * draw.uniform(1.0, 2.5), period
   row = jnp.floor(v / tile_v)
   along = u + draw.uniform(-0.5, 0.5) * tile_u * _mod(row, 2.0)

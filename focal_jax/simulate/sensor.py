@@ -1,8 +1,8 @@
 """From light on the sensor to the image that a camera stores.
 
-In this order: vignetting and gains on the light, noise, white, gamma, tone curve and colour saturation, a denoiser,
-sharpening, JPEG, eight bits. Plain JAX; differentiable in the light, roundings straight through. What costs time is
-under a condition, so that stacks without it do not wait for it.
+In this order: vignetting and gains on the light, noise, clipping at white, gamma, tone curve and colour saturation, a
+denoiser, sharpening, JPEG, eight bits. Plain JAX; differentiable in the light, with the gradient passed straight
+through roundings. Expensive steps are under `lax.cond`, so that stacks without them do not pay for them.
 """
 
 import dataclasses
@@ -16,34 +16,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from focal_jax.errors import InputError
 from focal_jax.simulate.draws import Draws
-from focal_jax.simulate.filters import gaussian_blur, gaussian_weights
+from focal_jax.simulate.filters import gaussian_blur, round_through
+from focal_jax.simulate.jpeg import YCBCR, jpeg
+from focal_jax.simulate.noise import add_noise, correlate_noise
 
 GAMMA = 2.2
-BLOCK = 8
 # Below this much light an image is black in eight bits; above it the slope of the gamma curve is finite.
 _BLACK = (0.49 / 255) ** GAMMA
 
-# ITU-T T.81 (JPEG), annex K, tables K.1 and K.2.
-LUMINANCE = np.array(
-  [
-    [16, 11, 10, 16, 24, 40, 51, 61],
-    [12, 12, 14, 19, 26, 58, 60, 55],
-    [14, 13, 16, 24, 40, 57, 69, 56],
-    [14, 17, 22, 29, 51, 87, 80, 62],
-    [18, 22, 37, 56, 68, 109, 103, 77],
-    [24, 35, 55, 64, 81, 104, 113, 92],
-    [49, 64, 78, 87, 103, 121, 120, 101],
-    [72, 92, 95, 98, 112, 100, 103, 99],
-  ]
-)
-CHROMINANCE = np.full((BLOCK, BLOCK), 99)
-CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
-
-# JFIF's luminance and chrominance, rows Y, Cb, Cr.
-_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
-
-
-# What is drawn for the stacks that have it; sigma is that of a Gaussian.
+# What is drawn for stacks that have the effect; sigma is that of a Gaussian.
 LUMINANCE_NOISE_PX = (0.3, 1.2)  # uniform: sigma of the filter that correlates noise
 CHROMA_NOISE_WIDER = (1.2, 2.0)  # uniform: chroma noise is blotchier, by this factor on its sigma
 DENOISER_PX = (0.7, 1.5)  # uniform: sigma of what a denoiser takes for the picture without noise
@@ -54,10 +35,10 @@ SHARPENING_PX = (0.6, 2.0)  # uniform: sigma of what detail is the difference fr
 
 @dataclasses.dataclass(frozen=True)
 class SensorSettings:
-  """What is drawn for each stack, alike for all its frames. Light and noise are linear, white is 1.
+  """What is drawn for each stack, the same for all its frames. Light and noise are linear, white is 1.
 
-  Pairs are the ends of a uniform distribution, of noise of a log-uniform one: cameras differ by orders of magnitude.
-  Shares are of the stacks, 0 .. 1.
+  Pairs are the ends of a uniform distribution; for noise of a log-uniform one, because cameras differ by orders of
+  magnitude. Shares are shares of the stacks, 0 .. 1.
 
   Raises:
     InputError: naming the field, for a pair in the wrong order or out of range.
@@ -66,12 +47,12 @@ class SensorSettings:
   vignetting: float = 0.3  # greatest darkening at the corners, 0 .. 0.95: uniform from 0
   exposure_stops: tuple[float, float] = (-1.0, 0.7)  # of the whole stack: dark, or with highlights clipped
   shot_noise: tuple[float, float] = (3e-4, 0.03)  # standard deviation at white: 1 / sqrt(electrons of a full well)
-  read_noise: tuple[float, float] = (3e-5, 3e-3)  # standard deviation in the dark; of both, (0, 0) is none
+  read_noise: tuple[float, float] = (3e-5, 3e-3)  # standard deviation in the dark; (0, 0) in either is none
   noiseless: float = 0.15  # share without any noise
-  correlated: float = 0.4  # share whose noise neighbours have in common, as after demosaicing
+  correlated: float = 0.4  # share whose noise is correlated between neighbours, as after demosaicing
   contrast: tuple[float, float] = (0.8, 1.3)  # steepness of the tone curve at middle grey, 0.5 .. 1.5; 1 is straight
   saturation: tuple[float, float] = (0.5, 1.3)  # factor on colour saturation: 0 is grey, 1 as it was
-  denoised: float = 0.15  # share that a denoiser took faint texture from
+  denoised: float = 0.15  # share passed through a denoiser, which removes faint texture
   sharpened: float = 0.25  # share sharpened by an unsharp mask, with halos along edges
   jpeg_quality: tuple[float, float] | None = (60.0, 98.0)  # libjpeg's scale, 1 .. 100; None: never JPEG
   without_jpeg: float = 0.5  # share without JPEG
@@ -96,7 +77,7 @@ class SensorSettings:
       raise InputError(f'simulator.sensor.vignetting is {self.vignetting}, expected a number from 0 to 0.95')
 
 
-# Gamma and eight bits, nothing else.
+# Nothing but gamma and eight bits.
 IDEAL = SensorSettings(
   vignetting=0.0,
   exposure_stops=(0.0, 0.0),
@@ -113,7 +94,7 @@ IDEAL = SensorSettings(
 
 
 class _Drawn(NamedTuple):
-  """One camera's numbers; those that say whether it has something are 0 .. 1, to be compared with its share."""
+  """The random numbers of one camera; those that switch an effect are 0 .. 1, to be compared with its share."""
 
   darkening: Float[Array, '']
   stops: Float[Array, '']
@@ -137,7 +118,7 @@ class _Drawn(NamedTuple):
 
 
 def _draw(key: PRNGKeyArray, settings: SensorSettings) -> _Drawn:
-  # All of it, whatever the settings: to switch one thing off leaves the others as they were.
+  # Everything is drawn, whatever the settings, so that switching one effect off leaves the others as they were.
   draw = Draws(key, len(_Drawn._fields))
   return _Drawn(
     darkening=draw.uniform(0.0, settings.vignetting),
@@ -174,7 +155,7 @@ def record(
 
   Args:
     exposure, white_balance: factors on the light of each frame, and of its red, green and blue.
-    field: share of the width of the camera's whole picture that the frames show, the middle of it.
+    field: share of the width of the camera's whole picture that the frames show, its middle.
   """
   scalars_key, noise_key = random.split(key)
   drawn = _draw(scalars_key, settings)
@@ -213,14 +194,14 @@ def record(
 def record_without_loss(
   key: PRNGKeyArray, light: Float[Array, 'H W 3'], settings: SensorSettings = SensorSettings(), field: float = 1.0
 ) -> Float[Array, 'H W 3']:
-  """What `record` makes of the same key, but without noise, denoising and JPEG, and frames' own gains."""
+  """As `record` with the same key, but without noise, denoising, JPEG, and the gains of single frames."""
   drawn = _draw(random.split(key)[0], settings)
   display = _develop(_expose(light[None], drawn, settings, field), drawn, settings)
   return round_through(_sharpen(display, drawn, settings)[0] * 255) / 255
 
 
 def _where(number: Float[Array, ''], share: float, change: Callable[[Array], Array], x: Array) -> Array:
-  """x, changed where the number, 0 .. 1, is below the share. A condition, not a selection: it costs time only then."""
+  """change(x) if the number, 0 .. 1, is below the share, else x. By `cond`, so that it takes time only if needed."""
   return lax.cond(number < share, change, lambda x: x, x) if share else x
 
 
@@ -236,7 +217,7 @@ def falloff(darkening: Float[Array, ''], height: int, width: int, field: float =
   """Share of the light that reaches each pixel: cos^4 of its angle off the axis, 1 - darkening at the picture's corner.
 
   Args:
-    field: share of the picture's width that is seen, the middle of it.
+    field: share of the picture's width that is seen, its middle.
   """
   y, x = jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2
   square = (y[:, None] ** 2 + x**2) * (field**2 / (y[0] ** 2 + x[0] ** 2))
@@ -255,20 +236,20 @@ def _develop(light: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSett
 
 
 def tone(display: Float[Array, '*S'], steepness: Float[Array, '']) -> Float[Array, '*S']:
-  """A curve from 0 to 1 that has this slope, 0.5 .. 1.5, at one half, and the slope 3 - 2 steepness at both ends."""
+  """The cubic from 0 to 1 with this slope, 0.5 .. 1.5, at one half; its slope at both ends is 3 - 2 steepness."""
   return display + 2 * (steepness - 1.0) * display * (1.0 - display) * (2 * display - 1.0)
 
 
 def _luminance(display: Float[Array, '*S 3']) -> Float[Array, '*S']:
-  return sum(float(weight) * display[..., i] for i, weight in enumerate(_YCBCR[0]))
+  return sum(float(weight) * display[..., i] for i, weight in enumerate(YCBCR[0]))
 
 
 def denoise(
   display: Float[Array, 'N H W 3'], sigma_px: Float[Array, ''], threshold: Float[Array, '']
 ) -> Float[Array, 'N H W 3']:
-  """Detail, the difference from a Gaussian blur, is taken back by the threshold, and lost where it is less.
+  """Shrinks detail, the difference from a Gaussian blur, by the threshold; fainter detail is lost.
 
-  Soft thresholding, as Donoho does it with wavelets ("De-noising by soft-thresholding", 1995).
+  Soft thresholding, as in Donoho, "De-noising by soft-thresholding", 1995, there of wavelets.
   """
   planes = jnp.moveaxis(display, -1, 0)
   smooth = jnp.moveaxis(gaussian_blur(planes, sigma_px, 5, (2, 3)), 0, -1)
@@ -285,144 +266,7 @@ def _sharpen(display: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSe
 def unsharp_mask(
   display: Float[Array, 'N H W 3'], amount: Float[Array, ''], sigma_px: Float[Array, '']
 ) -> Float[Array, 'N H W 3']:
-  """The difference of luminance from its Gaussian blur, sigma up to 2 px, is added so many times to every colour."""
+  """Adds `amount` times the difference of luminance from its Gaussian blur, sigma up to 2 px, to every colour."""
   luminance = _luminance(display)
   detail = luminance - gaussian_blur(luminance, sigma_px, 6, (1, 2))
   return jnp.clip(display + amount * detail[..., None], 0.0, 1.0)
-
-
-def add_noise(
-  key: PRNGKeyArray,
-  light: Float[Array, '*S'],
-  shot: Float[Array, ''],
-  read: Float[Array, ''],
-  spread: Callable[[Array], Array] = lambda noise: noise,
-) -> Float[Array, '*S']:
-  """Light with noise of variance shot^2 light + read^2, not yet clipped.
-
-  Args:
-    spread: correlates random numbers of variance 1 and leaves that variance, see `correlate_noise`.
-  """
-  variance = shot**2 * jnp.maximum(light, 0.0) + read**2  # resampled light may ring below 0
-  # The epsilon keeps the root's gradient finite in the dark, and is too small to be seen there.
-  return light + jnp.sqrt(variance + 1e-14) * spread(nearly_normal(key, light.shape))
-
-
-def correlate_noise(
-  noise: Float[Array, 'N H W 3'], luminance_px: Float[Array, ''], chroma_px: Float[Array, '']
-) -> Float[Array, 'N H W 3']:
-  """White noise of variance 1 filtered by Gaussians: grey (the colours' mean) by one, what is left by a wider one.
-
-  Grey and rest are independent and keep their shares, 1/3 and 2/3, of the variance, so that each colour's stays 1.
-  """
-
-  def filtered(planes, sigma_px, radius_px):
-    # A filter leaves the sum of its squared weights of white noise, along each of two axes; periodic, also at edges.
-    left = (gaussian_weights(sigma_px, radius_px) ** 2).sum()
-    return gaussian_blur(planes, sigma_px, radius_px, (-2, -1), mode='wrap') / left
-
-  grey = noise.mean(-1)
-  red, blue = filtered(jnp.stack([noise[..., 0] - grey, noise[..., 2] - grey]), chroma_px, 7)
-  grey = filtered(grey, luminance_px, 4)
-  return jnp.stack([grey + red, grey - red - blue, grey + blue], axis=-1)
-
-
-def nearly_normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, '*S']:
-  """Random numbers of mean 0, variance 1, kurtosis 2.7 (a normal's is 3), within +-3.5.
-
-  Each is the sum of the four bytes of a word. Random words are dear, so that there is one for the whole last axis (the
-  colours of a pixel), from which a hash makes the others: lowbias32 (Wellons, "Prospecting for Hash Functions", 2018).
-  """
-  words = random.bits(key, shape[:-1])[..., None] + jnp.arange(shape[-1], dtype=jnp.uint32) * np.uint32(0x9E3779B9)
-  words = (words ^ (words >> 16)) * np.uint32(0x7FEB352D)
-  words = (words ^ (words >> 15)) * np.uint32(0x846CA68B)
-  words = words ^ (words >> 16)
-  pairs = (words & 0x00FF00FF) + ((words >> 8) & 0x00FF00FF)
-  total = (pairs & 0xFFFF) + (pairs >> 16)
-  # A byte has mean 255 / 2 and variance (256^2 - 1) / 12.
-  return (total.astype(jnp.float32) - 510.0) * np.float32((4 * (256**2 - 1) / 12) ** -0.5)
-
-
-def round_through(x: Float[Array, '*S']) -> Float[Array, '*S']:
-  """Rounded, with the gradient of x itself."""
-  return x + lax.stop_gradient(jnp.round(x) - x)
-
-
-def jpeg(
-  display: Float[Array, 'N H W 3'], quality: Float[Array, ''], chroma_subsampled: bool = False
-) -> Float[Array, 'N H W 3']:
-  """What JPEG leaves of images 0 .. 1 at libjpeg's quality 1 .. 100, before it is rounded to eight bits again.
-
-  Baseline; edges are repeated up to whole blocks of 8 x 8.
-
-  Args:
-    chroma_subsampled: chrominance of half the resolution along both axes (4:2:0), not of all of it (4:4:4).
-  """
-  y, cb, cr = _mix_colours(_YCBCR, 255 * jnp.moveaxis(display, -1, 0))
-  planes = round_through(jnp.stack([y - 128, cb, cr]))  # as codecs do
-  tables = quantisation(quality)
-  if chroma_subsampled:
-    y, (cb, cr) = _lose(planes[:1], tables[:1])[0], _double(_lose(_halve(planes[1:]), tables[1:]), *y.shape[1:])
-  else:
-    y, cb, cr = _lose(planes, tables)
-  rgb = _mix_colours(np.linalg.inv(_YCBCR), (y + 128, cb, cr))
-  return jnp.clip(jnp.stack(rgb, axis=-1) / 255, 0.0, 1.0)
-
-
-def _lose(planes: Float[Array, 'C N H W'], tables: Float[Array, 'C 8 8']) -> Float[Array, 'C N H W']:
-  """Planes whose blocks' cosine coefficients are rounded to whole steps."""
-  channels, n, height, width = planes.shape
-  planes = _fill_up(planes, BLOCK)
-  rows, columns = planes.shape[2] // BLOCK, planes.shape[3] // BLOCK
-  blocks = planes.reshape(channels, n, rows, BLOCK, columns, BLOCK).swapaxes(3, 4).reshape(channels, -1, BLOCK**2)
-  # One product with the 64 x 64 matrix of both directions is faster than two with 8 x 8.
-  transform = np.kron(cosine_matrix(), cosine_matrix()).astype(np.float32)
-  step = tables.reshape(channels, 1, -1)
-  coefficients = jnp.matmul(blocks, transform.T, precision=lax.Precision.HIGHEST)
-  blocks = jnp.matmul(round_through(coefficients / step) * step, transform, precision=lax.Precision.HIGHEST)
-  planes = blocks.reshape(channels, n, rows, columns, BLOCK, BLOCK).swapaxes(3, 4)
-  return planes.reshape(channels, n, rows * BLOCK, columns * BLOCK)[..., :height, :width]
-
-
-def _fill_up(planes: Float[Array, 'C N H W'], multiple: int) -> Float[Array, 'C N h w']:
-  """Edges repeated up to the next multiple of a number of pixels."""
-  return jnp.pad(planes, ((0, 0), (0, 0), *((0, -side % multiple) for side in planes.shape[2:])), mode='edge')
-
-
-def _halve(planes: Float[Array, 'C N H W']) -> Float[Array, 'C N h w']:
-  """Means of 2 x 2 pixels, rounded, up to whole blocks."""
-  filled = _fill_up(planes, 2 * BLOCK)
-  channels, n, height, width = filled.shape
-  return round_through(filled.reshape(channels, n, height // 2, 2, width // 2, 2).mean((3, 5)))
-
-
-def _double(planes: Float[Array, 'C N h w'], height: int, width: int) -> Float[Array, 'C N H W']:
-  """Twice as many pixels along both axes, up to a size: linear interpolation, libjpeg's "fancy upsampling"."""
-  for axis, size in ((2, height), (3, width)):
-    planes = lax.slice_in_dim(planes, 0, -(-size // 2), axis=axis)
-    count, pads = planes.shape[axis], [(1, 1) if a == axis else (0, 0) for a in range(4)]
-    padded = jnp.pad(planes, pads, mode='edge')
-    before, after = (lax.slice_in_dim(padded, i, i + count, axis=axis) for i in (0, 2))
-    pairs = jnp.stack([0.75 * planes + 0.25 * before, 0.75 * planes + 0.25 * after], axis=axis + 1)
-    shape = list(planes.shape)
-    shape[axis] *= 2
-    planes = lax.slice_in_dim(pairs.reshape(shape), 0, size, axis=axis)
-  return planes
-
-
-def _mix_colours(matrix: np.ndarray, planes) -> list[Array]:
-  """Weighted sums of three planes: several times as fast as a product with so small a matrix."""
-  return [sum(float(weight) * plane for weight, plane in zip(row, planes, strict=True)) for row in matrix]
-
-
-def cosine_matrix() -> Float[np.ndarray, '8 8']:
-  """Orthonormal DCT-II: row k holds the cosine of frequency k."""
-  k, x = np.mgrid[:BLOCK, :BLOCK]
-  return np.cos(np.pi * k * (2 * x + 1) / (2 * BLOCK)) * np.where(k == 0, np.sqrt(0.5), 1.0) * np.sqrt(2 / BLOCK)
-
-
-def quantisation(quality: Float[Array, '']) -> Float[Array, '3 8 8']:
-  """Steps of Y, Cb and Cr, scaled as libjpeg does: 1 .. 255."""
-  percent = jnp.where(quality < 50, 5000 / quality, 200 - 2 * quality)
-  tables = np.stack([LUMINANCE, CHROMINANCE, CHROMINANCE]).astype(np.float32)
-  return jnp.clip(jnp.floor((tables * percent + 50) / 100), 1, 255)

@@ -1,6 +1,10 @@
-"""Simulated focal stacks with truth: a scene, seen by a random camera's sweep. Plain JAX, any number from one key."""
+"""Simulated focal stacks with ground truth: a scene, photographed in a random camera's focus sweep.
+
+Plain JAX. A key decides everything, so any number of stacks can be drawn and drawn again.
+"""
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any
 
@@ -10,24 +14,27 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
+from focal_jax import optics
 from focal_jax.errors import InputError
 from focal_jax.simulate import cameras, defocus
-from focal_jax.simulate.cameras import Sweep, SweepSettings, as_camera, draw_sweep
+from focal_jax.simulate.cameras import SweepSettings, as_camera
 from focal_jax.simulate.draws import Draws
+from focal_jax.simulate.focus_sweep import Sweep, draw_sweep, to_unit
 from focal_jax.simulate.layers import scene_from_rgbd
 from focal_jax.simulate.pattern import with_pattern
 from focal_jax.simulate.scenes import FARTHEST_BACKGROUND, Scene, SceneSettings, draw_scene, top_position
 from focal_jax.simulate.sensor import IDEAL, SensorSettings, record, record_without_loss
 from focal_jax.simulate.textures import Textures
 from focal_jax.stack import FocalStack
+from focal_jax.warp import cubic_weights, displacement_line
 
-_LENS_SIGMA_OF_COMPUTED_PX = 0.9  # at most, of rendered frames and of those computed from light fields
-_VIEW_LEVELS = 6  # at which surfaces are seen through a grid of views
+_LENS_SIGMA_OF_COMPUTED_PX = 0.9  # greatest lens blur of frames that are rendered or computed from light fields
+_VIEW_LEVELS = 6  # distances between views at which surfaces are blurred; pixels interpolate between them
 
 
 @dataclasses.dataclass(frozen=True)
 class SimulatorSettings:
-  """What the simulator draws; pairs are the ends of a uniform distribution, unless it says otherwise.
+  """What the simulator draws; pairs are the ends of a uniform distribution unless stated otherwise.
 
   Raises:
     InputError: naming the field, for a value that makes no sense.
@@ -43,9 +50,9 @@ class SimulatorSettings:
   lens_sigma_px: tuple[float, float] = (0.15, 1.6)  # log-uniform: standard deviation of the blur of lens and pixel
   pattern: tuple[float, float] = (5e-4, 0.02)  # log-uniform: standard deviation of a fixed pattern, next to the light
   patterned: float = 0.0  # share of stacks that have one
-  ends_valid: bool = False  # what lies beyond the sweep counts, the nearer end as its depth; else it is not valid
-  # How far beyond the ends of the sweep truth goes, in parts of its range; farther is told as that. (Not in metres,
-  # which have no limit there.)
+  ends_valid: bool = False  # whether pixels beyond the sweep are valid, with the nearer end of the sweep as their depth
+  # How far beyond the ends of the sweep true depth goes, as a share of the sweep's range; depth is clipped there. Not
+  # for cameras with depth in metres, which has no limit beyond the far end.
   truth_beyond: float = 0.0
   scene: SceneSettings = SceneSettings()  # what is drawn for each surface
   sweep: SweepSettings = SweepSettings()  # what is drawn for each sweep: camera, focus, blur and motion
@@ -82,15 +89,15 @@ class SimulatorSettings:
 
 def simulate_batch(keys: Key[Array, 'B'], settings: SimulatorSettings, textures: Textures | None = None) -> FocalStack:
   """A batch of stacks of procedural scenes, one for each key. See `simulate`."""
-  # One after the other: a batch in one piece would not be faster on a CPU and would need its memory at once.
+  # One at a time: rendering the whole batch at once is no faster on a CPU and needs its memory all at once.
   return lax.map(lambda key: simulate(key, settings, textures), keys)
 
 
 def simulate(key: PRNGKeyArray, settings: SimulatorSettings, textures: Textures | None = None) -> FocalStack:
-  """One random stack of a random procedural scene, with all truth. See `photograph`.
+  """One random stack of a random procedural scene, with all ground truth. See `photograph`.
 
   Args:
-    textures: photographs, which some surfaces carry; geometry, sweep and sensor do not depend on them.
+    textures: photographs that some surfaces show; geometry, sweep and sensor do not depend on them.
   """
   scene_key, sweep_key, camera_key = random.split(key, 3)
   scene = draw_scene(scene_key, settings.num_surfaces, *settings.canvas, settings.scene, textures)
@@ -108,7 +115,7 @@ def simulate_rgbd(
 
   Args:
     rgb: display values 0 .. 1, of the size of `settings.canvas`.
-    depth_m: 0 or not finite where not known.
+    depth_m: 0 or not finite where unknown.
   """
   sweep_key, camera_key = random.split(key)
   sweep = draw_sweep(sweep_key, settings.num_frames, settings.whole_width_px, settings.sweep)
@@ -123,16 +130,16 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
     scene: on a canvas of the size of `settings.canvas`.
 
   Returns:
-    Images float 0 .. 1 in steps of 1/255; focus and target in the camera's unit (`cameras.UNITS`); target, valid mask
-    and all-in-focus image are those of the last frame, and motion the truth that `warp` undoes. The all-in-focus image
-    has the frames' exposure, tone and sharpening, but neither noise nor what denoising and JPEG take away.
+    Images float 0 .. 1 in steps of 1/255; focus and target in the camera's unit (`cameras.UNITS`). Target, valid mask
+    and all-in-focus image belong to the last frame; motion is the true motion, which `warp` undoes. The all-in-focus
+    image has the frames' exposure, tone and sharpening, but no noise and no loss by denoising or JPEG.
   """
   lens_key, sensor_key = random.split(key)
   height, width, margin = settings.height_px, settings.width_px, settings.margin_px
   first, extent = sweep.focus_dpt[0], sweep.focus_dpt[-1] - sweep.focus_dpt[0]
   zoom = sweep.fov + sweep.motion[:, 0]
-  # In the last frame's scale, which the canvas has, a thin lens blurs all frames alike: the image distance, which makes
-  # the circle of confusion of a frame smaller, makes its field of view wider.
+  # The canvas has the last frame's scale. At that scale a thin lens blurs all frames by the same amount per dioptre: a
+  # shorter image distance makes the circle of confusion smaller, but the field of view wider by the same factor.
   defocus_dpt = jnp.abs(scene.position * extent + first - sweep.focus_dpt[:, None, None, None])
   radius = sweep.blur_px_per_dpt * defocus_dpt
   lens_sigma = Draws(lens_key, 1).log_uniform(*settings.lens_sigma_px)
@@ -155,13 +162,13 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
   seen = inner(top_position(scene))
   valid = inner(scene.known)
   reach = jnp.where(sweep.unit == cameras.UNITS.index('m'), 0.0, settings.truth_beyond)
-  if not settings.ends_valid:  # what lies outside the sweep is nowhere sharp, and no mixture of its focus distances
+  if not settings.ends_valid:  # beyond the sweep nothing is sharp, and depth is no mean of the focus distances
     valid *= (seen >= -reach) & (seen <= 1.0 + reach)
   return FocalStack(
     images=images,
     focus=sweep.focus,
     fov=sweep.fov,
-    target=cameras.to_unit(jnp.clip(seen, -reach, 1.0 + reach) * extent + first, sweep.unit),
+    target=to_unit(jnp.clip(seen, -reach, 1.0 + reach) * extent + first, sweep.unit),
     valid=valid,
     motion=sweep.motion,
     all_in_focus=record_without_loss(sensor_key, sharp, settings.sensor, field),
@@ -171,12 +178,12 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
 def _defocus(
   surfaces: Float[Array, 'K H 4 W'], radius: Float[Array, 'N K H W'], sweep: Sweep, settings: SimulatorSettings
 ) -> Float[Array, 'N H 3 W']:
-  """Through a disc or a grid of views, whichever the camera has; only what the settings' cameras have is compiled."""
+  """Blur by a disc or by a grid of views, depending on the camera; only kernels that the settings use are compiled."""
   kernels = _kernels(settings)
 
   def through_disc(surfaces, radius):
     radii = defocus.disc_radii(largest_blur_px(settings, 'disc'))
-    # Time goes with the number of radii, of which most stacks need few.
+    # Time is proportional to the number of radii, and most stacks need only a few.
     counts = sorted({min(count, len(radii)) for count in (4, 7, len(radii))})
     needed = jnp.max(radius)
     smallest = sum(jnp.where(needed > radii[count - 1], 1, 0) for count in counts[:-1])
@@ -201,8 +208,8 @@ def _view_steps(settings: SimulatorSettings) -> tuple[float, ...]:
 
 
 def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
-  """The largest radius of the cameras of a kernel: of a surface at one end of the sweep, or of a background beyond it,
-  focused at the other.
+  """The largest blur radius of any camera with this kernel: focused at one end of the sweep, of a surface at the other
+  end or of a background beyond it.
   """
   sweep, largest = settings.sweep, 0.0
   for camera in map(as_camera, sweep.cameras):
@@ -214,13 +221,15 @@ def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
       usual = camera.sweep_dpt(2)
       far = usual[0] if sweep.far_dpt is None else sweep.far_dpt[1]
       extent = usual[-1] - usual[0] if sweep.range_dpt is None else sweep.range_dpt[1]
-      image_distance = 1 / (1 / camera.focal_length_m - (0.0 if camera.aligned else far + extent))
-      aperture_m = camera.focal_length_m / camera.f_number
+      nearest_m = math.inf if camera.aligned else 1 / (far + extent)
+      # This is called while a program is traced, but decides how many levels of blur it has: it must be a number.
+      with jax.ensure_compile_time_eval():
+        diameter_m = float(extent * optics.blur_per_dioptre(camera.focal_length_m, camera.f_number, nearest_m))
       scale = settings.whole_width_px / camera.sensor_width_px
-      radius = image_distance * aperture_m / 2 / camera.pixel_pitch_m * scale * extent
+      radius = diameter_m / 2 / camera.pixel_pitch_m * scale
     if settings.scene.beyond or settings.scene.anywhere:
       radius *= 1.0 - FARTHEST_BACKGROUND
-    # Of a diameter, views are 8 distances, and a disc two radii.
+    # A diameter is two radii of a disc, but spans eight distances between views.
     largest = max(largest, radius * (2 / (defocus.VIEWS - 1) if kernel == 'views' else 1.0))
   return largest
 
@@ -228,12 +237,10 @@ def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
 def recorded_positions(zoom: Float[Array, ' N'], shift_px: Float[Array, ' N'], size: int) -> Float[Array, 'N size']:
   """Where, in the last frame's pixels, the pixels of every frame look: the inverse of the motion that `warp` applies.
 
-  Aligned x shows the frame at x - (size // 2) (zoom - 1) u(x) - shift, with u(x) = (x - c) / c about the centre c; this
-  is solved for x.
+  Aligned x shows the frame at x - dx(x), and dx is a straight line (`displacement_line`), so this is solved for x.
   """
-  centre = (size - 1) / 2
-  gain = 1.0 - (zoom - 1.0) * (size // 2) / centre
-  return centre + (jnp.arange(size) - centre + shift_px[:, None]) / gain[:, None]
+  slope, intercept = displacement_line(zoom - 1.0, shift_px, size)
+  return (jnp.arange(size) + intercept[:, None]) / (1.0 - slope)[:, None]
 
 
 def _move(
@@ -241,12 +248,13 @@ def _move(
 ) -> Float[Array, 'N h w C']:
   """Each frame sampled at its rows and columns.
 
-  Rows by a matrix product: XLA stores what goes into it, where else it would render a pixel anew for each of the 16
-  that are interpolated from it. Columns by gathering four, which is faster.
+  Not by `warp.resample`, for speed: rows by a matrix product, because XLA stores its input, where it would otherwise
+  render a pixel again for each of the 16 that are interpolated from it; columns by gathering four, which is faster
+  than a second product. Cubic, because a linear kernel would blur frames that move more than the reference.
   """
   height, channels, width = frames.shape[1:]
   along_y = cubic_weights(rows[..., None] - jnp.arange(height))
-  # Side by side, not reshaped: that would make the loop that renders them compute its indices by division.
+  # Concatenated, not reshaped: after a reshape the loop that renders the pixels computes its indices by division.
   lines = jnp.concatenate([frames[:, :, c] for c in range(channels)], axis=-1)
   moved = jnp.matmul(along_y, lines, precision=lax.Precision.HIGHEST)
   moved = moved.reshape(*rows.shape, channels, width).transpose(0, 3, 1, 2)  # [N, W, h, C]
@@ -258,19 +266,8 @@ def _move(
   return total.swapaxes(1, 2)
 
 
-def cubic_weights(distance_px: Float[Array, '*S']) -> Float[Array, '*S']:
-  """Keys's cubic kernel (a = -1/2), which blurs far less than a linear one.
-
-  Keys, "Cubic convolution interpolation for digital image processing", 1981, equation 15.
-  """
-  d = jnp.abs(distance_px)
-  near = 1.5 * d**3 - 2.5 * d**2 + 1.0
-  far = -0.5 * d**3 + 2.5 * d**2 - 4.0 * d + 2.0
-  return jnp.where(d <= 1.0, near, jnp.where(d < 2.0, far, 0.0))
-
-
 def settings_from(config: Any) -> SimulatorSettings:
-  """The settings that a config's `simulator` section describes: a mapping with the names of the dataclasses' fields."""
+  """The settings that a config's `simulator` section describes, a mapping with the names of the dataclasses' fields."""
 
   def build(kind, section):
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
@@ -281,11 +278,11 @@ def settings_from(config: Any) -> SimulatorSettings:
 
 
 def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings:
-  """The settings with one camera of `cameras.CAMERAS`, its own sweep, breathing, drift and blur.
+  """The settings with a single camera of `cameras.CAMERAS`, with its own sweep, breathing, drift and blur.
 
-  DDFF-12's frames are crops of its pictures of 552 px, as in the data set, and means of 81 views, which leaves a ninth
-  of their noise; DefocusNet's are rendered and have none, nor a fixed pattern. Neither is JPEG, denoised, sharpened or
-  darker at the corners, has a tone curve or an exposure, or a lens that blurs by more than 0.9 px. Those of the others
+  DDFF-12's frames are crops of pictures 552 px wide, as in the data set, and means of 81 views, which leaves a ninth of
+  the noise. DefocusNet's are rendered and have neither noise nor a fixed pattern. Both come without JPEG, denoising,
+  sharpening, vignetting, tone curve and exposure, and with at most 0.9 px of lens blur. The frames of all other cameras
   are whole pictures.
 
   Raises:
@@ -309,6 +306,7 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
   camera, sensor, lens_sigma_px, view_width_px = as_camera(name), settings.sensor, settings.lens_sigma_px, 0
   patterned = 0.0 if camera.aligned and camera.kernel != 'views' else settings.patterned
   if camera.aligned:
+    # The mean of VIEWS^2 views has 1 / VIEWS of their noise.
     share = 1 / defocus.VIEWS if camera.kernel == 'views' else 0.0
     shot, read = (tuple(share * amount for amount in pair) for pair in (sensor.shot_noise, sensor.read_noise))
     correlated = sensor.correlated if share else 0.0

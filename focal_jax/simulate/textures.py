@@ -11,28 +11,28 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from focal_jax.simulate.draws import Draws
 
-SCALE = (0.7, 1.4)  # px of the canvas for each of a tile's; tiles are at reductions a factor of 2 apart
+SCALE = (0.7, 1.4)  # canvas px for each tile px; a factor of 2, because tiles come at reductions 2 apart
 GAIN = (0.4, 1.2)  # of linear light
-TINT = (0.8, 1.25)  # of each channel, beside it
+TINT = (0.8, 1.25)  # further gain of each channel
 
 
 @flax.struct.dataclass
 class Textures:
-  """T tiles of S x S px, an argument of what is compiled: they are far too large for constants."""
+  """T tiles of S x S px. Passed to compiled functions as an argument: they are far too large for constants."""
 
-  # 255 times the square root of linear light: as fine as display values in 8 bits, and a product turns them into light.
+  # 255 times the square root of linear light: as fine as display values in 8 bits, and squaring gives light.
   tiles: UInt8[Array | np.ndarray, '*D T 3 S S']
-  share: Float[Array | np.ndarray, '*D']  # of surfaces that carry a photograph, 0 .. 1
+  share: Float[Array | np.ndarray, '*D']  # of surfaces that show a photograph, 0 .. 1
 
 
 def draw_texture(
   key: PRNGKeyArray, textures: Textures, height: int, width: int
 ) -> tuple[Bool[Array, ''], Float[Array, '3 H W']]:
-  """Whether a surface carries a photograph, and a random crop of one, linear light."""
+  """Whether a surface shows a photograph, and a random crop of one in linear light."""
   draw = Draws(key, 16)
   is_carried = draw.uniform() < textures.share
   count, _, side, _ = textures.tiles.shape
-  # A canvas larger than tiles has them enlarged.
+  # Tiles are enlarged if the canvas is larger.
   low = max(SCALE[0], max(height, width) / side)
   window = min(side, math.ceil(max(height, width) / low))
   tile = jnp.floor(draw.uniform(0.0, count)).astype(jnp.int32)
@@ -43,7 +43,7 @@ def draw_texture(
   crop = jnp.where(draw.uniform() < 0.5, crop[:, :, ::-1], crop)
 
   scale = draw.log_uniform(low, max(SCALE[1], low))
-  # The filter widens where tiles are reduced, so that nothing finer than a pixel is left to alias.
+  # The filter widens where tiles are reduced, to avoid aliasing.
   light = jax.image.scale_and_translate(
     (crop.astype(jnp.float32) / 255) ** 2,
     (3, height, width),

@@ -1,6 +1,6 @@
-"""`--mode=simulate`: simulated stacks with all truth, in files and in pictures.
+"""`--mode=simulate`: simulated stacks with all ground truth, in files and in pictures.
 
-A stack is a folder as `--mode=predict` reads it and, all of them together, `folder:DIR`:
+Each stack is a folder that `--mode=predict` reads; together they are a data source, `folder:DIR`:
 
   frame_00.png, ...        far to near
   focus_distance.txt       one number a frame; frames, target and stack.json are in 1 / its unit
@@ -10,8 +10,8 @@ A stack is a folder as `--mode=predict` reads it and, all of them together, `fol
   truth/all_in_focus.png   in a folder of its own, or it would be one of the frames
   stack.json               camera, unit, focus, field of view, and what the stack was made from
 
-The unit is dioptres, or disparity in px where that is the camera's; a camera whose unit is m has dioptres here, for
-folders of stacks know nothing else.
+The unit is dioptres, or disparity in px for a camera with that unit. For a camera in metres it is dioptres, because
+folders of stacks have no other.
 """
 
 import functools
@@ -58,15 +58,15 @@ def simulate_stacks(
 ) -> None:
   """Writes stacks into `out/00000`, `out/00001` and so on, with a contact sheet of the first of them.
 
-  With presets, into `out/<preset>/00000` and so on. Stack i is `simulate`, or `simulate_rgbd`, of the key
-  fold_in(key(seed), i): in all presets the same scene.
+  With presets, into `out/<preset>/00000` and so on. Stack i comes from the key fold_in(key(seed), i), so all presets
+  show the same scene.
 
   Args:
-    presets: names of cameras in `simulate.cameras.CAMERAS`, each of which makes its own sweep (`preset_settings`).
-      None of them: `settings` as they are.
+    presets: names of cameras in `simulate.cameras.CAMERAS`, each with its own sweep (`preset_settings`). Empty:
+      `settings` as they are.
     count: stacks of each preset.
     photographs: with depth (`data.rgbd.open_rgbd`), taken in turn; None: random scenes.
-    overwrite: stacks that are in these folders already are replaced, all of them.
+    overwrite: replace all stacks that are in these folders already.
 
   Raises:
     InputError: an argument makes no sense, a photograph has no depth, or something is wrong with `out`; then nothing
@@ -77,7 +77,7 @@ def simulate_stacks(
     raise InputError(f'count is {count}, expected at least 1')
   variants = {name: preset_settings(name, settings) for name in presets} or {'': settings}
   for variant in variants.values():
-    focus_unit(variant)  # raises where there is not one
+    focus_unit(variant)  # raises if the cameras have several units
 
   with result_folder(out, overwrite) as stage, tqdm(total=len(variants) * count, unit=' stacks') as bar:
     for name, variant in variants.items():
@@ -91,7 +91,7 @@ def simulate_stacks(
           rows.append(_panels(stack, facts))
         bar.update()
       contact_sheet(stage / name / CONTACT_SHEET, rows, name or 'simulated')
-    for name in variants:  # an earlier run's may be longer, and more
+    for name in variants:  # an earlier run may have written more stacks
       for facts_file in (out / name).glob(f'[0-9]*/{FACTS_FILE}'):
         shutil.rmtree(facts_file.parent)
   for name in variants:
@@ -101,9 +101,9 @@ def simulate_stacks(
 def stack_maker(
   settings: SimulatorSettings, seed: int, photographs: Sequence[Any] | None = None
 ) -> Callable[[int], tuple[FocalStack, dict[str, Any]]]:
-  """A function from the index of a stack to the stack, and what it is made of beside the settings.
+  """A function from the index of a stack to the stack and what it was made from, beside the settings.
 
-  The stack is of the host, its images uint8, focus and target in the unit that folders have. The function raises
+  The stack is on the host, with uint8 images, and focus and target in the unit of folders. The function raises
   InputError for a photograph without any depth.
   """
   first = jax.random.key(seed)
@@ -132,7 +132,7 @@ def stack_maker(
 
 
 def write_stack(folder: Path, stack: FocalStack, settings: SimulatorSettings, more: dict[str, Any]) -> dict[str, Any]:
-  """Writes one stack of `stack_maker` as the module's text says; returns what stack.json holds: `more`, too."""
+  """Writes one stack of `stack_maker` in the module's layout; returns the content of stack.json, which has `more`."""
   with np.errstate(divide='ignore'):  # focus 0 is a distance of infinity
     distance = 1 / stack.focus.astype(np.float64)
   camera, focal_length = _camera(stack.fov, distance, settings)
@@ -166,8 +166,8 @@ def _camera(
 ) -> tuple[str | None, float | None]:
   """Name of the camera that a stack was drawn from, and its focal length in the unit of `distance`.
 
-  A stack does not say which camera it is from, but its field of view does; where that is the same in all frames, the
-  focal length is None, and the name is known of a single camera only.
+  A stack does not say which camera it is from, but its field of view reveals it. If all frames have the same, the focal
+  length is None, and the name is known only if there is a single camera.
   """
   cameras = [as_camera(camera) for camera in settings.sweep.cameras]
   metres = optics.DDFF_DISPARITY_M_PX if focus_unit(settings) == 'px' else 1.0  # that distance 1 is

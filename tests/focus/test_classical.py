@@ -114,15 +114,6 @@ def test_focus_measure_of_a_paraboloid():
   np.testing.assert_allclose(measure[0, 8:16, 8:16], (1.0 + 0.5) * (step / 24) ** 2, rtol=1e-3)
 
 
-def test_fill_keeps_the_certain_and_fills_the_rest():
-  value = jnp.zeros((5, 6)).at[:, 3:].set(2.0)
-  weight = jnp.ones((5, 6)).at[1:4, 2:4].set(0.0)
-  filled = jax.jit(classical.fill)(value.at[1:4, 2:4].set(99.0), weight, 1e-4, 7.0)
-  np.testing.assert_allclose(filled[0], value[0], atol=1e-3)
-  assert np.all((filled >= 0) & (filled <= 2 + 1e-5))  # nothing of the 99 without weight
-  np.testing.assert_allclose(jax.jit(classical.fill)(value, 0 * weight, 1e-4, 7.0), 7.0, rtol=1e-6)
-
-
 def test_margin_hides_made_up_pixels():
   """By default the ring difference is taken from 5 px inside on and reaches 3 px: it does not see the outermost two."""
   images, _ = ramp_stack(UNIFORM)

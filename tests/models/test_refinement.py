@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from focal_jax.focus import classical
-from focal_jax.models import blocks, refinement
+from focal_jax.focus.fill import fill as push_pull
+from focal_jax.models import refinement
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.refinement import RefinementNetwork
 from focal_jax.models.registry import make_model
@@ -138,13 +139,13 @@ def test_stacks_of_a_batch_do_not_know_of_each_other(apply, drawn):
 
 
 def test_what_is_not_known_takes_the_depth_of_its_surroundings():
-  """As the classical fill, by its own definition, which is recursive in one value at a time."""
+  """As the classical depth, with the prior of the network, each value by itself."""
   rng = np.random.default_rng(0)
   value, weight = rng.random((1, 3, 11, 14)).astype(np.float32), rng.random((1, 1, 11, 14)).astype(np.float32)
   weight[..., 2:9, 3:12] = 0
   filled = np.asarray(refinement.fill(jnp.asarray(value), jnp.asarray(weight)))
   for k in range(3):
-    expected = classical.fill(jnp.asarray(value[0, k]), jnp.asarray(weight[0, 0]), refinement.FILL_PRIOR, 0.0)
+    expected = push_pull(jnp.asarray(value[0, k]), jnp.asarray(weight[0, 0]), refinement.FILL_PRIOR, 0.0)
     np.testing.assert_allclose(filled[0, k], expected, atol=1e-5)
 
 
@@ -156,11 +157,6 @@ def test_gradient_of_a_fill_is_finite_where_nothing_is_known():
 
   for logit in (-100.0, -90.0, -40.0, 0.0, 100.0):
     assert np.isfinite(jax.grad(total)(logit))
-
-
-def test_doubling_is_bilinear():
-  x = jax.random.normal(jax.random.key(0), (1, 2, 4, 6, 3))
-  np.testing.assert_allclose(refinement.double_smooth(x), blocks.double_linear(x), atol=1e-6)
 
 
 def test_a_model_starts_with_branches_that_take_part():

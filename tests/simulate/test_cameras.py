@@ -13,8 +13,9 @@ from PIL import Image
 
 from focal_jax import optics
 from focal_jax.errors import InputError
-from focal_jax.simulate import cameras
-from focal_jax.simulate.cameras import CAMERAS, PHONES, UNITS, Camera, SweepSettings, draw_sweep
+from focal_jax.simulate import cameras, focus_sweep
+from focal_jax.simulate.cameras import CAMERAS, PHONES, UNITS, Camera, SweepSettings
+from focal_jax.simulate.focus_sweep import draw_sweep
 
 FRAMES, WIDTH = 7, 300
 MINE = Camera('mine', focal_length_m=0.02, f_number=4.0, sensor_width_px=1000.0, focus_m=(2.0, 0.5))
@@ -149,7 +150,7 @@ def test_listed_focus_distances_are_kept():
 def test_units():
   """Values and slopes, both finite at infinity."""
   dioptres = np.array([0.0, 0.5, 2.0, 10.0], np.float32)
-  convert = jax.jit(jax.vmap(lambda unit: jax.vmap(jax.value_and_grad(cameras.to_unit), (0, None))(dioptres, unit)))
+  convert = jax.jit(jax.vmap(lambda unit: jax.vmap(jax.value_and_grad(focus_sweep.to_unit), (0, None))(dioptres, unit)))
   values, slopes = (dict(zip(UNITS, rows, strict=True)) for rows in convert(jnp.arange(3)))
   np.testing.assert_array_equal(values['1/m'], dioptres)
   np.testing.assert_allclose(values['px'], dioptres * 0.14123756581733507, rtol=1e-6)
@@ -376,4 +377,4 @@ def test_bad_settings_name_the_field(fields, message):
 
 def test_one_frame_is_no_sweep():
   with pytest.raises(InputError, match='num_frames is 1, expected at least 2'):
-    draw_sweep(random.key(0), 1, WIDTH)
+    draw_sweep(random.key(0), 1, WIDTH, SweepSettings())

@@ -1,7 +1,5 @@
 """Photographs with depth cut into layers: put together they are the photograph, and behind is what belongs there."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,7 @@ from scipy import ndimage
 from focal_jax.errors import InputError
 from focal_jax.simulate import defocus, layers, scenes
 
-HEIGHT, WIDTH, LAYERS, EDGE_PX, REACH_PX = 48, 65, 4, 2.0, 8
+HEIGHT, WIDTH, LAYERS, EDGE_PX, REACH_PX = 48, 65, 4, layers.EDGE_PX, 8
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
 SQUARE = (abs(Y - 24) < 12) & (abs(X - 32) < 12)
 HOLE = (abs(Y - 30) < 5) & (abs(X - 40) < 8)
@@ -49,8 +47,14 @@ def all_in_focus(scene):
 @jax.jit
 @jax.vmap
 def cut_each(rgb, depth, known):
-  """The scene, the top position and the composite of each."""
-  scene = layers.scene_from_rgbd(rgb, depth, known, LAYERS, EDGE_PX, reach_px=REACH_PX, percentiles=(0.0, 100.0))
+  """The scene, the top position and the composite of each.
+
+  Layers reach behind each other by less than the picture is wide, and positions are known exactly.
+  """
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(layers, 'REACH_PX', REACH_PX)
+    patch.setattr(layers, 'PERCENTILES', (0.0, 100.0))
+    scene = layers.scene_from_rgbd(rgb, depth, known, LAYERS)
   return scene, scenes.top_position(scene), all_in_focus(scene)
 
 
@@ -162,20 +166,6 @@ def test_a_slanted_surface_goes_on_into_the_next_layer(cut):
     np.testing.assert_allclose(scene.colour[layer][:, seen], picture[:, seen], atol=1e-5)
 
 
-def test_published_mapping_in_part_of_the_sweep():
-  """Depth to 0.1 .. 1.1 m, then dioptres; one layer is the photograph alone."""
-  rgb, depth, _ = (part['noise'] for part in inputs())
-  known = ~HOLE
-  settings = {'num_layers': 1, 'mapping': 'published', 'span': (0.25, 0.75), 'trust_filled': True}
-  scene = jax.jit(functools.partial(layers.scene_from_rgbd, **settings))(*arrays(rgb, depth, known))
-  low, high = depth[known].min(), depth[known].max()
-  dioptres = 1 / (0.1 + (depth - low) / (high - low))
-  expected = 0.25 + 0.5 * (dioptres - 1 / 0.9) / (10 - 1 / 0.9)
-  np.testing.assert_allclose(scene.position[0][known], expected[known], rtol=1e-4)
-  np.testing.assert_array_equal(scene.known, 1)
-  np.testing.assert_allclose(scene.colour[0], np.moveaxis(rgb, -1, 0) ** 2.2, atol=1e-5)
-
-
 @pytest.mark.parametrize('percentiles', [(0.0, 100.0), (0.5, 99.5), (10.0, 80.0)])
 def test_percentiles(percentiles):
   """As by sorting, without what is not known."""
@@ -224,19 +214,7 @@ def test_a_real_photograph(shared):
   np.testing.assert_allclose(top[depth > 0], (inverse - inverse.min()) / np.ptp(inverse), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-  ('setting', 'value', 'expected'),
-  [
-    ('num_layers', 0, 'at least 1'),
-    ('reach_px', 0, 'at least 1'),
-    ('edge_px', -1.0, 'at least 0'),
-    ('edge_px', float('nan'), 'at least 0'),
-    ('percentiles', (50.0, 50.0), 'two numbers from 0 to 100'),
-    ('percentiles', (-1.0, 99.0), 'two numbers from 0 to 100'),
-    ('ends_dpt', (10.0, 1.0), 'two numbers of at least 0, the lower one first'),
-  ],
-)
-def test_bad_settings_name_the_field(setting, value, expected):
+def test_a_scene_without_layers_is_refused():
   blank = jnp.ones((4, 4))
-  with pytest.raises(InputError, match=rf'rgbd\.{setting} is .*, expected {expected}'):
-    layers.scene_from_rgbd(jnp.ones((4, 4, 3)), blank, blank, **{setting: value})
+  with pytest.raises(InputError, match='num_layers is 0, expected at least 1'):
+    layers.scene_from_rgbd(jnp.ones((4, 4, 3)), blank, blank, 0)

@@ -9,7 +9,7 @@ import pytest
 from jax import random
 
 from focal_jax.simulate import pattern
-from focal_jax.simulate.cameras import Sweep
+from focal_jax.simulate.focus_sweep import Sweep
 
 N, SIZE = 5, 48
 STEPS_PX = tuple(np.linspace(0, 1.0, 6).tolist())

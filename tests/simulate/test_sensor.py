@@ -13,7 +13,8 @@ from PIL import Image
 from scipy import fft, ndimage, stats
 
 from focal_jax.errors import InputError
-from focal_jax.simulate import sensor
+from focal_jax.simulate import jpeg, sensor
+from focal_jax.simulate import noise as noise_model
 from focal_jax.simulate.sensor import IDEAL, SensorSettings
 
 QUALITIES = (20, 50, 75, 95, 100)
@@ -45,7 +46,7 @@ def photograph():
 @pytest.fixture(scope='module')
 def numbers():
   """[256, 512, 3]"""
-  return np.asarray(jit(sensor.nearly_normal, static_argnums=1)(random.key(0), (256, 512, 3)), np.float64)
+  return np.asarray(jit(noise_model.nearly_normal, static_argnums=1)(random.key(0), (256, 512, 3)), np.float64)
 
 
 def test_nearly_normal_moments(numbers):
@@ -75,7 +76,7 @@ def test_noise_is_that_of_the_model():
   levels = jnp.array([0.0, 0.01, 0.1, 0.5, 1.0, 1.5])
   light = jnp.broadcast_to(levels[:, None, None, None], (6, 128, 128, 3))
   for shot, read in ((0.03, 0.002), (0.0, 0.01), (0.05, 0.0)):
-    noisy = jit(sensor.add_noise)(random.key(1), light, jnp.array(shot), jnp.array(read))
+    noisy = jit(noise_model.add_noise)(random.key(1), light, jnp.array(shot), jnp.array(read))
     error = np.asarray(noisy - light, np.float64)
     variance = shot**2 * np.asarray(levels) + read**2
     np.testing.assert_allclose(error.var((1, 2, 3)), variance, rtol=0.03, atol=2e-12)
@@ -103,7 +104,7 @@ def test_amounts_of_noise_are_log_uniform():
 def test_correlated_noise_is_filtered_white_noise(numbers):
   """Against SciPy's filter; each colour's variance stays 1, and neighbours correlate as exp(-d^2 / 4 sigma^2)."""
   white = numbers[None]
-  noise = jit(sensor.correlate_noise)(jnp.asarray(white, jnp.float32), jnp.array(0.8), jnp.array(1.6))
+  noise = jit(noise_model.correlate_noise)(jnp.asarray(white, jnp.float32), jnp.array(0.8), jnp.array(1.6))
   noise = np.asarray(noise, np.float64)
   expected = np.zeros_like(white)
   grey = white.mean(-1, keepdims=True)
@@ -281,7 +282,7 @@ def compressed(photograph):
   display = jnp.asarray(photograph, jnp.float32) / 255
 
   def at_all_qualities(half):
-    images = jit(jax.vmap(lambda quality: sensor.jpeg(display, quality, half)))(jnp.array(QUALITIES, jnp.float32))
+    images = jit(jax.vmap(lambda quality: jpeg.jpeg(display, quality, half)))(jnp.array(QUALITIES, jnp.float32))
     return dict(zip(QUALITIES, np.round(np.asarray(images, np.float64) * 255), strict=True))
 
   return {half: at_all_qualities(half) for half in (False, True)}
@@ -318,14 +319,14 @@ def test_quantisation_is_libjpegs():
     with io.BytesIO() as file:
       Image.new('RGB', (8, 8)).save(file, 'JPEG', quality=quality)
       tables = Image.open(file).quantization
-    ours = np.asarray(sensor.quantisation(jnp.array(quality, jnp.float32)))
+    ours = np.asarray(jpeg.quantisation(jnp.array(quality, jnp.float32)))
     np.testing.assert_array_equal(ours[0].ravel(), tables[0])
     np.testing.assert_array_equal(ours[1].ravel(), tables[1])
     np.testing.assert_array_equal(ours[2], ours[1])
 
 
 def test_cosine_matrix():
-  np.testing.assert_allclose(sensor.cosine_matrix(), fft.dct(np.eye(8), axis=0, norm='ortho'), atol=1e-12)
+  np.testing.assert_allclose(jpeg.cosine_matrix(), fft.dct(np.eye(8), axis=0, norm='ortho'), atol=1e-12)
 
 
 def test_share_without_jpeg():

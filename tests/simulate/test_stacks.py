@@ -13,8 +13,9 @@ from scipy import stats
 from focal_jax import optics, warp
 from focal_jax.errors import InputError
 from focal_jax.simulate import defocus, stacks
-from focal_jax.simulate.cameras import CAMERAS, UNITS, Sweep, SweepSettings
+from focal_jax.simulate.cameras import CAMERAS, UNITS, SweepSettings
 from focal_jax.simulate.draws import Draws
+from focal_jax.simulate.focus_sweep import Sweep
 from focal_jax.simulate.scenes import Scene, SceneSettings
 from focal_jax.simulate.sensor import GAMMA, IDEAL, SensorSettings
 from focal_jax.simulate.stacks import SimulatorSettings

@@ -21,7 +21,8 @@ from focal_jax.data.sources import FolderSource
 from focal_jax.errors import InputError
 from focal_jax.files.pictures import to_uint8
 from focal_jax.simulate import write_stacks as simulate_stacks
-from focal_jax.simulate.cameras import CAMERAS, SweepSettings, draw_sweep
+from focal_jax.simulate.cameras import CAMERAS, SweepSettings
+from focal_jax.simulate.focus_sweep import draw_sweep
 from focal_jax.simulate.sensor import SensorSettings
 from focal_jax.simulate.stacks import SimulatorSettings, focus_unit, preset_settings, settings_from, simulate
 from focal_jax.stack import FocalStack

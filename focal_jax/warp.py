@@ -144,7 +144,8 @@ def reduction_matrix(out_length: int, out_size: Length, length: int, size: Lengt
 def shift(x: Shaped[Array, '*S'], step: int, axis: int) -> Shaped[Array, '*S']:
   """Moves values along an axis; the value at the end repeats into the gap."""
   length = x.shape[axis]
-  step = max(-length, min(step, length))
+  if abs(step) > 1:  # a step of 1 is never too long, and the lengths of an export cannot be compared
+    step = max(-length, min(step, length))
   keep = lax.slice_in_dim(x, max(-step, 0), length - max(step, 0), axis=axis)
   end = lax.slice_in_dim(x, 0, 1, axis=axis) if step > 0 else lax.slice_in_dim(x, length - 1, length, axis=axis)
   if abs(step) != 1:  # the gradient of a repetition takes time
@@ -159,7 +160,7 @@ def double(x: Shaped[Array, '*S'], axis: int) -> Shaped[Array, '*T']:
   """
   axis %= x.ndim
   pairs = jnp.stack([0.75 * x + 0.25 * shift(x, 1, axis), 0.75 * x + 0.25 * shift(x, -1, axis)], axis + 1)
-  return pairs.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+  return pairs.reshape(*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
 
 
 def warp(

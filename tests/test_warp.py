@@ -254,3 +254,11 @@ def test_doubling_is_linear():
   x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
   expected = jax.image.resize(x, (2, 8, 12, 3), 'linear')
   np.testing.assert_allclose(warp.double(warp.double(x, 1), -2), expected, atol=1e-6)
+
+
+def test_doubling_of_any_size_is_exported():
+  height, width = jax.export.symbolic_shape('16*h, 16*w')
+  exported = jax.export.export(jax.jit(lambda x: warp.double(warp.double(x, 1), 2)))(
+    jax.ShapeDtypeStruct((2, height // 2, width // 2, 3), jnp.float32)
+  )
+  assert exported.call(jnp.ones((2, 8, 16, 3))).shape == (2, 16, 32, 3)

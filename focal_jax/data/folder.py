@@ -29,6 +29,7 @@ class FolderStack:
     names: file name of each frame.
     notes: remarks for the user, one sentence each: what was used, assumed, reordered or ignored.
     focal_length_px: of the lens, in pixels of `images` across. None: unknown.
+    focal_length: of the lens, in the unit of focus distances: m where `focus_unit` is 1/m. None: unknown.
     f_number: of the lens. None: unknown.
     principal_point_px: x and y in `images`, pixel centres at integers. Unless a sidecar tells, that is the centre of
       the whole frames, which a region need not hold.
@@ -43,6 +44,7 @@ class FolderStack:
   focal_length_px: float | None
   f_number: float | None
   principal_point_px: tuple[float, float]
+  focal_length: float | None = None
 
 
 def read_stack_folder(
@@ -110,6 +112,7 @@ def read_stack_folder(
     focal_length_px=metadata.focal_length_px and float(metadata.focal_length_px * scale[0]),
     f_number=metadata.f_number,
     principal_point_px=tuple(principal_point.tolist()),
+    focal_length=metadata.sweep and metadata.sweep.focal_length,
   )
 
 

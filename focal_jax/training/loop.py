@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import math
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -71,6 +72,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
     raise InputError(
       f"networks is 'alignment', but the motion is not known in all of data.source '{config.data.source}'"
     )
+  _check_trained(config.networks, loss, data.motion_known)
   validation = Validation(config, model, devices, workdir)
   variables = initial_variables(model, config)
   if config.networks != 'alignment':
@@ -249,17 +251,20 @@ class _StopSignals(contextlib.AbstractContextManager):
   """Notes SIGTERM and SIGINT for the run to stop at its next step; a second one ends the program at once.
 
   Attributes:
-    signal: its number, once one came.
+    signal: its number, once the run is to stop for it.
   """
 
   def __init__(self):
-    self.signal, self._before = None, {}
+    self.signal, self._before, self._interrupted = None, {}, False
 
   def __enter__(self) -> '_StopSignals':
-    # Among several processes JAX's coordination service listens, and makes them stop at the same step.
-    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-      for number in (signal.SIGTERM, signal.SIGINT):
-        self._before[number] = signal.signal(number, self._note)
+    if threading.current_thread() is not threading.main_thread():
+      return self
+    # Among several processes JAX's coordination service listens to SIGTERM, and makes them stop at the same step.
+    alone = jax.process_count() == 1
+    handlers = {signal.SIGTERM: self._note, signal.SIGINT: self._note} if alone else {signal.SIGINT: self._hand_on}
+    for number, handler in handlers.items():
+      self._before[number] = signal.signal(number, handler)
     return self
 
   def __exit__(self, *_: Any) -> None:
@@ -272,9 +277,16 @@ class _StopSignals(contextlib.AbstractContextManager):
     self.signal = number
     self.__exit__()
 
+  def _hand_on(self, number: int, _: Any) -> None:
+    """SIGINT becomes the SIGTERM that the service listens to, of which the other processes learn."""
+    log.warning('%s: stopping all processes after a common step', signal.Signals(number).name)
+    self._interrupted = True
+    self.__exit__()
+    os.kill(os.getpid(), signal.SIGTERM)
+
   def requested(self, step: int) -> bool:
     if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-      self.signal = signal.SIGTERM
+      self.signal = signal.SIGINT if self._interrupted else signal.SIGTERM
     return self.signal is not None
 
 
@@ -307,6 +319,19 @@ def _check(config: ConfigDict, devices: Devices) -> None:
     )
   if not 0 <= config.ema_decay < 1:
     raise InputError(f'ema_decay is {config.ema_decay}, expected at least 0 and below 1')
+
+
+def _check_trained(networks: str, loss: LossSettings, motion_known: bool) -> None:
+  """InputError if no part of the loss is of what is trained: the gradient would be 0, and nothing would say so."""
+  if networks == 'alignment' and not loss.motion_weight:
+    raise InputError(f"loss.motion_weight is {loss.motion_weight}, expected more than 0 where networks is 'alignment'")
+  depth_counts = any(loss.pyramid_weights) or len(loss.weights) > 1  # beside 'depth', which is of the pyramid
+  motion_counts = networks == 'both' and motion_known and loss.motion_weight > 0
+  if networks != 'alignment' and not depth_counts and not motion_counts:
+    raise InputError(
+      f'loss.pyramid_weights is {loss.pyramid_weights}, expected one above 0, for no other part of the loss counts: '
+      f"networks is '{networks}' and the motion is {'' if motion_known else 'not '}known"
+    )
 
 
 def _check_loss(model: nn.Module, variables: dict, example: FocalStack, loss: LossSettings) -> None:

@@ -132,7 +132,7 @@ class FolderSource(Sequence):
     if (folder / MOTION_FILE).is_file():
       motion = self._read(folder / MOTION_FILE, motion.shape).astype(np.float32)
       if not np.isfinite(motion).all():
-        raise InputError(f'{folder / MOTION_FILE}: found numbers that are not finite, expected each frame's motion')
+        raise InputError(f'{folder / MOTION_FILE}: found numbers that are not finite, expected numbers')
     return {
       'images': stack.images,
       'focus': stack.focus.astype(np.float32),

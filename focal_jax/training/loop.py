@@ -7,9 +7,7 @@ import contextlib
 import errno
 import logging
 import math
-import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from focal_jax import losses
@@ -33,6 +30,7 @@ from focal_jax.training import parallel
 from focal_jax.training.checkpoints import Checkpoints, claim_workdir, record_config
 from focal_jax.training.data import TrainingData
 from focal_jax.training.parallel import Devices
+from focal_jax.training.signals import StopSignals
 from focal_jax.training.step import StepSettings, TrainState, averaged_variables, init_state, make_train_step
 from focal_jax.training.validation import Validation
 from focal_jax.training.writers import Progress, Writer, memory_gb
@@ -80,7 +78,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
   state = init_state(variables, tx, settings, config.seed)
   train_step = devices.run(make_train_step(model, tx, data.make_batch, settings), outputs=(False, False), donate=True)
 
-  with _disk_errors(workdir), _StopSignals() as stop, contextlib.ExitStack() as opened:
+  with _disk_errors(workdir), StopSignals() as stop, contextlib.ExitStack() as opened:
     if jax.process_index() == 0:
       claim_workdir(workdir, config.to_dict())
     run = _Run(config, workdir, state, stop, opened)
@@ -92,7 +90,7 @@ class _Run:
   """A run's state, and where it is written. Only the first process writes."""
 
   def __init__(
-    self, config: ConfigDict, workdir: Path, state: TrainState, stop: '_StopSignals', opened: contextlib.ExitStack
+    self, config: ConfigDict, workdir: Path, state: TrainState, stop: StopSignals, opened: contextlib.ExitStack
   ):
     """Restores the newest checkpoint, if there is one, in place of `state`; files are closed with `opened`."""
     self._config, self._workdir, self._stop = config, workdir, stop
@@ -245,49 +243,6 @@ class _Run:
       log.info('best %s %.4g at step %d: %s', metric, best['value'], best['step'], self._workdir / BEST_FILE)
     log.info('wrote %s', path)
     return path
-
-
-class _StopSignals(contextlib.AbstractContextManager):
-  """Notes SIGTERM and SIGINT for the run to stop at its next step; a second one ends the program at once.
-
-  Attributes:
-    signal: its number, once the run is to stop for it.
-  """
-
-  def __init__(self):
-    self.signal, self._before, self._interrupted = None, {}, False
-
-  def __enter__(self) -> '_StopSignals':
-    if threading.current_thread() is not threading.main_thread():
-      return self
-    # Among several processes JAX's coordination service listens to SIGTERM, and makes them stop at the same step.
-    alone = jax.process_count() == 1
-    handlers = {signal.SIGTERM: self._note, signal.SIGINT: self._note} if alone else {signal.SIGINT: self._hand_on}
-    for number, handler in handlers.items():
-      self._before[number] = signal.signal(number, handler)
-    return self
-
-  def __exit__(self, *_: Any) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-    self._before = {}
-
-  def _note(self, number: int, _: Any) -> None:
-    log.warning('%s: stopping after this step', signal.Signals(number).name)
-    self.signal = number
-    self.__exit__()
-
-  def _hand_on(self, number: int, _: Any) -> None:
-    """SIGINT becomes the SIGTERM that the service listens to, of which the other processes learn."""
-    log.warning('%s: stopping all processes after a common step', signal.Signals(number).name)
-    self._interrupted = True
-    self.__exit__()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-  def requested(self, step: int) -> bool:
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-      self.signal = signal.SIGINT if self._interrupted else signal.SIGTERM
-    return self.signal is not None
 
 
 @contextlib.contextmanager

@@ -262,3 +262,25 @@ def test_doubling_of_any_size_is_exported():
     jax.ShapeDtypeStruct((2, height // 2, width // 2, 3), jnp.float32)
   )
   assert exported.call(jnp.ones((2, 8, 16, 3))).shape == (2, 16, 32, 3)
+
+
+@pytest.mark.parametrize('size', [None, (7, 10)])
+def test_forward_mode_is_reverse_mode(size):
+  """Each Jacobian, and the second derivative, in both modes."""
+  rng = np.random.default_rng(3)
+  images = jnp.asarray(rng.random((2, 9, 12, 1)), jnp.float32)
+  fov = jnp.array([1.03, 1.0])
+
+  def pixels(motion):
+    return warp.warp(images, fov, motion, size)[:, ::3, ::4].ravel()
+
+  motion = jnp.asarray(rng.normal(size=(2, 3)) * [0.02, 1.3, 1.3], jnp.float32)
+  forward, reverse = (jax.jit(jacobian(pixels))(motion) for jacobian in (jax.jacfwd, jax.jacrev))
+  assert np.abs(forward).max() > 0.1
+  np.testing.assert_allclose(forward, reverse, atol=1e-5)
+
+  def total(motion):
+    return jnp.sum(pixels(motion) ** 2)
+
+  hessians = [jax.jit(outer(jax.grad(total)))(motion) for outer in (jax.jacfwd, jax.jacrev)]
+  np.testing.assert_allclose(*hessians, atol=1e-3)

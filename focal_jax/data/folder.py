@@ -35,6 +35,7 @@ class FolderStack:
     names: of each frame, in text that can be printed and written: the file's, or, of a page, the file's with the page.
     notes: remarks for the user, one sentence each: what was used, assumed, reordered, left out or ignored.
     focal_length_px: of the lens, in pixels of `images` across. None: unknown.
+    focal_length: of the lens, in the unit of focus distances: m where `focus_unit` is 1/m. None: unknown.
     f_number: of the lens. None: unknown.
     principal_point_px: x and y in `images`, pixel centres at integers. Unless a sidecar tells, that is the centre of
       the whole frames, which a region need not hold.
@@ -53,6 +54,7 @@ class FolderStack:
   principal_point_px: tuple[float, float]
   order_known: bool = True
   paths: tuple[Path, ...] = ()
+  focal_length: float | None = None
 
   def reversed(self, note: str) -> 'FolderStack':
     """The frames from the last to the first, each with its own focus; `note` says why."""
@@ -167,6 +169,7 @@ def read_stack_folder(
     principal_point_px=tuple(principal_point.tolist()),
     order_known=bool(sweep and not sweep.is_position),
     paths=tuple(chosen.headers[n].file.path for n in order),
+    focal_length=metadata.sweep and metadata.sweep.focal_length,
   )
 
 

@@ -118,7 +118,11 @@ def stack_batches(sources: Sequence[tuple[Source, float]], settings: BatchSettin
   if settings.all_in_focus and not all_in_focus_known([source for source, _ in sources]):
     settings = dataclasses.replace(settings, all_in_focus=False)
 
+  frames = None if settings.num_frames else len(sources[0][0][0]['focus'])
+
   def prepare(example, index):
+    # Only the first examples were looked at before; reading all of them would take as long as an epoch.
+    _check_example(example, settings, frames, with_motion)
     stack = FocalStack(**prepare_stack(example, index, settings))
     return stack if with_motion else stack.replace(motion=None)
 
@@ -231,8 +235,15 @@ def crop_photograph(
 
 
 def motion_known(sources: Sequence[Source]) -> bool:
-  """Whether all sources know the true motion, by their first examples."""
-  return all(np.isfinite(source[0]['motion']).all() for source in sources)
+  """Whether all sources know the true motion: by what they say of all their stacks, or else by their first examples.
+
+  Raises:
+    InputError: a folder of stacks, of which some have it.
+  """
+  known = [getattr(source, 'motion_known', None) for source in sources]  # of all, so that each is checked
+  return all(
+    np.isfinite(source[0]['motion']).all() if one is None else one for source, one in zip(sources, known, strict=True)
+  )
 
 
 def all_in_focus_known(sources: Sequence[Source]) -> bool:
@@ -259,6 +270,22 @@ def _check_sources(sources: Sequence[Source], settings: BatchSettings) -> None:
       raise InputError(
         f"data.num_frames is {(low, high)}, expected 2 <= least <= greatest <= the sources' {min(counts)}"
       )
+
+
+def _check_example(example: dict[str, Any], settings: BatchSettings, frames: int | None, with_motion: bool) -> None:
+  """InputError unless a batch can be made with the example; `frames` is how many it must have, if that is given."""
+  found, height, width = example['images'].shape[:3]
+  if min(height, width) < settings.crop_px:
+    raise InputError(
+      f'stack {example["name"]!r}: frames are {width} x {height} px, expected at least data.crop_px, '
+      f'{settings.crop_px}, on both sides'
+    )
+  least = settings.num_frames[1] if settings.num_frames else frames
+  if found < least or (frames and found != frames):
+    expected = f'{frames}, as the first stack; data.num_frames makes them equal' if frames else f'at least {least}'
+    raise InputError(f'stack {example["name"]!r}: found {found} frames, expected {expected}')
+  if with_motion and not np.isfinite(example['motion']).all():
+    raise InputError(f'stack {example["name"]!r}: its motion is not known, expected it of all stacks or of none')
 
 
 def _keep_large_blocks() -> None:

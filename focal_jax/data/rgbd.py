@@ -219,5 +219,5 @@ def _depth_of_array(path: Path) -> Float32[np.ndarray, 'H W']:
 def _read_array(path: Path) -> np.ndarray:
   try:
     return np.load(path)
-  except (OSError, ValueError, EOFError) as error:
-    raise InputError(f'{path}: cannot be read ({error}), expected an array') from error
+  except Exception as error:  # a damaged file can break whatever reads it
+    raise InputError(f'{path}: cannot be read ({one_line(error)}), expected an array') from error

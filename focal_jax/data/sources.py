@@ -6,7 +6,6 @@ A source is named by a text: `ddff12` or `ddff12/raw` (built data sets), `folder
 several of them, with the proportions in which their stacks are drawn, by `0.7*ddff12 + 0.3*simulated`.
 """
 
-import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from tqdm import tqdm
 import tfds_ddff
 from focal_jax import optics
 from focal_jax.data.folder import read_stack_folder
-from focal_jax.errors import InputError
+from focal_jax.errors import InputError, one_line
 from focal_jax.files.shipped import shipped_folder
 from focal_jax.simulate.stacks import SimulatorSettings, preset_settings, simulate
 
@@ -54,7 +53,9 @@ def parse_sources(text: str) -> list[tuple[str, float]]:
   return sources
 
 
-def open_source(name: str, split: str, data_dir: str, simulator: SimulatorSettings | None = None) -> Source:
+def open_source(
+  name: str, split: str, data_dir: str, simulator: SimulatorSettings | None = None, seed: int = 0
+) -> Source:
   """One source.
 
   Args:
@@ -62,13 +63,14 @@ def open_source(name: str, split: str, data_dir: str, simulator: SimulatorSettin
     split: 'train', 'val' or what else the data set has. `examples` has 'val' only.
     data_dir: where data sets were built.
     simulator: what to simulate, needed for `simulated` only; of a preset, all but camera, sweep and number of frames.
+    seed: of simulated stacks; others do not depend on it.
 
   Raises:
     InputError: there is no such source or split.
   """
   if is_simulated(name):
     settings, preset = simulator or SimulatorSettings(), name.partition('/')[2]
-    return SimulatedSource(preset_settings(preset, settings) if preset else settings, split)
+    return SimulatedSource(preset_settings(preset, settings) if preset else settings, split, seed)
   if name.startswith('folder:'):
     return FolderSource(Path(name.removeprefix('folder:')), split)
   if name != 'examples':
@@ -88,7 +90,7 @@ class FolderSource(Sequence):
   `target.npy` is [H, W], floating-point, the depth seen in the nearest frame in the unit of the stack's focus: 1 / the
   unit of `focus_distance.txt`, or the frame index; not finite where it is not known. Stacks are those in `DIR/<split>`,
   by name. `motion.npy`, [N, 3], is the true motion of the frames, far to near, where there is such a file
-  (`--mode=simulate` writes it).
+  (`--mode=simulate` writes it); training wants it beside all stacks or beside none.
   """
 
   def __init__(self, folder: Path, split: str):
@@ -105,6 +107,21 @@ class FolderSource(Sequence):
   def __len__(self) -> int:
     return len(self._folders)
 
+  @property
+  def motion_known(self) -> bool:
+    """Whether every stack has its motion beside it.
+
+    Raises:
+      InputError: some have it and some do not.
+    """
+    without = [path for path in self._folders if not (path / MOTION_FILE).is_file()]
+    if without and len(without) < len(self._folders):
+      raise InputError(
+        f'{without[0] / MOTION_FILE}: found no such file, but one in {len(self._folders) - len(without)} of '
+        f'{len(self._folders)} stacks; expected it in all of them or in none'
+      )
+    return not without
+
   def __getitem__(self, index: int) -> dict[str, Any]:
     folder = self._folders[index]
     stack = read_stack_folder(folder)
@@ -114,6 +131,8 @@ class FolderSource(Sequence):
     motion = np.full((shape[0], 3), np.nan, np.float32)
     if (folder / MOTION_FILE).is_file():
       motion = self._read(folder / MOTION_FILE, motion.shape).astype(np.float32)
+      if not np.isfinite(motion).all():
+        raise InputError(f'{folder / MOTION_FILE}: found numbers that are not finite, expected numbers')
     return {
       'images': stack.images,
       'focus': stack.focus.astype(np.float32),
@@ -128,11 +147,14 @@ class FolderSource(Sequence):
   def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
       array = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-      raise InputError(f'{path}: found a file that cannot be read ({error}), expected an array') from error
+    except Exception as error:  # a damaged file can break whatever reads it
+      raise InputError(f'{path}: found a file that cannot be read ({one_line(error)}), expected an array') from error
     if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
       raise InputError(f'{path}: is {array.shape} {array.dtype}, expected {shape} floating-point, as the frames')
     return array
+
+
+_simulate = jax.jit(simulate, static_argnames='settings')  # sources of the same settings share what is compiled
 
 
 class SimulatedSource(Sequence):
@@ -141,17 +163,17 @@ class SimulatedSource(Sequence):
   Training on simulated stacks alone needs none of it: there they are rendered in the training step.
   """
 
-  def __init__(self, settings: SimulatorSettings, split: str):
-    self._key = jax.random.fold_in(jax.random.key(0), sum(split.encode()))
+  def __init__(self, settings: SimulatorSettings, split: str, seed: int = 0):
+    self._key = jax.random.fold_in(jax.random.key(seed), sum(split.encode()))
     self._device = jax.local_devices(backend='cpu')[0]
-    self._simulate = jax.jit(functools.partial(simulate, settings=settings))
+    self._settings = settings
 
   def __len__(self) -> int:
     return SIMULATED_LENGTH
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     with jax.default_device(self._device):
-      stack = self._simulate(jax.random.fold_in(self._key, index))
+      stack = _simulate(jax.random.fold_in(self._key, index), settings=self._settings)
     fields = {name: np.asarray(getattr(stack, name)) for name in ('focus', 'fov', 'motion', 'target', 'valid')}
     # In the simulator's own steps.
     images, sharp = (np.round(np.asarray(x) * 255).astype(np.uint8) for x in (stack.images, stack.all_in_focus))

@@ -149,8 +149,11 @@ class AiFDepthNet(nn.Module):
     def distribution(scores, normalisation):
       if normalisation == 'softmax':
         return jax.nn.softmax(scores, axis=1)
-      weights = nn.softplus(scores)
-      return weights / jnp.sum(weights, axis=1, keepdims=True)
+      # softplus(s) / sum softplus(s), in logarithms: as published, without an epsilon, it is 0 / 0 where all scores are
+      # low. There softplus(s) is exp(s) to float32; the inner `where` keeps the branch that is not taken finite.
+      low = scores < -20.0
+      log_weights = jnp.where(low, scores, jnp.log(nn.softplus(jnp.where(low, 0.0, scores))))
+      return jax.nn.softmax(log_weights, axis=1)
 
     weights = distribution(scores[..., 0], self.normalisation)
     sharp = distribution(scores[..., -1], self.normalisation if self.score_channels == 2 else 'softmax')

@@ -8,14 +8,20 @@ depend on the form and neither do the parameters. Stack, kernel and result have 
 * planes: two-dimensional convolutions with the frames in the batch. XLA's CPU backend computes 3-D convolutions 3 to 12
   times slower than that, transposed ones 80 times. A kernel over three frames becomes one convolution with three times
   the output channels, which are shifted along the frames and added; weight gradients are matrix products.
+
+What is transposed in another form than JAX would choose is a primitive (`jax.extend`), not a `jax.custom_vjp`, which
+would refuse forward mode: here `jvp`, `jacfwd` and second derivatives work as well.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from focal_jax.backend import on_cpu
@@ -97,9 +103,12 @@ def _fold(x: Stack) -> Planes:
   return x.reshape(-1, *x.shape[2:])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv_plane(x: Planes, kernel: PlaneKernel, stride: int, padding: tuple[int, int]) -> Planes:
   """2-D convolution, the same padding (before, after) on both axes."""
+  return _conv_plane_p.bind(x, kernel, stride=stride, padding=padding)
+
+
+def _wide(x: Planes, kernel: PlaneKernel, *, stride: int, padding: tuple[int, int]) -> Planes:
   columns = _columns_at_once(x.shape, kernel.shape) if stride == 1 else 1
   if columns == 1:
     return _plain(x, kernel, stride, padding)
@@ -123,25 +132,56 @@ def _plain(x: Planes, kernel: PlaneKernel, stride: int, padding: tuple[int, int]
   return lax.conv_general_dilated(x, kernel, (stride, stride), (padding, padding), dimension_numbers=_PLANE)
 
 
-def _conv_plane_fwd(x, kernel, stride, padding):
-  return _conv_plane(x, kernel, stride, padding), (x, kernel)
-
-
-def _conv_plane_bwd(stride, padding, saved, cotangent):
-  x, kernel = saved
-  x, cotangent = _stored(x, cotangent)
-  (to_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride, padding), kernel)(cotangent)
+def _to_input(cotangent, x, kernel, *, stride, padding):
+  """The transpose in x, of which only the shape is known."""
+  (cotangent,) = _stored(cotangent)  # else what leads to it may be computed twice, for `_to_kernel` too
   if stride == 2 and kernel.shape[0] == 3:
-    # As a dense convolution over the four phases: two to three times as fast as XLA's dilated form.
-    to_input = _interleave(_plain(cotangent, _phases_of(kernel.swapaxes(2, 3)), 1, (0, 1)))
-  else:
-    (to_input,) = jax.linear_transpose(lambda x: _plain(x, kernel, stride, padding), x)(cotangent)
-  return to_input, to_kernel
+    # Dense over the four phases: two to three times as fast as XLA's dilated form.
+    return _interleave(_plain(cotangent, _phases_of(kernel.swapaxes(2, 3)), 1, (0, 1)))
+  return jax.linear_transpose(lambda x: _plain(x, kernel, stride, padding), _shape(x))(cotangent)[0]
 
 
-_conv_plane.defvjp(_conv_plane_fwd, _conv_plane_bwd)
+def _to_kernel(cotangent, x, kernel, *, stride, padding):
+  """The transpose in the kernel, of which only the shape is known."""
+  x, cotangent = _stored(x, cotangent)
+  return jax.linear_transpose(lambda kernel: _plain(x, kernel, stride, padding), _shape(kernel))(cotangent)[0]
 
 
+def _shape(unknown):
+  return jax.ShapeDtypeStruct(unknown.aval.shape, unknown.aval.dtype)
+
+
+def _primitive(name: str, function: Callable) -> Primitive:
+  """A primitive that computes `function`, of arrays to one array; its derivatives are still to be told."""
+  primitive = Primitive(name)
+  primitive.def_impl(lambda *arrays, **options: jax.jit(functools.partial(function, **options))(*arrays))
+
+  def abstract(*avals, **options):
+    shapes = (jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals)
+    out = jax.eval_shape(functools.partial(function, **options), *shapes)
+    return jax.core.ShapedArray(out.shape, out.dtype)
+
+  primitive.def_abstract_eval(abstract)
+  mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+  return primitive
+
+
+def _batched_conv_plane(arrays, axes, *, stride, padding):
+  """Under `vmap`: more planes, where the kernel is the same for all."""
+  (x, kernel), (axis, kernel_axis) = arrays, axes
+  if kernel_axis is not None:
+    return jax.vmap(lambda x, kernel: _plain(x, kernel, stride, padding), axes)(x, kernel), 0
+  x = jnp.moveaxis(x, axis, 0)
+  y = _conv_plane(x.reshape(-1, *x.shape[2:]), kernel, stride, padding)
+  return y.reshape(*x.shape[:2], *y.shape[1:]), 0
+
+
+_conv_plane_p = _primitive('conv_plane', _wide)
+ad.defbilinear(_conv_plane_p, _to_input, _to_kernel)
+batching.primitive_batchers[_conv_plane_p] = _batched_conv_plane
+
+
+@jax.custom_jvp
 def _stored(*arrays: Planes) -> tuple[Planes, ...]:
   """The same arrays, but stored in memory before they are used.
 
@@ -153,6 +193,9 @@ def _stored(*arrays: Planes) -> tuple[Planes, ...]:
   one = arrays[-1][0, 0, 0, 0]
   never = jnp.isnan(one) & ~jnp.isnan(one + 1)
   return lax.while_loop(lambda state: state[1], lambda state: (tuple(-x for x in state[0]), False), (arrays, never))[0]
+
+
+_stored.defjvp(lambda primals, tangents: (_stored(*primals), tuple(tangents)))  # a loop has no reverse mode
 
 
 def _phases_of(kernel: PlaneKernel) -> Float[Array, 'T T I P']:
@@ -189,18 +232,30 @@ def _conv_phases(x: Stack, kernel: Kernel) -> Stack:
   return y.transpose(0, 3, 1, 4, 2, 5).reshape(b, n, h, w, -1)
 
 
-@jax.custom_vjp
 def _add_shifted(parts: Float[Array, 'B N H W D O']) -> Stack:
-  """out[n] = parts[n - 1][0] + parts[n][1] + parts[n + 1][2], with zeros before the first frame and after the last."""
+  """out[n] = parts[n - 1][0] + parts[n][1] + parts[n + 1][2]; there is nothing before the first frame or after the
+  last.
+  """
+  return _add_shifted_p.bind(parts)
+
+
+def _add(parts: Float[Array, 'B N H W D O']) -> Stack:
   return _later(parts[..., 0, :]) + parts[..., 1, :] + _earlier(parts[..., 2, :])
 
 
-def _add_shifted_bwd(_, cotangent):
-  # In one piece: the derivative that JAX would find pads each part with zeros and adds the three.
-  return (jnp.stack([_earlier(cotangent), cotangent, _later(cotangent)], axis=-2),)
+def _spread(cotangent: Stack) -> Float[Array, 'B N H W D O']:
+  """The transpose at once: what JAX derives pads each part with zeros and adds the three."""
+  return jnp.stack([_earlier(cotangent), cotangent, _later(cotangent)], axis=-2)
 
 
-_add_shifted.defvjp(lambda parts: (_add_shifted(parts), None), _add_shifted_bwd)
+def _batched_add_shifted(arrays, axes):
+  parts = jnp.moveaxis(arrays[0], axes[0], 0)
+  return _add_shifted(parts.reshape(-1, *parts.shape[2:])).reshape(*parts.shape[:-2], -1), 0
+
+
+_add_shifted_p = _primitive('add_shifted', _add)
+ad.deflinear2(_add_shifted_p, lambda cotangent, _: (_spread(cotangent),))
+batching.primitive_batchers[_add_shifted_p] = _batched_add_shifted
 
 
 def _later(x: Stack) -> Stack:

@@ -1,14 +1,13 @@
 """Our weights files: a flat .npz, one entry a tensor, named by its path; and how the network expects its input."""
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
 import numpy as np
 
-from focal_jax.errors import InputError
+from focal_jax.errors import InputError, one_line
 from focal_jax.files.outputs import PARTIAL
 
 _DESCRIPTION = 'description'  # a JSON string: the model's name and the fields it is made with
@@ -41,13 +40,21 @@ def load_weights(path: str | Path) -> tuple[dict, dict[str, Any]]:
       arrays = {name: file[name] for name in file.files}
   except FileNotFoundError:
     raise InputError(f'{path}: no such weights file') from None
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-    raise InputError(f'{path}: not a readable .npz weights file ({error})') from None
+  except Exception as error:
+    # A damaged file can break whatever reads it: besides what numpy and zipfile raise themselves, zlib.error,
+    # struct.error, NotImplementedError (a compression method), RuntimeError (a password), MemoryError (a shape) ...
+    raise InputError(f'{path}: not a readable .npz weights file ({one_line(error) or type(error).__name__})') from None
   if _DESCRIPTION not in arrays:
     raise InputError(f'{path}: no entry {_DESCRIPTION!r}; expected a weights file that focal_jax wrote')
-  description = json.loads(str(arrays.pop(_DESCRIPTION)))
-  flat = {name: value.astype(np.float32) for name, value in arrays.items()}
-  return flax.traverse_util.unflatten_dict(flat, sep='/'), description
+  try:
+    description = json.loads(str(arrays.pop(_DESCRIPTION)))
+    flat = {name: value.astype(np.float32) for name, value in arrays.items()}
+    variables = flax.traverse_util.unflatten_dict(flat, sep='/')
+  except (ValueError, TypeError, RecursionError, AttributeError) as error:
+    raise InputError(f'{path}: not a weights file that focal_jax wrote ({one_line(error)})') from None
+  if not isinstance(description, dict):
+    raise InputError(f'{path}: {_DESCRIPTION!r} is {description!r:.100}, expected a JSON object')
+  return variables, description
 
 
 def check_weights(path: str | Path, variables: dict, template: dict) -> None:

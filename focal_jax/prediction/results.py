@@ -175,7 +175,8 @@ def write_depth(
 
   sharp = all_in_focus(prediction, stack.focus)
   pictures.save_image(folder / 'all_in_focus.png', pictures.to_uint8(sharp))
-  camera = surfaces.camera_of(*depth.shape, stack.focal_length_px, stack.principal_point_px)
+  extension = surfaces.extension(stack.focal_length, stack.focus, stack.focus_unit)
+  camera = surfaces.camera_of(*depth.shape, stack.focal_length_px, stack.principal_point_px, extension)
   surface = surfaces.make_surface(
     prediction.depth,
     prediction.confidence,

@@ -23,7 +23,8 @@ class Camera:
   """Pinhole camera of the aligned frames.
 
   Attributes:
-    focal_length_px: in pixels of the depth map.
+    focal_length_px: of the pinhole, in pixels of the depth map: the distance of lens and image, not the focal length of
+      the lens, where the focus is known (`extension`).
     principal_point_px: x, y; pixel centres lie at integers.
     assumed: the focal length is not known, but that of `FIELD_OF_VIEW_DEG`.
   """
@@ -76,8 +77,13 @@ def camera_of(
   width: int,
   focal_length_px: float | None = None,
   principal_point_px: tuple[float, float] | None = None,
+  extension: float = 1.0,
 ) -> Camera:
   """What is known of the camera, and `FIELD_OF_VIEW_DEG` and the centre of the picture for what is not.
+
+  Args:
+    focal_length_px: of the lens.
+    extension: image distance over focal length, 1 at infinity or where it is not known; see `extension`.
 
   Raises:
     InputError: the focal length is not above 0.
@@ -86,10 +92,28 @@ def camera_of(
     raise InputError(f'focal_length_px is {focal_length_px}, expected a number of pixels above 0')
   guess = max(height, width) / 2 / math.tan(math.radians(FIELD_OF_VIEW_DEG / 2))
   return Camera(
-    float(focal_length_px or guess),
+    float(focal_length_px * extension if focal_length_px else guess),
     principal_point_px or ((width - 1) / 2, (height - 1) / 2),
     assumed=focal_length_px is None,
   )
+
+
+def extension(focal_length: float | None, focus: Float[np.ndarray, 'N'], unit: str) -> float:
+  """Image distance over focal length in the nearest frame, to which the others are aligned: 1 / (1 - f / s) for a thin
+  lens focused at the distance s.
+
+  Args:
+    focal_length: of the lens, in the unit of distances. None: not known.
+    focus: focus coordinate of each frame, far to near.
+    unit: of `focus`, as in `make_surface`.
+
+  Returns:
+    1 where the focal length is not known, distances have no scale, or no thin lens has such a focus.
+  """
+  if focal_length is None or length_unit(unit) == RELIEF_UNIT:
+    return 1.0
+  inverse = focal_length / float(distances(focus, focus, unit)[-1])
+  return 1.0 / (1.0 - inverse) if 0 <= inverse < 1 else 1.0
 
 
 def make_surface(

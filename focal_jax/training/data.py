@@ -70,7 +70,10 @@ class TrainingData:
       self._batches = pipeline.rgbd_batches(photographs, self._simulator.canvas, **order, **spread)
     elif data.source != 'simulated':
       names = sources.parse_sources(data.source)
-      opened = [(sources.open_source(name, 'train', data.data_dir, self._simulator), weight) for name, weight in names]
+      opened = [
+        (sources.open_source(name, 'train', data.data_dir, self._simulator, config.seed), weight)
+        for name, weight in names
+      ]
       settings = pipeline.BatchSettings(
         crop_px=data.crop_px,
         min_valid=data.min_valid,

@@ -8,7 +8,6 @@ import errno
 import logging
 import math
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from focal_jax import losses
@@ -35,6 +33,7 @@ from focal_jax.training import parallel
 from focal_jax.training.checkpoints import Checkpoints, claim_workdir, record_config
 from focal_jax.training.data import TrainingData
 from focal_jax.training.parallel import Devices
+from focal_jax.training.signals import StopSignals
 from focal_jax.training.step import StepSettings, TrainState, averaged_variables, init_state, make_train_step
 from focal_jax.training.validation import Validation
 from focal_jax.training.writers import Progress, Writer, memory_gb
@@ -75,6 +74,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
     raise InputError(
       f"networks is 'alignment', but the motion is not known in all of data.source '{config.data.source}'"
     )
+  _check_trained(config.networks, loss, data.motion_known)
   validation = Validation(config, model, devices, workdir)
   variables = initial_variables(model, config)
   if config.networks != 'alignment':
@@ -82,7 +82,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
   state = init_state(variables, tx, settings, config.seed)
   train_step = devices.run(make_train_step(model, tx, data.make_batch, settings), outputs=(False, False), donate=True)
 
-  with _disk_errors(workdir), _StopSignals() as stop, contextlib.ExitStack() as opened:
+  with _disk_errors(workdir), StopSignals() as stop, contextlib.ExitStack() as opened:
     if jax.process_index() == 0:
       claim_workdir(workdir, config.to_dict())
     run = _Run(config, workdir, state, stop, opened)
@@ -94,7 +94,7 @@ class _Run:
   """A run's state, and where it is written. Only the first process writes."""
 
   def __init__(
-    self, config: ConfigDict, workdir: Path, state: TrainState, stop: '_StopSignals', opened: contextlib.ExitStack
+    self, config: ConfigDict, workdir: Path, state: TrainState, stop: StopSignals, opened: contextlib.ExitStack
   ):
     """Restores the newest checkpoint, if there is one, in place of `state`; files are closed with `opened`."""
     self._config, self._workdir, self._stop = config, workdir, stop
@@ -252,39 +252,6 @@ class _Run:
     return path
 
 
-class _StopSignals(contextlib.AbstractContextManager):
-  """Notes SIGTERM and SIGINT for the run to stop at its next step; a second one ends the program at once.
-
-  Attributes:
-    signal: its number, once one came.
-  """
-
-  def __init__(self):
-    self.signal, self._before = None, {}
-
-  def __enter__(self) -> '_StopSignals':
-    # Among several processes JAX's coordination service listens, and makes them stop at the same step.
-    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-      for number in (signal.SIGTERM, signal.SIGINT):
-        self._before[number] = signal.signal(number, self._note)
-    return self
-
-  def __exit__(self, *_: Any) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-    self._before = {}
-
-  def _note(self, number: int, _: Any) -> None:
-    log.warning('%s: stopping after this step', signal.Signals(number).name)
-    self.signal = number
-    self.__exit__()
-
-  def requested(self, step: int) -> bool:
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-      self.signal = signal.SIGTERM
-    return self.signal is not None
-
-
 @contextlib.contextmanager
 def _disk_errors(workdir: Path) -> Iterator[None]:
   """A full disk becomes one line."""
@@ -315,6 +282,19 @@ def _check(config: ConfigDict, devices: Devices) -> None:
     )
   if not 0 <= config.ema_decay < 1:
     raise InputError(f'ema_decay is {config.ema_decay}, expected at least 0 and below 1')
+
+
+def _check_trained(networks: str, loss: LossSettings, motion_known: bool) -> None:
+  """InputError if no part of the loss is of what is trained: the gradient would be 0, and nothing would say so."""
+  if networks == 'alignment' and not loss.motion_weight:
+    raise InputError(f"loss.motion_weight is {loss.motion_weight}, expected more than 0 where networks is 'alignment'")
+  depth_counts = any(loss.pyramid_weights) or len(loss.weights) > 1  # beside 'depth', which is of the pyramid
+  motion_counts = networks == 'both' and motion_known and loss.motion_weight > 0
+  if networks != 'alignment' and not depth_counts and not motion_counts:
+    raise InputError(
+      f'loss.pyramid_weights is {loss.pyramid_weights}, expected one above 0, for no other part of the loss counts: '
+      f"networks is '{networks}' and the motion is {'' if motion_known else 'not '}known"
+    )
 
 
 def _check_loss(model: nn.Module, variables: dict, example: FocalStack, loss: LossSettings) -> None:

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from focal_jax import losses
@@ -84,12 +85,15 @@ class Validation:
           px = losses.motion_error(motion, stack.motion, *stack.images.shape[2:4]) * weight[:, None]
           sums[name] = (px.sum(), weight.sum() * px.shape[1])
       ends, every = jnp.array([0, -1]), -(-max(stack.images.shape[2:4]) // _PICTURE_PX)
+      # Focus may grow towards the far end (metres), and with it depth in the focus range; pictures are 0 there.
+      grows_far = (stack.focus[:, 0] > stack.focus[:, -1])[:, None, None]
+      depth, truth = (jnp.where(grows_far, 1 - x, x) for x in (prediction.depth, stack.target))
       shown = {
         'images': stack.images[:, ends, ::every, ::every],
         'aligned': prediction.aligned[:, ends, ::every, ::every],
-        'depth': prediction.depth[:, ::every, ::every],
+        'depth': depth[:, ::every, ::every],
         'confidence': prediction.confidence[:, ::every, ::every],
-        'truth': jnp.where(stack.valid > 0, stack.target, jnp.nan)[:, ::every, ::every],
+        'truth': jnp.where(stack.valid > 0, truth, jnp.nan)[:, ::every, ::every],
       }
       return jax.lax.psum({name: sums[name] for name in self.metrics}, AXIS), shown
 
@@ -103,13 +107,14 @@ class Validation:
     for first in range(0, total, devices.count):
       number = first + devices.first + np.arange(devices.local_count)
       weight = (number < total).astype(np.float32)
-      stack = () if self._source is None else self._read(np.minimum(number, total - 1))
-      yield number[:, None].astype(np.int32), weight[:, None], stack
-
-  def _read(self, numbers: np.ndarray) -> FocalStack:
-    examples = [self._source[int(number)] for number in numbers]
-    fields = ('images', 'focus', 'fov', 'target', 'valid', 'motion')
-    return FocalStack(**{name: np.stack([example[name][None] for example in examples]) for name in fields})
+      index = number[:, None].astype(np.int32)
+      if self._source is None:
+        yield index, weight[:, None], ()
+        continue
+      examples = [self._source[int(one)] for one in np.minimum(number, total - 1)]
+      for shape in _shapes_everywhere(examples):
+        has_it = np.array([example['images'].shape == shape for example in examples])
+        yield index, (weight * has_it)[:, None], _together(examples, shape)
 
   def __call__(
     self, state: TrainState, step: int, should_stop: Callable[[], bool] = lambda: False
@@ -139,6 +144,32 @@ class Validation:
     picture = pictures.tile(rows, f'step {step}: depth 0 (farthest frame) to 1 (nearest), error 0 to 0.25')
     pictures.save_image(folder / f'validation_{step:07}.png', picture)
     return picture
+
+
+def _shapes_everywhere(examples: list[dict[str, Any]]) -> list[tuple[int, ...]]:
+  """The different shapes of images among the examples of all processes, alike on each: they compute together."""
+  shapes = np.array([example['images'].shape for example in examples], np.int32)
+  if jax.process_count() > 1:
+    shapes = np.asarray(multihost_utils.process_allgather(shapes)).reshape(-1, shapes.shape[-1])
+  return sorted({tuple(shape.tolist()) for shape in shapes})
+
+
+def _together(examples: list[dict[str, Any]], shape: tuple[int, ...]) -> FocalStack:
+  """The examples with images of that shape, and black stacks in place of the others, [devices, 1, ...].
+
+  Devices compute one program, of arrays of one shape, and a network's answer would not bear padding.
+  """
+  frames, height, width, _ = shape
+  black = {
+    'images': np.zeros(shape, np.uint8),
+    'focus': np.linspace(0, 1, frames, dtype=np.float32),
+    'fov': np.ones(frames, np.float32),
+    'target': np.zeros((height, width), np.float32),
+    'valid': np.zeros((height, width), np.float32),
+    'motion': np.zeros((frames, 3), np.float32),
+  }
+  chosen = [example if example['images'].shape == shape else black for example in examples]
+  return FocalStack(**{name: np.stack([one[name][None] for one in chosen]) for name in black})
 
 
 def _panels(images, aligned, depth, confidence, truth) -> list[Panel]:

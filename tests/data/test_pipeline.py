@@ -320,3 +320,24 @@ def test_hosts_share_photographs():
   for batch, *parts in zip(whole, *halves, strict=True):
     for host, part in enumerate(parts):
       assert_same_photographs(part, {name: x[:, host::2] for name, x in batch.items()})
+
+
+@pytest.mark.parametrize(
+  ('later', 'changes', 'message'),
+  [
+    ({'height': 31}, {}, r"stack '9': frames are 64 x 31 px, expected at least data\.crop_px, 32, on both sides"),
+    ({'width': 20}, {}, r"stack '9': frames are 20 x 48 px, expected at least data\.crop_px"),
+    ({'frames': 3}, {}, r"stack '9': found 3 frames, expected 2, as the first stack; data\.num_frames makes"),
+    ({'frames': 1}, {'num_frames': (2, 2)}, r"stack '9': found 1 frames, expected at least 2"),
+  ],
+)
+def test_a_later_stack_that_does_not_fit(later, changes, message):
+  """Of which nothing is known before it is read."""
+  with pytest.raises(InputError, match=message):
+    batches(0, 5, [([*SOURCE, example(9, **later)], 1.0)], **changes)
+
+
+def test_a_later_stack_without_motion():
+  unknown = example(9) | {'motion': np.full((2, 3), np.nan, np.float32)}
+  with pytest.raises(InputError, match=r"stack '9': its motion is not known, expected it of all stacks or of none"):
+    batches(0, 5, [([*SOURCE, unknown], 1.0)])

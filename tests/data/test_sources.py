@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from focal_jax.data.pipeline import motion_known
 from focal_jax.data.sources import open_source, parse_sources
 from focal_jax.errors import InputError
 from focal_jax.optics import ddff_focus_disparities
@@ -115,3 +116,30 @@ def test_the_simulator_with_the_sweep_of_a_camera():
   assert example['images'].shape == (10, 32, 32, 3)
   with pytest.raises(InputError, match="camera 'box' is not known, expected one of pixel_4_xl"):
     open_source('simulated/box', 'val', '', settings)
+
+
+def test_motion_beside_some_stacks_only(folder):
+  """Whichever is the first one."""
+  source = open_source(f'folder:{folder}', 'train', '')
+  assert not motion_known([source])
+  for with_motion, without in (('a', 'b'), ('b', 'a')):
+    np.save(folder / 'train' / with_motion / 'motion.npy', np.zeros((3, 3)))
+    with pytest.raises(InputError, match=rf'train/{without}/motion\.npy: found no such file, but one in 1 of 2 stacks'):
+      motion_known([source])
+    (folder / 'train' / with_motion / 'motion.npy').unlink()
+  for name in 'ab':
+    np.save(folder / 'train' / name / 'motion.npy', np.zeros((3, 3)))
+  assert motion_known([source])
+
+
+def test_motion_that_is_not_finite(folder):
+  np.save(folder / 'train' / 'b' / 'motion.npy', np.full((3, 3), np.nan))
+  with pytest.raises(InputError, match=r'b/motion\.npy: found numbers that are not finite'):
+    open_source(f'folder:{folder}', 'train', '')[1]
+
+
+def test_simulated_stacks_follow_the_seed():
+  settings = SimulatorSettings(num_frames=2, height_px=32, width_px=32, num_surfaces=2, margin_px=8)
+  images = [open_source('simulated', 'train', '', settings, seed)[0]['images'] for seed in (0, 1)]
+  assert not np.array_equal(*images)
+  np.testing.assert_array_equal(open_source('simulated', 'train', '', settings)[0]['images'], images[0])

@@ -119,3 +119,24 @@ def test_initial_values_are_those_of_pytorch():
       assert np.abs(one).max() <= fan_in**-0.5
     np.testing.assert_allclose(np.abs(value).max(), fan_in**-0.5, rtol=0.1)
   assert transposed == 5
+
+
+@pytest.mark.parametrize('bias', [0.0, -15.0, -25.0, -200.0])
+def test_low_scores_have_weights(variables, bias):
+  """softplus(s) / sum softplus(s) is 0 / 0 in float32 where all scores are low, and softmax(s) in exact arithmetic."""
+  changed = jax.tree.map(lambda x: x, variables)
+  changed['params']['score']['bias'] = jnp.full(1, bias)
+  soft = apply(changed, images(), FOCUS, normalisation='softmax')
+  maps = apply(changed, images(), FOCUS)
+  assert np.isfinite(maps.pyramid[0]).all()
+  np.testing.assert_allclose(maps.weights.sum(1), 1, rtol=1e-5)
+  if bias < -20:
+    np.testing.assert_allclose(maps.weights, soft.weights, atol=1e-5)
+
+  def depth(bias):
+    tree = jax.tree.map(lambda x: x, changed)
+    tree['params']['score']['bias'] = bias
+    return AiFDepthNet(channel_divisor=8).apply(tree, images(), FOCUS, train=False).pyramid[0].sum()
+
+  if bias == -200:
+    assert np.isfinite(jax.jit(jax.grad(depth))(jnp.full(1, bias))).all()

@@ -107,3 +107,63 @@ def test_max_pool3_is_that_of_windows_and_so_is_its_gradient(frames, stride):
   np.testing.assert_array_equal(y, expected)
   cotangent = normal(1, *y.shape)
   np.testing.assert_allclose(pullback(cotangent)[0], to_input(cotangent)[0], atol=1e-5)
+
+
+FORMS = [
+  ((3, 3, 3), {'stride': 1}),
+  ((3, 3, 3), {'stride': 2}),
+  ((1, 3, 3), {'stride': 2}),
+  ((1, 5, 5), {'dilation': 2}),
+  ((5, 3, 3), {'stride': 1}),
+]
+
+
+@pytest.mark.parametrize(('kernel', 'arguments'), FORMS)
+def test_forward_mode_is_reverse_mode(kernel, arguments):
+  """Tangents of either form, and second derivatives, against XLA's own convolution."""
+  x, weights = normal(0, 2, 3, 4, 8, 3), normal(1, *kernel, 3, 4)
+  tangents = normal(2, *x.shape), normal(3, *weights.shape)
+  results = {}
+  for form in ('native', 'planes'):
+
+    def function(x, w, form=form):
+      return conv.conv(x, w, form=form, **arguments)
+
+    def total(x, w, function=function):
+      return jnp.sum(function(x, w) ** 3) / 100
+
+    gradient = jax.grad(total, argnums=(0, 1))
+    forward_over_reverse = jax.jvp(gradient, (x, weights), tangents)[1]
+    reverse_over_reverse = jax.grad(
+      lambda x, w, g=gradient: sum(jnp.vdot(a, b) for a, b in zip(g(x, w), tangents, strict=True)), argnums=(0, 1)
+    )(x, weights)
+    results[form] = (*jax.jvp(function, (x, weights), tangents), *forward_over_reverse, *reverse_over_reverse)
+  for native, planes in zip(results['native'], results['planes'], strict=True):
+    np.testing.assert_allclose(planes, native, atol=1e-3 * np.abs(native).max())
+
+
+@pytest.mark.parametrize('batched', [(0, None), (None, 0), (1, 0)])
+def test_vmap(batched):
+  x, weights = normal(0, 2, 2, 3, 4, 8, 3), normal(1, 2, 3, 3, 3, 3, 4)
+  x, weights = x if batched[0] is not None else x[0], weights if batched[1] is not None else weights[0]
+
+  def gradient(form):
+    def total(x, w):
+      return jnp.sum(jnp.sin(conv.conv(x, w, form=form)))
+
+    return jax.vmap(jax.grad(total, argnums=(0, 1)), batched)(x, weights)
+
+  for native, planes in zip(gradient('native'), gradient('planes'), strict=True):
+    np.testing.assert_allclose(planes, native, atol=1e-4)
+
+
+def test_a_jacobian_in_both_modes():
+  x = normal(0, 1, 2, 4, 4, 2)
+  weights = normal(1, 3, 3, 3, 2, 3)
+
+  def function(scale):
+    y = conv.conv(scale[:, None] * x[..., None, :].sum(-2), weights, stride=2, form='planes')
+    return conv.conv_transpose(y, normal(2, 3, 3, 3, 3, 2), form='planes').sum((0, 2, 3)).ravel()
+
+  scale = jnp.array([1.0, 2.0]).repeat(2)[:4].reshape(4)
+  np.testing.assert_allclose(jax.jacfwd(function)(scale), jax.jacrev(function)(scale), rtol=1e-3, atol=1e-3)

@@ -7,7 +7,7 @@ import pytest
 
 from focal_jax import InputError
 from focal_jax.prediction import surface as surfaces
-from focal_jax.prediction.surface import RELIEF_UNIT, camera_of, make_surface, mesh, point_cloud
+from focal_jax.prediction.surface import RELIEF_UNIT, camera_of, extension, make_surface, mesh, point_cloud
 
 HEIGHT, WIDTH = 30, 40
 FOCUS = np.array([0.2, 1.0, 2.0])  # dioptres, far to near
@@ -170,3 +170,29 @@ def test_what_is_called_a_length():
     *('m', 'm', 'mm'),
     *(RELIEF_UNIT, RELIEF_UNIT),
   ]
+
+
+@pytest.mark.parametrize(('unit', 'focus'), [('1/m', np.array([0.0, 10.0])), ('m', np.array([np.inf, 0.1]))])
+def test_the_pinhole_is_as_far_from_the_image_as_the_thin_lens(unit, focus):
+  """A lens of 4.4 mm focused at 0.1 m: 1 / v = 1 / f - 1 / s."""
+  image_distance_mm = 1 / (1 / 4.4 - 1 / 100)
+  camera = camera_of(HEIGHT, WIDTH, 440.0, None, extension(4.4e-3, focus, unit))
+  assert camera.focal_length_px == pytest.approx(100 * image_distance_mm)
+  assert camera.focal_length_px > 440 * 1.045
+
+
+@pytest.mark.parametrize(
+  ('focal_length', 'focus', 'unit'),
+  [
+    (None, FOCUS, '1/m'),  # not known
+    (0.005, np.array([0.0, 1.0]), 'frame index'),  # no distances
+    (0.6, FOCUS, '1/m'),  # longer than the distance
+    (0.005, np.array([0.0, 0.0]), '1/m'),  # all at infinity
+  ],
+)
+def test_the_focal_length_stays_where_the_image_distance_is_not_known(focal_length, focus, unit):
+  assert extension(focal_length, focus, unit) == 1
+
+
+def test_an_assumed_field_of_view_has_no_extension():
+  assert camera_of(HEIGHT, WIDTH, None, None, 1.2) == camera_of(HEIGHT, WIDTH)

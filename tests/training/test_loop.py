@@ -110,6 +110,16 @@ def test_folder_of_something_else_is_refused(tmp_path):
     (None, {'best_metric': 'rms'}, "best_metric is 'rms', expected one of .*: mae, mse, motion_px, unmoved_px"),
     (None, {'networks': 'alignment'}, "best_metric is 'mse', expected one of .*: motion_px, unmoved_px"),
     (None, {'validation_stacks': 0}, 'validation_stacks is 0'),
+    (
+      None,
+      {'networks': 'alignment', 'best_metric': 'motion_px', 'loss': {'motion_weight': 0.0}},
+      r"loss\.motion_weight is 0\.0, expected more than 0 where networks is 'alignment'",
+    ),
+    (
+      None,
+      {'networks': 'depth', 'loss': {'pyramid_weights': (0.0,) * 4}},
+      r"loss\.pyramid_weights is .*, expected one above 0, for no other part of the loss counts: networks is 'depth'",
+    ),
     ('loss', {'penalty': 'cubic'}, "loss.penalty is 'cubic'"),
     ('data', {'simulated_frames': (3, 1)}, r'data\.simulated_frames is \(3, 1\), expected whole numbers of at least 2'),
     ('data', {'simulated_frames': (3,), 'source': 'ddff12'}, "data.simulated_frames is .* and data.source 'ddff12'"),

@@ -1,5 +1,11 @@
 """Validation against the same sums by hand, from the files."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +15,7 @@ from absl import flags
 from PIL import Image
 
 from focal_jax import warp
+from focal_jax.data import sources
 from focal_jax.data.sources import open_source
 from focal_jax.losses import LossSettings
 from focal_jax.models.end_to_end import init_variables
@@ -108,3 +115,64 @@ def test_large_frames_are_drawn_small(tmp_path):
   config.validation_stacks = 1
   _, picture = Validation(config, toy.make_toy(AXIS), Devices(), tmp_path)(state_of(config), 0)
   assert picture.shape[1] == 7 * 200 + 6 * 4
+
+
+def test_the_picture_is_0_at_the_farthest_frame_in_every_unit(tmp_path, monkeypatch):
+  """The same scene with depth in frames, and in distances, which grow the other way."""
+  config = toy.get_config('folder:x')
+  config.validation_stacks = 1
+  near = np.tile(np.linspace(0, 3, 36, dtype=np.float32), (40, 1))  # 0 at the farthest frame
+  images = np.random.default_rng(0).integers(0, 256, (4, 40, 36, 3), np.uint8)
+  common = {'images': images, 'fov': np.ones(4, np.float32), 'motion': np.zeros((4, 3), np.float32)}
+  common |= {'valid': np.ones((40, 36), np.float32), 'name': 'x'}
+  pictures = []
+  for focus, target in ((np.arange(4), near), (4 - np.arange(4), 4 - near)):
+    example = common | {'focus': focus.astype(np.float32), 'target': target.astype(np.float32)}
+    monkeypatch.setattr(sources, 'open_source', lambda *_, example=example: [example])
+    pictures.append(Validation(config, toy.Toy(AXIS), Devices(), tmp_path)(state_of(config), 0)[1])
+  truths = [picture[-40:, 4 * 40 : 4 * 40 + 36] for picture in pictures]
+  np.testing.assert_allclose(truths[0].astype(int), truths[1], atol=2)
+  assert np.ptp(truths[0]) > 100
+
+
+def test_stacks_of_several_sizes_on_several_devices(tmp_path):
+  """The sums are those of one device, in which each stack stands alone."""
+  path = tmp_path / 'mixed.py'
+  path.write_text(MIXED)
+  config = toy.write_stacks(tmp_path / 'data')
+  stack = tmp_path / 'data' / 'val' / '1'
+  for frame in range(4):
+    Image.fromarray(np.random.default_rng(frame).integers(0, 256, (32, 48, 3), np.uint8)).save(stack / f'{frame}.png')
+  np.save(stack / 'target.npy', np.random.default_rng(5).uniform(0, 3, (32, 48)))
+  environment = os.environ | {
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
+    'JAX_PLATFORMS': 'cpu',
+    'PYTHONPATH': os.pathsep.join(map(str, (ROOT, ROOT / 'tests', Path(__file__).parent))),
+  }
+  done = subprocess.run(
+    [sys.executable, path, config, tmp_path], env=environment, capture_output=True, text=True, timeout=240
+  )
+  assert done.returncode == 0, done.stderr
+  one, two = map(json.loads, done.stdout.splitlines())
+  assert one == pytest.approx(two, rel=1e-5)
+
+
+ROOT = Path(__file__).parents[2]
+MIXED = """
+import json, sys
+import jax
+from absl import flags
+import toy
+from test_validation import state_of
+from focal_jax.training.parallel import AXIS, Devices
+from focal_jax.training.validation import Validation
+from pathlib import Path
+
+flags.FLAGS.mark_as_parsed()
+config = toy.get_config(sys.argv[1])
+config.validation_stacks = 3
+for count in (1, 2):
+  devices = Devices('pmap', jax.devices()[:count])
+  validation = Validation(config, toy.Toy(AXIS), devices, Path(sys.argv[2]))
+  print(json.dumps(validation(state_of(config), 0)[0]))
+"""

@@ -14,7 +14,7 @@ import pytest
 
 import focal_jax
 from focal_jax import InputError, api
-from focal_jax.align.methods import ALIGNMENTS
+from focal_jax.align.estimate import ALIGNMENTS
 from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.npz_file import save_weights
 from focal_jax.models.registry import make_model

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 import focal_jax
 import tfds_ddff
-from focal_jax.align.methods import check_alignment
+from focal_jax.align.estimate import check_alignment
 from focal_jax.api import SHIPPED
 from focal_jax.config import check_fields
 from focal_jax.data import sources

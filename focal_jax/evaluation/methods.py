@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 import focal_jax
-from focal_jax.align.methods import check_alignment, find_motion
+from focal_jax.align.estimate import check_alignment, find_motion
 from focal_jax.errors import InputError
 from focal_jax.evaluation.protocols import FocusCorrection
 from focal_jax.models.published import DATA_OF_PUBLISHED

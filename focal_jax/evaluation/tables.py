@@ -62,7 +62,7 @@ class Heading:
     dataset: with its config, as it is looked up in `Published.same_as`.
     whole: whether all stacks of the split were evaluated.
     unit: of depth.
-    align: how the frames were to be aligned, one of `align.methods.ALIGNMENTS`.
+    align: how the frames were to be aligned, one of `align.estimate.ALIGNMENTS`.
     aligned_by: and how each method aligns them, by its label; without those that do not read the pictures.
     corrected: labels of the methods that are given corrected focus.
     facts: lines for the summary: weights, device, versions.

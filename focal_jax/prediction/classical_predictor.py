@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from focal_jax import warp
-from focal_jax.align.methods import find_motion
+from focal_jax.align.estimate import find_motion
 from focal_jax.errors import InputError
 from focal_jax.focus import classical
 from focal_jax.prediction.predictor import Predictor, undo_rotation

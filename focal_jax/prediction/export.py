@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import export
 
 import focal_jax
-from focal_jax.align.methods import check_alignment
+from focal_jax.align.estimate import check_alignment
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
 from focal_jax.models.depth import MULTIPLE

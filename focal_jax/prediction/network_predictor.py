@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from focal_jax.align.methods import find_motion
+from focal_jax.align.estimate import find_motion
 from focal_jax.align.motion import reduced, scaled_motion
 from focal_jax.backend import compiler_options
 from focal_jax.models.alignment import MetadataAlignment, NoAlignment

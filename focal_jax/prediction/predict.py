@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 import focal_jax
+from focal_jax.align.estimate import check_alignment
 from focal_jax.align.measured import ResidualMotion
-from focal_jax.align.methods import check_alignment
 from focal_jax.align.motion import align as warped_frames
 from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.data.frames import Region

@@ -52,7 +52,7 @@ class Predictor(Protocol):
       focus: [N] focus coordinate of each frame, in any unit.
       fov: [N] relative field of view, 1 for the narrowest (`optics.relative_field_of_view`); None: all 1.
       align: where the motion of the frames comes from: 'measured' in the pictures, from the alignment 'network', from
-        the 'metadata' that is the field of view alone, or 'off', which takes the frames as they are (`align.methods`).
+        the 'metadata' that is the field of view alone, or 'off', which takes the frames as they are (`align.estimate`).
       motion: [N, 3] (alpha, beta, gamma), in px of these frames, in place of `align`: an earlier `Prediction.motion` or
         `estimate_motion`; zeros for the field-of-view crop alone. [N, 4] with an earlier `Prediction.rotation`.
       tile_px: largest height and width of the tiles in which a network predicts large frames; None: it decides.

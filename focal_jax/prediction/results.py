@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
+from focal_jax.align.estimate import MEASURED_SIDE_PX
 from focal_jax.align.measured import ResidualMotion, residual_motion
-from focal_jax.align.methods import MEASURED_SIDE_PX
 from focal_jax.align.motion import reduced, scaled_motion
 from focal_jax.data.folder import FolderStack
 from focal_jax.data.frames import Region

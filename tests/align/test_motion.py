@@ -129,7 +129,7 @@ def test_a_given_motion_is_undone(frames):
 @pytest.mark.parametrize(
   ('motion', 'message'),
   [
-    (np.zeros((2, 3)), r'motion: shape \(2, 3\), expected \(3, 3\): zoom, x and y of each frame'),
+    (np.zeros((2, 3)), r'motion: shape \(2, 3\), expected \(3, 3\), zoom, x and y of each frame'),
     (np.zeros(9), r'motion: shape \(9,\), expected'),
     (np.full((3, 3), np.nan), r'motion: \[nan, nan, nan\] at frame 0, expected finite numbers'),
   ],

@@ -580,7 +580,7 @@ def test_one_column_where_networks_know_the_labels_or_labels_are_right(tmp_path,
 )
 def test_what_may_have_seen_ddff12(data, seen):
   description = {} if data is None else {'data': data}
-  assert may_have_seen(NetworkPredictor('some.npz', toy.Toy(), {}, description, []), 'ddff12') == seen
+  assert may_have_seen(NetworkPredictor('some.npz', toy.make_toy(), {}, description, []), 'ddff12') == seen
 
 
 def test_error_by_depth_in_the_unit_of_the_stacks(models):

@@ -7,7 +7,7 @@ import pytest
 from local_network import local_model
 
 import focal_jax
-from focal_jax.align.methods import ALIGNMENTS
+from focal_jax.align.estimate import ALIGNMENTS
 from focal_jax.errors import InputError
 from focal_jax.evaluation import timing
 from focal_jax.evaluation.methods import ConstantPredictor, alignment_of, open_methods

@@ -7,8 +7,8 @@ from scipy import ndimage
 
 import focal_jax
 from focal_jax import InputError, warp
+from focal_jax.align.estimate import motion_from_measured
 from focal_jax.align.measured import residual_motion
-from focal_jax.align.methods import motion_from_measured
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.focus import classical
 from focal_jax.prediction.classical_predictor import ClassicalPredictor, _predict

@@ -8,7 +8,6 @@ from scipy import ndimage
 
 import focal_jax
 from focal_jax import InputError
-from focal_jax.align import methods
 from focal_jax.evaluation.methods import ConstantPredictor, CorrectedFocus
 from focal_jax.models.alignment import MetadataAlignment, NoAlignment
 from focal_jax.models.end_to_end import EndToEnd

@@ -129,7 +129,7 @@ def test_the_picture_is_0_at_the_farthest_frame_in_every_unit(tmp_path, monkeypa
   for focus, target in ((np.arange(4), near), (4 - np.arange(4), 4 - near)):
     example = common | {'focus': focus.astype(np.float32), 'target': target.astype(np.float32)}
     monkeypatch.setattr(sources, 'open_source', lambda *_, example=example: [example])
-    pictures.append(Validation(config, toy.Toy(AXIS), Devices(), tmp_path)(state_of(config), 0)[1])
+    pictures.append(Validation(config, toy.make_toy(AXIS), Devices(), tmp_path)(state_of(config), 0)[1])
   truths = [picture[-40:, 4 * 40 : 4 * 40 + 36] for picture in pictures]
   np.testing.assert_allclose(truths[0].astype(int), truths[1], atol=2)
   assert np.ptp(truths[0]) > 100
@@ -173,6 +173,6 @@ config = toy.get_config(sys.argv[1])
 config.validation_stacks = 3
 for count in (1, 2):
   devices = Devices('pmap', jax.devices()[:count])
-  validation = Validation(config, toy.Toy(AXIS), devices, Path(sys.argv[2]))
+  validation = Validation(config, toy.make_toy(AXIS), devices, Path(sys.argv[2]))
   print(json.dumps(validation(state_of(config), 0)[0]))
 """

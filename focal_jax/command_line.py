@@ -3,10 +3,12 @@
 import dataclasses
 import logging
 import re
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import absl.logging
 from absl import app, flags
@@ -71,6 +73,10 @@ def _with_cache(main: Callable[[], int | None]) -> int | None:
 
 
 def _run(main: Callable[[list[str]], int | None], name: str) -> None:
+  # By default SIGTERM ends Python at once; as an exception it lets half-written results be removed. Training and sweeps
+  # set handlers of their own.
+  if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    signal.signal(signal.SIGTERM, _terminate)
   try:
     app.run(main, flags_parser=_parse)
   except (InputError, RunError) as error:
@@ -83,7 +89,12 @@ def _run(main: Callable[[list[str]], int | None], name: str) -> None:
     print(f"{name}: error: this needs '{module}', expected it by: pip install 'focal_jax[train]'", file=sys.stderr)
     sys.exit(InputError.status)
   except KeyboardInterrupt:
-    sys.exit(130)
+    print(f'{name}: interrupted', file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
+
+
+def _terminate(number: int, _: Any) -> None:
+  sys.exit(128 + number)
 
 
 def run_modes(modes: Mapping[str, Mode], name: str, about: str, default: str, only: str | None = None) -> None:

@@ -2,6 +2,10 @@
 line.
 """
 
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError: nothing more can be written there
+
 
 class InputError(ValueError):
   """Bad input. The message is one line: the file or field, what was found, what was expected.

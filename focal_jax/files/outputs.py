@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from focal_jax.errors import InputError
+from focal_jax.errors import DISK_FULL, InputError, RunError, one_line
 
 PARTIAL = '.partial'  # what the name of a file ends with while it is written
 
@@ -32,6 +32,7 @@ def staging(folder: Path) -> Iterator[Path]:
 
   Raises:
     InputError: `folder` cannot be made or written to.
+    RunError: the disk is full.
   """
   made = [path for path in (folder, *folder.parents) if not path.exists()]  # the deepest first
   try:
@@ -42,6 +43,10 @@ def staging(folder: Path) -> Iterator[Path]:
       raise InputError(f'{folder}: cannot be written to ({error.strerror}), expected a writable folder') from error
     try:
       yield stage
+    except OSError as error:
+      if error.errno not in DISK_FULL:
+        raise
+      raise RunError(f'{folder}: cannot be written ({one_line(error)}); nothing was changed there') from error
     finally:
       shutil.rmtree(stage)
   finally:

@@ -166,6 +166,6 @@ def _drawable(text: str, room: float | None = None) -> str:
   return plain(text, room).replace('…', '..').encode('latin-1', 'replace').decode('latin-1')
 
 
-def save_image(path: Path, image: np.ndarray) -> None:
-  """Writes uint8 [H, W, 3] or [H, W]."""
-  Image.fromarray(image).save(path)
+def save_image(path: Path, image: np.ndarray, exif: Image.Exif | None = None) -> None:
+  """Writes uint8 [H, W, 3] or [H, W], with EXIF that is to go with it."""
+  Image.fromarray(image).save(path, **({'exif': exif} if exif else {}))

@@ -14,7 +14,7 @@ from focal_jax.backend import compiler_options
 from focal_jax.models.alignment import MetadataAlignment, NoAlignment
 from focal_jax.models.end_to_end import padded_size, reduced_size
 from focal_jax.prediction.predictor import Predictor, undo_rotation
-from focal_jax.prediction.tiles import MOTION_SIDE_PX, OVERLAP_PX, are_needed, predict_in_tiles, tile_side
+from focal_jax.prediction.tiles import MOTION_SIDE_PX, are_needed, predict_in_tiles, tile_sides
 from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack, float_images
 
 
@@ -61,7 +61,7 @@ class NetworkPredictor(Predictor):
     motion: np.ndarray | jax.Array | None = None,
     *,
     tile_px: int | None = None,
-    overlap_px: int = OVERLAP_PX,
+    overlap_px: int | None = None,
   ) -> Prediction:
     """Depth of one focal stack; see `Predictor.predict`.
 
@@ -72,7 +72,7 @@ class NetworkPredictor(Predictor):
       images, focus, fov, align, motion: as of any predictor.
       tile_px: largest height and width of a tile, a multiple of 32, at least twice `overlap_px`. None: no tiles for up
         to ten megapixels in all frames; else 1024 for ten frames, more for fewer and less for more.
-      overlap_px: of neighbouring tiles, at least; a multiple of 32.
+      overlap_px: of neighbouring tiles, at least; a multiple of 32. None: 320, or half a tile if that is less.
 
     Returns:
       numpy arrays: `depth` and `confidence` [H, W], `pyramid` of [H, W], coarse to fine, `weights` and `coverage`
@@ -88,10 +88,9 @@ class NetworkPredictor(Predictor):
     """
     stack = checked_stack(images, focus, fov)
     in_tiles = are_needed(stack, tile_px)
-    side = tile_side(tile_px, overlap_px, len(stack.images)) if in_tiles else 0
-    return undo_rotation(
-      self._predict_upright, stack, self._find_motion(stack, align, motion, in_tiles), side, overlap_px
-    )
+    sides = tile_sides(tile_px, overlap_px, len(stack.images)) if in_tiles else (0, 0)
+    motion = self._find_motion(stack, align, motion, in_tiles)
+    return undo_rotation(self._predict_upright, stack, motion, *sides)
 
   def _predict_upright(
     self, stack: FocalStack, motion: Float32[np.ndarray, 'N 3'] | None, tile_px: int, overlap_px: int

@@ -23,6 +23,7 @@ from focal_jax.files.outputs import check_output, result_folder
 from focal_jax.prediction.results import (
   UNITS,
   DepthUnit,
+  common_area,
   measured_residual,
   read_motion,
   residual_numbers,
@@ -103,8 +104,8 @@ def predict_folder(
     colour; confidence.npy and confidence.png;
   * all_in_focus.png; aligned/*.png, the frames as aligned to the nearest one, motion.json, alignment.gif;
   * points.ply, mesh.ply and mesh.glb (`prediction.surface`);
-  * report.html, to look at and to question; contact_sheet.png; and summary.json, which says, too, how far the frames
-    were from the nearest one before and after alignment (`residual_motion`).
+  * report.html, to look at and to question; contact_sheet.png; and summary.json, which also says how far the frames
+    were from the nearest one before and after alignment (`residual_motion`), and the area that all of them show.
 
   With `only_align`: of these aligned/*.png, motion.json, alignment.gif and summary.json.
 
@@ -146,7 +147,7 @@ def predict_folder(
   arguments = stack.images, stack.focus, stack.fov
   if options.only_align:
     motion = model.estimate_motion(*arguments, options.align) if motion is None else motion
-    aligned, _ = warped_frames(stack.images, motion, stack.fov)
+    aligned, coverage = warped_frames(stack.images, motion, stack.fov)
   else:
     prediction = model.predict(*arguments, options.align, motion, tile_px=options.tile_px)
     motion = None if options.align == 'off' else prediction.motion
@@ -154,7 +155,7 @@ def predict_folder(
       motion = np.concatenate([motion, prediction.rotation[:, None]], -1)
     if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
       prediction = prediction.replace(depth=np.maximum(prediction.depth, 0))
-    aligned = prediction.aligned
+    aligned, coverage = prediction.aligned, prediction.coverage
   seconds = time.perf_counter() - start
 
   residual = {when: residual_numbers(m) for when, m in (('before', before), ('after', measured_residual(aligned)))}
@@ -177,6 +178,7 @@ def predict_folder(
     'size_px': [height, width],
     'depth_unit': unit.name,
     'residual_motion': residual,
+    'common_area': common_area(coverage),
     'seconds_with_compilation': seconds,
     'versions': {'focal_jax': focal_jax.__version__, 'jax': jax.__version__},
     'device': str(jax.devices()[0]),

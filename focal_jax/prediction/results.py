@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
+from PIL import ExifTags, Image
 
 from focal_jax.align.estimate import MEASURED_SIDE_PX
 from focal_jax.align.measured import ResidualMotion, residual_motion
@@ -26,6 +27,7 @@ from focal_jax.stack import Prediction
 
 UNITS = ('metres', 'dioptres', 'index')
 MOTION_FILE = 'motion.json'
+COVERED = 0.999  # share of a pixel that came from inside its frame, from which it counts as shown
 _PICTURE_SIDE_PX = 1024  # of what contact sheets show
 
 
@@ -151,6 +153,39 @@ def residual_numbers(motion: ResidualMotion) -> dict[str, float | int | None]:
   return rounded | {'frames_measured': int(motion.measured.sum())}
 
 
+def _exif_of_reference(stack: FolderStack) -> Image.Exif | None:
+  """Of the nearest frame, for a picture that is upright already."""
+  if not stack.paths:
+    return None
+  try:
+    with Image.open(stack.paths[-1]) as image:
+      exif = image.getexif()
+  except (OSError, ValueError, SyntaxError):  # a format that Pillow does not read, or EXIF that is damaged
+    return None
+  if ExifTags.Base.Orientation in exif:
+    exif[ExifTags.Base.Orientation] = 1
+  return exif
+
+
+def common_area(coverage: Float[np.ndarray, 'N H W']) -> dict[str, int] | None:
+  """The part of the aligned frames that all of them show, as a rectangle in px; None if there is none.
+
+  Begins with the whole picture and takes off the side that shows most of what a frame lacks, until none does. Without
+  rotation that is the largest such rectangle.
+  """
+  lacks = coverage.min(0) < COVERED
+  top, left, (bottom, right) = 0, 0, lacks.shape
+  while top < bottom and left < right and lacks[top:bottom, left:right].any():
+    area = lacks[top:bottom, left:right]
+    shares = {'top': area[0].mean(), 'bottom': area[-1].mean(), 'left': area[:, 0].mean(), 'right': area[:, -1].mean()}
+    side = max(shares, key=shares.get)
+    top, bottom = top + (side == 'top'), bottom - (side == 'bottom')
+    left, right = left + (side == 'left'), right - (side == 'right')
+  if top >= bottom or left >= right:
+    return None
+  return {'left': left, 'top': top, 'width': right - left, 'height': bottom - top}
+
+
 def write_depth(
   folder: Path,
   stack: FolderStack,
@@ -174,7 +209,7 @@ def write_depth(
   pictures.contact_sheet(folder / 'confidence.png', [[confidence_panel]])
 
   sharp = all_in_focus(prediction, stack.focus)
-  pictures.save_image(folder / 'all_in_focus.png', pictures.to_uint8(sharp))
+  pictures.save_image(folder / 'all_in_focus.png', pictures.to_uint8(sharp), _exif_of_reference(stack))
   extension = surfaces.extension(stack.focal_length, stack.focus, stack.focus_unit)
   camera = surfaces.camera_of(*depth.shape, stack.focal_length_px, stack.principal_point_px, extension)
   surface = surfaces.make_surface(

@@ -29,6 +29,7 @@ from focal_jax.stack import MAPS, PICTURES, FocalStack, Prediction
 
 FRAMES_PX = 10 * 1024**2  # pixels of all frames of a piece, unless said otherwise; each takes some 300 bytes
 OVERLAP_PX = 320
+LEAST_TILE_PX = 192  # of any number of frames: smaller ones are mostly margin
 RAMP = 0.2  # share of the overlap in which depth goes over; the rest is margin
 MOTION_SIDE_PX = 640  # what large frames are reduced to before a network finds their motion
 
@@ -72,7 +73,7 @@ def predict_in_tiles(
     predict: of a stack whose frames are aligned, in one piece; its second argument, a motion, is None.
     stack: on the host, as `checked_stack` returns it; uint8 takes the least memory.
     motion: of the frames, in their px; None: they are taken as they are.
-    tile_px: see `tile_side`.
+    tile_px: see `tile_sides`.
     overlap_px: of neighbouring tiles, at least; a multiple of 32.
     sharp: whether `predict` is given frames that were resampled by `warp.warp_sharp` rather than linearly. What is
       handed out as aligned is linear in any case.
@@ -169,24 +170,27 @@ def spans(length: int, tile_px: int, overlap_px: int) -> list[Span]:
   return found
 
 
-def tile_side(tile_px: int | None, overlap_px: int, frames: int) -> int:
-  """Largest height and width of a tile, px.
+def tile_sides(tile_px: int | None, overlap_px: int | None, frames: int) -> tuple[int, int]:
+  """Largest height and width of a tile, and how far neighbours overlap, px.
 
   Args:
-    tile_px: what a caller asks for, a multiple of 32, at least twice `overlap_px`. None: 1024 for ten frames, more for
-      fewer and less for more, so that the memory stays the same.
-    overlap_px: of neighbouring tiles.
+    tile_px: what a caller asks for, a multiple of 32, at least twice `overlap_px` and `LEAST_TILE_PX`. None: 1024 for
+      ten frames, more for fewer and less for more, so that the memory stays the same.
+    overlap_px: of neighbouring tiles. None: `OVERLAP_PX`, or half a tile if that is less.
     frames: how many there are.
 
   Raises:
     InputError: one of the two is none of these.
   """
+  least = LEAST_TILE_PX if overlap_px is None else 2 * overlap_px
+  fitting = max(math.isqrt(FRAMES_PX // frames) // MULTIPLE * MULTIPLE, least)
+  if overlap_px is None:
+    # Of more frames, smaller tiles that share less, rather than more memory.
+    overlap_px = max(min(OVERLAP_PX, (tile_px or fitting) // 2 // MULTIPLE * MULTIPLE), MULTIPLE)
   if overlap_px % MULTIPLE or overlap_px < MULTIPLE:
     raise InputError(f'overlap_px is {overlap_px}, expected a multiple of {MULTIPLE}, at least {MULTIPLE}')
   if tile_px is None:
-    return max(math.isqrt(FRAMES_PX // frames) // MULTIPLE * MULTIPLE, 2 * overlap_px)
-  if tile_px % MULTIPLE or tile_px < 2 * overlap_px:
-    raise InputError(
-      f'tile_px is {tile_px}, expected a multiple of {MULTIPLE}, at least {2 * overlap_px}: twice overlap_px'
-    )
-  return tile_px
+    return fitting, overlap_px
+  if tile_px % MULTIPLE or tile_px < least:
+    raise InputError(f'tile_px is {tile_px}, expected a multiple of {MULTIPLE}, at least {least}')
+  return tile_px, overlap_px

@@ -4,7 +4,6 @@ stopped.
 
 import collections
 import contextlib
-import errno
 import logging
 import math
 import signal
@@ -22,7 +21,7 @@ from focal_jax import losses
 from focal_jax.backend import huge_pages_hint, on_cpu
 from focal_jax.config import check_fields
 from focal_jax.data.sources import parse_sources
-from focal_jax.errors import InputError, RunError, Stopped, one_line
+from focal_jax.errors import DISK_FULL, InputError, RunError, Stopped, one_line
 from focal_jax.files.shipped import shipped_file
 from focal_jax.losses import LossSettings, loss_settings
 from focal_jax.models.end_to_end import init_variables
@@ -42,7 +41,6 @@ log = logging.getLogger(__name__)
 
 WEIGHTS_FILE, BEST_FILE = 'weights.npz', 'best.npz'
 _LONG_STEPS = 1000  # from which on it is worth while to say how a run gets faster
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[int, int] | None = None) -> Path:
@@ -258,7 +256,7 @@ def _disk_errors(workdir: Path) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    if error.errno not in _DISK_FULL:
+    if error.errno not in DISK_FULL:
       raise
     raise RunError(
       f'{workdir}: cannot be written ({one_line(error)}); the checkpoints there are intact: make room and start again'

@@ -1,8 +1,14 @@
 """Result folders: all or nothing, and never over what was there."""
 
+import errno
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from focal_jax.errors import InputError
+from focal_jax.errors import InputError, RunError
 from focal_jax.files.outputs import check_output, result_folder, staging
 
 
@@ -134,3 +140,43 @@ def test_check_output_accepts_new_and_empty_folders(tmp_path):
   check_output(tmp_path, overwrite=False)
   check_output(tmp_path / 'new', overwrite=False)
   assert contents(tmp_path) == {}
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+  out = tmp_path / 'out'
+
+  def write():
+    with result_folder(out, overwrite=False) as folder:
+      (folder / 'depth.npy').write_text('half')
+      raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with pytest.raises(RunError, match=r'out: cannot be written \(.*No space left.*\); nothing was changed there'):
+    write()
+  assert not out.exists()
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from focal_jax.command_line import run_program
+from focal_jax.files.outputs import result_folder
+
+def main(argv):
+  with result_folder(Path(argv[1]), overwrite=False) as folder:
+    (folder / 'half').write_text('half')
+    os.kill(os.getpid(), getattr(signal, argv[2]))
+    signal.pause()
+
+run_program(main, 'program')
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, 'pause'), reason='no signals as Unix has them')
+@pytest.mark.parametrize(('name', 'said'), [('SIGTERM', ''), ('SIGINT', 'program: interrupted\n')])
+def test_a_program_that_is_stopped_leaves_nothing(tmp_path, name, said):
+  command = [sys.executable, '-c', STOPPED, str(tmp_path / 'out'), name]
+  done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+  assert done.returncode == 128 + getattr(signal, name), done.stderr
+  assert done.stderr.endswith(said)
+  assert 'Traceback' not in done.stderr
+  assert not (tmp_path / 'out').exists()

@@ -57,6 +57,21 @@ def test_rotation_is_undone_and_told(turned, tmp_path):
   assert np.abs(ndimage.gaussian_filter(last, (1, 1, 0)) - first)[inner].mean() < 2.0
 
 
+def test_common_area_is_what_all_frames_show(canvas, tmp_path):
+  """Of the far frame, which is larger, the borders are missing once it is aligned."""
+  photograph(canvas, tmp_path / 'a_0.png', zoom=1.1)
+  photograph(canvas, tmp_path / 'a_1.png')
+  summary, _ = aligned(tmp_path, tmp_path / 'out', far_to_near=True)
+  area = summary['common_area']
+  assert area['left'] == pytest.approx(WIDTH * (1 - 1 / 1.1) / 2, abs=2)
+  assert area['top'] == pytest.approx(HEIGHT * (1 - 1 / 1.1) / 2, abs=2)
+  assert area['width'] == pytest.approx(WIDTH / 1.1, abs=3)
+  assert area['height'] == pytest.approx(HEIGHT / 1.1, abs=3)
+  first = np.asarray(Image.open(tmp_path / 'out' / 'aligned' / 'a_0.png'))
+  rows, columns = (slice(area[at], area[at] + area[size]) for at, size in (('top', 'height'), ('left', 'width')))
+  assert first[rows, columns].min() > 0
+
+
 def test_motion_of_another_series_is_taken_in_order(turned, canvas, tmp_path):
   """A second light: other pictures of the same movement, under other names."""
   for n, degrees in enumerate((-2.0, -1.0, 0.0)):

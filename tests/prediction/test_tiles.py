@@ -10,7 +10,7 @@ from PIL import Image
 import focal_jax
 from focal_jax import InputError
 from focal_jax.prediction import tiles
-from focal_jax.prediction.tiles import OVERLAP_PX, RAMP, spans, tile_side
+from focal_jax.prediction.tiles import RAMP, spans, tile_sides
 
 FOCUS = np.float32([0.5, 1.0, 3.0])
 FOV = np.float32([1.05, 0.97, 1.0])
@@ -99,10 +99,14 @@ def test_seams_of_the_shipped_weights():
 
 
 def test_default_size_keeps_the_memory():
-  """More frames, smaller tiles, down to twice the overlap."""
-  sides = {frames: tile_side(None, OVERLAP_PX, frames) for frames in (2, 10, 40)}
-  assert all(side <= 2 * OVERLAP_PX or frames * side**2 <= 10 * 1024**2 for frames, side in sides.items())
-  assert sides[2] > 1024 == sides[10] > sides[40]
+  """More frames, smaller tiles that overlap less."""
+  found = {frames: tile_sides(None, None, frames) for frames in (2, 10, 40, 100, 280)}
+  assert all(frames * side**2 <= 10 * 1024**2 for frames, (side, _) in found.items())
+  assert all(2 * overlap <= side for side, overlap in found.values())
+  assert found[2][0] > 1024 == found[10][0] > found[40][0] > found[100][0] > found[280][0]
+  assert [overlap for _, overlap in found.values()] == [320, 320, 224, 160, 96]
+  assert tile_sides(None, None, 1000) == (192, 96)
+  assert tile_sides(None, 320, 1000) == (640, 320)
 
 
 def test_large_frames_are_predicted_in_tiles_unasked(monkeypatch):
@@ -118,8 +122,9 @@ def test_large_frames_are_predicted_in_tiles_unasked(monkeypatch):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ({'tile_px': 100}, 'tile_px is 100, expected a multiple of 32, at least 640: twice overlap_px'),
-    ({'tile_px': 608}, 'tile_px is 608, expected a multiple of 32, at least 640'),
+    ({'tile_px': 100}, 'tile_px is 100, expected a multiple of 32, at least 192'),
+    ({'tile_px': 160}, 'tile_px is 160, expected a multiple of 32, at least 192'),
+    ({'tile_px': 608, 'overlap_px': 320}, 'tile_px is 608, expected a multiple of 32, at least 640'),
     ({'overlap_px': 0}, 'overlap_px is 0, expected a multiple of 32, at least 32'),
     ({'overlap_px': 100}, 'overlap_px is 100, expected a multiple of 32'),
     ({'focus': [1.0]}, r'focus: shape \(1,\)'),

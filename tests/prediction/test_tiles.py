@@ -104,7 +104,7 @@ def test_default_size_keeps_the_memory():
   assert all(frames * side**2 <= 10 * 1024**2 for frames, (side, _) in found.items())
   assert all(2 * overlap <= side for side, overlap in found.values())
   assert found[2][0] > 1024 == found[10][0] > found[40][0] > found[100][0] > found[280][0]
-  assert [overlap for _, overlap in found.values()] == [320, 320, 224, 160, 96]
+  assert [overlap for _, overlap in found.values()] == [320, 320, 256, 160, 96]
   assert tile_sides(None, None, 1000) == (192, 96)
   assert tile_sides(None, 320, 1000) == (640, 320)
 

@@ -97,8 +97,7 @@ def test_any_size_and_all_results(tmp_path, align):
   for frames, height, width in ((3, 70, 200), (2, 150, 33), (5, 20, 96)):
     images = soft_frames(frames, height, width) / np.float32(255)
     focus, fov = np.arange(frames) / 3, np.linspace(1.05, 1, frames)
-    motion = np.zeros((frames, 3)) if align == 'metadata' else None
-    expected = model.predict(images, focus, fov, align != 'off', motion)
+    expected = model.predict(images, focus, fov, align)
     for name, value in call(tmp_path, images, focus, fov).items():
       np.testing.assert_allclose(value, getattr(expected, name), rtol=1e-6, atol=1e-5, err_msg=name)
     assert (np.abs(expected.motion).max() > 0.5) == (align == 'network')

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 import focal_jax
 from focal_jax import InputError
+from focal_jax.align import estimate
 from focal_jax.evaluation.methods import ConstantPredictor, CorrectedFocus
 from focal_jax.models.alignment import MetadataAlignment, NoAlignment
 from focal_jax.models.end_to_end import EndToEnd
@@ -98,6 +99,6 @@ def test_who_has_no_alignment_network_says_so(predictor, frames):
 
 
 def test_motion_of_reduced_frames_is_that_of_the_frames(frames, monkeypatch):
-  monkeypatch.setattr(methods, 'MEASURED_SIDE_PX', 200)
+  monkeypatch.setattr(estimate, 'MEASURED_SIDE_PX', 200)
   motion = focal_jax.load('classical').estimate_motion(frames, FOCUS)
   np.testing.assert_allclose(motion[:, 1:], -SHIFTS, atol=0.1)

@@ -17,6 +17,7 @@ from benchmarks import torch_peer
 from benchmarks.harness import Call, Case
 from benchmarks.settings import Settings
 from focal_jax.models import published
+from focal_jax.models.torch_file import read_state_dict
 from focal_jax.stack import FocalStack
 
 Variant = Callable[[nn.Module], nn.Module]
@@ -61,7 +62,8 @@ class Peer:
     with tempfile.TemporaryDirectory() as folder:
       path = Path(folder) / 'weights.pth'
       torch.save(self.model.state_dict(), path)
-      return published.import_published(path, template)[0]
+      tensors = read_state_dict(path)
+      return published.variables_from(path, tensors, published.identify(path, tensors), template)[0]
 
   def tensor(self, array: Any) -> torch.Tensor:
     return torch.tensor(np.asarray(array), device=self.device)

@@ -1,5 +1,7 @@
 """The peer in PyTorch computes what the published code computed, and what our network computes."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -161,3 +163,24 @@ def test_equals_ours(model, path, align):
   aligned = theirs.aligned[0].permute(1, 2, 3, 0).numpy()[..., ::-1] / 2 + 0.5
   np.testing.assert_allclose(ours.aligned, aligned, atol=1e-4)
   np.testing.assert_allclose(ours.motion, theirs.motion[0], atol=1e-4)
+
+
+def test_the_benchmark_gives_both_the_same_weights():
+  """As `benchmarks.run` sets them up: the peer's random weights, and ours read from its file."""
+  from benchmarks.peer import Peer
+  from benchmarks.settings import Settings
+  from focal_jax.models.end_to_end import variable_shapes
+  from focal_jax.models.published import INPUT_CONVENTION
+  from focal_jax.models.registry import make_model
+  from focal_jax.stack import FocalStack
+
+  peer, network = Peer(Settings()), make_model(INPUT_CONVENTION)
+  rng = np.random.default_rng(0)
+  stack = FocalStack(
+    images=jnp.asarray(rng.random((1, 3, 64, 64, 3), np.float32)),
+    focus=jnp.linspace(0.1, 1.0, 3)[None],
+    fov=jnp.linspace(1.04, 1.0, 3)[None],
+  )
+  variables = jax.tree.map(jnp.asarray, peer.variables(variable_shapes(network)))
+  ours = network.apply(variables, stack, align=False)
+  np.testing.assert_allclose(ours.depth, peer.depth(stack, align=False), atol=1e-4)

@@ -1,6 +1,7 @@
 """A motion (`warp`) on the host: checked, brought to another size, undone in frames of any size or a part of them."""
 
 import functools
+import math
 
 import jax
 import numpy as np
@@ -137,12 +138,9 @@ def turned_back(
       white = 255 if images.dtype == np.uint8 else 1
       values = np.clip(values, 0, white)
       turned[n, ..., c] = np.rint(values) if images.dtype == np.uint8 else values
-    y, x = np.meshgrid(
-      *(np.arange(length) - middle for length, middle in zip(size, centre, strict=True)), indexing='ij'
-    )
+    y, x = np.arange(size[0])[:, None] - centre[0], np.arange(size[1]) - centre[1]
     places = (cos * y + sin * x + centre[0], cos * x - sin * y + centre[1])
-    inside = [np.clip(np.minimum(at + 1, length - at), 0, 1) for at, length in zip(places, size, strict=True)]
-    coverage[n] = inside[0] * inside[1]
+    coverage[n] = math.prod(_share_inside(at, length) for at, length in zip(places, size, strict=True))
   return turned, coverage
 
 
@@ -165,7 +163,7 @@ def warp_region(
   inside = []
   for scale, offset, size, length in zip(scales, offsets, frame.shape[:2], shape, strict=True):
     position = scale * np.arange(length) + offset
-    inside.append(np.clip(np.minimum(position + 1, size - position), 0, 1).astype(np.float32))
+    inside.append(_share_inside(position, size).astype(np.float32))
   # SciPy rather than `warp.warp`: a photograph of 50 megapixels is resampled a plane at a time, without the matrices or
   # gathers that the device needs, and without compiling anew for every size.
   options = {'output_shape': tuple(shape), 'output': np.float32, 'order': 1, 'mode': 'grid-constant'}
@@ -185,6 +183,11 @@ def warp_region_sharp(
     matrices.append(warp.lanczos_weights(position[:, None] - np.arange(size)[parts[-1]]).astype(np.float32))
   rows = np.tensordot(matrices[0], frame[tuple(parts)].astype(np.float32), 1)
   return np.moveaxis(np.tensordot(matrices[1], rows, (1, 1)), 0, 1)
+
+
+def _share_inside(position: np.ndarray, length: int) -> np.ndarray:
+  """How much of a pixel at these positions along an axis lies inside a frame of this length, 0 .. 1."""
+  return np.clip(np.minimum(position + 1, length - position), 0, 1)
 
 
 def _lines(

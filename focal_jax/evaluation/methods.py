@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 import focal_jax
-from focal_jax.align.estimate import check_alignment, find_motion
+from focal_jax.align.estimate import check_alignment
 from focal_jax.errors import InputError
 from focal_jax.evaluation.protocols import FocusCorrection
 from focal_jax.models.published import DATA_OF_PUBLISHED
@@ -58,12 +58,6 @@ class ConstantPredictor(Predictor):
       coverage=np.ones((frames, height, width), np.float32),
       motion=np.zeros((frames, 3), np.float32),
     )
-
-  def estimate_motion(
-    self, images: Images, focus: Numbers, fov: Numbers | None = None, align: str = 'measured'
-  ) -> Float32[np.ndarray, 'N 3'] | None:
-    """As any predictor."""
-    return find_motion(checked_stack(images, focus, fov), align, name=self.name)
 
 
 def open_methods(texts: Sequence[str], constant: Callable[[], float | None]) -> dict[str, Predictor]:
@@ -136,7 +130,7 @@ class CorrectedFocus(Predictor):
 
   def estimate_motion(
     self, images: Images, focus: Numbers, fov: Numbers | None = None, align: str = 'measured'
-  ) -> Float32[np.ndarray, 'N 3'] | None:
+  ) -> Float32[np.ndarray, 'N K'] | None:
     """As any predictor, with focus as labelled."""
     return self.predictor.estimate_motion(images, self._corrected(focus), fov, align)
 

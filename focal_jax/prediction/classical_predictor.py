@@ -80,12 +80,6 @@ class ClassicalPredictor(Predictor):
     prediction = jax.device_get(_predict(ordered, motion[order], self._options, warped))
     return prediction.replace(aligned=prediction.aligned[back], coverage=prediction.coverage[back], motion=motion)
 
-  def estimate_motion(
-    self, images: Images, focus: Numbers, fov: Numbers | None = None, align: str = 'measured'
-  ) -> Float32[np.ndarray, 'N K'] | None:
-    """The motion (alpha, beta, gamma) that `predict` would undo, without depth; see `Predictor.estimate_motion`."""
-    return find_motion(checked_stack(images, focus, fov), align, name=self.name)
-
 
 @functools.partial(jax.jit, static_argnames=('options', 'warped'))
 def _predict(stack: FocalStack, motion: Float[np.ndarray | Array, 'N 3'], options: tuple, warped: bool) -> Prediction:

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
+from focal_jax.align.estimate import find_motion
 from focal_jax.align.motion import upright, warped_share
-from focal_jax.stack import FocalStack, Images, Numbers, Prediction
+from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack
 
 
 @runtime_checkable
@@ -70,9 +71,9 @@ class Predictor(Protocol):
     self, images: Images, focus: Numbers, fov: Numbers | None = None, align: str = 'measured'
   ) -> Float32[np.ndarray, 'N K'] | None:
     """The motion that `predict` would undo, without depth; arguments and errors are its own. [N, 3], or [N, 4] with a
-    rotation if frames are turned; None with 'off'.
+    rotation if frames are turned; None with 'off'. As it stands here, of a predictor without an alignment network.
     """
-    ...
+    return find_motion(checked_stack(images, focus, fov), align, name=self.name)
 
 
 def undo_rotation(

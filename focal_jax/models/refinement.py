@@ -45,6 +45,7 @@ HEAD_SCALE = 0.1  # scale of the heads' outputs, so that the distribution starts
 BEYOND_SCORE = -3.0  # score of each place beyond the ends, relative to the best frame's
 SHARES = (1.0, 0.0, -1.0)  # logits of the classical estimate, the pixel's own distribution, the surroundings
 FILL_PRIOR = 0.1  # weight of a pixel's surroundings; its own is 0 .. 1
+TRUST_WIDTH = 0.03  # confidence over which the classical estimate comes to be taken as it is (a sigmoid's scale)
 LEAST_WEIGHT = 1e-6  # floor of the weights of a fill, whose gradients divide by their square
 
 
@@ -70,6 +71,9 @@ class RefinementNetwork(nn.Module):
   `apply_block`.
   """
 
+  # Confidence of the classical estimate, 0 .. 1, from which on it is taken as it is, whatever the network has learned
+  # to say; 0: never. Where classical depth is sure of itself, real pictures show it to be right.
+  trusted_confidence: float = 0.0
   remat: bool = False
 
   @nn.compact
@@ -110,6 +114,9 @@ class RefinementNetwork(nn.Module):
 
     outputs = Head(4, name='shares')(jnp.concatenate(summary, -1))
     shares = jax.nn.softmax(jnp.asarray(SHARES) + to_full(outputs[..., :3]), axis=-1)
+    if self.trusted_confidence:
+      trust = jax.nn.sigmoid((evidence[:, None, ..., None] - self.trusted_confidence) / TRUST_WIDTH)
+      shares = (1.0 - trust) * shares + trust * jnp.asarray([1.0, 0.0, 0.0])
     known = jax.nn.sigmoid(outputs[..., 3] / HEAD_SCALE)
     k = len(BEYOND)
     # Offsets are in frames; the spacing of the frames turns them into the unit of the focus.

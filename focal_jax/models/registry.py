@@ -11,6 +11,7 @@ files written before there was a field still load.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
@@ -187,5 +188,8 @@ def _check(field: str, value: Any, annotation: Any) -> None:
   elif annotation is int:
     if type(value) is not int or value < 0:  # True is an int to isinstance
       raise InputError(f'{field} is {value!r}, expected a whole number, 0 or more')
+  elif annotation is float:
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+      raise InputError(f'{field} is {value!r}, expected a number, 0 or more')
   else:
     raise TypeError(f'{field}: no check of {annotation}')

@@ -25,6 +25,8 @@ FARTHEST_BACKGROUND = -0.5  # position of the farthest background, if background
 CROSSING = 0.004  # difference in position over which one surface emerges from another, about a pixel's worth
 DRAWS = 64  # random numbers for one surface, at most
 PATCH_ROUGHNESS = (1.2, 2.6)  # slope of the spectrum of the noise that decides where a patchy surface has texture
+ROUGHNESS = (1.6, 3.0)  # slope of the spectrum of the bumps of rough surfaces: from gravel to dunes
+BUMPS = (0.005, 0.15)  # standard deviation of these bumps, as a share of the sweep's range
 PATCH_LEVEL = (-1.0, 1.5)  # that noise's threshold, standard deviations: texture on most of the surface to on little
 
 
@@ -44,6 +46,8 @@ class SceneSettings:
   highlights: float = 0.2  # share of surfaces with small, bright spots
   relief: float = 0.15  # greatest change of position from the centre of a surface to its edge, by slant or curvature
   background_relief: float = 0.3  # the same for the background: floors and walls
+  steep: float = 0.0  # share of surfaces whose relief is drawn, between the usual and the whole range of the sweep
+  rough: float = 0.0  # share of surfaces with bumps of all sizes
   anywhere: float = 0.0  # share of scenes of any depth range, anywhere in the sweep's range or beyond its ends
   beyond: float = 0.0  # share of scenes whose background lies beyond the sweep, where no frame is sharp
 
@@ -163,9 +167,15 @@ def _draw_surface(
   is_cylinder = draw.uniform() < 0.5
   bump = bump * relief(u / half_u, jnp.where(is_cylinder, 0.0, v / half_v), draw.uniform(0.0, 2.4))
   amount = jnp.where(is_background, settings.background_relief, settings.relief)
+  # What was added later has keys of its own, so that scenes without it do not change.
+  if settings.steep:
+    shape = Draws(random.fold_in(key, 3), 2)
+    amount = jnp.where(shape.uniform() < settings.steep, amount ** shape.uniform(), amount)  # log-uniform
+  position = base + amount * (slant + bump)
+  if settings.rough:
+    position += _bumps(Draws(random.fold_in(key, 4), 4), height, width, settings.rough)
   low, high = ANYWHERE_LIMITS if settings.anywhere else POSITION_LIMITS
-  position = jnp.clip(base + amount * (slant + bump), jnp.minimum(base, low), high)
-  # With keys of their own, so that scenes without them do not change.
+  position = jnp.clip(position, jnp.minimum(base, low), high)
   photograph = draw_texture(random.fold_in(key, 1), textures, height, width) if textures else None
   patches = _patches(Draws(random.fold_in(key, 2), 8), height, width, settings) if settings.patchy else None
   return _paint(draw, u, v, half_u, half_v, settings, photograph, patches), alpha, position
@@ -177,6 +187,13 @@ def _patches(draw: Draws, height: int, width: int, settings: SceneSettings) -> F
   noise = _noise(seed, draw.uniform(*PATCH_ROUGHNESS), height, width)
   inside = draw.log_uniform(2.0, 30.0) * (noise - draw.uniform(*PATCH_LEVEL))
   return jnp.where(draw.uniform() < settings.patchy, jnp.clip(0.5 + inside, 0.0, 1.0), 1.0)
+
+
+def _bumps(draw: Draws, height: int, width: int, share: float) -> Float[Array, 'H W']:
+  """Change of position of a rough surface; 0 for all others."""
+  seed = draw.uniform(0.0, 2.0**24).astype(jnp.uint32)
+  noise = _noise(seed, draw.uniform(*ROUGHNESS), height, width)
+  return jnp.where(draw.uniform() < share, draw.log_uniform(*BUMPS), 0.0) * noise
 
 
 def _mod(x, length):

@@ -16,7 +16,14 @@ from focal_jax.data.augment import augment_batch
 from focal_jax.data.rgbd import open_rgbd
 from focal_jax.data.texture_tiles import open_textures
 from focal_jax.errors import InputError
-from focal_jax.simulate.stacks import SimulatorSettings, settings_from, simulate, simulate_batch, simulate_rgbd
+from focal_jax.simulate.stacks import (
+  SimulatorSettings,
+  map_stacks,
+  settings_from,
+  simulate,
+  simulate_batch,
+  simulate_rgbd,
+)
 from focal_jax.simulate.textures import Textures
 from focal_jax.stack import FocalStack, float_images
 from focal_jax.training.parallel import Devices
@@ -165,5 +172,4 @@ def simulate_mixture(
       lambda: simulate(key, settings, textures),
     )
 
-  # One after the other, so that only one of both is computed: for a whole batch, `cond` would become a choice.
-  return jax.lax.map(one, (keys, rgb, depth_m))
+  return map_stacks(one, (keys, rgb, depth_m))

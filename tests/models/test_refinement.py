@@ -1,5 +1,7 @@
 """The depth network that refines the classical estimate: what it is before training, and what it does not depend on."""
 
+from functools import partial
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -74,6 +76,19 @@ def test_own_distribution_alone_is_the_softmax_of_the_curves(apply, shapes):
   np.testing.assert_allclose(maps.pyramid[-2], maps.pyramid[-1], atol=1e-6)
   folded = np.stack([weights[:3].sum(0), *weights[3:5], weights[5:].sum(0)])
   np.testing.assert_allclose(maps.weights[0], folded, atol=1e-5)
+
+
+def test_confident_classical_depth_is_taken_as_it_is(apply, drawn):
+  """Whatever the network says: wholly well above the trusted confidence, not at all well below it, half at it."""
+  images, focus = stack(4)
+  classical_depth, confidence = (np.asarray(x) for x in classical.depth_from_focus((images[0] + 1) / 2, focus[0]))
+  trusted = float(np.median(confidence))
+
+  holding = jax.jit(partial(RefinementNetwork(trusted_confidence=trusted).apply, train=False))
+  free, held = (np.asarray(network(drawn, images, focus).pyramid[-1][0]) for network in (apply, holding))
+  share = 1 / (1 + np.exp(-(confidence - trusted) / refinement.TRUST_WIDTH))
+  assert np.abs(free - classical_depth).max() > 0.1
+  np.testing.assert_allclose(held, share * classical_depth + (1 - share) * free, atol=2e-5)
 
 
 def test_a_frame_points_beside_itself(apply, shapes):

@@ -65,6 +65,10 @@ def test_what_is_given_reaches_the_network():
     ({'depth': {'name': 'curves', 'detection': 'both'}}, r"depth\.detection is 'both', expected no such field; curves"),
     ({'depth': {'level': 4}}, r'model\.depth\.level is 4, expected no such field; won_jeon has detection, downsampl'),
     ({'align': {'name': 'metadata', 'passes': 1}}, r'model\.align\.passes is 1, expected no such field; metadata has'),
+    (
+      {'depth': {'name': 'refined', 'trusted_confidence': -0.1}},
+      r'model\.depth\.trusted_confidence is -0.1, expected a number, 0 or more',
+    ),
     ({'align': {'side_px': -1}}, r'model\.align\.side_px is -1, expected a whole number, 0 or more'),
     ({'align': {'side_px': 1.5}}, r'model\.align\.side_px is 1\.5, expected a whole number'),
     ({'align': {'side_px': True}}, r'model\.align\.side_px is True, expected a whole number'),

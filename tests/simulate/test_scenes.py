@@ -184,6 +184,32 @@ def test_relief_by_hand():
   np.testing.assert_allclose(scenes.relief(across, down, jnp.float32(2.5)), np.cos(4 * np.pi * x), atol=1.2e-3)
 
 
+def test_steep_surfaces_reach_through_the_sweep():
+  """The same surfaces with up to the whole range between centre and edge: slopes grow by up to 1 / relief."""
+  usual, steep = (draw(thin=0.0, curved=0.0, steep=share)[0].position for share in (0.0, 1.0))
+
+  def slope(position):
+    return np.median(np.abs(np.diff(position, axis=3)), (2, 3))[:, 1:]  # without the background, which is steeper
+
+  before, after = slope(usual), slope(steep)
+  slanted = before > 1e-5
+  ratio = after[slanted] / before[slanted]
+  # log-uniform between 1 and 1 / 0.15, less where the range is left and cut off
+  assert 1 / 0.15 * 0.8 < np.quantile(ratio, 0.99) < 1 / 0.15 * 1.001
+  assert 1.4 < np.median(ratio) < 2.6
+  assert np.mean(after[~slanted] < 1e-5) > 0.95
+
+
+def test_rough_surfaces_have_bumps_of_the_sizes_asked_for():
+  smooth, rough = (draw(thin=0.0, relief=0.0, background_relief=0.0, rough=share)[0].position for share in (0.0, 1.0))
+  assert np.ptp(smooth, (2, 3)).max() == 0
+  spread = rough.std((2, 3))
+  low, high = scenes.BUMPS
+  assert low * 0.9 < spread.min()
+  assert spread.max() < high * 1.001
+  np.testing.assert_allclose(np.median(spread), np.sqrt(low * high), rtol=0.4)
+
+
 def roughness(scene: Scene) -> np.ndarray:
   """Of each surface [COUNT, K]: the median of the second difference, over its mean brightness."""
   green = scene.colour[:, :, 1]
@@ -267,6 +293,7 @@ def test_thin_structures():
     ('thin', 1.5, 'a number from 0 to 1'),
     ('plain', -0.1, 'a number from 0 to 1'),
     ('patchy', 1.1, 'a number from 0 to 1'),
+    ('steep', -0.1, 'a number from 0 to 1'),
     ('relief', float('nan'), 'a number from 0 to 1'),
   ],
 )

@@ -1,5 +1,6 @@
 """`make reference`: what the documentation takes from the sources. docs/configuration.md from the comments beside the
-settings, docs/command_line.md from the help of the modes, and in README.md the blocks that stand in weights/README.md.
+settings, docs/command_line.md from the help of the modes, docs/published.md from the protocols of the evaluation, and
+in README.md the blocks that stand in weights/README.md.
 
   python docs/make_reference.py
 """
@@ -44,6 +45,34 @@ def _help(*arguments: str) -> str:
   return text.getvalue().rstrip()
 
 
+_PUBLISHED = """# Published figures
+
+Made by `make reference` from `focal_jax/evaluation/protocols.py`. The figures are quoted from the sources below each
+table. [Evaluation](evaluation.md) prints them beside its own; digits are comparable only where stacks and mask are the
+same, which the column "measured on" tells.
+"""
+
+
+def published() -> str:
+  """The text of docs/published.md."""
+  from focal_jax.evaluation.protocols import DDFF12, FOD500, HCI4D, MIDDLEBURY
+
+  parts = [_PUBLISHED]
+  protocols = {'DDFF-12': DDFF12, 'FoD500': FOD500, 'HCI 4D Light Field': HCI4D, 'Middlebury': MIDDLEBURY}
+  for dataset, protocol in protocols.items():
+    names = [name for name in protocol.names if any(name in row.values for row in protocol.published)]
+    lines = [f'## {dataset}', '', f'Unit {protocol.unit}. This project measures {protocol.mask}.', '']
+    lines += ['| ' + ' | '.join(('method', *names, 'measured on', 'source')) + ' |']
+    lines += ['| --- |' + ' ---: |' * len(names) + ' --- | ---: |']
+    sources = list(dict.fromkeys(row.source for row in protocol.published))
+    for row in protocol.published:
+      values = (f'{row.values[name]:.4g}' if name in row.values else '' for name in names)
+      lines += ['| ' + ' | '.join((row.method, *values, row.measured_on, str(sources.index(row.source) + 1))) + ' |']
+    lines += ['', *(f'{number}. {source}' for number, source in enumerate(sources, 1))]
+    parts.append('\n'.join(lines) + '\n')
+  return '\n'.join(parts)
+
+
 def with_figures(text: str, figures: str) -> str:
   """A text whose blocks `<!-- NAME: from ... --> .. <!-- end -->` are those of NAME in `figures`.
 
@@ -73,6 +102,7 @@ def made(root: Path = ROOT) -> dict[Path, str]:
   return {
     root / 'docs' / 'configuration.md': reference(),
     root / 'docs' / 'command_line.md': command_line(),
+    root / 'docs' / 'published.md': published(),
     readme: with_figures(readme.read_text(), (root / FIGURES).read_text()),
   }
 

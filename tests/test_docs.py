@@ -18,7 +18,7 @@ from PIL import Image
 from focal_jax.data.folder import read_stack_folder
 
 ROOT = Path(__file__).parents[1]
-MADE = ('command_line.md', 'configuration.md')
+MADE = ('command_line.md', 'configuration.md', 'published.md')
 PAGES = [
   *(ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'weights/README.md', 'tfds_ddff/README.md')),
   *sorted(path for path in (ROOT / 'docs').rglob('*.md') if path.name not in MADE),
@@ -245,7 +245,7 @@ def test_what_is_made_from_the_sources_is_up_to_date():
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   made = module.made()
-  assert len(made) == 3
+  assert len(made) == 4
   for path, text in made.items():
     assert path.read_text() == text, f'{name_of(path)} is stale: make reference'
   changed = module.with_figures('> <!-- a: from x -->\n> old\n> <!-- end -->\n', _marked('a', 'new\n\nlines\n'))

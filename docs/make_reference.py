@@ -47,9 +47,9 @@ def _help(*arguments: str) -> str:
 
 _PUBLISHED = """# Published figures
 
-Made by `make reference` from `focal_jax/evaluation/protocols.py`. The figures are quoted from the sources below each
-table. [Evaluation](evaluation.md) prints them beside its own; digits are comparable only where stacks and mask are the
-same, which the column "measured on" tells.
+Made by `make reference` from `focal_jax/evaluation/protocols.py`. The notes below each table say on which stacks
+the figures were measured, and where they were published. [Evaluation](evaluation.md) prints them beside its own; they
+compare digit for digit only where stacks and mask are the same.
 """
 
 
@@ -62,13 +62,13 @@ def published() -> str:
   for dataset, protocol in protocols.items():
     names = [name for name in protocol.names if any(name in row.values for row in protocol.published)]
     lines = [f'## {dataset}', '', f'Unit {protocol.unit}. This project measures {protocol.mask}.', '']
-    lines += ['| ' + ' | '.join(('method', *names, 'measured on', 'source')) + ' |']
-    lines += ['| --- |' + ' ---: |' * len(names) + ' --- | ---: |']
-    sources = list(dict.fromkeys(row.source for row in protocol.published))
-    for row in protocol.published:
+    lines += ['| ' + ' | '.join(('method', *names, 'note')) + ' |', '| --- |' + ' ---: |' * (len(names) + 1)]
+    notes = [f'{row.measured_on}. {row.source}.' for row in protocol.published]
+    numbers = {note: str(number) for number, note in enumerate(dict.fromkeys(notes), 1)}
+    for row, note in zip(protocol.published, notes, strict=True):
       values = (f'{row.values[name]:.4g}' if name in row.values else '' for name in names)
-      lines += ['| ' + ' | '.join((row.method, *values, row.measured_on, str(sources.index(row.source) + 1))) + ' |']
-    lines += ['', *(f'{number}. {source}' for number, source in enumerate(sources, 1))]
+      lines += ['| ' + ' | '.join((row.method, *values, numbers[note])) + ' |']
+    lines += ['', *(f'{number}. {note}' for note, number in numbers.items())]
     parts.append('\n'.join(lines) + '\n')
   return '\n'.join(parts)
 

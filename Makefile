@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test lint format reference clean
+.PHONY: demo test lint format docs reference pictures clean
 
-# requirements-dev.txt includes the core requirements.
-$(BIN)/.installed: requirements.txt requirements-dev.txt
+# requirements-dev.txt includes the others.
+$(BIN)/.installed: requirements.txt requirements-docs.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'focal_jax needs Python 3.11 or newer: make PYTHON=/path/to/python3.12 ...' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -30,9 +30,17 @@ format: $(BIN)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# docs/configuration.md, from the comments beside the settings.
+# The site, into site/. A broken link or reference is an error.
+docs: $(BIN)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# What the documentation takes from the sources: settings, flags, and the figures of the weights in README.md.
 reference: $(BIN)/.installed
-	$(BIN)/python -m focal_jax.config docs/configuration.md
+	$(BIN)/python docs/make_reference.py
+
+# Pictures of README and site from the weights that ship; the report's with a Chromium.
+pictures: $(BIN)/.installed
+	$(BIN)/python docs/make_pictures.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) site .pytest_cache .ruff_cache

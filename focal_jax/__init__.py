@@ -15,7 +15,7 @@ if TYPE_CHECKING:
   from focal_jax.stack import FocalStack, Prediction
 
 __all__ = ['ClassicalModel', 'FocalStack', 'InputError', 'Model', 'Prediction', 'Predictor', 'load']
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 _MODULES = {
   'ClassicalModel': 'focal_jax.api',

@@ -42,16 +42,18 @@ def load(
 
   Args:
     weights: one of
+
       * the name of weights that ship with the project: that of a file in `weights/`, without its suffix; or 'shipped',
-        the same as None, for those of general use,
-      * a .npz that this project wrote,
+        the same as None, for those of general use;
+      * a .npz that this project wrote;
       * a .pth (.pt, .tar) with a published network's weights (Won and Jeon's, DefocusNet's, AiFDepthNet's or DFV's),
-        read without PyTorch, whose channel order and padding are then followed,
+        read without PyTorch, whose channel order and padding are then followed;
       * 'classical' or 'classical:MEASURE' (`classical.MEASURES`) for depth from focus without a network.
+
       What has a suffix is a path: 'classical.npz' is a weights file.
-    arguments: for a .pth: fields of the model that it does not tell, as {'depth.differential': False} for DFV's plain
-      focus volume, or that are to be other than published, as {'align.name': 'metadata'}; 'depth.' may be left out
-      (`models.description.with_arguments`).
+    arguments: for a .pth: fields of the model that the file does not tell, as {'depth.differential': False} for DFV's
+      plain focus volume, or that are to differ from the published ones, as {'align.name': 'metadata'}; 'depth.' may be
+      left out (`models.description.with_arguments`).
 
   Raises:
     InputError: there is no such name or measure; or the file is missing, unreadable, or not this network's.

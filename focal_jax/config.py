@@ -255,16 +255,17 @@ def _network_tables() -> Iterator[str]:
 
 _INTRODUCTION = """# All settings
 
-Made from the dataclasses by `make reference`; the meanings are the comments there (`focal_jax/config.py`).
+Made by `make reference` from the dataclasses and their comments (`focal_jax/config.py`).
 
 A recipe in `configs/` begins with `focal_jax.config.to_config_dict()` and changes what it needs. On the command line
 every field of the recipe can be set, as in `--config.batch_size=8 --config.optimizer.learning_rate=3e-4`.
 
-Which fields `model.depth` and `model.align` have depends on their `name`; a field of another network is refused. In a
-recipe: `config.model.depth = network('depth', 'dfv', level=2)` (`focal_jax.config.network`, with all fields of that
-network), or `config.model.depth = {'name': 'dfv', 'level': 2}`, where the others have their default. On the command
-line, `--config.model.depth.name=curves` chooses that network with its defaults, whatever the recipe says of another
-one; `--config.model.depth="{'name': 'dfv', 'level': 2}"` also gives fields that the recipe's network has not.
+The fields of `model.depth` and `model.align` depend on their `name`; a field of another network is an error.
+
+* In a recipe: `config.model.depth = network('depth', 'dfv', level=2)` (`focal_jax.config.network`) has all fields of
+  that network; in `config.model.depth = {'name': 'dfv', 'level': 2}` those that are left out have their defaults.
+* On the command line: `--config.model.depth.name=curves` chooses that network with its defaults, whatever the recipe
+  has. `--config.model.depth="{'name': 'dfv', 'level': 2}"` also sets fields that the recipe's network lacks.
 """
 
 

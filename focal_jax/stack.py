@@ -62,7 +62,7 @@ class Prediction:
     all_in_focus: the reference frame with everything in focus, RGB 0 .. 1, if a network predicts it.
     defocus: of each frame, 0 .. 1, if a network predicts it.
 
-  The last six are None if a method does not have them.
+  `pyramid`, `weights`, `uncertainty`, `all_in_focus`, `defocus` and `rotation` are None if the method lacks them.
   """
 
   depth: Float[Array | np.ndarray, '*B H W']

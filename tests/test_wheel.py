@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import focal_jax
+
 ROOT = Path(__file__).parents[1]
 SOURCES = ('focal_jax', 'configs', 'tfds_ddff', 'examples', 'weights')
 FILES = ('pyproject.toml', 'README.md', 'LICENSE', 'NOTICE')
@@ -88,6 +90,14 @@ def test_the_wheel_holds_all_and_nothing_of_other_names(wheel):
   assert missing == []
 
 
+def test_the_version_stands_once(wheel):
+  citation = (ROOT / 'CITATION.cff').read_text()
+  assert wheel.name.startswith(f'focal_jax-{focal_jax.__version__}-')
+  assert re.search(r'^version: (.*)$', citation, re.MULTILINE)[1] == focal_jax.__version__
+  changes = (ROOT / 'CHANGELOG.md').read_text()
+  assert re.search(r'^## (.*)$', changes, re.MULTILINE)[1] == focal_jax.__version__
+
+
 def test_it_predicts_from_another_folder(installed, tmp_path):
   (tmp_path / 'stack').mkdir()
   rng = np.random.default_rng(0)
@@ -145,7 +155,8 @@ def test_the_dependencies_of_package_and_checkout_are_the_same():
   project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
   extras = project['optional-dependencies']
   assert {*project['dependencies'], *extras['train']} == requirements('requirements.txt')
-  assert set(extras['dev']) - {'focal_jax[train]'} == requirements('requirements-dev.txt')
+  assert set(extras['docs']) == requirements('requirements-docs.txt')
+  assert set(extras['dev']) - {'focal_jax[train,docs]'} == requirements('requirements-dev.txt')
   assert not set(project['dependencies']) & set(extras['train'])
   (jax,) = (one for one in project['dependencies'] if re.match(r'jax\b', one))
   for device in ('cuda12', 'cuda13', 'tpu'):

@@ -101,11 +101,13 @@ def read_stack_folder(
 
   Args:
     source: one of
+
       * a folder: the images directly in it (`formats.readable_suffixes`, any case; no hidden files). Files that are no
         frames by their names, or differ in size or in being grey from nearly all others, are left out (`data.series`);
       * a pattern such as `frames/*.jpg`, taken as a folder of these files alone;
       * a TIFF of several pages, or a folder with it alone (`data.pages`);
       * image files, in their order; if they are not all in one folder, their EXIF is all the metadata.
+
       At least two images of one size.
     max_side: limit of the longer side in pixels; larger images are shrunk, smaller ones left alone. None: no limit.
     reverse: the order is near to far. Only for stacks without distances, which tell by themselves.

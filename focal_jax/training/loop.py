@@ -18,7 +18,7 @@ import optax
 from ml_collections import ConfigDict
 
 from focal_jax import losses
-from focal_jax.backend import huge_pages_hint, on_cpu
+from focal_jax.backend import huge_pages_hint
 from focal_jax.config import check_fields
 from focal_jax.data.sources import parse_sources
 from focal_jax.errors import DISK_FULL, InputError, RunError, Stopped, one_line
@@ -134,7 +134,7 @@ class _Run:
     progress = Progress(first, config.steps)
     # On accelerators the next step starts before the numbers of this one are asked for. More steps in flight can
     # deadlock several devices on a CPU.
-    unread, lag = collections.deque(), int(jax.default_backend() != 'cpu')
+    unread, lag = collections.deque(), int(devices.platform != 'cpu')
 
     def read(lag=0):
       while len(unread) > lag:
@@ -144,7 +144,8 @@ class _Run:
       self._validate(validation)
     if self._step < config.steps:
       log.info('compiling the training step for %d device(s)', devices.count)
-      hint = huge_pages_hint() if on_cpu() and config.steps - self._step >= _LONG_STEPS else None
+      long = config.steps - self._step >= _LONG_STEPS
+      hint = huge_pages_hint() if devices.platform == 'cpu' and long else None
       if hint:
         log.info(hint)
     trace = contextlib.ExitStack()

@@ -32,7 +32,7 @@ Stack = Float[Array, 'B N _ _ _']
 Kernel = Float[Array, 'D K K I O']
 
 # By platform; the others have the native one.
-FORM_ON: dict[str, Form] = {'cpu': 'planes', 'tpu': 'native', 'cuda': 'native'}
+FORM_ON: dict[str, Form] = {'cpu': 'planes', 'tpu': 'packed', 'cuda': 'native'}
 
 _VOLUME = ('NDHWC', 'DHWIO', 'NDHWC')
 

@@ -267,7 +267,8 @@ def _disk_errors(workdir: Path) -> Iterator[None]:
 def _check(config: ConfigDict, devices: Devices) -> None:
   """InputError unless the fields that no part of the run checks make sense."""
   check_fields(config)
-  for field, allowed in (('networks', ('both', 'depth', 'alignment')), ('compute_dtype', ('float32', 'bfloat16'))):
+  choices = {'networks': ('both', 'depth', 'alignment'), 'compute_dtype': ('float32', 'bfloat16')}
+  for field, allowed in (choices | {'precision': ('default', 'high', 'highest')}).items():
     if config[field] not in allowed:
       raise InputError(f"{field} is '{config[field]}', expected one of {', '.join(allowed)}")
   lowest = {'log_every': 1, 'checkpoint_every': 1, 'validation_every': 1, 'keep_checkpoints': 2, 'max_skipped': 1}
@@ -322,8 +323,8 @@ def data_names(config: ConfigDict) -> list[str]:
 
 def model_of(config: ConfigDict) -> nn.Module:
   """The config's model, as the training step needs it."""
-  dtype = np.dtype(config.compute_dtype)
-  return make_model(config.model.to_dict(), axis_name=parallel.AXIS, dtype=dtype, remat=config.remat)
+  runtime = {'dtype': np.dtype(config.compute_dtype), 'precision': config.precision, 'remat': config.remat}
+  return make_model(config.model.to_dict(), axis_name=parallel.AXIS, **runtime)
 
 
 def initial_variables(model: nn.Module, config: ConfigDict) -> dict:

@@ -81,6 +81,15 @@ def average_pool(x: Stack, factor: int) -> Stack:
   return x.reshape(b, n, h // factor, factor, w // factor, factor, c).mean((3, 5))
 
 
+def native_of(equation: Any) -> Any | None:
+  """What computes the same as an equation of one of the primitives here, natively, as a jaxpr; None for another."""
+  if equation.primitive not in _FUNCTIONS:
+    return None
+  options = {name: value for name, value in equation.params.items() if name != 'precision'} | {'form': 'native'}
+  avals = (jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in equation.invars)
+  return jax.make_jaxpr(functools.partial(_FUNCTIONS[equation.primitive], **options))(*avals).jaxpr
+
+
 def _compute(x, kernel, *, stride, dilation, doubles, form):
   if form == 'planes':
     return (
@@ -154,6 +163,9 @@ _to_input_p = _primitive('conv_to_input', _compute_to_input)  # of cotangent and
 _to_kernel_p = _primitive('conv_to_kernel', _compute_to_kernel)  # of stack and cotangent
 
 
+_FUNCTIONS = {_conv_p: _compute, _to_input_p: _compute_to_input, _to_kernel_p: _compute_to_kernel}
+
+
 def _to_input(cotangent, x, kernel, **options):
   return _to_input_p.bind(cotangent, kernel, size=x.aval.shape[2:4], **options)
 
@@ -197,5 +209,5 @@ def _batched(primitive: Primitive) -> Callable:
   return rule
 
 
-for _one in (_conv_p, _to_input_p, _to_kernel_p):
+for _one in _FUNCTIONS:
   batching.primitive_batchers[_one] = _batched(_one)

@@ -255,10 +255,11 @@ def compile_case(case: Case) -> dict[str, Any]:
   began = time.perf_counter()
   lowered = lower(case, devices)
   found = {'device': devices[0].device_kind, 'lower_s': time.perf_counter() - began}
-  options = {} if case.level == 'default' else {'optimization_level': case.level}
+  if case.level != 'default':
+    jax.config.update('jax_optimization_level', case.level)
   began = time.perf_counter()
   try:
-    compiled = lowered.compile(options)
+    compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     needed = out_of_memory(str(error))
     if needed is None:

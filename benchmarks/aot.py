@@ -125,10 +125,14 @@ class Case:
   def text(self) -> str:
     words = [self.part, self.name, self.size]
     if self.part == 'train':
-      words += [f'{self.chips} chips', f'{self.stacks} stacks each', self.parallel, 'remat' * self.remat]
+      words += [_count(self.chips, 'chip'), f'{_count(self.stacks, "stack")} each', self.parallel, 'remat' * self.remat]
     if self.form != 'chosen':
       words.append(f'{self.form} form')
     return ', '.join([word for word in words if word] + [self.dtype, f'level {self.level}'])
+
+
+def _count(number: int, what: str) -> str:
+  return f'{number} {what}{"s" * (number > 1)}'
 
 
 def cases(available: int) -> Iterator[Case]:
@@ -332,7 +336,7 @@ def _line(row: dict[str, Any]) -> str:
     why = f'does not fit: {row["does_not_fit"]}' if 'does_not_fit' in row else row['error']
     return f'| {name} | {why} | | | | | | | {report.number(row.get("compile_s"))} | {row["versions"]} |'
   needed, chip = needed_bytes(row) / _GIB, MEMORY_GIB.get(row['device'])
-  reduced = f'{row["all_reduces"]}, {row["all_reduce_bytes"] / 1e6:.1f} MB' if row['all_reduces'] else ''
+  reduced = f'{row["all_reduces"]}, {report.number(row["all_reduce_bytes"] / 1e6)} MB' if row['all_reduces'] else ''
   cells = [
     report.number(needed),
     f'{needed / chip:.0%}' if chip else '',
@@ -408,7 +412,7 @@ def main(argv: list[str]) -> None:
     document = json.loads(path.read_text())
   arguments = [argument for argument in sys.argv[1:] if not argument.startswith(('--out', '--only'))]
   for case in cases(available):
-    print(case.text(), end=': ', flush=True)
+    print(f'compiling {case.text()}', file=sys.stderr, flush=True)
     found = _compile_apart(case, arguments)
     found |= {'case': dataclasses.asdict(case), 'versions': _versions(), 'date': str(datetime.date.today())}
     print(_line(found), flush=True)

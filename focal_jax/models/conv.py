@@ -31,7 +31,16 @@ Form = Literal['native', 'planes', 'packed']
 Stack = Float[Array, 'B N _ _ _']
 Kernel = Float[Array, 'D K K I O']
 
-# By platform; the others have the native one.
+# By platform; the others have the native one. CPUs: measured, see `conv_planes`. TPUs: compiled for a v5e, not run;
+# what XLA expects natively and packed (`benchmarks.aot`, docs/compiled; float32, ten frames of 224 px):
+#
+#   | | native: Mcycles | temporary, GiB | packed: Mcycles | temporary, GiB |
+#   | --- | ---: | ---: | ---: | ---: |
+#   | prediction, network as published | 63.5 | 1.04 | 32.5 | 0.078 |
+#   | layer 8 -> 8 at full resolution, with gradient | 24.2 | 0.48 | 2.5 | 0.00 |
+#   | layer 64 -> 64 at 1/8, with gradient | 0.78 | 0.00 | 0.61 | 0.00 |
+#
+# GPUs: cuDNN chooses its algorithm on the GPU, so a compiler cannot tell; not measured yet.
 FORM_ON: dict[str, Form] = {'cpu': 'planes', 'tpu': 'packed', 'cuda': 'native'}
 
 _VOLUME = ('NDHWC', 'DHWIO', 'NDHWC')

@@ -38,8 +38,9 @@ class EndToEnd(nn.Module):
     dtype: in which the networks compute, float32 or bfloat16. Parameters, geometry, what becomes of the scores and
       everything in the prediction are float32.
     precision: of the networks' convolutions and matrix products in float32, 'default', 'high' or 'highest'. TPUs
-      multiply in bfloat16 and recent GPUs in TF32 by default, which moves depth by 0.02 to 0.09 % of the focus range
-      (measured by rounding on a CPU). 'default' leaves it to `jax.default_matmul_precision`.
+      multiply in bfloat16 and recent GPUs in TF32 by default, which moves depth by 0.02 and 0.002 % of the focus range
+      in the mean, by 0.09 and 0.007 % at one pixel in a hundred (by rounding on a CPU: `benchmarks.precision`).
+      'default' leaves it to `jax.default_matmul_precision`.
   """
 
   depth: nn.Module = DepthNetwork()

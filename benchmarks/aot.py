@@ -51,7 +51,7 @@ _TOPOLOGY = flags.DEFINE_string(
   'topology',
   '',
   'Chips, as libtpu names them: v5e:2x2 (the default), v5e:2x4, v4:2x2x1, v5p:2x2x1, v6e:2x2, tpu7x:2x2x1. Of GPUs: '
-  'hosts x GPUs of one x 1.',
+  '1x1 x their number, 1x1x4 by default.',
   flag_values=FLAGS,
 )
 _TARGET = flags.DEFINE_string(
@@ -91,8 +91,16 @@ _OUT = flags.DEFINE_string('out', '', 'Folder for the results; else they are pri
 _CASE = flags.DEFINE_string('case', '', 'Of the processes that the command starts.', flag_values=FLAGS)
 
 _PACKAGES = {'tpu': ('libtpu', 'libtpu', 'jax[tpu]'), 'cuda': ('jax_cuda12_plugin', 'jax-cuda12-plugin', 'jax[cuda12]')}
-# GiB of a device: v5e's as its compiler says when they do not suffice, the others' nominal.
-MEMORY_GIB = {'TPU v5 lite': 15.75, 'TPU v4': 32, 'TPU v5': 95, 'TPU v6 lite': 32, 'TPU7x': 96, 'NVIDIA H100': 80}
+# GiB of a device: v5e's as its compiler says when they do not suffice, H100's as XLA's description has it, the others'
+# nominal.
+MEMORY_GIB = {
+  'TPU v5 lite': 15.75,
+  'TPU v4': 32,
+  'TPU v5': 95,
+  'TPU v6 lite': 32,
+  'TPU7x': 96,
+  'NVIDIA H100 80GB HBM3': 79,
+}
 _GIB = 2**30
 # Layers of the depth network at full resolution: [in, out] channels and what differs from 3 x 3 x 3, stride 1.
 LAYERS = {
@@ -163,7 +171,7 @@ def describe_chips() -> list[Any]:
     more = {'chips_per_host_bounds': (2, 4, 1)} if topology in ('v5e:2x4', 'v6e:2x4') else {}
     return list(topologies.get_topology_desc(platform='tpu', topology_name=topology, **more).devices)
   target = Path(_TARGET.value).read_text()
-  topology = _TOPOLOGY.value or '1x1x1'
+  topology = _TOPOLOGY.value or '1x1x4'
   return list(topologies.get_topology_desc(platform='cuda', target_config=target, topology=topology).devices)
 
 
@@ -402,7 +410,7 @@ def main(argv: list[str]) -> None:
     for value in flag.value:
       if value not in allowed:
         raise InputError(f'--{flag.name}: {value!r}, expected some of {", ".join(allowed)}')
-  topology = _TOPOLOGY.value or {'tpu': 'v5e:2x2', 'cuda': '1x1x1'}[_PLATFORM.value]
+  topology = _TOPOLOGY.value or {'tpu': 'v5e:2x2', 'cuda': '1x1x4'}[_PLATFORM.value]
   if _PLATFORM.value == 'cuda':
     topology = f'{Path(_TARGET.value).stem} {topology}'
   available = math.prod(int(n) for n in re.findall(r'\d+', topology.split(' ')[-1].rpartition(':')[2]))

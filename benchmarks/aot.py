@@ -301,6 +301,7 @@ _TYPE_BYTES = {'pred': 1, 's32': 4, 'u32': 4, 'f32': 4, 'bf16': 2, 'f16': 2, 's8
 
 def all_reduces(text: str) -> tuple[int, int]:
   """Number of an optimised program's all-reduces, and the bytes of their results."""
+  text = re.sub(r'/\*.*?\*/', '', text)  # long tuples number their elements: /*index=5*/
   count = total = 0
   for shapes in re.findall(r'= ([^=]*?) all-reduce(?:-start)?\(', text):
     count += 1
@@ -344,7 +345,9 @@ def _line(row: dict[str, Any]) -> str:
     why = f'does not fit: {row["does_not_fit"]}' if 'does_not_fit' in row else row['error']
     return f'| {name} | {why} | | | | | | | {report.number(row.get("compile_s"))} | {row["versions"]} |'
   needed, chip = needed_bytes(row) / _GIB, MEMORY_GIB.get(row['device'])
-  reduced = f'{row["all_reduces"]}, {report.number(row["all_reduce_bytes"] / 1e6)} MB' if row['all_reduces'] else ''
+  reduced = (
+    f'{row["all_reduces"]}, {report.number(row["all_reduce_bytes"] / 1e6)} MB' if row['case']['chips'] > 1 else ''
+  )
   cells = [
     report.number(needed),
     f'{needed / chip:.0%}' if chip else '',

@@ -14,7 +14,7 @@ from benchmarks import aot
 
 HLO = """
   %all-reduce.5 = f32[16,8]{1,0:T(8,128)} all-reduce(%x), channel_id=1, replica_groups={{0,1}}, to_apply=%add
-  %all-reduce-start.1 = (bf16[4]{0}, s32[]) all-reduce-start(%a, %b), channel_id=2
+  %all-reduce-start.1 = (bf16[4]{0}, /*index=1*/s32[]) all-reduce-start(%a, %b), channel_id=2
   %other = f32[3]{0} fusion(%all-reduce.5), kind=kLoop
 """
 
@@ -55,7 +55,7 @@ def test_memory_and_table():
   row |= {'generated_code_bytes': 0, 'device': 'TPU v5 lite', 'cycles': 63_500_000, 'flops': None, 'bytes': 2.1e10}
   row |= {'all_reduces': 134, 'all_reduce_bytes': 16_900_000, 'compile_s': 61.0, 'versions': 'jax 1'}
   assert aot.needed_bytes(row) == 8 << 30
-  rows = [row | {'case': vars(aot.Case('train', 'both'))}]
+  rows = [row | {'case': vars(aot.Case('train', 'both', chips=4))}]
   rows.append({'case': vars(aot.Case('train', 'depth')), 'does_not_fit': '18G of 15G hbm', 'versions': 'jax 1'})
   text = aot.markdown({'topology': 'v5e:2x2', 'rows': rows})
   assert 'compiled, not run' in text.lower()

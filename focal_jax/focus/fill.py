@@ -5,6 +5,7 @@ network and the simulator's scenes all fill with this function.
 """
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax import lax

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import flax.traverse_util
 import jax
-import jax.export  # older versions import it only where they are told to
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float

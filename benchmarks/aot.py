@@ -323,7 +323,8 @@ def markdown(document: dict[str, Any]) -> str:
     'Made by `python -m benchmarks.aot`, see there. What the compiler says of programs that it made for these chips; '
     'no chip was there. Memory is that of one chip; cycles are what XLA expects, a hint for ranking, bodies of loops '
     'counted once. Operations are those of the form computed, zeros of banded kernels included. Figures of level O0 '
-    'are pessimistic: compare like with like.',
+    'are pessimistic: compare like with like. Convolutions have the form that is chosen for the platform where no '
+    'other is named (`models.conv.FORM_ON`).',
   ]
   for part in PARTS:
     rows = [row for row in document['rows'] if row['case']['part'] == part]

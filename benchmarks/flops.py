@@ -13,13 +13,10 @@ The networks are counted in their native form (`models.conv`), whatever form the
 more, which is to show as a lower share of the machine, not as more work.
 """
 
-import contextlib
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
@@ -33,20 +30,9 @@ class Flops:
   products: float = 0.0
 
 
-@contextlib.contextmanager
-def native_form() -> Iterator[None]:
-  """Networks that are traced meanwhile compute every convolution as one."""
-  with contextlib.ExitStack() as patches:
-    for name in ('conv', 'conv_transpose'):
-      native = functools.partial(getattr(conv, name), form='native')
-      patches.enter_context(mock.patch.object(conv, name, native))
-    yield
-
-
 def count(function: Callable, *arguments: Any) -> Flops:
   """Of function(*arguments), arrays or their shapes; on one device."""
-  with native_form():
-    jaxpr = jax.make_jaxpr(lambda *arguments: function(*arguments))(*arguments)
+  jaxpr = jax.make_jaxpr(lambda *arguments: function(*arguments))(*arguments)
   total = Flops()
   _add(jaxpr.jaxpr, 1, total)
   return total
@@ -63,7 +49,9 @@ def inner_jaxprs(equation: Any) -> Iterator[Any]:
 def _add(jaxpr: Any, times: int, total: Flops) -> None:
   for equation in jaxpr.eqns:
     name, parameters = equation.primitive.name, equation.params
-    if name == 'conv_general_dilated':
+    if (native := conv.native_of(equation)) is not None:
+      _add(native, times, total)
+    elif name == 'conv_general_dilated':
       total.convolutions += times * _convolution(equation)
     elif name == 'dot_general':
       (contracted, _), _ = parameters['dimension_numbers']

@@ -1,15 +1,17 @@
-"""What is computed differently on different backends, chosen in one place, with the measurements that decided; where
-what was compiled is kept; and pages of memory.
+"""What differs between the platforms that programs are compiled for; where what was compiled is kept; and pages of
+memory.
 
 Results and parameters do not depend on it. All times are of one machine: two CPU cores, jax 0.10.2, float32.
 
-| what | CPU | elsewhere |
-| --- | --- | --- |
-| convolutions | 2-D with frames in the batch (`models.conv`) | XLA's own 3-D ones |
-| XLA's 2-D convolutions | Eigen's, not YNNPACK's | |
-| the warp, not differentiated | two-tap gathers along either axis | two matrix products |
+| what | CPU | TPU | elsewhere |
+| --- | --- | --- | --- |
+| convolutions (`models.conv.FORM_ON`) | 2-D, frames in the batch | 3-D, columns in the channels | XLA's own 3-D |
+| XLA's 2-D convolutions | Eigen's, not YNNPACK's | | |
+| the warp, not differentiated (`warp`) | two-tap gathers along either axis | two matrix products | the same |
 
-Nothing of it has been measured on GPUs or TPUs yet. What each is worth stands where it is done.
+Convolutions and warp are decided when a program is lowered, by the platform that it is lowered for and not by the one
+that it is lowered on: what is exported on a CPU has another form on each platform. What each is worth stands where it
+is done.
 """
 
 import functools
@@ -26,17 +28,29 @@ _CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_IND
 _HUGE_PAGES = '/sys/kernel/mm/transparent_hugepage/enabled'
 
 
-def on_cpu() -> bool:
-  return jax.default_backend() == 'cpu'
+def default_platform() -> str:
+  """Of what is compiled with no word about a device: 'cpu', 'gpu', 'tpu', as JAX calls them.
+
+  `jax.default_device` has the first word.
+  """
+  device = jax.config.jax_default_device
+  return jax.default_backend() if device is None else getattr(device, 'platform', device)
+
+
+def compiler_options(platform: str | None = None) -> dict[str, str]:
+  """For `jax.jit(..., compiler_options=...)`; {} where this version of XLA does not know them.
+
+  Args:
+    platform: that is compiled for; None: the default one.
+  """
+  return _known_options() if (platform or default_platform()) == 'cpu' else {}
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
-  """For `jax.jit(..., compiler_options=...)`; {} where this version of XLA does not know them."""
-  if not on_cpu():
-    return {}
+def _known_options() -> dict[str, str]:
   try:
-    jax.jit(lambda x: x, compiler_options=_CPU_OPTIONS).lower(0.0).compile()
+    with jax.default_device(jax.local_devices(backend='cpu')[0]):
+      jax.jit(lambda x: x, compiler_options=_CPU_OPTIONS).lower(0.0).compile()
   except Exception:  # an XLA without YNNPACK, of whatever type
     return {}
   return _CPU_OPTIONS

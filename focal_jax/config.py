@@ -107,6 +107,10 @@ class Config:
   steps: int = 100_000  # of training, all in all
   parallel: Literal['pmap', 'shard_map'] = 'pmap'  # how the step runs on the devices
   compute_dtype: Literal['float32', 'bfloat16'] = 'float32'  # of the networks' activations; parameters are float32
+  # Of the networks' convolutions and matrix products in float32. default: the device's, bfloat16 on TPUs and TF32 on
+  # recent GPUs; high: bfloat16 in three passes, or TF32; highest: float32. The warp, geometry and statistics are
+  # float32 in any case, and so is all on CPUs.
+  precision: Literal['default', 'high', 'highest'] = 'default'
   remat: bool = False  # compute each block's activations anew in the backward pass: slower, in less memory
   ema_decay: float = 0.0  # of a moving average of the weights, which is then validated and written; 0: none
   optimizer: OptimizerSettings = OptimizerSettings()  # how weights follow gradients

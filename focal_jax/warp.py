@@ -25,8 +25,6 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from focal_jax.backend import on_cpu
-
 Length = float | int | Float[Array, ''] | Int[Array, '']
 Size = tuple[Length, Length]
 Number = Float[Array, '*_'] | float
@@ -172,7 +170,7 @@ def warp(
   """Every frame aligned by its motion; zeros outside. `motion` None is the field-of-view crop alone."""
   motion = jnp.zeros((*fov.shape, 3), fov.dtype) if motion is None else motion
   size = tuple(jnp.asarray(length, jnp.float32) for length in size or images.shape[-3:-1])
-  return _warp_on_cpu(images, fov, motion, size) if on_cpu() else _warp_by_matrices(images, fov, motion, size)
+  return _warp(images, fov, motion, size)
 
 
 def warp_sharp(
@@ -203,16 +201,21 @@ def warp_sharp(
   return resample(images, matrix(motion[..., 2], 0), matrix(motion[..., 1], 1))
 
 
+@jax.custom_jvp
+def _warp(images, fov, motion, size):
+  return lax.platform_dependent(images, fov, motion, size, cpu=_warp_by_gathers, default=_warp_by_matrices)
+
+
 def _warp_by_matrices(images, fov, motion, size):
   return resample(images, *warp_matrices(fov, motion, *images.shape[-3:-1], size))
 
 
-@jax.custom_jvp
-def _warp_on_cpu(images, fov, motion, size):
-  """Gathers the two neighbouring pixels, along one axis after the other: 5 to 10 times as fast as matrices on a CPU.
+# The gradient of gathers would scatter, which is slow. Not a custom vjp, which would refuse forward mode.
+_warp.defjvp(lambda primals, tangents: jax.jvp(_warp_by_matrices, primals, tangents))
 
-  Its gradient would scatter, which is slow, so differentiation goes through the matrices.
-  """
+
+def _warp_by_gathers(images, fov, motion, size):
+  """Gathers the two neighbouring pixels, along one axis after the other: 5 to 10 times as fast as matrices on a CPU."""
   height, width = images.shape[-3:-1]
   y = jnp.arange(height) - displacement(fov, motion[..., 0], motion[..., 2], height, size[0])
   x = jnp.arange(width) - displacement(fov, motion[..., 0], motion[..., 1], width, size[1])
@@ -240,10 +243,6 @@ def _taps(
     (jnp.clip(index, 0, length - 1), jnp.where((index >= 0) & (index < jnp.minimum(length, size)), weight, 0.0))
     for index, weight in pairs
   ]
-
-
-# Not a custom vjp, which would refuse forward mode.
-_warp_on_cpu.defjvp(lambda primals, tangents: jax.jvp(_warp_by_matrices, primals, tangents))
 
 
 def coverage(

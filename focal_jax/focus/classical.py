@@ -18,6 +18,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from focal_jax.errors import InputError
@@ -85,7 +86,7 @@ def depth_from_focus(
   frames = images.shape[0]  # of an export, any number
   index = fill(index, weight, smoothness * mean_weight, jnp.asarray(frames - 1, index.dtype) / 2)
   if guide_radius_px:
-    luma = _repeat_margin(images @ jnp.asarray(LUMA, images.dtype), margin_px)
+    luma = _repeat_margin(luminance(images), margin_px)
     # Frames may differ in brightness: without this, edges of the index would show up as edges of the guide.
     luma -= jnp.mean(luma, axis=(1, 2), keepdims=True)
     # Measured pixels weigh 1 on average. Every pixel weighs 1 more, because filled-in depth counts, too.
@@ -94,6 +95,12 @@ def depth_from_focus(
     return index, confidence
   # Linear between neighbouring frames, so that the frames need not be evenly spaced.
   return jnp.interp(index, jnp.arange(frames, dtype=index.dtype), focus), confidence
+
+
+def luminance(images: Float[Array, '*S 3']) -> Float[Array, '*S']:
+  """Of linear combinations of RGB, whatever their range."""
+  # 'highest': a focus measure is of differences of neighbours, which the bfloat16 of TPUs would round away.
+  return jnp.matmul(images, jnp.asarray(LUMA, images.dtype), precision=lax.Precision.HIGHEST)
 
 
 def focus_measure(
@@ -112,7 +119,7 @@ def focus_measure(
     InputError: there is no such measure.
   """
   _check_measure(measure)
-  luma = images @ jnp.asarray(LUMA, images.dtype)
+  luma = luminance(images)
   if measure == 'laplacian':
     energy = modified_laplacian(luma, step_px)
   else:

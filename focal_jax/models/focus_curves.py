@@ -27,7 +27,7 @@ COARSE = (FINE[0], FINE[2])  # for frames reduced by 2, 4 and so on, in which th
 
 def luminance(images: Float[Array, 'B N H W 3']) -> Float[Array, 'B N H W']:
   """0 .. 1, float32, of RGB images -1 .. 1."""
-  return (images.astype(jnp.float32) + 1.0) @ jnp.asarray(classical.LUMA, jnp.float32) / 2.0
+  return classical.luminance(images.astype(jnp.float32) + 1.0) / 2.0
 
 
 def halve(x: Float[Array, 'B N H W']) -> Float[Array, 'B N h w']:

@@ -143,14 +143,19 @@ def complete(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_model(
-  model: Mapping[str, Any], *, axis_name: str | None = None, dtype: Any = jnp.float32, remat: bool = False
+  model: Mapping[str, Any],
+  *,
+  axis_name: str | None = None,
+  dtype: Any = jnp.float32,
+  precision: str = 'default',
+  remat: bool = False,
 ) -> EndToEnd:
   """The model of a description.
 
   Args:
     model: see `ModelSettings`.
     axis_name: devices over which batch normalisation averages in training.
-    dtype: see `EndToEnd`.
+    dtype, precision: see `EndToEnd`.
     remat: compute the activations of each block anew in the backward pass, for less memory.
 
   Raises:
@@ -168,6 +173,7 @@ def make_model(
     motion_side_px=align.get('side_px', 0),
     motion_passes=1 if repeats_itself else passes['passes'],
     dtype=dtype,
+    precision=precision,
     **whole,
   )
 

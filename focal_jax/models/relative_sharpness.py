@@ -20,7 +20,7 @@ def relative_sharpness(images: Float[Array, 'B N H W 3']) -> Float[Array, 'B N H
     images: aligned, -1 .. 1.
   """
   b, n, h, w, _ = images.shape
-  luma = (images.astype(jnp.float32) + 1.0).reshape(b * n, h, w, 3) @ jnp.asarray(classical.LUMA, jnp.float32) / 2.0
+  luma = classical.luminance((images.astype(jnp.float32) + 1.0).reshape(b * n, h, w, 3)) / 2.0
 
   def near(step_px: int) -> Callable:
     return lambda x: classical.modified_laplacian(x, step_px)

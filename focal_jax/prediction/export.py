@@ -52,9 +52,9 @@ def export_model(model: Predictor, out: Path, *, align: str = 'network', overwri
   """Writes into `out` the model, for any number of stacks, frames and pixels, on CPUs, CUDA and TPUs; and model.json,
   which says what goes in and comes out, and which weights it has.
 
-  `examples/run_exported.py` runs it. Convolutions and warps have the form that is fastest on the device that exports
-  (`backend`), and give the same elsewhere. XLA's options for CPUs are the caller's: without them (`backend`) it takes
-  longer there than `predict`.
+  `examples/run_exported.py` runs it. On each platform, convolutions and warps have the form that is fastest there
+  (`backend`), whichever exports. XLA's options for CPUs are the caller's: without them (`backend`) it takes longer
+  there than `predict`.
 
   Args:
     model: from `focal_jax.load`: a network.

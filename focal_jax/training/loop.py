@@ -18,7 +18,7 @@ import optax
 from ml_collections import ConfigDict
 
 from focal_jax import losses
-from focal_jax.backend import huge_pages_hint, on_cpu
+from focal_jax.backend import huge_pages_hint
 from focal_jax.config import check_fields
 from focal_jax.data.sources import parse_sources
 from focal_jax.errors import DISK_FULL, InputError, RunError, Stopped, one_line
@@ -134,7 +134,7 @@ class _Run:
     progress = Progress(first, config.steps)
     # On accelerators the next step starts before the numbers of this one are asked for. More steps in flight can
     # deadlock several devices on a CPU.
-    unread, lag = collections.deque(), int(jax.default_backend() != 'cpu')
+    unread, lag = collections.deque(), int(devices.platform != 'cpu')
 
     def read(lag=0):
       while len(unread) > lag:
@@ -144,7 +144,8 @@ class _Run:
       self._validate(validation)
     if self._step < config.steps:
       log.info('compiling the training step for %d device(s)', devices.count)
-      hint = huge_pages_hint() if on_cpu() and config.steps - self._step >= _LONG_STEPS else None
+      long = config.steps - self._step >= _LONG_STEPS
+      hint = huge_pages_hint() if devices.platform == 'cpu' and long else None
       if hint:
         log.info(hint)
     trace = contextlib.ExitStack()
@@ -266,7 +267,8 @@ def _disk_errors(workdir: Path) -> Iterator[None]:
 def _check(config: ConfigDict, devices: Devices) -> None:
   """InputError unless the fields that no part of the run checks make sense."""
   check_fields(config)
-  for field, allowed in (('networks', ('both', 'depth', 'alignment')), ('compute_dtype', ('float32', 'bfloat16'))):
+  choices = {'networks': ('both', 'depth', 'alignment'), 'compute_dtype': ('float32', 'bfloat16')}
+  for field, allowed in (choices | {'precision': ('default', 'high', 'highest')}).items():
     if config[field] not in allowed:
       raise InputError(f"{field} is '{config[field]}', expected one of {', '.join(allowed)}")
   lowest = {'log_every': 1, 'checkpoint_every': 1, 'validation_every': 1, 'keep_checkpoints': 2, 'max_skipped': 1}
@@ -321,8 +323,8 @@ def data_names(config: ConfigDict) -> list[str]:
 
 def model_of(config: ConfigDict) -> nn.Module:
   """The config's model, as the training step needs it."""
-  dtype = np.dtype(config.compute_dtype)
-  return make_model(config.model.to_dict(), axis_name=parallel.AXIS, dtype=dtype, remat=config.remat)
+  runtime = {'dtype': np.dtype(config.compute_dtype), 'precision': config.precision, 'remat': config.remat}
+  return make_model(config.model.to_dict(), axis_name=parallel.AXIS, **runtime)
 
 
 def initial_variables(model: nn.Module, config: ConfigDict) -> dict:

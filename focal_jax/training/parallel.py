@@ -48,6 +48,7 @@ class Devices:
     count: devices of all processes.
     local_count: those of this process.
     first: index of this process's first one among all.
+    platform: that they are of, as 'cpu'.
   """
 
   def __init__(self, kind: str = 'pmap', devices: Sequence[Any] | None = None):
@@ -62,6 +63,7 @@ class Devices:
     everywhere = list(devices or jax.devices())
     local = [device for device in everywhere if device.process_index == jax.process_index()]
     self.count, self.local_count, self.first = len(everywhere), len(local), everywhere.index(local[0])
+    self.platform = everywhere[0].platform
     # A pmapped function takes and returns what lies on this process's devices.
     mesh = local if kind == 'pmap' else everywhere
     self._mesh = Mesh(np.array(mesh), (AXIS,), axis_types=(AxisType.Auto,))
@@ -89,7 +91,7 @@ class Devices:
       donate: the memory of the first argument is given up for the results.
     """
     donated = (0,) if donate else ()
-    options = compiler_options()
+    options = compiler_options(self.platform)
     # Which `jax.pmap` does not take; one device needs none of it.
     if self._kind == 'pmap' and not (options and self.count == 1):
       out_axes = tuple(0 if shared else None for shared in outputs)

@@ -369,6 +369,6 @@ def test_the_network_in_bfloat16(full):
 
   jaxpr = jax.make_jaxpr(jax.grad(loss, has_aux=True))(full['params'], full['batch_stats'])
   assert {leaf.dtype for leaf in jaxpr.out_avals} == {jnp.dtype(jnp.float32)}
-  types = re.findall(r':(\w+)\[[\d,]+\] = conv_general_dilated', str(jaxpr))
+  types = re.findall(r':(\w+)\[[\d,]+\] = conv(?:_to_input|_to_kernel)?\[', str(jaxpr))
   assert set(types) == {'bf16'}
   assert len(types) > 100

@@ -99,6 +99,7 @@ def test_folder_of_something_else_is_refused(tmp_path):
   [
     (None, {'networks': 'align'}, "networks is 'align', expected one of both, depth, alignment"),
     (None, {'compute_dtype': 'float16'}, "compute_dtype is 'float16', expected one of float32, bfloat16"),
+    (None, {'precision': 'tf32'}, "precision is 'tf32', expected one of default, high, highest"),
     (None, {'parallel': 'pjit'}, "parallel is 'pjit', expected one of pmap, shard_map"),
     (
       None,

@@ -1,0 +1,88 @@
+"""What is read from XLA's reports, and which programs are asked for.
+
+With `-m aot` also that they compile for a v5e and fit: needs libtpu (`pip install "jax[tpu]"`) and takes minutes.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import aot
+
+HLO = """
+  %all-reduce.5 = f32[16,8]{1,0:T(8,128)} all-reduce(%x), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+  %all-reduce-start.1 = (bf16[4]{0}, /*index=1*/s32[]) all-reduce-start(%a, %b), channel_id=2
+  %other = f32[3]{0} fusion(%all-reduce.5), kind=kLoop
+"""
+
+
+def test_all_reduces_and_their_bytes():
+  assert aot.all_reduces(HLO) == (2, 16 * 8 * 4 + 4 * 2 + 4)
+
+
+def test_what_does_not_fit_is_a_result():
+  message = (
+    'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 18.31G of '
+  )
+  assert aot.out_of_memory(message + '15.75G hbm. Exceeded hbm capacity by 2.56G.') == '18.31G of 15.75G hbm'
+  assert aot.out_of_memory('RESOURCE_EXHAUSTED: Out of memory while trying to allocate') == 'out of memory'
+  assert aot.out_of_memory('INTERNAL: something else') is None
+
+
+def asked(*flags):
+  aot.FLAGS.unparse_flags()
+  for name in aot.FLAGS:
+    aot.FLAGS[name].unparse()
+  aot.FLAGS(['aot', *flags])
+
+
+def test_programs_by_default_and_on_fewer_chips():
+  asked()
+  programs = list(aot.cases(4))
+  assert len(set(programs)) == len(programs)
+  assert {case.part for case in programs} == set(aot.PARTS)
+  assert {case.name for case in programs if case.part == 'predict'} >= {'won_jeon', 'dfv', 'refined'}
+  assert {case.chips for case in programs if case.part == 'train'} == {1, 4}  # not 8
+  asked('--only=train', '--trained=depth', '--stacks=2', '--parallel=pmap', '--dtype=bfloat16')
+  assert [(case.chips, case.stacks, case.dtype) for case in aot.cases(1)] == [(1, 2, 'bfloat16')]
+
+
+def test_memory_and_table():
+  row = {'temp_bytes': 5 << 30, 'argument_bytes': 3 << 30, 'output_bytes': 2 << 30, 'alias_bytes': 2 << 30}
+  row |= {'generated_code_bytes': 0, 'device': 'TPU v5 lite', 'cycles': 63_500_000, 'flops': None, 'bytes': 2.1e10}
+  row |= {'all_reduces': 134, 'all_reduce_bytes': 16_900_000, 'compile_s': 61.0, 'versions': 'jax 1'}
+  assert aot.needed_bytes(row) == 8 << 30
+  rows = [row | {'case': vars(aot.Case('train', 'both', chips=4))}]
+  rows.append({'case': vars(aot.Case('train', 'depth')), 'does_not_fit': '18G of 15G hbm', 'versions': 'jax 1'})
+  text = aot.markdown({'topology': 'v5e:2x2', 'rows': rows})
+  assert 'compiled, not run' in text.lower()
+  assert '| 8.00 | 51% | 5.00 | 63.5 |  | 21.0 | 134, 16.9 MB | 61.0 | jax 1 |' in text
+  assert '| does not fit: 18G of 15G hbm |' in text
+
+
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is not None, reason='there is a compiler')
+def test_without_a_compiler_the_package_is_named():
+  done = subprocess.run([sys.executable, '-m', 'benchmarks.aot'], capture_output=True, text=True, check=False)
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1].endswith(
+    'no compiler for --platform=tpu here, expected the package: pip install "jax[tpu]"'
+  )
+
+
+@pytest.mark.aot
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs libtpu: pip install "jax[tpu]"')
+@pytest.mark.parametrize(
+  'flags',
+  [
+    ('--only=predict', '--networks=won_jeon', '--sizes=224x224'),
+    ('--only=train', '--trained=both', '--chips=4', '--stacks=1', '--parallel=shard_map'),
+  ],
+)
+def test_compiles_for_a_v5e_and_fits(tmp_path, flags):
+  command = [sys.executable, '-m', 'benchmarks.aot', '--level=O0', f'--out={tmp_path}', *flags]
+  subprocess.run(command, check=True)
+  (row,) = json.loads((tmp_path / 'v5e_2x2.json').read_text())['rows']
+  assert aot.needed_bytes(row) < aot.MEMORY_GIB[row['device']] * 2**30, row

@@ -1,5 +1,6 @@
 """A motion (`warp`) on the host: checked, brought to another size, undone in frames of any size or a part of them."""
 
+import concurrent.futures
 import functools
 import math
 
@@ -14,6 +15,7 @@ from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack, Images, Numbers, checked_stack
 
 TURNED_PX = 0.1  # rotations that move no pixel farther are left as they are
+_SLACK_PX = 1e-3  # by which a place may be beyond the border: float32 has no better
 
 Frame = UInt8[np.ndarray, 'H W C'] | Float32[np.ndarray, 'H W C']
 
@@ -79,9 +81,9 @@ def align(
 
 def align_sharp(
   frame: UInt8[np.ndarray, 'H W 3'], motion: Float[np.ndarray, 'K'], fov: float = 1.0
-) -> tuple[UInt8[np.ndarray, 'H W 3'], Float32[np.ndarray, 'H W']]:
-  """One frame aligned as `align` does it, but by Lanczos's kernel as `warp.warp_sharp` has it, which keeps detail that a
-  linear one loses; for pictures that people look at, in any size.
+) -> tuple[UInt8[np.ndarray, 'H W 3'], Bool[np.ndarray, 'H W']]:
+  """One frame aligned as `align` does it, but by Lanczos's kernel as `warp.warp_sharp` has it, or, of frames that are
+  turned, by cubic splines; these keep detail that a linear kernel loses. For pictures that people look at, in any size.
 
   Args:
     frame: whole.
@@ -89,30 +91,61 @@ def align_sharp(
     fov: relative field of view of the frame.
 
   Returns:
-    The frame, black outside, and the share of each pixel that came from inside: 1 or 0, or, of frames that are turned,
-    between.
+    The frame, black outside, and which of its pixels came from inside.
   """
-  inside = None
+  lines = _lines(frame, fov, motion[:3], (0, 0))
   if len(motion) > 3 and are_turned(motion[3:], frame.shape[:2])[0]:
-    turned, inside = turned_back(frame[None], motion[3:])
-    frame, inside = turned[0], warped_share(inside, np.array([fov]), motion[None, :3])[0]
-  aligned, coverage = np.zeros_like(frame), np.zeros(frame.shape[:2], np.float32)
+    return _align_turned(frame, lines, float(motion[3]))
+  aligned, inside = np.zeros_like(frame), np.zeros(frame.shape[:2], bool)
   spans, box = [], []
-  for (scale, offset), length in zip(_lines(frame, fov, motion[:3], (0, 0)), frame.shape[:2], strict=True):
+  for (scale, offset), length in zip(lines, frame.shape[:2], strict=True):
     # Pixels whose whole footprint, of width `scale`, lies in the frame; the slack is what float32 leaves of a motion of
     # none.
     edges = scale * (np.arange(length)[:, None] + np.array([-0.5, 0.5])) + offset + 0.5
-    within = np.flatnonzero((edges.min(-1) >= -1e-3) & (edges.max(-1) <= length + 1e-3))
+    within = np.flatnonzero((edges.min(-1) >= -_SLACK_PX) & (edges.max(-1) <= length + _SLACK_PX))
     if len(within) == 0 or scale <= 0:
-      return aligned, coverage
+      return aligned, inside
     spans.append(slice(int(within[0]), int(within[-1]) + 1))
     box.append(np.clip((edges[within[0], 0], edges[within[-1], 1]), 0, length).tolist())
   (top, bottom), (left, right) = box
   # By Pillow: a tenth of the time that products with `warp.lanczos_weights` take.
   size = tuple(span.stop - span.start for span in spans[::-1])
   aligned[tuple(spans)] = Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS, (left, top, right, bottom))
-  coverage[tuple(spans)] = 1
-  return aligned, coverage if inside is None else coverage * inside
+  inside[tuple(spans)] = True
+  return aligned, inside
+
+
+def _align_turned(
+  frame: UInt8[np.ndarray, 'H W 3'], lines: list[tuple[float, float]], angle: float
+) -> tuple[UInt8[np.ndarray, 'H W 3'], Bool[np.ndarray, 'H W']]:
+  """`align_sharp` of a frame that is turned by `angle`, radians: first back, then along the lines, in one step."""
+  size = frame.shape[:2]
+  scales, offsets = np.transpose(lines)
+  centre = (np.array(size) - 1) / 2
+  turn = _turn(angle)
+  matrix, offset = turn * scales, centre + turn @ (offsets - centre)
+  aligned = np.empty_like(frame)
+
+  def fill_channel(c):
+    values = ndimage.affine_transform(frame[..., c], matrix, offset, output=np.float32, order=3, mode='nearest')
+    aligned[..., c] = np.rint(np.clip(values, 0, 255))
+
+  # SciPy lets other threads run meanwhile.
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    list(pool.map(fill_channel, range(3)))
+  y, x = (np.arange(length, dtype=np.float32) for length in size)
+  inside = np.ones(size, bool)
+  for (of_y, of_x), start, length in zip(matrix.astype(np.float32), offset.astype(np.float32), size, strict=True):
+    place = of_y * y[:, None] + (of_x * x + start)
+    inside &= (place >= -_SLACK_PX) & (place <= length - 1 + _SLACK_PX)
+  aligned[~inside] = 0
+  return aligned, inside
+
+
+def _turn(angle: float) -> Float[np.ndarray, '2 2']:
+  """Of (y, x), from places of the result to places of a frame that is turned by `angle`, radians clockwise as seen."""
+  cos, sin = np.cos(angle), np.sin(angle)
+  return np.array([[cos, sin], [-sin, cos]])
 
 
 def upright(
@@ -167,9 +200,7 @@ def turned_back(
   turned, coverage = np.array(images), np.ones(images.shape[:3], np.float32)
   rotation = np.nan_to_num(rotation)
   for n in np.flatnonzero(are_turned(rotation, size)):
-    angle = float(rotation[n])
-    cos, sin = np.cos(angle), np.sin(angle)
-    matrix = np.array([[cos, sin], [-sin, cos]])  # of (y, x): from places of the result to places of the frame
+    matrix = _turn(float(rotation[n]))
     offset = centre - matrix @ centre
     for c in range(3):
       channel = images[n, ..., c].astype(np.float32)
@@ -178,7 +209,7 @@ def turned_back(
       values = np.clip(values, 0, white)
       turned[n, ..., c] = np.rint(values) if images.dtype == np.uint8 else values
     y, x = np.arange(size[0])[:, None] - centre[0], np.arange(size[1]) - centre[1]
-    places = (cos * y + sin * x + centre[0], cos * x - sin * y + centre[1])
+    places = (of_y * y + of_x * x + middle for (of_y, of_x), middle in zip(matrix, centre, strict=True))
     coverage[n] = math.prod(_share_inside(at, length) for at, length in zip(places, size, strict=True))
   return turned, coverage
 

@@ -12,7 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Shaped, UInt8
 from PIL import Image
 from scipy import ndimage
 
@@ -49,13 +49,13 @@ class Fusion:
   def add(
     self,
     frame: UInt8[np.ndarray, 'H W 3'] | Float[np.ndarray, 'H W 3'],
-    coverage: Float[np.ndarray, 'H W'],
+    inside: Bool[np.ndarray, 'H W'],
     rank: int,
   ) -> None:
-    """A frame, aligned, uint8 or float 0 .. 1, its coverage, and its place in the order of focus."""
+    """A frame, aligned, uint8 or float 0 .. 1, which of its pixels it shows, and its place in the order of focus."""
     if self._noise is None:
       self._noise = np.float32(NOISE * plain_detail(frame))
-    arguments = frame, coverage > COVERED, *self._ranks, np.float32(rank), self._reach, self._noise
+    arguments = frame, inside, *self._ranks, np.float32(rank), self._reach, self._noise
     self._total, self._sum = _add(self._total, self._sum, *arguments)
 
   def picture(self, reference: UInt8[np.ndarray, 'H W 3'] | Float[np.ndarray, 'H W 3']) -> Float32[np.ndarray, 'H W 3']:
@@ -75,7 +75,7 @@ def all_in_focus(prediction: Prediction, focus: Float[np.ndarray, 'N']) -> Float
   """
   fusion = Fusion(sharp_ranks(prediction, focus), len(focus), prediction.depth.shape)
   for frame, coverage, rank in zip(prediction.aligned, prediction.coverage, ranks_of(focus), strict=True):
-    fusion.add(frame, coverage, rank)
+    fusion.add(frame, coverage > COVERED, rank)
   image = fusion.picture(prediction.aligned[-1])
   if prediction.all_in_focus is not None:
     everywhere = np.min(prediction.coverage, axis=0) > COVERED
@@ -131,7 +131,7 @@ def _add(
   total: Float[Array, 'H W'],
   image: Float[Array, 'H W 3'],
   frame: Shaped[Array, 'H W 3'],
-  shown: Shaped[Array, 'H W'],
+  inside: Bool[Array, 'H W'],
   low: Float[Array, 'H W'],
   high: Float[Array, 'H W'],
   rank: Float[Array, ''],
@@ -142,7 +142,7 @@ def _add(
   luma = values @ jnp.asarray(LUMA, jnp.float32)
   detail = gaussian_window(jnp.abs(correlate(luma[None], LAPLACIAN)), DETAIL_PX)[0]
   beyond = jnp.maximum(jnp.maximum(rank - high, low - rank), 0)
-  weight = jnp.where(shown, jnp.clip(reach + 0.5 - beyond, 0, 1) * (detail + noise) ** POWER, 0)
+  weight = jnp.where(inside, jnp.clip(reach + 0.5 - beyond, 0, 1) * (detail + noise) ** POWER, 0)
   return total + weight, image + weight[..., None] * values
 
 

@@ -5,8 +5,6 @@ values around it, by their distance (a cubic B-spline, under which straight slop
 their colour in the reduced picture resembles its own.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np

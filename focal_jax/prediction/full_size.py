@@ -1,8 +1,8 @@
 """From depth of reduced frames to what people look at, in full size.
 
 Depth need not be computed in every pixel of a photograph: `focal_jax.load(...).predict(...)` of reduced frames takes a
-fraction of the time and the memory, and the whole frames are read one at a time for what shows their detail, the aligned
-frames and the all-in-focus image. That image guides depth and confidence up to its size.
+fraction of the time and the memory, and the whole frames are read one at a time for what shows their detail, the
+aligned frames and the all-in-focus image. That image guides depth and confidence up to its size.
 """
 
 import concurrent.futures
@@ -10,13 +10,13 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
-from focal_jax.align.motion import align_sharp, scaled_motion
+from focal_jax.align.motion import align_sharp, are_turned, scaled_motion
 from focal_jax.data.folder import FolderStack
 from focal_jax.files.pictures import to_uint8
-from focal_jax.focus.all_in_focus import COVERED, Fusion, ranks_of, sharp_ranks
+from focal_jax.focus.all_in_focus import Fusion, ranks_of, sharp_ranks
 from focal_jax.focus.enlarge import enlarge
 from focal_jax.stack import Prediction
 
@@ -36,7 +36,7 @@ class FullSize:
   depth: Float32[np.ndarray, 'H W'] | None
   confidence: Float32[np.ndarray, 'H W'] | None
   all_in_focus: UInt8[np.ndarray, 'H W 3'] | None
-  in_all: np.ndarray
+  in_all: Bool[np.ndarray, 'H W']
   motion: Float32[np.ndarray, 'N K'] | None
 
 
@@ -61,6 +61,10 @@ def full_size(
     InputError: a file cannot be read any more; and whatever `save` raises.
   """
   size = stack.size(max_side)
+  if motion is not None and motion.shape[1] > 3:
+    # What is too little to be turned back in the frames that were measured would be, in larger ones, by an error.
+    turned = are_turned(motion[:, 3], stack.images.shape[1:3])
+    motion = np.concatenate([motion[:, :3], np.where(turned, motion[:, 3], 0)[:, None]], -1)
   motion = None if motion is None else scaled_motion(motion, stack.images.shape[1:3], size)
   fusion = None
   if prediction is not None:
@@ -70,15 +74,15 @@ def full_size(
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     saved = None
     for index, rank in enumerate(ranks_of(stack.focus)):
-      frame, coverage = stack.frame(index, max_side), np.ones(size, np.float32)
+      frame, inside = stack.frame(index, max_side), np.ones(size, bool)
       if motion is not None:
-        frame, coverage = align_sharp(frame, motion[index], float(stack.fov[index]))
-      in_all &= coverage > COVERED
+        frame, inside = align_sharp(frame, motion[index], float(stack.fov[index]))
+      in_all &= inside
       if saved is not None:
         saved.result()
       saved = save and pool.submit(save, index, frame)
       if fusion is not None:
-        fusion.add(frame, coverage, rank)
+        fusion.add(frame, inside, rank)
     if saved is not None:
       saved.result()
   if fusion is None:

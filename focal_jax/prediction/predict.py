@@ -56,8 +56,8 @@ class Options:
     exif_dioptres: see `read_stack_folder`.
     region: see `read_stack_folder`.
     max_side: longer side of what is written, px; None: that of the frames.
-    depth_side: longer side that frames are reduced to before depth is computed, px, if they are larger; it is brought up
-      to `max_side` by the all-in-focus image (`prediction.full_size`). None: depth is computed in full size.
+    depth_side: longer side that frames are reduced to before depth is computed, px, if they are larger; it is brought
+      up to `max_side` by the all-in-focus image (`prediction.full_size`). None: depth is computed in full size.
     tile_px: as for `Predictor.predict`.
     unit: that depth is written in, one of UNITS; None: that of the focus distances.
     min_confidence: of the points of cloud and mesh, 0 .. 1.
@@ -123,7 +123,7 @@ def predict_folder(
     overwrite: results that are in `out` already are replaced.
 
   Returns:
-    The prediction in the size that it was computed in, depth in the unit of the focus distances; None with `only_align`.
+    The prediction, in the size that depth was computed in and the unit of the focus distances; None with `only_align`.
 
   Raises:
     InputError: something about the stack, the weights, the options or `out`; then nothing has been written.

@@ -67,15 +67,15 @@ def write_report(
   # A pixel takes a byte of its curve and about half a byte in two JPEGs for each frame, and eight besides.
   side = min(_MAX_SIDE, math.sqrt(_MAX_BYTES / (1.5 * frames + 8) * max(height, width) / min(height, width)))
   size = tuple(max(1, round(n * min(1, side / max(height, width)))) for n in (height, width))
-  at, predicted_at = _middles(size, depth.shape), _middles(size, prediction.depth.shape)
+  at, of_prediction = _middles(size, depth.shape), _middles(size, prediction.depth.shape)
   if prediction.weights is None:
     curves, curve_name = (
-      _focus_measures(prediction, predicted_at, measure),
+      _focus_measures(prediction, of_prediction, measure),
       f'{measure.replace("_", " ")}, 1 at its peak',
     )
   else:
     curves, curve_name = (
-      np.stack([weights[predicted_at] for weights in prediction.weights]),
+      np.stack([weights[of_prediction] for weights in prediction.weights]),
       'focus distribution, share',
     )
   cloud = point_cloud(surface, _MAX_POINTS)

@@ -1,4 +1,4 @@
-"""The all-in-focus image against loops over pixels, against a picture that is known, and at borders where frames end."""
+"""The all-in-focus image against loops over pixels, a picture that is known, and at borders where frames end."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -113,11 +113,11 @@ def test_frame_by_frame_with_ranks_of_a_reduced_depth():
   """The same as at once; and where the reduced map is plain, the same as that of the whole one."""
   rng = np.random.default_rng(2)
   whole = prediction(rng, depth=np.full(SHAPE[1:], 1.4))
-  reduced = whole.replace(depth=whole.depth[:6, :9])
+  reduced = whole.cropped(6, 9)
   focus = np.arange(4.0)
   fusion = Fusion(sharp_ranks(reduced, focus), FRAMES, SHAPE[1:])
   for frame, coverage, rank in zip(whole.aligned, whole.coverage, ranks_of(focus), strict=True):
-    fusion.add(frame, coverage, rank)
+    fusion.add(frame, coverage > 0.5, rank)
   np.testing.assert_allclose(fusion.picture(whole.aligned[-1]), all_in_focus(whole, focus), atol=1e-6)
 
 

@@ -127,7 +127,8 @@ def _align_turned(
   aligned = np.empty_like(frame)
 
   def fill_channel(c):
-    values = ndimage.affine_transform(frame[..., c], matrix, offset, output=np.float32, order=3, mode='nearest')
+    coefficients = ndimage.spline_filter(frame[..., c], order=3, mode='mirror', output=np.float32)
+    values = ndimage.affine_transform(coefficients, matrix, offset, order=3, mode='mirror', prefilter=False)
     aligned[..., c] = np.rint(np.clip(values, 0, 255))
 
   # SciPy lets other threads run meanwhile.

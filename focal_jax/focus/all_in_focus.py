@@ -139,7 +139,7 @@ def _add(
   noise: Float[Array, ''],
 ) -> tuple[Float[Array, 'H W'], Float[Array, 'H W 3']]:
   values = _values(frame)
-  luma = values @ jnp.asarray(LUMA, jnp.float32)
+  luma = sum(share * values[..., c] for c, share in enumerate(LUMA))  # a product would need `values` in memory
   detail = gaussian_window(jnp.abs(correlate(luma[None], LAPLACIAN)), DETAIL_PX)[0]
   beyond = jnp.maximum(jnp.maximum(rank - high, low - rank), 0)
   weight = jnp.where(inside, jnp.clip(reach + 0.5 - beyond, 0, 1) * (detail + noise) ** POWER, 0)

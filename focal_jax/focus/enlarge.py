@@ -8,7 +8,7 @@ their colour in the reduced picture resembles its own.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Shaped, UInt8
+from jaxtyping import Array, Float, Float32, Int, Shaped
 
 CONTRAST = 0.05  # difference in colour, RGB 0 .. 1, from which on values count less
 STRENGTH = 4  # power of the fall beyond it
@@ -34,18 +34,20 @@ def _enlarge(
   maps: Float[Array, 'K h w'], guide: Shaped[Array, 'h w 3'], picture: Shaped[Array, 'H W 3']
 ) -> Float[Array, 'K H W']:
   kinds = maps.shape[0]
+  limits = [limit(maps, axis=(1, 2))[:, None] for limit in (jnp.min, jnp.max)]
   small = jnp.concatenate([maps, jnp.moveaxis(_values(guide), -1, 0)])
   rows, along_y = _taps(guide.shape[0], picture.shape[0])
   columns, along_x = _taps(guide.shape[1], picture.shape[1])
   # Four times as wide beforehand, for in the loop below single values are slow to gather. [h, K, 4, W]
   wide = jnp.moveaxis(jnp.pad(small, ((0, 0), (2, 2), (2, 2)), mode='edge'), 1, 0)[:, :, columns]
 
-  def row(of: tuple[UInt8[Array, 'W 3'], Int[Array, ''], Float[Array, '4']]) -> Float[Array, 'K W']:
+  def row(of: tuple[Shaped[Array, 'W 3'], Int[Array, ''], Float[Array, '4']]) -> Float[Array, 'K W']:
     pixels, first, weights = of
     near = jax.lax.dynamic_slice_in_dim(wide, first, 4)
     unlike = jnp.sum((near[:, kinds:] - _values(pixels).T[:, None]) ** 2, axis=1) / CONTRAST**2
     weight = weights[:, None, None] * along_x / (1 + unlike) ** STRENGTH
-    return jnp.sum(weight[:, None] * near[:, :kinds], axis=(0, 2)) / jnp.sum(weight, axis=(0, 1))
+    values = jnp.sum(weight[:, None] * near[:, :kinds], axis=(0, 2)) / jnp.sum(weight, axis=(0, 1))
+    return jnp.clip(values, *limits)  # which rounding may leave
 
   # Row by row: of a whole photograph the sixteen neighbours would be in memory at once.
   return jnp.moveaxis(jax.lax.map(row, (picture, rows[0], along_y.T)), 0, 1)

@@ -32,7 +32,7 @@ def write_report(
   *,
   title: str,
   names: Sequence[str],
-  before: Shaped[np.ndarray, 'N H W 3'],
+  before: Shaped[np.ndarray, 'N h w 3'],
   prediction: Prediction,
   focus: Float[np.ndarray, 'N'],
   unit: str,

@@ -304,3 +304,24 @@ def test_more_pages_are_told(tmp_path):
   stack = read_stack_folder(tmp_path)
   np.testing.assert_array_equal(stack.images, [PATTERN, PATTERN[::-1]])
   assert 'Of the images in a.tif only the first was read.' in stack.notes
+
+
+def test_frames_are_read_again_in_another_size(tmp_path):
+  """In the order of the stack, with its region and the white level of all of it."""
+  rng = np.random.default_rng(0)
+  for n in range(3):
+    pixels = rng.integers(0, 2 ** (10 + n), (40, 60), dtype=np.uint16)  # 12 bits in 16
+    Image.fromarray(pixels).save(tmp_path / f'{n}.png')
+  options = {'reverse': True, 'region': (10, 4, 40, 30)}
+  whole, small = (read_stack_folder(tmp_path, max_side=side, **options) for side in (None, 20))
+  assert small.images.shape == (3, 15, 20, 3)
+  assert (small.size(), small.size(30), small.size(20)) == ((30, 40), (22, 30), (15, 20))
+  turned = small.reversed('for a test')
+  for n in range(3):
+    np.testing.assert_array_equal(small.frame(n), whole.images[n])
+    np.testing.assert_array_equal(small.frame(n, 20), small.images[n])
+    np.testing.assert_array_equal(turned.frame(2 - n), whole.images[n])
+  np.testing.assert_array_equal(whole.frame(1, 20), small.images[1])
+  (tmp_path / '1.png').unlink()
+  with pytest.raises(InputError, match=r'1\.png'):
+    small.frame(1)

@@ -129,11 +129,11 @@ def _focus_measures(
   prediction: Prediction, at: tuple[np.ndarray, np.ndarray], measure: str
 ) -> Float[np.ndarray, 'N h w']:
   """Of the chosen pixels, in parts of the largest of the frames; 0 of those that do not show the pixel."""
-  options = {'step_px': 2, 'window_px': 1.5, 'margin_px': 5, 'measure': measure}  # as `classical.depth_from_focus`
+  options = {'step_px': classical.STEP_PX, 'window_px': classical.WINDOW_PX, 'margin_px': classical.MARGIN_PX}
   # Frame by frame, for the sake of memory.
   values = np.stack(
     [
-      np.asarray(classical.focus_measure(jnp.asarray(frame[None]), **options))[0][at] * coverage[at]
+      np.asarray(classical.focus_measure(jnp.asarray(frame[None]), **options, measure=measure))[0][at] * coverage[at]
       for frame, coverage in zip(prediction.aligned, prediction.coverage, strict=True)
     ]
   )

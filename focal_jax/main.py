@@ -54,6 +54,9 @@ _FAR_TO_NEAR = flags.DEFINE_bool(
 _EXIF_DIOPTRES = flags.DEFINE_bool(
   'exif_dioptres', False, 'SubjectDistance in EXIF is in dioptres, not in metres as its standard says.'
 )
+_CHANNEL = flags.DEFINE_integer(
+  'channel', None, 'Of a TIFF of several channels, counted from 0. Default: the one with most structure.'
+)
 _REGION = flags.DEFINE_list('region', None, 'Part of the frames, in px: left,top,width,height.')
 _MAX_SIDE = flags.DEFINE_integer(
   'max_side', 1024, 'Longer side of what is written, px; frames are reduced to it. 0: that of the frames.'
@@ -198,6 +201,7 @@ def _predict() -> None:
     near_to_far=_NEAR_TO_FAR.value,
     far_to_near=_FAR_TO_NEAR.value,
     exif_dioptres=_EXIF_DIOPTRES.value,
+    channel=_CHANNEL.value,
     region=_region(),
     max_side=_MAX_SIDE.value or None,
     depth_side=_DEPTH_SIDE.value or None,
@@ -246,7 +250,7 @@ MODES = {
     ('FOLDER --out=FOLDER', 'FRAME FRAME ... --out=FOLDER'),
     (
       *('stack', *_RESULTS, 'method', 'weights', 'align', 'motion', 'only_align', 'unit', 'near_to_far'),
-      *('far_to_near', 'exif_dioptres', 'region', 'max_side', 'depth_side', 'tile_px', 'min_confidence'),
+      *('far_to_near', 'exif_dioptres', 'channel', 'region', 'max_side', 'depth_side', 'tile_px', 'min_confidence'),
     ),
     ('stack', 'out'),
     'stack',

@@ -54,6 +54,7 @@ class Options:
     far_to_near: likewise, far to near. Neither: as the measured zoom tells (`ResidualMotion.near_end`), or else far to
       near.
     exif_dioptres: see `read_stack_folder`.
+    channel: see `read_stack_folder`.
     region: see `read_stack_folder`.
     max_side: longer side of what is written, px; None: that of the frames.
     depth_side: longer side that frames are reduced to before depth is computed, px, if they are larger; it is brought
@@ -74,6 +75,7 @@ class Options:
   near_to_far: bool = False
   far_to_near: bool = False
   exif_dioptres: bool = False
+  channel: int | None = None
   region: Region | None = None
   max_side: int | None = 1024
   depth_side: int | None = 1024
@@ -136,6 +138,7 @@ def predict_folder(
     reverse=options.near_to_far,
     region=options.region,
     exif_dioptres=options.exif_dioptres,
+    channel=options.channel,
   )
   unit = DepthUnit(stack, options.unit)  # before the work, for it may not be known
   before = measured_residual(stack.images)

@@ -387,7 +387,7 @@ def test_floating_point_tiff_is_refused_in_one_line(tmp_path, channels, options)
 
 @pytest.mark.parametrize(
   ('plugin', 'suffix', 'options'),
-  [('pillow_heif', '.heic', {'quality': -1}), ('pillow_jxl', '.jxl', {'lossless': True})],
+  [('pillow_heif', '.heic', {'quality': -1, 'chroma': 444}), ('pillow_jxl', '.jxl', {'lossless': True})],
 )
 def test_formats_of_plugins(tmp_path, plugin, suffix, options):
   """As lossless files of them tell."""

@@ -51,9 +51,10 @@ def depth_frame_by_frame(
   Raises:
     InputError: there is no such measure.
   """
-  peak = _first(luma(0), measure)
-  for n in range(1, frames):
-    peak = _next(peak, luma(n), np.int32(n), measure)
+  peak = None
+  for n in range(frames):
+    response = focus_measure(luma(n), measure)
+    peak = _start(response) if peak is None else _next(peak, response, np.int32(n))
   index, confidence, weight = _filled(peak, np.int32(frames), measure)
   guide = jnp.zeros_like(index)
   for n in range(frames):
@@ -62,14 +63,17 @@ def depth_frame_by_frame(
 
 
 @partial(jax.jit, static_argnames='measure')
-def _first(luma: Float[Array, 'H W'], measure: str) -> _Peak:
-  response = classical.focus_measure_of_luma(luma[None], measure=measure)[0]
+def focus_measure(luma: Float[Array | np.ndarray, 'H W'], measure: str = 'ring_difference') -> Float[Array, 'H W']:
+  """Of one frame, as `classical.depth_from_focus` has it."""
+  return classical.focus_measure_of_luma(luma[None], measure=measure)[0]
+
+
+def _start(response: Float[Array, 'H W']) -> _Peak:
   return _Peak(jnp.zeros(response.shape, jnp.int32), *[response] * 5)
 
 
-@partial(jax.jit, static_argnames='measure', donate_argnums=0)
-def _next(peak: _Peak, luma: Float[Array, 'H W'], n: Int[Array, ''], measure: str) -> _Peak:
-  response = classical.focus_measure_of_luma(luma[None], measure=measure)[0]
+@jax.jit
+def _next(peak: _Peak, response: Float[Array, 'H W'], n: Int[Array, '']) -> _Peak:
   higher, follows = response > peak.highest, peak.index == n - 1
   return _Peak(
     index=jnp.where(higher, n, peak.index),

@@ -5,6 +5,7 @@ the result, which has them all, only a few are in memory.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from focal_jax.focus import classical
 from focal_jax.focus.frame_by_frame import depth_frame_by_frame
 from focal_jax.prediction.predictor import Predictor, undo_rotation
 from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack
+
+KEPT_PX = 32 * 1024**2  # pixels of all frames up to which their luminance is kept rather than computed twice
 
 
 class ClassicalPredictor(Predictor):
@@ -82,6 +85,9 @@ class ClassicalPredictor(Predictor):
     def luma(place):
       n = order[place]
       return _luma(stack.images[n], stack.fov[n], motion[n], warped)
+
+    if math.prod(stack.images.shape[:3]) <= KEPT_PX:  # asked for twice
+      luma = functools.cache(luma)
 
     depth, confidence = depth_frame_by_frame(luma, frames, stack.focus[order], **dict(self._options))
     # Filled in place: what there is one a frame of is in memory once.

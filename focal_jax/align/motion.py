@@ -72,11 +72,12 @@ def align(
   motion = checked_motion(motion, len(stack.images))
   aligned = np.empty_like(stack.images)
   coverage = np.empty(aligned.shape[:-1], np.float32)
-  stack, motion, inside = upright(stack, motion)
+  stack, rest = upright(stack, motion)
   for n, frame in enumerate(stack.images):
-    values, coverage[n] = warp_region(frame, float(stack.fov[n]), motion[n], (0, 0), frame.shape[:2])
+    values, coverage[n] = warp_region(frame, float(stack.fov[n]), rest[n], (0, 0), frame.shape[:2])
     aligned[n] = np.rint(values) if aligned.dtype == np.uint8 else values
-  return aligned, coverage if inside is None else coverage * warped_share(inside, stack.fov, motion)
+  cover_turned(coverage, motion, stack.fov)
+  return aligned, coverage
 
 
 def align_sharp(
@@ -149,29 +150,37 @@ def _turn(angle: float) -> Float[np.ndarray, '2 2']:
   return np.array([[cos, sin], [-sin, cos]])
 
 
-def upright(
-  stack: FocalStack, motion: Float32[np.ndarray, 'N K']
-) -> tuple[FocalStack, Float32[np.ndarray, 'N 3'], Float32[np.ndarray, 'N H W'] | None]:
-  """The stack without the rotation in its motion, the rest of the motion, and what `turned_back` says of the borders;
-  the same stack, and None, for a motion [N, 3].
+def upright(stack: FocalStack, motion: Float32[np.ndarray, 'N K']) -> tuple[FocalStack, Float32[np.ndarray, 'N 3']]:
+  """The stack without the rotation in its motion, and the rest of the motion; the same for a motion [N, 3]. What is
+  lost at the borders `cover_turned` tells.
   """
   if motion.shape[1] == 3:
-    return stack, motion, None
-  images, inside = turned_back(stack.images, motion[:, 3])
-  return stack.replace(images=images), motion[:, :3], inside
+    return stack, motion
+  images, _ = turned_back(stack.images, motion[:, 3], with_coverage=False)
+  return stack.replace(images=images), motion[:, :3]
 
 
-def warped_share(
-  inside: Float32[np.ndarray, 'N H W'], fov: Float[np.ndarray, 'N'], motion: Float[np.ndarray, 'N 3']
-) -> Float32[np.ndarray, 'N H W']:
-  """What `turned_back` says of the borders, after the warp that follows it."""
-  share = np.ones_like(inside)
-  for n, frame in enumerate(inside):
-    if frame.min() < 1:
-      # Beyond the frame counts as inside here: `warp.coverage` sees to that.
-      outside, _ = warp_region(1 - frame[..., None], float(fov[n]), motion[n], (0, 0), frame.shape)
-      share[n] = 1 - outside[..., 0]
-  return share
+def cover_turned(
+  coverage: Float[np.ndarray, 'N H W'], motion: Float[np.ndarray, 'N K'], fov: Float[np.ndarray, 'N']
+) -> None:
+  """Takes from the coverage of warped frames, in place, what was outside of them before they were turned back."""
+  size = coverage.shape[1:]
+  if motion.shape[1] == 3:
+    return
+  for n in np.flatnonzero(are_turned(motion[:, 3], size)):
+    outside = 1 - _turned_share(float(motion[n, 3]), size)
+    # Beyond the frame counts as inside here: `warp.coverage` sees to that.
+    warped, _ = warp_region(outside[..., None], float(fov[n]), motion[n, :3], (0, 0), size)
+    coverage[n] *= 1 - warped[..., 0]
+
+
+def _turned_share(angle: float, size: tuple[int, int]) -> Float32[np.ndarray, 'H W']:
+  """Of the pixels of a frame that was turned back, the share that came from inside it."""
+  centre = (np.array(size) - 1) / 2
+  y, x = np.arange(size[0])[:, None] - centre[0], np.arange(size[1]) - centre[1]
+  places = (of_y * y + of_x * x + middle for (of_y, of_x), middle in zip(_turn(angle), centre, strict=True))
+  share = math.prod(_share_inside(at, length) for at, length in zip(places, size, strict=True))
+  return share.astype(np.float32)
 
 
 def are_turned(rotation: Float[np.ndarray, 'N'], size: tuple[int, int]) -> Bool[np.ndarray, 'N']:
@@ -180,8 +189,8 @@ def are_turned(rotation: Float[np.ndarray, 'N'], size: tuple[int, int]) -> Bool[
 
 
 def turned_back(
-  images: Images, rotation: Float[np.ndarray, 'N']
-) -> tuple[Shaped[np.ndarray, 'N H W 3'], Float32[np.ndarray, 'N H W']]:
+  images: Images, rotation: Float[np.ndarray, 'N'], *, with_coverage: bool = True
+) -> tuple[Shaped[np.ndarray, 'N H W 3'], Float32[np.ndarray, 'N H W'] | None]:
   """Frames turned about their centres against a rotation that was measured (`measured.ResidualMotion.rotation`).
 
   The motion of the warp, as published, has no rotation: frames that are turned are turned back before it. By cubic
@@ -191,14 +200,15 @@ def turned_back(
   Args:
     images: uint8 or float32 0 .. 1.
     rotation: radians, clockwise as seen; NaN counts as 0.
+    with_coverage: whether to tell it.
 
   Returns:
     The frames in the type given, their border repeated outside; and the share 0 .. 1 of each pixel that came from
-    inside its frame.
+    inside its frame, or None.
   """
   size = images.shape[1:3]
   centre = (np.array(size) - 1) / 2
-  turned, coverage = np.array(images), np.ones(images.shape[:3], np.float32)
+  turned, coverage = np.array(images), np.ones(images.shape[:3], np.float32) if with_coverage else None
   rotation = np.nan_to_num(rotation)
   for n in np.flatnonzero(are_turned(rotation, size)):
     matrix = _turn(float(rotation[n]))
@@ -209,9 +219,8 @@ def turned_back(
       white = 255 if images.dtype == np.uint8 else 1
       values = np.clip(values, 0, white)
       turned[n, ..., c] = np.rint(values) if images.dtype == np.uint8 else values
-    y, x = np.arange(size[0])[:, None] - centre[0], np.arange(size[1]) - centre[1]
-    places = (of_y * y + of_x * x + middle for (of_y, of_x), middle in zip(matrix, centre, strict=True))
-    coverage[n] = math.prod(_share_inside(at, length) for at, length in zip(places, size, strict=True))
+    if with_coverage:
+      coverage[n] = _turned_share(float(rotation[n]), size)
   return turned, coverage
 
 

@@ -293,6 +293,6 @@ def reduced(images: Shaped[np.ndarray, 'N H W 3'], side: int) -> Shaped[np.ndarr
 
 @functools.partial(jax.jit, static_argnums=1)
 def _reduced(frame: Shaped[Array | np.ndarray, 'H W 3'], size: tuple[int, int]) -> Float[Array, 'h w 3']:
-  pixels = frame / np.float32(255) if frame.dtype == np.uint8 else frame
+  pixels = frame / np.float32(255) if frame.dtype == np.uint8 else frame.astype(np.float32)
   axes = zip(size, frame.shape[:2], strict=True)
   return warp.resample(pixels, *(warp.reduction_matrix(to, to, length, length) for to, length in axes))

@@ -133,7 +133,7 @@ def read_motion(
 
 def measured_residual(images: np.ndarray) -> ResidualMotion:
   """How far frames are from the nearest one that can be compared, measured without the network; in their px."""
-  small = reduced(images if images.dtype == np.uint8 else images.astype(np.float32), MEASURED_SIDE_PX)
+  small = reduced(images, MEASURED_SIDE_PX)
   motion = residual_motion(small, elsewhere=True)
   scale = images.shape[1] / small.shape[1]
   return dataclasses.replace(motion, shift_px=motion.shift_px * scale, size=images.shape[1:3])

@@ -25,9 +25,9 @@ REACH = (2.0, 0.05)  # frames beyond the depth that may have a part: so many, an
 DETAIL_PX = 1.5  # standard deviation of the window in which detail is compared
 # Chosen on simulated sweeps of phones and a camera: lower powers mix sharp frames with others, higher ones pick noise.
 POWER = 12  # of the detail, for a frame's weight
-NOISE = 4.0  # detail that does not count as such yet, in parts of what the plain parts of a frame show
+NOISE = 2.0  # detail that does not count as such yet, in parts of what the plain parts of a frame show
 LEAST_NOISE = 0.5 / 255  # of that: of 8 bits the last one
-_PLAIN = 0.25  # share of a frame that is taken for plain
+_PLAIN = 0.1  # share of a frame that is taken for plain
 
 
 class Fusion:

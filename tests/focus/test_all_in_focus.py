@@ -125,9 +125,9 @@ def test_plain_detail_is_that_of_the_noise():
   rng = np.random.default_rng(3)
   frame = np.repeat(rng.normal(0.5, 0.02, (240, 320, 1)), 3, -1).astype(np.float32)
   expected = 0.02 * np.sqrt(20) * np.sqrt(2 / np.pi)  # of white noise: the kernel's sum of squares is 20
-  assert plain_detail(frame) == pytest.approx(expected, rel=0.2)
+  assert plain_detail(frame) == pytest.approx(expected, rel=0.3)
   frame[:, :200] += 0.3 * rng.random((240, 200, 1), np.float32)  # texture in most of it
-  assert plain_detail(frame) == pytest.approx(expected, rel=0.2)
+  assert plain_detail(frame) == pytest.approx(expected, rel=0.3)
   assert plain_detail(np.zeros((20, 30, 3), np.uint8)) == module.LEAST_NOISE
   assert plain_detail(np.zeros((1, 2, 3), np.uint8)) == module.LEAST_NOISE
 

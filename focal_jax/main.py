@@ -54,9 +54,18 @@ _FAR_TO_NEAR = flags.DEFINE_bool(
 _EXIF_DIOPTRES = flags.DEFINE_bool(
   'exif_dioptres', False, 'SubjectDistance in EXIF is in dioptres, not in metres as its standard says.'
 )
+_CHANNEL = flags.DEFINE_integer(
+  'channel', None, 'Of a TIFF of several channels, counted from 0. Default: the one with most structure.'
+)
 _REGION = flags.DEFINE_list('region', None, 'Part of the frames, in px: left,top,width,height.')
 _MAX_SIDE = flags.DEFINE_integer(
-  'max_side', 1024, 'Longer side that frames are reduced to, px; 0 leaves them as they are.'
+  'max_side', 1024, 'Longer side of what is written, px; frames are reduced to it. 0: that of the frames.'
+)
+_DEPTH_SIDE = flags.DEFINE_integer(
+  'depth_side',
+  1024,
+  'Longer side that frames are reduced to before depth is computed, px; it is brought up to --max_side by the '
+  'all-in-focus image. 0: depth is computed in full size.',
 )
 _TILE_PX = flags.DEFINE_integer(
   'tile_px', None, 'Largest side of the tiles that large frames are predicted in, px. Smaller tiles take less memory.'
@@ -192,8 +201,10 @@ def _predict() -> None:
     near_to_far=_NEAR_TO_FAR.value,
     far_to_near=_FAR_TO_NEAR.value,
     exif_dioptres=_EXIF_DIOPTRES.value,
+    channel=_CHANNEL.value,
     region=_region(),
     max_side=_MAX_SIDE.value or None,
+    depth_side=_DEPTH_SIDE.value or None,
     tile_px=_TILE_PX.value,
     unit=_UNIT.value,
     min_confidence=_MIN_CONFIDENCE.value,
@@ -239,7 +250,7 @@ MODES = {
     ('FOLDER --out=FOLDER', 'FRAME FRAME ... --out=FOLDER'),
     (
       *('stack', *_RESULTS, 'method', 'weights', 'align', 'motion', 'only_align', 'unit', 'near_to_far'),
-      *('far_to_near', 'exif_dioptres', 'region', 'max_side', 'tile_px', 'min_confidence'),
+      *('far_to_near', 'exif_dioptres', 'channel', 'region', 'max_side', 'depth_side', 'tile_px', 'min_confidence'),
     ),
     ('stack', 'out'),
     'stack',

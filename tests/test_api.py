@@ -280,3 +280,13 @@ def test_weights_file_round_trip(weights):
   np.testing.assert_array_equal(
     variables['params']['depth']['stem']['conv']['kernel'], expected['params']['depth']['stem']['conv']['kernel']
   )
+
+
+def test_weights_that_ship_fit_their_networks():
+  """`load` takes that for granted."""
+  found = api.shipped_weights()
+  assert found
+  for path in set(found.values()):
+    variables, description = api.load_weights(path)
+    shapes = api.variable_shapes(make_model(api.described_model(description)))
+    api.check_weights(path, variables, shapes)

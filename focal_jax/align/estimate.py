@@ -8,6 +8,7 @@
 | off | frames stay as they are, without that crop |
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack
 
 ALIGNMENTS = ('measured', 'network', 'metadata', 'off')
+SURE_ROTATION = 4.0  # standard errors by which some frame must be turned for rotation to be undone
 MEASURED_SIDE_PX = 1280  # frames are reduced to this before they are measured: finer detail does not change the motion
 
 # (alpha, beta, gamma) of each frame, see `warp`; of frames that are turned also the rotation, see `motion.turned_back`.
@@ -105,8 +107,14 @@ def motion_from_measured(measured: ResidualMotion, fov: Float[np.ndarray, 'N']) 
   if stretch == 0:  # a single pixel
     return np.zeros((len(fov), 3), np.float32)
   fov = fov.astype(np.float64)
+  rotation = np.nan_to_num(measured.rotation)
+  # Within its error it is not worth resampling by; of a stack that is turned no frame is left out.
+  is_turned = (
+    are_turned(rotation, measured.size).any() and (np.abs(rotation) > SURE_ROTATION * measured.zoom_error).any()
+  )
+  measured = measured if is_turned else dataclasses.replace(measured, rotation=np.zeros_like(rotation))
   zoom = measured.zoom * (1 - stretch * (fov[measured.reference] - 1))
   motion = np.concatenate([((1 - zoom) / stretch - (fov - 1))[:, None], -measured.upright().shift_px], axis=-1)
-  if are_turned(np.nan_to_num(measured.rotation), measured.size).any():
+  if is_turned:
     motion = np.concatenate([motion, measured.rotation[:, None]], axis=-1)
   return np.where(np.isfinite(motion), motion, 0).astype(np.float32)

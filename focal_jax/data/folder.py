@@ -12,7 +12,7 @@ from focal_jax.data import paths as file_paths
 from focal_jax.data import series
 from focal_jax.data.decode import FrameFile, FrameHeader, read_header
 from focal_jax.data.formats import is_image, readable_suffixes, unread
-from focal_jax.data.frames import Region, read_frames
+from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, count_distances, read_metadata
 from focal_jax.data.names import listed, natural_order, shown
@@ -41,6 +41,7 @@ class FolderStack:
       the whole frames, which a region need not hold.
     order_known: focus distances tell which end is far. False: the order, or of positions its direction, is a guess.
     paths: of the file of each frame; of pages it is the same.
+    reader: reads single frames again, in another size (`frame`). None: there are no files.
   """
 
   images: UInt8[np.ndarray, 'N H W 3']
@@ -55,10 +56,27 @@ class FolderStack:
   order_known: bool = True
   paths: tuple[Path, ...] = ()
   focal_length: float | None = None
+  reader: FrameReader | None = None
+
+  def size(self, max_side: int | None = None) -> tuple[int, int]:
+    """Height and width of what `frame` gives, px."""
+    return self.images.shape[1:3] if self.reader is None else self.reader.size(max_side)
+
+  def frame(self, index: int, max_side: int | None = None) -> UInt8[np.ndarray, 'H W 3']:
+    """A single frame with its longer side at most `max_side` px; None: as in its file. Read again if `images` are of
+    another size, so that one frame at a time is in memory.
+
+    Raises:
+      InputError: its file cannot be read any more.
+    """
+    if self.size(max_side) == self.images.shape[1:3]:
+      return self.images[index]
+    return self.reader.read(index, max_side)
 
   def reversed(self, note: str) -> 'FolderStack':
     """The frames from the last to the first, each with its own focus; `note` says why."""
     turned = {name: getattr(self, name)[::-1] for name in ('images', 'focus', 'fov', 'names', 'paths')}
+    turned['reader'] = self.reader and self.reader.ordered(range(len(self.names))[::-1])
     return dataclasses.replace(self, **turned, notes=[*self.notes, note])
 
 
@@ -172,6 +190,7 @@ def read_stack_folder(
     order_known=bool(sweep and not sweep.is_position),
     paths=tuple(chosen.headers[n].file.path for n in order),
     focal_length=metadata.sweep and metadata.sweep.focal_length,
+    reader=frames.reader.ordered(order.tolist()),
   )
 
 

@@ -115,8 +115,10 @@ def unread(paths: Iterable[Path]) -> list[str]:
 def advice_for_content(start: bytes) -> str | None:
   """What to do with a file of an image's name that begins with these bytes (32 or more); None: nothing known.
 
-  Phones and messengers give HEIC the name of JPEG.
+  Phones and messengers give HEIC the name of JPEG. Pillow takes a big-endian BigTIFF for a usual one.
   """
+  if start.startswith(b'MM\0+'):
+    return 'it is a BigTIFF with the high byte first: write it as a usual TIFF, or with the low byte first'
   brand = start[8:12] if start[4:8] == b'ftyp' else b''
   kinds = {
     '.heic': brand in (b'heic', b'heix', b'heim', b'heis', b'hevc', b'mif1', b'msf1'),

@@ -5,6 +5,7 @@ Pixels of 16 bits are scaled by what the brightest frame needs, as cameras put 1
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,6 +24,53 @@ _DARK, _BLACK = 32, 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class FrameReader:
+  """Reads single frames of a stack, in any size, so that not all of a large one need be in memory.
+
+  Attributes:
+    headers: of the frames.
+    orientations: by which each is turned upright.
+    region: left, top, width and height of what is read, px of the upright frames.
+    white: what becomes white in 16 bits.
+    colours: to sRGB.
+  """
+
+  headers: tuple[FrameHeader, ...]
+  orientations: tuple[int, ...]
+  region: Region
+  white: int
+  colours: ColourReader
+
+  def size(self, max_side: int | None = None) -> tuple[int, int]:
+    """Height and width of the frames with the longer side at most `max_side` px; None: no limit."""
+    return _limit_size(*self.region[2:], max_side)[::-1]
+
+  def read(self, index: int, max_side: int | None = None) -> UInt8[np.ndarray, 'H W 3']:
+    """A frame, sRGB, 0 .. 255, of that size.
+
+    Raises:
+      InputError: its file cannot be decoded.
+    """
+    return self.read_with_alpha(index, max_side)[0]
+
+  def read_with_alpha(self, index: int, max_side: int | None = None) -> tuple[UInt8[np.ndarray, 'H W 3'], bool]:
+    """`read`, and whether there was transparency."""
+    header, size = self.headers[index], self.size(max_side)[::-1]
+    decoded = decode(header, self.orientations[index])
+    with naming(header.file.path):
+      image = _crop(to_rgb(decoded, self.white, header, self.colours), self.region)
+    if image.size != size:
+      # With `reducing_gap` Pillow averages whole blocks first: several times faster, and no difference to see.
+      image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.asarray(image), decoded.transparent
+
+  def ordered(self, order: Sequence[int]) -> 'FrameReader':
+    """Of the frames of these indices, in this order."""
+    taken = {name: tuple(getattr(self, name)[n] for n in order) for name in ('headers', 'orientations')}
+    return dataclasses.replace(self, **taken)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Frames:
   """Frames in the order of their files.
 
@@ -32,6 +80,7 @@ class Frames:
     region: left, top, width and height of what was read of them, px.
     exif: of each frame.
     notes: remarks for the user, one sentence each.
+    reader: reads them again, in another size.
   """
 
   images: UInt8[np.ndarray, 'N H W 3']
@@ -39,6 +88,7 @@ class Frames:
   region: Region
   exif: list[FrameExif]
   notes: list[str]
+  reader: FrameReader
 
 
 def orientations(headers: list[FrameHeader]) -> tuple[list[int], list[str]]:
@@ -80,31 +130,24 @@ def read_frames(headers: list[FrameHeader], region: Region | None, max_side: int
       )
   region = (0, 0, *full_size) if region is None else region
   _check_region(region, full_size)
-  width, height = _limit_size(*region[2:], max_side)
   white, white_notes = _white_level([header for header in headers if header.deep])
   notes += white_notes
 
+  reader = FrameReader(tuple(headers), tuple(turns), region, white, ColourReader())
   # Filled in place, for a stack of full-size photographs should not be in memory twice.
-  images = np.empty((len(headers), height, width, 3), np.uint8)
-  colours, transparent = ColourReader(), False
-  for place, (header, turn) in enumerate(zip(headers, turns, strict=True)):
-    decoded = decode(header, turn)
-    transparent |= decoded.transparent
-    with naming(header.file.path):
-      image = _crop(to_rgb(decoded, white, header, colours), region)
-    if image.size != (width, height):
-      # With `reducing_gap` Pillow averages whole blocks first: several times faster, and no difference to see.
-      image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    images[place] = np.asarray(image)
+  images, transparent = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), False
+  for place in range(len(headers)):
+    images[place], alpha = reader.read_with_alpha(place, max_side)
+    transparent |= alpha
 
-  notes += colours.notes
+  notes += reader.colours.notes
   names = [header.file.name for header in headers]
   if transparent:
     notes.append('Transparency was ignored.')
   if paged := [header.file.name for header in headers if header.file.alone and header.pages > 1]:
     notes.append(f'Of the images in {", ".join(paged)} only the first was read.')
   notes += _dark(images, names) + _duplicates(images, names)
-  return Frames(images, full_size, region, [header.exif for header in headers], notes)
+  return Frames(images, full_size, region, [header.exif for header in headers], notes, reader)
 
 
 def _check_region(region: Region, size: tuple[int, int]) -> None:

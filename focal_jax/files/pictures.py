@@ -40,6 +40,7 @@ _MORE_FONTS = (
 )
 _CELL_INCHES = 3.2
 _MEASURED_POINTS = 12
+_ZLIB_RLE = 3  # Z_RLE of zlib's strategies
 
 
 def colour(values: np.ndarray, low: float, high: float, colours: str = DEPTH_COLOURS) -> np.ndarray:
@@ -167,5 +168,6 @@ def _drawable(text: str, room: float | None = None) -> str:
 
 
 def save_image(path: Path, image: np.ndarray, exif: Image.Exif | None = None) -> None:
-  """Writes uint8 [H, W, 3] or [H, W], with EXIF that is to go with it."""
-  Image.fromarray(image).save(path, **({'exif': exif} if exif else {}))
+  """Writes uint8 [H, W, 3] or [H, W] as a PNG, with EXIF that is to go with it."""
+  # Runs alone are looked for: of photographs, a fourth of the time for a tenth more bytes.
+  Image.fromarray(image).save(path, compress_level=1, compress_type=_ZLIB_RLE, **({'exif': exif} if exif else {}))

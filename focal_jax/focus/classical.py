@@ -13,21 +13,26 @@ must be aligned: a pixel is compared with itself in the other frames.
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from focal_jax.errors import InputError
 from focal_jax.focus.fill import fill
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B; ITU-R BT.601
 MEASURES = ('laplacian', 'ring_difference', 'tenengrad')
+# Defaults of `depth_from_focus`, chosen on the training crops of DDFF-12.
+STEP_PX, RING_PX, WINDOW_PX, MARGIN_PX = 2, (1.0, 2.0, 3.0), 1.5, 5
+NOISE, SMOOTHNESS, GUIDE_RADIUS_PX, GUIDE_CONTRAST = 0.04, 2.0, 16, 0.05
 SLOPE_RIDGE = 1e-3  # ridge of the guided filter's coordinates, whose variance is 1 / 3
 SOBEL = np.outer((1, 2, 1), (-1, 0, 1))  # along x
+LAPLACIAN = np.array(((0, 1, 0), (1, -4, 1), (0, 1, 0)))
 
 
 @functools.partial(
@@ -37,18 +42,17 @@ def depth_from_focus(
   images: Float[Array, 'N H W 3'],
   focus: Float[Array, ' N'] | None,
   measure: str = 'ring_difference',
-  step_px: int = 2,
-  ring_px: tuple[float, float, float] = (1.0, 2.0, 3.0),
-  window_px: float = 1.5,
-  margin_px: int = 5,
-  noise: float = 0.04,
-  smoothness: float = 2.0,
-  guide_radius_px: int = 16,
-  guide_contrast: float = 0.05,
+  step_px: int = STEP_PX,
+  ring_px: tuple[float, float, float] = RING_PX,
+  window_px: float = WINDOW_PX,
+  margin_px: int = MARGIN_PX,
+  noise: float = NOISE,
+  smoothness: float = SMOOTHNESS,
+  guide_radius_px: int = GUIDE_RADIUS_PX,
+  guide_contrast: float = GUIDE_CONTRAST,
 ) -> tuple[Float[Array, 'H W'], Float[Array, 'H W']]:
-  """Depth and confidence of one aligned stack; `jax.vmap` it for more.
-
-  The defaults were chosen on the training crops of DDFF-12.
+  """Depth and confidence of one aligned stack; `jax.vmap` it for more. `focus.frame_by_frame` does the same in less
+  memory.
 
   Args:
     images: RGB, 0 .. 1. Any number of frames, one included.
@@ -74,27 +78,56 @@ def depth_from_focus(
     InputError: there is no such measure.
   """
   response = focus_measure(images, step_px, window_px, margin_px, measure, ring_px)
-  # Added to both ends of the ratio, the response to noise keeps faint texture from looking certain.
+  index, lowest, highest = gaussian_peak(response), jnp.min(response, axis=0), jnp.max(response, axis=0)
+  frames = images.shape[0]
   texture_less = noise_response(measure, noise, ring_px)
-  confidence = 1.0 - (jnp.min(response, axis=0) + texture_less) / (jnp.max(response, axis=0) + texture_less)
-  index = gaussian_peak(response)
+  index, confidence, weight = filled_index(index, lowest, highest, frames, texture_less, smoothness)
+  if guide_radius_px:
+    luma = guide_luma(luminance(images), margin_px)
+    index = guided_filter(index, all_in_focus(luma, index), weight, guide_radius_px, guide_contrast)
+  return in_unit(index, focus, frames), confidence
+
+
+def filled_index(
+  index: Float[Array, 'H W'],
+  lowest: Float[Array, 'H W'],
+  highest: Float[Array, 'H W'],
+  frames: Any,
+  texture_less: Float[Array, ''] | float,
+  smoothness: Float[Array, ''] | float,
+) -> tuple[Float[Array, 'H W'], Float[Array, 'H W'], Float[Array, 'H W']]:
+  """The index of the peak with its holes filled, the confidence in it, and its weight for what follows.
+
+  Args:
+    lowest, highest: focus measure over the frames.
+    frames: how many there are; an integer of the host or the device, or, of an export, any.
+    texture_less: that of noise alone.
+    smoothness: as of `depth_from_focus`.
+  """
+  # Added to both ends of the ratio, the response to noise keeps faint texture from looking certain.
+  confidence = 1.0 - (lowest + texture_less) / (highest + texture_less)
   # The standard deviation of a peak's position is inversely proportional to its contrast, so its inverse variance is
   # proportional to the square.
   weight = confidence**2
   # Without any texture at all the result is the middle frame. The floor avoids 0 / 0.
   mean_weight = jnp.maximum(jnp.mean(weight), 1e-20)
-  frames = images.shape[0]  # of an export, any number
   index = fill(index, weight, smoothness * mean_weight, jnp.asarray(frames - 1, index.dtype) / 2)
-  if guide_radius_px:
-    luma = _repeat_margin(luminance(images), margin_px)
-    # Frames may differ in brightness: without this, edges of the index would show up as edges of the guide.
-    luma -= jnp.mean(luma, axis=(1, 2), keepdims=True)
-    # Measured pixels weigh 1 on average. Every pixel weighs 1 more, because filled-in depth counts, too.
-    index = guided_filter(index, all_in_focus(luma, index), 1 + weight / mean_weight, guide_radius_px, guide_contrast)
-  if focus is None:
-    return index, confidence
-  # Linear between neighbouring frames, so that the frames need not be evenly spaced.
-  return jnp.interp(index, jnp.arange(frames, dtype=index.dtype), focus), confidence
+  # Measured pixels weigh 1 on average. Every pixel weighs 1 more, because filled-in depth counts, too.
+  return index, confidence, 1 + weight / mean_weight
+
+
+def guide_luma(luma: Float[Array, 'N H W'], margin_px: int) -> Float[Array, 'N H W']:
+  """Of which the guide of the edge-aware smoothing is made."""
+  luma = _repeat_margin(luma, margin_px)
+  # Frames may differ in brightness: without this, edges of the index would show up as edges of the guide.
+  return luma - jnp.mean(luma, axis=(1, 2), keepdims=True)
+
+
+def in_unit(
+  index: Float[Array, 'H W'], focus: Float[Array | np.ndarray, ' N'] | None, frames: Any
+) -> Float[Array, 'H W']:
+  """An index as a focus coordinate: linear between neighbouring frames, so that these need not be evenly spaced."""
+  return index if focus is None else jnp.interp(index, jnp.arange(frames, dtype=index.dtype), focus)
 
 
 def luminance(images: Float[Array, '*S 3']) -> Float[Array, '*S']:
@@ -109,7 +142,7 @@ def focus_measure(
   window_px: float,
   margin_px: int = 0,
   measure: str = 'laplacian',
-  ring_px: tuple[float, float, float] = (1.0, 2.0, 3.0),
+  ring_px: tuple[float, float, float] = RING_PX,
 ) -> Float[Array, 'N H W']:
   """One of `MEASURES` of the luminance, Gaussian-averaged, without the outermost `margin_px` (`depth_from_focus`).
 
@@ -118,8 +151,19 @@ def focus_measure(
   Raises:
     InputError: there is no such measure.
   """
+  return focus_measure_of_luma(luminance(images), step_px, window_px, margin_px, measure, ring_px)
+
+
+def focus_measure_of_luma(
+  luma: Float[Array, 'N H W'],
+  step_px: int = STEP_PX,
+  window_px: float = WINDOW_PX,
+  margin_px: int = MARGIN_PX,
+  measure: str = 'ring_difference',
+  ring_px: tuple[float, float, float] = RING_PX,
+) -> Float[Array, 'N H W']:
+  """`focus_measure` of luminance."""
   _check_measure(measure)
-  luma = luminance(images)
   if measure == 'laplacian':
     energy = modified_laplacian(luma, step_px)
   else:
@@ -128,7 +172,7 @@ def focus_measure(
 
 
 def noise_response(
-  measure: str, noise: Float[Array, ''] | float, ring_px: tuple[float, float, float] = (1.0, 2.0, 3.0)
+  measure: str, noise: Float[Array, ''] | float, ring_px: tuple[float, float, float] = RING_PX
 ) -> Float[Array, ''] | float:
   """Expected focus measure of white Gaussian noise with standard deviation `noise` in luminance.
 
@@ -160,7 +204,7 @@ def modified_laplacian(luma: Float[Array, 'N H W'], step_px: int) -> Float[Array
   """
   kernel = np.zeros((1, 2 * step_px + 1))
   kernel[0, [0, step_px, -1]] = -1, 2, -1
-  return jnp.abs(_correlate(luma, kernel)) + jnp.abs(_correlate(luma, kernel.T))
+  return jnp.abs(correlate(luma, kernel)) + jnp.abs(correlate(luma, kernel.T))
 
 
 def ring_difference(luma: Float[Array, 'N H W'], ring_px: tuple[float, float, float]) -> Float[Array, 'N H W']:
@@ -173,7 +217,7 @@ def ring_difference(luma: Float[Array, 'N H W'], ring_px: tuple[float, float, fl
     luma: luminance.
     ring_px: radius of the disc, inner and outer radius of the ring; pixels whose centres lie on a circle belong to it.
   """
-  return jnp.abs(_correlate(luma, _ring_kernel(ring_px)))
+  return jnp.abs(correlate(luma, _ring_kernel(ring_px)))
 
 
 def _ring_kernel(ring_px: tuple[float, float, float]) -> np.ndarray:
@@ -191,10 +235,10 @@ def tenengrad(luma: Float[Array, 'N H W']) -> Float[Array, 'N H W']:
   Krotkov, "Focusing", IJCV 1987; TENG of Pertuz et al., "Analysis of focus measure operators for shape-from-focus",
   Pattern Recognition 2013.
   """
-  return _correlate(luma, SOBEL) ** 2 + _correlate(luma, SOBEL.T) ** 2
+  return correlate(luma, SOBEL) ** 2 + correlate(luma, SOBEL.T) ** 2
 
 
-def _correlate(x: Float[Array, 'N H W'], kernel: np.ndarray) -> Float[Array, 'N H W']:
+def correlate(x: Float[Array, 'N H W'], kernel: np.ndarray) -> Float[Array, 'N H W']:
   """Correlation with a small kernel of odd size, edges repeated.
 
   A sum of shifted images: on CPUs faster than a convolution of one channel (twice as fast for 13 taps).
@@ -222,7 +266,7 @@ def gaussian_window(x: Float[Array, 'N H W'], sigma_px: float) -> Float[Array, '
   radius = max(1, round(3 * sigma_px))  # at least the two neighbours
   taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma_px) ** 2)[None]
   taps /= np.sum(taps)
-  return _correlate(_correlate(x, taps.T), taps)
+  return correlate(correlate(x, taps.T), taps)
 
 
 def gaussian_peak(measure: Float[Array, 'N H W']) -> Float[Array, 'H W']:
@@ -234,13 +278,23 @@ def gaussian_peak(measure: Float[Array, 'N H W']) -> Float[Array, 'H W']:
   """
   n = measure.shape[0]
   peak = jnp.argmax(measure, axis=0)
-  # Not ln(0): a difference of infinities would be NaN.
-  log = jnp.log(jnp.maximum(measure, jnp.finfo(measure.dtype).tiny))
 
   def at(k):
-    return jnp.take_along_axis(log, jnp.clip(k, 0, n - 1)[None], axis=0)[0]
+    return jnp.take_along_axis(measure, jnp.clip(k, 0, n - 1)[None], axis=0)[0]
 
-  before, top, after = at(peak - 1), at(peak), at(peak + 1)
+  return between_frames(peak, n, at(peak - 1), at(peak), at(peak + 1))
+
+
+def between_frames(
+  peak: Int[Array, 'H W'],
+  n: Int[Array, ''] | int,
+  before: Float[Array, 'H W'],
+  top: Float[Array, 'H W'],
+  after: Float[Array, 'H W'],
+) -> Float[Array, 'H W']:
+  """`gaussian_peak` from the index of the largest measure of n frames, that measure, and its neighbours'."""
+  # Not ln(0): a difference of infinities would be NaN.
+  before, top, after = (jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny)) for x in (before, top, after))
   curvature = 2 * top - before - after
   bracketed = (peak > 0) & (peak < n - 1) & (curvature > 0)
   return peak + jnp.where(bracketed, (after - before) / (2 * jnp.where(bracketed, curvature, 1.0)), 0.0)

@@ -1,21 +1,26 @@
 """Depth from focus without a network or weights: `focal_jax.load('classical')`.
 
-Depth is where the aligned frames are sharpest (`focus.classical`).
+Depth is where the aligned frames are sharpest (`focus.classical`). Frames are gone through one by one, so that beside
+the result, which has them all, only a few are in memory.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Shaped
 
 from focal_jax import warp
 from focal_jax.align.estimate import find_motion
 from focal_jax.errors import InputError
 from focal_jax.focus import classical
+from focal_jax.focus.frame_by_frame import depth_frame_by_frame
 from focal_jax.prediction.predictor import Predictor, undo_rotation
-from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack, float_images
+from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack
+
+KEPT_PX = 32 * 1024**2  # pixels of all frames up to which their luminance is kept rather than computed twice
 
 
 class ClassicalPredictor(Predictor):
@@ -71,33 +76,59 @@ class ClassicalPredictor(Predictor):
     return undo_rotation(self._predict_upright, stack, find_motion(stack, align, given=motion, name=self.name))
 
   def _predict_upright(self, stack: FocalStack, motion: Float32[np.ndarray, 'N 3'] | None) -> Prediction:
+    frames, *size = stack.images.shape[:3]
     warped = motion is not None
-    motion = motion if warped else np.zeros((len(stack.images), 3), np.float32)
+    motion = motion if warped else np.zeros((frames, 3), np.float32)
     # By focus: a peak is interpolated from its neighbours in focus.
     order = np.argsort(stack.focus, kind='stable')
-    back = np.argsort(order)
-    ordered = jax.tree.map(lambda x: x[order], stack)
-    prediction = jax.device_get(_predict(ordered, motion[order], self._options, warped))
-    return prediction.replace(aligned=prediction.aligned[back], coverage=prediction.coverage[back], motion=motion)
+
+    def luma(place):
+      n = order[place]
+      return _luma(stack.images[n], stack.fov[n], motion[n], warped)
+
+    if math.prod(stack.images.shape[:3]) <= KEPT_PX:  # asked for twice
+      luma = functools.cache(luma)
+
+    depth, confidence = depth_frame_by_frame(luma, frames, stack.focus[order], **dict(self._options))
+    # Filled in place: what there is one a frame of is in memory once.
+    aligned = np.empty((frames, *size, 3), np.float32)
+    coverage = np.ones((frames, *size), np.float32)
+    for n in range(frames):
+      if warped:
+        aligned[n], coverage[n] = _warped(stack.images[n], stack.fov[n], motion[n])
+      else:
+        aligned[n] = _float(stack.images[n])
+    return Prediction(
+      depth=np.asarray(depth),
+      # A frame that does not show a pixel cannot have been compared there.
+      confidence=np.asarray(confidence) * np.mean(coverage, 0),
+      aligned=aligned,
+      coverage=coverage,
+      motion=motion,
+    )
 
 
-@functools.partial(jax.jit, static_argnames=('options', 'warped'))
-def _predict(stack: FocalStack, motion: Float[np.ndarray | Array, 'N 3'], options: tuple, warped: bool) -> Prediction:
-  stack = float_images(stack)
-  seen = aligned = stack.images
-  coverage = jnp.ones(aligned.shape[:-1], aligned.dtype)
-  if warped:
-    height, width = aligned.shape[1:3]
-    aligned = warp.warp(stack.images, stack.fov, motion)
-    coverage = warp.coverage(stack.fov, motion, height, width)
-    # Without their means, which a focus measure does not see, but of whose rounding it would make texture.
-    seen = warp.warp_sharp(stack.images - jnp.mean(stack.images, axis=(1, 2), keepdims=True), stack.fov, motion)
-  depth, confidence = classical.depth_from_focus(seen, stack.focus, **dict(options))
-  return Prediction(
-    depth=depth,
-    # A frame that does not show a pixel cannot have been compared there.
-    confidence=confidence * jnp.mean(coverage, 0),
-    aligned=aligned,
-    coverage=coverage,
-    motion=jnp.asarray(motion, aligned.dtype),
-  )
+@functools.partial(jax.jit, static_argnames='warped')
+def _luma(
+  frame: Shaped[Array, 'H W 3'], fov: Float[Array, ''], motion: Float[Array, '3'], warped: bool
+) -> Float[Array, 'H W']:
+  """Luminance as sharpness is measured in it. Of frames that are warped, without its mean, which a focus measure does
+  not see, but of whose rounding it would make texture.
+  """
+  luma = classical.luminance(_float(frame))
+  if not warped:
+    return luma
+  centred = (luma - jnp.mean(luma))[None, ..., None]
+  return warp.warp_sharp(centred, fov[None], motion[None])[0, ..., 0]
+
+
+@jax.jit
+def _warped(
+  frame: Shaped[Array, 'H W 3'], fov: Float[Array, ''], motion: Float[Array, '3']
+) -> tuple[Float[Array, 'H W 3'], Float[Array, 'H W']]:
+  coverage = warp.coverage(fov[None], motion[None], *frame.shape[:2])[0]
+  return warp.warp(_float(frame)[None], fov[None], motion[None])[0], coverage
+
+
+def _float(frame: Shaped[Array | np.ndarray, 'H W 3']) -> Float[Array | np.ndarray, 'H W 3']:
+  return frame / np.float32(255) if frame.dtype == np.uint8 else frame

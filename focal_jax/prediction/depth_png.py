@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
+
+from focal_jax.files.pictures import save_image
 
 _LARGEST = 65535
 
@@ -17,12 +18,16 @@ def write_depth_png(path: Path, depth: Float[np.ndarray, 'H W'], unit: str) -> N
   (scale / 2) is the most that is lost. 0 is for pixels without a depth (not finite).
   """
   known = np.isfinite(depth)
-  values = depth[known].astype(np.float64)
-  low, high = (values.min(), values.max()) if known.any() else (0.0, 0.0)
+  low, high = (
+    float(limit(depth, where=known, initial=start)) for limit, start in ((np.min, np.inf), (np.max, -np.inf))
+  )
+  low, high = (low, high) if known.any() else (0.0, 0.0)
   scale = (high - low) / (_LARGEST - 1)
   pixels = np.zeros(depth.shape, np.uint16)
-  pixels[known] = 1 + np.round((values - low) / (scale or 1))
-  Image.fromarray(pixels).save(path)
+  for row, values in zip(pixels, depth, strict=True):  # one by one, for the sake of memory
+    shown = np.isfinite(values)
+    row[shown] = 1 + np.round((values[shown].astype(np.float64) - low) / (scale or 1))
+  save_image(path, pixels)
   sidecar = {
     'unit': unit,
     'scale': scale,

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 import focal_jax
-from focal_jax.align.estimate import check_alignment
+from focal_jax.align.estimate import check_alignment, motion_from_measured
 from focal_jax.align.measured import ResidualMotion
 from focal_jax.align.motion import align as warped_frames
 from focal_jax.data.folder import FolderStack, read_stack_folder
@@ -20,15 +20,20 @@ from focal_jax.data.metadata import DIOPTRE_UNIT
 from focal_jax.data.names import shown
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
+from focal_jax.files.pictures import save_image
+from focal_jax.prediction.animation import write_animation
+from focal_jax.prediction.full_size import full_size
 from focal_jax.prediction.results import (
+  MOTION_FILE,
   UNITS,
   DepthUnit,
+  aligned_files,
   common_area,
   measured_residual,
   read_motion,
   residual_numbers,
-  write_alignment,
   write_depth,
+  write_motion,
 )
 from focal_jax.stack import Prediction
 
@@ -49,8 +54,11 @@ class Options:
     far_to_near: likewise, far to near. Neither: as the measured zoom tells (`ResidualMotion.near_end`), or else far to
       near.
     exif_dioptres: see `read_stack_folder`.
+    channel: see `read_stack_folder`.
     region: see `read_stack_folder`.
-    max_side: longer side that frames are reduced to, px; None: as they are.
+    max_side: longer side of what is written, px; None: that of the frames.
+    depth_side: longer side that frames are reduced to before depth is computed, px, if they are larger; it is brought
+      up to `max_side` by the all-in-focus image (`prediction.full_size`). None: depth is computed in full size.
     tile_px: as for `Predictor.predict`.
     unit: that depth is written in, one of UNITS; None: that of the focus distances.
     min_confidence: of the points of cloud and mesh, 0 .. 1.
@@ -67,8 +75,10 @@ class Options:
   near_to_far: bool = False
   far_to_near: bool = False
   exif_dioptres: bool = False
+  channel: int | None = None
   region: Region | None = None
   max_side: int | None = 1024
+  depth_side: int | None = 1024
   tile_px: int | None = None
   unit: str | None = None
   min_confidence: float = 0.1
@@ -115,7 +125,7 @@ def predict_folder(
     overwrite: results that are in `out` already are replaced.
 
   Returns:
-    The prediction, depth in the unit of the focus distances; None with `only_align`.
+    The prediction, in the size that depth was computed in and the unit of the focus distances; None with `only_align`.
 
   Raises:
     InputError: something about the stack, the weights, the options or `out`; then nothing has been written.
@@ -124,10 +134,11 @@ def predict_folder(
   model = focal_jax.load(options.weights if options.method == 'network' else options.method)
   stack = read_stack_folder(
     source,
-    max_side=options.max_side,
+    max_side=min((side for side in (options.max_side, options.depth_side) if side is not None), default=None),
     reverse=options.near_to_far,
     region=options.region,
     exif_dioptres=options.exif_dioptres,
+    channel=options.channel,
   )
   unit = DepthUnit(stack, options.unit)  # before the work, for it may not be known
   before = measured_residual(stack.images)
@@ -135,19 +146,23 @@ def predict_folder(
     stack, before = _ordered_by_zoom(stack, before)
     unit = DepthUnit(stack, options.unit)
   stack = dataclasses.replace(stack, notes=[*stack.notes, *_remarks(stack, before)])
-  frames, height, width = stack.images.shape[:3]
+  frames, (height, width) = len(stack.names), stack.size(options.max_side)
   name = shown(Path(source).name) if isinstance(source, str | Path) else stack.names[0]
   log.info('%s: %d frames of %d x %d px', name, frames, width, height)
+  if stack.images.shape[1:3] != (height, width):
+    log.info('depth is computed at %d x %d px', *stack.images.shape[2:0:-1])
   start = time.perf_counter()
   motion, prediction = None, None
   if options.motion:
     stack, motion = read_motion(Path(options.motion), stack, options.region)
+  elif options.align == 'measured':
+    motion = motion_from_measured(before, stack.fov)
   for note in stack.notes:
     log.info('%s', note)
   arguments = stack.images, stack.focus, stack.fov
   if options.only_align:
     motion = model.estimate_motion(*arguments, options.align) if motion is None else motion
-    aligned, coverage = warped_frames(stack.images, motion, stack.fov)
+    aligned, _ = warped_frames(stack.images, motion, stack.fov)
   else:
     prediction = model.predict(*arguments, options.align, motion, tile_px=options.tile_px)
     motion = None if options.align == 'off' else prediction.motion
@@ -155,7 +170,7 @@ def predict_folder(
       motion = np.concatenate([motion, prediction.rotation[:, None]], -1)
     if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
       prediction = prediction.replace(depth=np.maximum(prediction.depth, 0))
-    aligned, coverage = prediction.aligned, prediction.coverage
+    aligned = prediction.aligned
   seconds = time.perf_counter() - start
 
   residual = {when: residual_numbers(m) for when, m in (('before', before), ('after', measured_residual(aligned)))}
@@ -178,15 +193,20 @@ def predict_folder(
     'size_px': [height, width],
     'depth_unit': unit.name,
     'residual_motion': residual,
-    'common_area': common_area(coverage),
     'seconds_with_compilation': seconds,
     'versions': {'focal_jax': focal_jax.__version__, 'jax': jax.__version__},
     'device': str(jax.devices()[0]),
   }
   with result_folder(out, overwrite) as staging:
-    write_alignment(staging, stack, aligned, motion, options.region)
+    (staging / 'aligned').mkdir()
+    files = aligned_files(staging, stack.names)
+    full = full_size(stack, prediction, motion, options.max_side, lambda index, frame: save_image(files[index], frame))
+    summary['common_area'] = common_area(full.in_all)
+    write_animation(staging / 'alignment.gif', stack.images, aligned)
+    if motion is not None:
+      write_motion(staging / MOTION_FILE, stack, full, options.region)
     if prediction is not None:
-      summary |= write_depth(staging, stack, prediction, unit, options.min_confidence, name, residual)
+      summary |= write_depth(staging, stack, prediction, full, unit, options.min_confidence, name, residual)
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
   written = out / ('alignment.gif' if options.only_align else 'report.html')
   log.info('%.1f s with compilation; wrote %s', seconds, written)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from focal_jax.align.estimate import find_motion
-from focal_jax.align.motion import upright, warped_share
+from focal_jax.align.motion import cover_turned, upright
 from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack
 
 
@@ -87,7 +87,10 @@ def undo_rotation(
   """
   if motion is None or motion.shape[1] == 3:
     return predict(stack, motion, *arguments)
-  turned, rest, inside = upright(stack, motion)
+  turned, rest = upright(stack, motion)
   prediction = predict(turned, rest, *arguments)
-  share = warped_share(inside, stack.fov, rest).astype(prediction.coverage.dtype)
-  return prediction.replace(coverage=prediction.coverage * share, rotation=motion[:, 3])
+  coverage = prediction.coverage
+  if not coverage.flags.writeable:  # as it comes from the device
+    coverage = coverage.copy()
+  cover_turned(coverage, motion, stack.fov)
+  return prediction.replace(coverage=coverage, rotation=motion[:, 3])

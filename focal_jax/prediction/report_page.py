@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from jaxtyping import Float, Shaped
 from PIL import Image
 
 from focal_jax.files import pictures
-from focal_jax.focus import classical
+from focal_jax.focus.classical import LUMA
+from focal_jax.focus.frame_by_frame import focus_measure
 from focal_jax.prediction.surface import RELIEF_UNIT, Surface, point_cloud
 from focal_jax.stack import Prediction
 
@@ -32,14 +32,16 @@ def write_report(
   *,
   title: str,
   names: Sequence[str],
-  before: Shaped[np.ndarray, 'N H W 3'],
+  before: Shaped[np.ndarray, 'N h w 3'],
   prediction: Prediction,
   focus: Float[np.ndarray, 'N'],
   unit: str,
-  picture: Float[np.ndarray, 'H W 3'],
+  picture: Shaped[np.ndarray, 'H W 3'],
   surface: Surface,
   facts: Sequence[tuple[str, str]] = (),
   measure: str = 'ring_difference',
+  depth: Float[np.ndarray, 'H W'] | None = None,
+  confidence: Float[np.ndarray, 'H W'] | None = None,
 ) -> None:
   """Writes the report.
 
@@ -50,27 +52,32 @@ def write_report(
     title: of the stack.
     names: of the frames.
     before: frames as given, far to near, uint8 or float 0 .. 1.
-    prediction: of them, on the host.
+    prediction: of them, on the host; perhaps smaller than the picture.
     focus: focus coordinate of each frame.
     unit: of it.
-    picture: all in focus, 0 .. 1.
+    picture: all in focus, uint8 or float 0 .. 1.
     surface: of the point cloud.
     facts: (what, text) of further remarks.
     measure: of `classical.MEASURES`, whose curve is shown where a prediction has no focus distribution.
+    depth, confidence: of the size of the picture; None: those of the prediction.
   """
-  frames, height, width = prediction.coverage.shape
+  depth = prediction.depth if depth is None else depth
+  confidence = prediction.confidence if confidence is None else confidence
+  frames, (height, width) = len(names), picture.shape[:2]
   # A pixel takes a byte of its curve and about half a byte in two JPEGs for each frame, and eight besides.
   side = min(_MAX_SIDE, math.sqrt(_MAX_BYTES / (1.5 * frames + 8) * max(height, width) / min(height, width)))
   size = tuple(max(1, round(n * min(1, side / max(height, width)))) for n in (height, width))
-  # The pixel in the middle of each block.
-  rows, columns = (
-    ((np.arange(n) + 0.5) * whole / n).astype(int) for n, whole in zip(size, (height, width), strict=True)
-  )
-  at = np.ix_(rows, columns)
+  at, of_prediction = _middles(size, depth.shape), _middles(size, prediction.depth.shape)
   if prediction.weights is None:
-    curves, curve_name = _focus_measures(prediction, at, measure), f'{measure.replace("_", " ")}, 1 at its peak'
+    curves, curve_name = (
+      _focus_measures(prediction, of_prediction, measure),
+      f'{measure.replace("_", " ")}, 1 at its peak',
+    )
   else:
-    curves, curve_name = np.stack([weights[at] for weights in prediction.weights]), 'focus distribution, share'
+    curves, curve_name = (
+      np.stack([weights[of_prediction] for weights in prediction.weights]),
+      'focus distribution, share',
+    )
   cloud = point_cloud(surface, _MAX_POINTS)
   low, high = (np.min(cloud.points, 0), np.max(cloud.points, 0)) if len(cloud.points) else (np.zeros(3), np.ones(3))
   # Of equal axes, so that a step is the same everywhere.
@@ -90,8 +97,8 @@ def write_report(
     'before': [_jpeg(image, size) for image in before],
     'after': [_jpeg(image, size) for image in prediction.aligned],
     'picture': _jpeg(picture, size),
-    'depth': _packed(prediction.depth[at].astype('<f4')),
-    'confidence': _packed(np.round(np.clip(prediction.confidence[at], 0, 1) * 65535).astype('<u2')),
+    'depth': _packed(depth[at].astype('<f4')),
+    'confidence': _packed(np.round(np.clip(confidence[at], 0, 1) * 65535).astype('<u2')),
     'curves': _packed(np.round(np.clip(curves, 0, 1) * 255).astype(np.uint8)),
     'curve_name': curve_name,
     'colours': {
@@ -113,15 +120,20 @@ def write_report(
   path.write_text(_TEMPLATE.read_text(encoding='utf-8').replace('{{data}}', text), encoding='utf-8')
 
 
+def _middles(size: tuple[int, int], whole: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+  """Of `size` blocks of a picture the pixels in their middles, as an index."""
+  return np.ix_(*(((np.arange(n) + 0.5) * length / n).astype(int) for n, length in zip(size, whole, strict=True)))
+
+
 def _focus_measures(
   prediction: Prediction, at: tuple[np.ndarray, np.ndarray], measure: str
 ) -> Float[np.ndarray, 'N h w']:
   """Of the chosen pixels, in parts of the largest of the frames; 0 of those that do not show the pixel."""
-  options = {'step_px': 2, 'window_px': 1.5, 'margin_px': 5, 'measure': measure}  # as `classical.depth_from_focus`
+  luma = np.array(LUMA, np.float32)
   # Frame by frame, for the sake of memory.
   values = np.stack(
     [
-      np.asarray(classical.focus_measure(jnp.asarray(frame[None]), **options))[0][at] * coverage[at]
+      np.asarray(focus_measure(frame.astype(np.float32) @ luma, measure))[at] * coverage[at]
       for frame, coverage in zip(prediction.aligned, prediction.coverage, strict=True)
     ]
   )

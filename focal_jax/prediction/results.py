@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from PIL import ExifTags, Image
 
 from focal_jax.align.estimate import MEASURED_SIDE_PX
@@ -17,17 +18,15 @@ from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
 from focal_jax.errors import InputError
 from focal_jax.files import pictures
-from focal_jax.focus.all_in_focus import all_in_focus
 from focal_jax.prediction import surface as surfaces
-from focal_jax.prediction.animation import write_animation
 from focal_jax.prediction.depth_png import write_depth_png
+from focal_jax.prediction.full_size import FullSize
 from focal_jax.prediction.model_files import write_glb, write_ply
 from focal_jax.prediction.report_page import write_report
 from focal_jax.stack import Prediction
 
 UNITS = ('metres', 'dioptres', 'index')
 MOTION_FILE = 'motion.json'
-COVERED = 0.999  # share of a pixel that came from inside its frame, from which it counts as shown
 _PICTURE_SIDE_PX = 1024  # of what contact sheets show
 
 
@@ -69,30 +68,28 @@ class DepthUnit:
     return float(finite.min()), float(max(np.quantile(depth, 0.98), finite.max())) if depth.size else finite.max()
 
 
-def write_alignment(
-  folder: Path, stack: FolderStack, aligned: np.ndarray, motion: np.ndarray | None, region: Region | None
-) -> None:
-  (folder / 'aligned').mkdir()
-  stems = [Path(name).stem for name in stack.names]
+def aligned_files(folder: Path, names: Sequence[str]) -> list[Path]:
+  """Where the aligned frames are written."""
+  stems = [Path(name).stem for name in names]
   # Frames of one stem, from two folders or of two types, must not overwrite each other; nor where case does not count.
   unique = len({stem.lower() for stem in stems}) == len(stems)
-  for n, (stem, image) in enumerate(zip(stems, aligned, strict=True)):
-    name = stem if unique else f'{n:03d}_{stem}'
-    pictures.save_image(folder / 'aligned' / f'{name}.png', pictures.to_uint8(image))
-  write_animation(folder / 'alignment.gif', stack.images, aligned)
-  if motion is not None:
-    content = {
-      'meaning': 'alpha (zoom, beside fov), beta and gamma (shift along x and y, px of size_px) of each frame, far to '
-      'near, that aligns it to the last one',
-      'size_px': list(stack.images.shape[1:3]),
-      'region': region,
-      'frames': stack.names,
-      'fov': stack.fov.tolist(),
-      'motion': motion[:, :3].tolist(),
-    }
-    if motion.shape[1] > 3:
-      content['rotation_deg'] = np.rad2deg(motion[:, 3]).tolist()  # by which frames are turned; undone first
-    (folder / MOTION_FILE).write_text(json.dumps(content, indent=2) + '\n')
+  return [folder / 'aligned' / f'{stem if unique else f"{n:03d}_{stem}"}.png' for n, stem in enumerate(stems)]
+
+
+def write_motion(path: Path, stack: FolderStack, full: FullSize, region: Region | None) -> None:
+  """`full`: whose motion is not None."""
+  content = {
+    'meaning': 'alpha (zoom, beside fov), beta and gamma (shift along x and y, px of size_px) of each frame, far to '
+    'near, that aligns it to the last one',
+    'size_px': list(full.in_all.shape),
+    'region': region,
+    'frames': stack.names,
+    'fov': stack.fov.tolist(),
+    'motion': full.motion[:, :3].tolist(),
+  }
+  if full.motion.shape[1] > 3:
+    content['rotation_deg'] = np.rad2deg(full.motion[:, 3]).tolist()  # by which frames are turned; undone first
+  path.write_text(json.dumps(content, indent=2) + '\n')
 
 
 def read_motion(
@@ -136,7 +133,7 @@ def read_motion(
 
 def measured_residual(images: np.ndarray) -> ResidualMotion:
   """How far frames are from the nearest one that can be compared, measured without the network; in their px."""
-  small = reduced(images if images.dtype == np.uint8 else images.astype(np.float32), MEASURED_SIDE_PX)
+  small = reduced(images, MEASURED_SIDE_PX)
   motion = residual_motion(small, elsewhere=True)
   scale = images.shape[1] / small.shape[1]
   return dataclasses.replace(motion, shift_px=motion.shift_px * scale, size=images.shape[1:3])
@@ -167,13 +164,13 @@ def _exif_of_reference(stack: FolderStack) -> Image.Exif | None:
   return exif
 
 
-def common_area(coverage: Float[np.ndarray, 'N H W']) -> dict[str, int] | None:
+def common_area(in_all: Bool[np.ndarray, 'H W']) -> dict[str, int] | None:
   """The part of the aligned frames that all of them show, as a rectangle in px; None if there is none.
 
   Begins with the whole picture and takes off the side that shows most of what a frame lacks, until none does. Without
   rotation that is the largest such rectangle.
   """
-  lacks = coverage.min(0) < COVERED
+  lacks = ~in_all
   top, left, (bottom, right) = 0, 0, lacks.shape
   while top < bottom and left < right and lacks[top:bottom, left:right].any():
     area = lacks[top:bottom, left:right]
@@ -190,36 +187,37 @@ def write_depth(
   folder: Path,
   stack: FolderStack,
   prediction: Prediction,
+  full: FullSize,
   unit: DepthUnit,
   min_confidence: float,
   title: str,
   residual: dict[str, dict],
 ) -> dict[str, Any]:
   """Everything that is made of depth; returns what the summary says of it."""
-  depth = unit.convert(prediction.depth)
+  depth, sharp = unit.convert(full.depth), full.all_in_focus
   limits = unit.limits(depth)
   np.save(folder / 'depth.npy', depth)
-  np.save(folder / 'confidence.npy', prediction.confidence)
+  np.save(folder / 'confidence.npy', full.confidence)
   write_depth_png(folder / 'depth_16bit.png', depth, unit.name)
   depth_panel = pictures.Panel('depth', _for_picture(depth), unit.name, limits)
   confidence_panel = pictures.Panel(
-    'confidence', _for_picture(prediction.confidence), 'share', (0.0, 1.0), pictures.CONFIDENCE_COLOURS
+    'confidence', _for_picture(full.confidence), 'share', (0.0, 1.0), pictures.CONFIDENCE_COLOURS
   )
   pictures.contact_sheet(folder / 'depth.png', [[depth_panel]])
   pictures.contact_sheet(folder / 'confidence.png', [[confidence_panel]])
 
-  sharp = all_in_focus(prediction, stack.focus)
-  pictures.save_image(folder / 'all_in_focus.png', pictures.to_uint8(sharp), _exif_of_reference(stack))
+  pictures.save_image(folder / 'all_in_focus.png', sharp, _exif_of_reference(stack))
   extension = surfaces.extension(stack.focal_length, stack.focus, stack.focus_unit)
-  camera = surfaces.camera_of(*depth.shape, stack.focal_length_px, stack.principal_point_px, extension)
+  # What the stack says is in px of its own images.
+  scale = depth.shape[1] / stack.images.shape[2]
+  camera = surfaces.camera_of(
+    *depth.shape,
+    stack.focal_length_px and stack.focal_length_px * scale,
+    tuple((at + 0.5) * scale - 0.5 for at in stack.principal_point_px),
+    extension,
+  )
   surface = surfaces.make_surface(
-    prediction.depth,
-    prediction.confidence,
-    pictures.to_uint8(sharp),
-    stack.focus,
-    stack.focus_unit,
-    camera,
-    min_confidence=min_confidence,
+    full.depth, full.confidence, sharp, stack.focus, stack.focus_unit, camera, min_confidence=min_confidence
   )
   cloud, mesh = surfaces.point_cloud(surface), surfaces.mesh(surface)
   write_ply(folder / 'points.ply', cloud)
@@ -240,6 +238,8 @@ def write_depth(
     picture=sharp,
     surface=surface,
     facts=[*facts, *(('note', note) for note in stack.notes)],
+    depth=full.depth,
+    confidence=full.confidence,
   )
   return {
     'depth_range': list(limits),

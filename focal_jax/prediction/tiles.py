@@ -15,6 +15,7 @@ network sees 350 px far in principle.
 import dataclasses
 import itertools
 import math
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -88,10 +89,16 @@ def predict_in_tiles(
   sharp = sharp and bool(motion.any() or (stack.fov != 1).any())
   whole = None
   tiles = list(itertools.product(*(spans(length, tile_px, overlap_px) for length in size)))
-  for rows, columns in tqdm(tiles, desc='depth', unit='tile'):
-    part = _predict_tile(predict, stack, motion, rows, columns, sharp)
-    whole = _empty_like(part, motion, size) if whole is None else whole
-    _add_tile(whole, part, rows, columns)
+  # Without smoothing, or the first tile would go on counting.
+  with tqdm(total=len(tiles), desc='depth', unit='tile', smoothing=0) as bar:
+    for rows, columns in tiles:
+      part = _predict_tile(predict, stack, motion, rows, columns, sharp)
+      whole = _empty_like(part, motion, size) if whole is None else whole
+      _add_tile(whole, part, rows, columns)
+      bar.update()
+      if bar.n == 1:  # For the first tile the network was compiled: the rate is that of the others.
+        bar.initial, bar.start_t = 1, time.time()
+        bar.last_print_t = bar.start_t
   return whole
 
 

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from local_network import local_model, soft_frames
+from scipy import ndimage
 
 import focal_jax
 from focal_jax import InputError, warp
-from focal_jax.align.motion import align, reduced, scaled_motion, warp_region, warp_region_sharp
+from focal_jax.align.motion import align, align_sharp, reduced, scaled_motion, warp_region, warp_region_sharp
 from focal_jax.prediction import network_predictor
 
 FOV = np.float32([1.05, 0.97, 1.0])
@@ -145,3 +146,46 @@ def test_motion_without_alignment(frames, model):
     model.predict(frames, FOCUS, align='off', motion=MOTION)
   with pytest.raises(InputError, match=r'focus: shape \(1,\)'):
     model.estimate_motion(frames, [1.0])
+
+
+@pytest.mark.parametrize('alpha', [0.03, 0.0, -0.03])
+def test_sharp_frames_are_those_of_lanczos(alpha):
+  """As by products with the kernel's weights, but for rounding on the way, wherever the linear warp is inside."""
+  rng = np.random.default_rng(0)
+  frame = ndimage.gaussian_filter(rng.uniform(0, 255, (61, 84, 3)), (0.7, 0.7, 0)).astype(np.uint8)
+  motion = np.array([alpha, 2.3, -4.6], np.float32)
+  found, inside = align_sharp(frame, motion, 0.99)
+  _, coverage = warp_region(frame, 0.99, motion, (0, 0), frame.shape[:2])
+  expected = np.clip(warp_region_sharp(frame, 0.99, motion, (0, 0), frame.shape[:2]), 0, 255)
+  # Of frames that are reduced, Pillow's kernel is wider.
+  largest, mean = (8, 1) if alpha < 0 else (4, 0.5)
+  assert np.abs(found - expected)[inside].max() < largest
+  assert np.abs(found - expected)[inside].mean() < mean
+  assert (found[~inside] == 0).all()
+  assert (inside <= (coverage > 0.999)).all()
+  assert np.mean(inside != (coverage > 0.999)) < 0.03
+
+
+def test_sharp_frames_of_no_motion_are_the_same_and_of_a_large_one_black():
+  frame = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+  found, inside = align_sharp(frame, np.zeros(3, np.float32))
+  np.testing.assert_array_equal(found, frame)
+  assert inside.all()
+  for motion in ([0, 40, 0], [0, 0, -25], [3, 0, 0]):
+    found, inside = align_sharp(frame, np.array(motion, np.float32))
+    assert not inside.any()
+    assert not found.any()
+
+
+def test_sharp_frames_that_are_turned():
+  """As `align` has them, to what its linear warp takes away; and its borders."""
+  rng = np.random.default_rng(0)
+  frame = np.clip(ndimage.gaussian_filter(rng.normal(128, 400, (90, 120, 3)), (2, 2, 0)), 0, 255).astype(np.uint8)
+  motion = np.array([0.02, 3.4, -2.2, 0.05], np.float32)
+  found, inside = align_sharp(frame, motion, 1.01)
+  expected, coverage = align(frame[None].repeat(2, 0), motion[None].repeat(2, 0), [1.01, 1.01])
+  both = inside & (coverage[0] > 0.999)
+  assert np.abs(found[both].astype(float) - expected[0][both]).mean() < 2
+  assert np.abs(np.roll(found, 1, 0)[both].astype(float) - expected[0][both]).mean() > 6
+  assert np.mean(inside != (coverage[0] > 0.999)) < 0.03
+  assert (found[~inside] == 0).all()

@@ -1,6 +1,7 @@
 """What Pillow decodes, and what it does not: files of all kinds, some of them packed here byte by byte."""
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.formats import readable_suffixes
 from focal_jax.errors import InputError
 
 PATTERN = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
@@ -126,36 +128,45 @@ def write_tiff(
   planar: bool = False,
   orientation: int = 1,
   white_is_zero: bool = False,
+  compressed: bool = False,
+  big: bool = False,
 ) -> None:
-  """8 or 16 bits, grey or RGB or RGBA, uncompressed, in one strip (a plane)."""
+  """8 or 16 bits, or 32 of floating point, grey or RGB or RGBA, in one strip (a plane); `big`: a BigTIFF."""
   bytes_each = pixels.dtype.itemsize
   height, width, channels = pixels.shape
   planes = [pixels[..., c] for c in range(channels)] if planar else [pixels]
-  data = b''.join(plane.astype(f'{order}u{bytes_each}').tobytes() for plane in planes)
-  offsets = [8 + n * len(data) // len(planes) for n in range(len(planes))]
+  strips = [plane.astype(f'{order}{pixels.dtype.kind}{bytes_each}').tobytes() for plane in planes]
+  strips = [zlib.compress(strip) for strip in strips] if compressed else strips
+  begin, number, count = (16, 'Q', 'Q') if big else (8, 'I', 'H')  # offsets, and how many entries there are
+  data = b''.join(strips)
   tags = {
     256: [width],
     257: [height],
     258: [8 * bytes_each] * channels,
-    259: [1],
+    259: [8 if compressed else 1],
     262: [2 if channels > 1 else 0 if white_is_zero else 1],
-    273: offsets,
+    273: [begin + sum(map(len, strips[:n])) for n in range(len(strips))],
     274: [orientation],
     277: [channels],
     278: [height],
-    279: [len(data) // len(planes)] * len(planes),
+    279: [len(strip) for strip in strips],
     284: [2 if planar else 1],
     **({338: [2]} if channels == 4 else {}),
+    **({339: [3] * channels} if pixels.dtype.kind == 'f' else {}),
   }
-  directory, more = struct.pack(f'{order}H', len(tags)), b''
-  after = 8 + len(data) + 2 + 12 * len(tags) + 4
+  width_of = struct.calcsize(f'{order}{number}')
+  directory, more = struct.pack(f'{order}{count}', len(tags)), b''
+  after = begin + len(data) + len(directory) + (4 + 2 * width_of) * len(tags) + width_of
   for tag, values in tags.items():
-    packed = struct.pack(f'{order}{len(values)}I', *values)
+    packed = struct.pack(f'{order}{len(values)}{number}', *values)
     if len(values) > 1:
-      packed, more = struct.pack(f'{order}I', after + len(more)), more + packed
-    directory += struct.pack(f'{order}HHI', tag, 4, len(values)) + packed
-  start = b'II*\0' if order == '<' else b'MM\0*'
-  path.write_bytes(start + struct.pack(f'{order}I', 8 + len(data)) + data + directory + bytes(4) + more)
+      packed, more = struct.pack(f'{order}{number}', after + len(more)), more + packed
+    directory += struct.pack(f'{order}HH{number}', tag, 16 if big else 4, len(values)) + packed
+  start = struct.pack(f'{order}2sH', b'II' if order == '<' else b'MM', 43 if big else 42)
+  start += struct.pack(f'{order}HH', 8, 0) if big else b''
+  path.write_bytes(
+    start + struct.pack(f'{order}{number}', begin + len(data)) + data + directory + bytes(width_of) + more
+  )
 
 
 def wide_pixels(channels: int) -> np.ndarray:
@@ -304,3 +315,88 @@ def test_more_pages_are_told(tmp_path):
   stack = read_stack_folder(tmp_path)
   np.testing.assert_array_equal(stack.images, [PATTERN, PATTERN[::-1]])
   assert 'Of the images in a.tif only the first was read.' in stack.notes
+
+
+def test_frames_are_read_again_in_another_size(tmp_path):
+  """In the order of the stack, with its region and the white level of all of it."""
+  rng = np.random.default_rng(0)
+  for n in range(3):
+    pixels = rng.integers(0, 2 ** (10 + n), (40, 60), dtype=np.uint16)  # 12 bits in 16
+    Image.fromarray(pixels).save(tmp_path / f'{n}.png')
+  options = {'reverse': True, 'region': (10, 4, 40, 30)}
+  whole, small = (read_stack_folder(tmp_path, max_side=side, **options) for side in (None, 20))
+  assert small.images.shape == (3, 15, 20, 3)
+  assert (small.size(), small.size(30), small.size(20)) == ((30, 40), (22, 30), (15, 20))
+  turned = small.reversed('for a test')
+  for n in range(3):
+    np.testing.assert_array_equal(small.frame(n), whole.images[n])
+    np.testing.assert_array_equal(small.frame(n, 20), small.images[n])
+    np.testing.assert_array_equal(turned.frame(2 - n), whole.images[n])
+  np.testing.assert_array_equal(whole.frame(1, 20), small.images[1])
+  (tmp_path / '1.png').unlink()
+  with pytest.raises(InputError, match=r'1\.png'):
+    small.frame(1)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16])
+def test_big_tiff(tmp_path, channels, kind):
+  pixels = (wide_pixels(channels) >> (8 if kind is np.uint8 else 0)).astype(kind)
+  pixels[0, 0, 0] = np.iinfo(kind).max
+  for name, frame in zip('ab', pixels, strict=True):
+    write_tiff(tmp_path / f'{name}.tif', frame, big=True)
+  images = read_stack_folder(tmp_path).images
+  expected = np.broadcast_to(pixels / np.iinfo(kind).max * 255, images.shape)
+  np.testing.assert_allclose(images, expected, atol=0 if kind is np.uint8 else 1)
+
+
+def test_big_endian_big_tiff_is_read_or_named(tmp_path):
+  """Pillow 13 does not read it."""
+  for name in 'ab':
+    write_tiff(tmp_path / f'{name}.tif', PATTERN, '>', big=True)
+  try:
+    with warnings.catch_warnings(action='ignore'), Image.open(tmp_path / 'a.tif') as image:
+      image.load()
+  except OSError:
+    with pytest.raises(
+      InputError, match=r'a\.tif: cannot be read as an image \(it is a BigTIFF with the high byte first'
+    ):
+      read_stack_folder(tmp_path)
+  else:
+    np.testing.assert_array_equal(read_stack_folder(tmp_path).images[0], PATTERN)
+
+
+@pytest.mark.parametrize('order', '<>')
+def test_16_bit_colours_in_compressed_planes(tmp_path, order):
+  pixels = wide_pixels(3)
+  for name, frame in zip('ab', pixels, strict=True):
+    write_tiff(tmp_path / f'{name}.tif', frame, order, planar=True, compressed=True)
+  np.testing.assert_allclose(read_stack_folder(tmp_path).images, pixels / 257, atol=1)
+
+
+@pytest.mark.parametrize('options', [{}, {'order': '>'}, {'compressed': True}, {'big': True}])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_floating_point_tiff_is_refused_in_one_line(tmp_path, channels, options):
+  for name in 'ab':
+    pixels = np.random.default_rng(0).random((5, 7, channels), np.float32)
+    write_tiff(tmp_path / f'{name}.tif', pixels, **options)
+  with pytest.raises(InputError, match=r'a\.tif: cannot be read as an image') as caught:
+    read_stack_folder(tmp_path)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('plugin', 'suffix', 'options'),
+  [('pillow_heif', '.heic', {'quality': -1, 'chroma': 444}), ('pillow_jxl', '.jxl', {'lossless': True})],
+)
+def test_formats_of_plugins(tmp_path, plugin, suffix, options):
+  """As lossless files of them tell."""
+  pytest.importorskip(plugin, reason=f'{plugin} is not installed')
+  assert suffix in readable_suffixes()
+  y, x = np.mgrid[:48, :64]
+  frames = [np.stack([4 * x + n, 5 * y, 2 * (x + y)], -1).astype(np.uint8) for n in range(2)]
+  for name, frame in zip('ab', frames, strict=True):
+    Image.fromarray(frame).save(tmp_path / f'{name}{suffix}', **options)
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_allclose(stack.images, frames, atol=3)  # HEIC stores luma and chroma
+  assert stack.names == [f'a{suffix}', f'b{suffix}']

@@ -10,8 +10,9 @@ from focal_jax import InputError, warp
 from focal_jax.align.estimate import motion_from_measured
 from focal_jax.align.measured import residual_motion
 from focal_jax.data.folder import read_stack_folder
-from focal_jax.focus import classical
-from focal_jax.prediction.classical_predictor import ClassicalPredictor, _predict
+from focal_jax.focus import classical, frame_by_frame
+from focal_jax.prediction import classical_predictor
+from focal_jax.prediction.classical_predictor import ClassicalPredictor
 
 SHAPE = HEIGHT, WIDTH = 192, 256
 MARGIN = 24  # px of the scene around the frames
@@ -195,15 +196,21 @@ def test_what_cannot_be_measured_keeps_the_metadata(model, scene):
     assert np.isfinite(tiny.depth).all()
 
 
+def cache_sizes():
+  """Of all that is compiled."""
+  functions = [value for module in (classical_predictor, frame_by_frame) for value in vars(module).values()]
+  return [function._cache_size() for function in functions if hasattr(function, '_cache_size')]
+
+
 @pytest.mark.parametrize('align', ['measured', 'metadata', 'off'])
 def test_shapes_types_and_no_second_compilation(model, scene, align):
   images = recorded(scene, np.ones(5), moved(ALPHAS))
   given = images.copy()
   out = model.predict(images, FOCUS, align=align)
-  compiled = _predict._cache_size()
+  compiled = cache_sizes()
   again = focal_jax.load('classical').predict(images, FOCUS.tolist(), align=align)
   model.predict(255 - images, FOCUS**2 - 1, np.linspace(1.02, 1, 5), align=align)
-  assert _predict._cache_size() == compiled
+  assert cache_sizes() == compiled
   for leaf, shape in (
     (out.depth, SHAPE),
     (out.confidence, SHAPE),

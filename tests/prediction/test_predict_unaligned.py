@@ -1,6 +1,9 @@
 """`--mode=predict` of frames that are turned, in the wrong order or not of the series: what alignment writes."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,3 +132,21 @@ def test_a_frame_that_cannot_be_compared_is_named_and_anchors_nothing(canvas, tm
   assert summary['residual_motion']['after']['frames_measured'] == 4
   assert summary['residual_motion']['after']['zoom_range'] < 1.002
   assert np.abs(motion['motion'][0]).max() > 0.02
+
+
+def test_channel_of_a_tiff_by_its_flag(canvas, tmp_path):
+  """Two channels, of which the second is the first upside down."""
+  frames = [ndimage.gaussian_filter(canvas, sigma)[MARGIN:-MARGIN, MARGIN:-MARGIN] for sigma in (1.5, 0.5)]
+  pages = [Image.fromarray(np.round(255 * page).astype(np.uint8)) for frame in frames for page in (frame, frame[::-1])]
+  description = 'ImageJ=1.54f\nimages=4\nchannels=2\nslices=2\nhyperstack=true\n'
+  pages[0].save(tmp_path / 'z.tif', save_all=True, append_images=pages[1:], tiffinfo={270: description})
+  out = tmp_path / 'out'
+  flags = [f'--stack={tmp_path / "z.tif"}', f'--out={out}', '--channel=1', '--only_align', '--method=classical']
+  command = [sys.executable, '-m', 'focal_jax.main', '--mode=predict', *flags]
+  done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  summary = json.loads((out / 'summary.json').read_text())
+  assert summary['options']['channel'] == 1
+  assert any('depth is from channel 1' in note for note in summary['notes'])
+  nearest = np.asarray(Image.open(out / 'aligned' / f'{Path(summary["frames"][-1]).stem}.png'))[..., 0]
+  np.testing.assert_array_equal(nearest, np.asarray(pages[3 if '003' in summary['frames'][-1] else 1]))

@@ -1,5 +1,6 @@
 """Tiles: where they lie, that their prediction is the whole frame's, and what does not fit."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import focal_jax
 from focal_jax import InputError
 from focal_jax.prediction import tiles
 from focal_jax.prediction.tiles import RAMP, spans, tile_sides
+from focal_jax.stack import Prediction, checked_stack
 
 FOCUS = np.float32([0.5, 1.0, 3.0])
 FOV = np.float32([1.05, 0.97, 1.0])
@@ -96,6 +98,30 @@ def test_seams_of_the_shipped_weights():
   transition = slice(440, 520)  # a fifth of the overlap, 320 to 640 px, and a little more
   assert steps[transition].max() < 0.008
   assert steps[transition].mean() < np.delete(steps, transition).mean()
+
+
+def test_time_estimate_does_not_count_compilation(monkeypatch):
+  shown = []
+
+  class Bar(tiles.tqdm):
+    def display(self, *args, **kwargs):
+      shown.append(self.format_dict)
+
+  def predict(part, motion):
+    if not shown[1:]:
+      time.sleep(0.5)  # compilation
+    depth = part.images[0, ..., 0]
+    return Prediction(depth, depth, part.images, depth[None].repeat(2, 0), np.zeros((2, 3), np.float32))
+
+  monkeypatch.setattr(tiles, 'tqdm', Bar)
+  stack = checked_stack(np.zeros((2, 64, 448, 3), np.float32), [0, 1], None)
+  tiles.predict_in_tiles(predict, stack, None, 64, 32, sharp=False)
+  last = shown[-1]
+  assert last['n'] == last['total'] >= 10
+  rate = (last['n'] - last['initial']) / last['elapsed']  # as the bar shows it
+  assert last['rate'] is None
+  assert last['elapsed'] < 0.5
+  assert rate > last['n'] / 0.5
 
 
 def test_default_size_keeps_the_memory():

@@ -1,0 +1,101 @@
+"""What a photographer waits for: `predict` of whole frames, from the start of the program to its last file, beside
+align_image_stack (Hugin) and enfuse, which give aligned frames and an all-in-focus image and no depth.
+
+python -m benchmarks.frames --stack=examples/pcb --runs=3 [--cores=1] [--flags=--depth_side=0]
+
+Each in a process of its own, in turns; the first turn, which compiles, does not count. What is not installed is left
+out. Sharpness is the mean absolute Laplacian of luminance, 0 .. 255, of the all-in-focus image without a border of
+`BORDER` of it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from PIL import Image
+from scipy import ndimage
+
+from focal_jax.data.formats import is_image
+from focal_jax.data.names import natural_order
+from focal_jax.focus.classical import LUMA
+
+_STACK = flags.DEFINE_string('stack', 'examples/pcb', 'Folder of a focal stack.')
+_RUNS = flags.DEFINE_integer('runs', 3, 'Turns that count.')
+_CORES = flags.DEFINE_integer('cores', None, 'Of the processor, to run on. Default: all.')
+_FLAGS = flags.DEFINE_multi_string('flags', ['--near_to_far'], 'Further flags of predict, each given as --flags=FLAG.')
+BORDER = 0.05
+
+
+def commands(frames: list[Path], out: Path) -> dict[str, tuple[list[list[str]], Path]]:
+  """Commands of each method, and the all-in-focus image that they write."""
+  found = {}
+  for method in ('network', 'classical'):
+    folder = out / method
+    given = ['--max_side=0', f'--method={method}', f'--out={folder}', '--overwrite', *_FLAGS.value]
+    predict = [sys.executable, '-m', 'focal_jax.main', 'predict', _STACK.value, *given]
+    found[f'predict --method={method}'] = [predict], folder / 'all_in_focus.png'
+  if shutil.which('align_image_stack') and shutil.which('enfuse'):
+    aligned = [str(out / f'aligned_{n:04d}.tif') for n in range(len(frames))]
+    align = ['align_image_stack', '-m', '-a', str(out / 'aligned_'), *map(str, frames)]
+    weights = ['--exposure-weight=0', '--saturation-weight=0', '--contrast-weight=1', '--hard-mask']
+    fuse = ['enfuse', *weights, '-o', str(out / 'enfuse.tif'), *aligned]
+    found['align_image_stack, enfuse'] = [align, fuse], out / 'enfuse.tif'
+  return found
+
+
+def run(command: list[str]) -> tuple[float, float, float]:
+  """Seconds on the clock, seconds of the processor, and peak memory, GiB."""
+  began = time.perf_counter()
+  process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+  message = process.stderr.read()
+  _, status, usage = os.wait4(process.pid, 0)
+  seconds = time.perf_counter() - began
+  if status:
+    raise RuntimeError(f'{command[0]} failed: {message.decode(errors="replace")[-2000:]}')
+  return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _RSS_UNIT / 2**30
+
+
+_RSS_UNIT = 1 if sys.platform == 'darwin' else 1024
+
+
+def sharpness(path: Path) -> float:
+  with Image.open(path) as image:
+    luma = np.asarray(image.convert('RGB'), np.float32) @ np.array(LUMA, np.float32)
+  rows, columns = (round(BORDER * length) for length in luma.shape)
+  return float(np.abs(ndimage.laplace(luma))[rows:-rows, columns:-columns].mean())
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  if _CORES.value:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: _CORES.value])
+  frames = natural_order(path for path in Path(_STACK.value).iterdir() if is_image(path))
+  with Image.open(frames[0]) as image:
+    size = image.size
+  with tempfile.TemporaryDirectory() as folder:
+    methods = commands(frames, Path(folder))
+    measured = {name: [] for name in methods}
+    for turn in range(_RUNS.value + 1):
+      for name, (parts, _) in methods.items():
+        parts = np.array([run(part) for part in parts])
+        if turn:
+          measured[name].append((*parts[:, :2].sum(0), parts[:, 2].max()))
+    sharp = {name: sharpness(path) for name, (_, path) in methods.items()}
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+  print(f'{len(frames)} frames of {size[0]} x {size[1]} px, {cores} cores, median (range) of {_RUNS.value} runs')
+  print('| | s | CPU s | peak, GiB | sharpness |')
+  print('| --- | ---: | ---: | ---: | ---: |')
+  for name, runs in measured.items():
+    wall, cpu, peak = np.median(runs, axis=0)
+    low, high = np.min(runs, axis=0)[0], np.max(runs, axis=0)[0]
+    print(f'| {name} | {wall:.1f} ({low:.1f} to {high:.1f}) | {cpu:.1f} | {peak:.2f} | {sharp[name]:.2f} |')
+
+
+if __name__ == '__main__':
+  app.run(main)

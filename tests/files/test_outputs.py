@@ -161,6 +161,9 @@ from pathlib import Path
 from focal_jax.command_line import run_program
 from focal_jax.files.outputs import result_folder
 
+# A shell that starts the tests in the background has them ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def main(argv):
   with result_folder(Path(argv[1]), overwrite=False) as folder:
     (folder / 'half').write_text('half')
@@ -175,7 +178,7 @@ run_program(main, 'program')
 @pytest.mark.parametrize(('name', 'said'), [('SIGTERM', ''), ('SIGINT', 'program: interrupted\n')])
 def test_a_program_that_is_stopped_leaves_nothing(tmp_path, name, said):
   command = [sys.executable, '-c', STOPPED, str(tmp_path / 'out'), name]
-  done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+  done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=60)
   assert done.returncode == 128 + getattr(signal, name), done.stderr
   assert done.stderr.endswith(said)
   assert 'Traceback' not in done.stderr

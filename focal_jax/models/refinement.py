@@ -45,6 +45,7 @@ HEAD_SCALE = 0.1  # scale of the heads' outputs, so that the distribution starts
 BEYOND_SCORE = -3.0  # score of each place beyond the ends, relative to the best frame's
 SHARES = (1.0, 0.0, -1.0)  # logits of the classical estimate, the pixel's own distribution, the surroundings
 FILL_PRIOR = 0.1  # weight of a pixel's surroundings; its own is 0 .. 1
+TRUST_PX = 16  # side of the blocks that have one confidence of the classical estimate, interpolated between them
 TRUST_WIDTH = 0.03  # confidence over which the classical estimate comes to be taken as it is (a sigmoid's scale)
 LEAST_WEIGHT = 1e-6  # floor of the weights of a fill, whose gradients divide by their square
 
@@ -115,7 +116,11 @@ class RefinementNetwork(nn.Module):
     outputs = Head(4, name='shares')(jnp.concatenate(summary, -1))
     shares = jax.nn.softmax(jnp.asarray(SHARES) + to_full(outputs[..., :3]), axis=-1)
     if self.trusted_confidence:
-      trust = jax.nn.sigmoid((evidence[:, None, ..., None] - self.trusted_confidence) / TRUST_WIDTH)
+      # Of the surroundings, or depth would change between the two from one pixel to the next.
+      around = upsample(
+        evidence.reshape(-1, 1, height // TRUST_PX, TRUST_PX, width // TRUST_PX, TRUST_PX).mean((3, 5)), height, width
+      )
+      trust = jax.nn.sigmoid((around[..., None] - self.trusted_confidence) / TRUST_WIDTH)
       shares = (1.0 - trust) * shares + trust * jnp.asarray([1.0, 0.0, 0.0])
     known = jax.nn.sigmoid(outputs[..., 3] / HEAD_SCALE)
     k = len(BEYOND)

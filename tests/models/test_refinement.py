@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from focal_jax.focus import classical
 from focal_jax.focus.fill import fill as push_pull
@@ -79,14 +80,18 @@ def test_own_distribution_alone_is_the_softmax_of_the_curves(apply, shapes):
 
 
 def test_confident_classical_depth_is_taken_as_it_is(apply, drawn):
-  """Whatever the network says: wholly well above the trusted confidence, not at all well below it, half at it."""
+  """Whatever the network says: wholly where the mean confidence around is well above the trusted one, half at it."""
   images, focus = stack(4)
   classical_depth, confidence = (np.asarray(x) for x in classical.depth_from_focus((images[0] + 1) / 2, focus[0]))
   trusted = float(np.median(confidence))
 
   holding = jax.jit(partial(RefinementNetwork(trusted_confidence=trusted).apply, train=False))
   free, held = (np.asarray(network(drawn, images, focus).pyramid[-1][0]) for network in (apply, holding))
-  share = 1 / (1 + np.exp(-(confidence - trusted) / refinement.TRUST_WIDTH))
+  px = refinement.TRUST_PX
+  blocks = confidence.reshape(SIZE // px, px, SIZE // px, px).mean((1, 3))
+  at = np.clip((np.arange(SIZE) + 0.5) / px - 0.5, 0, SIZE // px - 1)  # bilinear, edges repeated
+  around = ndimage.map_coordinates(blocks, np.meshgrid(at, at, indexing='ij'), order=1)
+  share = 1 / (1 + np.exp(-(around - trusted) / refinement.TRUST_WIDTH))
   assert np.abs(free - classical_depth).max() > 0.1
   np.testing.assert_allclose(held, share * classical_depth + (1 - share) * free, atol=2e-5)
 

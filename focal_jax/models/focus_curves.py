@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from focal_jax.focus import classical
+from focal_jax.models.conv import average_pool
 
 NOISE = 0.003  # standard deviation in luminance 0 .. 1; its response counts as no texture
 LEAST_NOISE = 0.001  # of reduced frames, whose noise is averaged out down to the rounding to eight bits
@@ -32,8 +33,7 @@ def luminance(images: Float[Array, 'B N H W 3']) -> Float[Array, 'B N H W']:
 
 def halve(x: Float[Array, 'B N H W']) -> Float[Array, 'B N h w']:
   """Means of 2 x 2 pixels; height and width even."""
-  b, n, h, w = x.shape
-  return x.reshape(b, n, h // 2, 2, w // 2, 2).mean((3, 5))
+  return average_pool(x[..., None], 2)[..., 0]
 
 
 def focus_curves(

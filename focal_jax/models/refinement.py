@@ -27,6 +27,7 @@ from focal_jax.focus import classical
 from focal_jax.focus.fill import fill as push_pull
 from focal_jax.models import curves as curve_network
 from focal_jax.models.blocks import CUBE, PLANE, POINT, Stack, apply_block, expected_focus, upsample
+from focal_jax.models.conv import average_pool
 from focal_jax.models.curves import ScaledConv, space_to_depth, upsample_channels
 from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.focus_curves import FINE, focus_curves, halve, luminance
@@ -72,8 +73,9 @@ class RefinementNetwork(nn.Module):
   `apply_block`.
   """
 
-  # Confidence of the classical estimate, 0 .. 1, from which on it is taken as it is, whatever the network has learned
-  # to say; 0: never. Where classical depth is sure of itself, real pictures show it to be right.
+  # Mean confidence of the classical estimate around a pixel, 0 .. 1, from which on that estimate is taken as it is,
+  # whatever the network has learned to say; 0: never. Where classical depth is sure of itself, real pictures show it to
+  # be right.
   trusted_confidence: float = 0.0
   remat: bool = False
 
@@ -117,10 +119,8 @@ class RefinementNetwork(nn.Module):
     shares = jax.nn.softmax(jnp.asarray(SHARES) + to_full(outputs[..., :3]), axis=-1)
     if self.trusted_confidence:
       # Of the surroundings, or depth would change between the two from one pixel to the next.
-      around = upsample(
-        evidence.reshape(-1, 1, height // TRUST_PX, TRUST_PX, width // TRUST_PX, TRUST_PX).mean((3, 5)), height, width
-      )
-      trust = jax.nn.sigmoid((around[..., None] - self.trusted_confidence) / TRUST_WIDTH)
+      around = to_full(average_pool(evidence[:, None, ..., None], TRUST_PX))
+      trust = jax.nn.sigmoid((around - self.trusted_confidence) / TRUST_WIDTH)
       shares = (1.0 - trust) * shares + trust * jnp.asarray([1.0, 0.0, 0.0])
     known = jax.nn.sigmoid(outputs[..., 3] / HEAD_SCALE)
     k = len(BEYOND)

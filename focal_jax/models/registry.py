@@ -6,8 +6,8 @@ A model is described by a mapping with the fields of `ModelSettings`; what is mi
    'depth': {'name': 'dfv', 'level': 4}, 'align': {'name': 'fitted', 'side_px': 256}}
 
 A network's own fields are those of its class but for `axis_name` and `remat`, which do not change the weights. Their
-annotations say what is allowed, a Literal, bool, or int for numbers from 0, and each has a default, so that weights
-files written before there was a field still load.
+annotations say what is allowed, a Literal, bool, or int or float for numbers from 0, and each has a default, so that
+weights files written before there was a field still load.
 """
 
 import dataclasses

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from focal_jax.focus import classical
+from focal_jax.models.focus_curves import luminance
 
 NOISE = 0.01  # standard deviation in luminance 0 .. 1; its response counts as no texture
 
@@ -20,7 +21,7 @@ def relative_sharpness(images: Float[Array, 'B N H W 3']) -> Float[Array, 'B N H
     images: aligned, -1 .. 1.
   """
   b, n, h, w, _ = images.shape
-  luma = classical.luminance((images.astype(jnp.float32) + 1.0).reshape(b * n, h, w, 3)) / 2.0
+  luma = luminance(images).reshape(b * n, h, w)
 
   def near(step_px: int) -> Callable:
     return lambda x: classical.modified_laplacian(x, step_px)

@@ -132,15 +132,23 @@ def checked_stack(images: Images, focus: Numbers, fov: Numbers | None) -> FocalS
   return FocalStack(images=images, **values)
 
 
-def confidence_from_spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Float[Array, '*B H W']:
+def confidence_from_spread(
+  weights: Float[Array, '*B N H W'],
+  focus: Float[Array, '*B N'],
+  disagreement: Float[Array, '*B H W'] | float = 0.0,
+) -> Float[Array, '*B H W']:
   """1 - sigma / sigma_max of the focus distribution: 1 for all weight on one frame, 0 for half at either end.
 
   sigma is its standard deviation (`spread`), which is at most (b - a) / 2 for a distribution on [a, b] (Popoviciu's
   inequality), so the result lies in 0 .. 1 whatever the unit.
+
+  Args:
+    disagreement: difference of two estimates of the depth, in the unit of `focus`; adds to sigma in quadrature.
   """
   widest = (jnp.max(focus, axis=-1) - jnp.min(focus, axis=-1))[..., None, None] / 2
+  sigma = jnp.hypot(spread(weights, focus), disagreement)
   # A stack whose frames all share one focus coordinate has no spread: call it certain rather than 0 / 0.
-  return jnp.clip(1.0 - spread(weights, focus) / jnp.where(widest > 0, widest, 1.0), 0.0, 1.0)
+  return jnp.clip(1.0 - sigma / jnp.where(widest > 0, widest, 1.0), 0.0, 1.0)
 
 
 def float_images(stack: FocalStack) -> FocalStack:

@@ -55,6 +55,15 @@ def test_does_not_depend_on_unit_or_order():
   np.testing.assert_allclose(confidence_from_spread(weights[::-1], FOCUS[::-1]), confidence, atol=1e-6)
 
 
+def test_two_estimates_that_differ_add_to_the_spread():
+  # Certain of 2.0, but another estimate says 3.2: 1.2 of at most 2. Together with a spread of 0.5 of 2: 1.3.
+  certain = distribution(0, 0, 1, 0, 0)
+  np.testing.assert_allclose(confidence_from_spread(certain, FOCUS, jnp.full((2, 3), 1.2)), 0.4, rtol=1e-5)
+  apart = distribution(0, 0.5, 0.5, 0, 0)
+  np.testing.assert_allclose(confidence_from_spread(apart, FOCUS, jnp.full((2, 3), -1.2)), 1 - 1.3 / 2, rtol=1e-5)
+  np.testing.assert_array_equal(confidence_from_spread(certain, FOCUS, jnp.full((2, 3), 10.0)), 0)
+
+
 def test_each_stack_of_a_batch_by_its_own_range():
   weights = jnp.stack([distribution(0.75, 0, 0, 0, 0.25), distribution(0, 0, 0.5, 0.5, 0)])
   confidence = confidence_from_spread(weights, jnp.stack([FOCUS, 10 * FOCUS]))

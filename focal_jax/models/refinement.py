@@ -141,8 +141,12 @@ class RefinementNetwork(nn.Module):
     frames = frames.at[:, 0].add(distribution[:, :k].sum(1)).at[:, -1].add(distribution[:, k + n :].sum(1))
     # A pixel that takes the depth of its surroundings has no evidence of its own.
     of_its_own = upsample(known / (known + FILL_PRIOR), height, width)[:, 0]
+    if self.trusted_confidence:
+      evidence = jnp.minimum(evidence / self.trusted_confidence, 1.0)
     evidence = shares[:, 0, ..., 0] * evidence + shares[:, 0, ..., 1] + shares[:, 0, ..., 2] * of_its_own
-    return DepthMaps(tuple(pyramid), frames, confidence=evidence * confidence_from_spread(frames, focus))
+    # Where the two estimates differ, one of them is wrong, whichever the result follows.
+    disagreement = (own_depth - classical_depth)[:, 0]
+    return DepthMaps(tuple(pyramid), frames, confidence=evidence * confidence_from_spread(frames, focus, disagreement))
 
   def _encode(
     self, inputs: Stack, once: Float[Array, 'B 1 H W K'], luma: Float[Array, 'B N H W']

@@ -96,6 +96,27 @@ def test_confident_classical_depth_is_taken_as_it_is(apply, drawn):
   np.testing.assert_allclose(held, share * classical_depth + (1 - share) * free, atol=2e-5)
 
 
+@pytest.mark.parametrize('trusted', [0.0, 0.1])
+def test_confidence_is_low_where_the_two_estimates_differ(shapes, trusted):
+  """Whichever of them is taken. The evidence of the classical one counts in full from the trusted confidence on."""
+  images, focus = stack(4)
+  network = jax.jit(partial(RefinementNetwork(trusted_confidence=trusted).apply, train=False))
+  of_classical, of_own = (network(with_shares(shapes, *logits), images, focus) for logits in ((30, 0, 0), (0, 30, 0)))
+  depth, evidence = (np.asarray(x) for x in classical.depth_from_focus((images[0] + 1) / 2, focus[0]))
+  difference = np.asarray(of_classical.pyramid[-2][0]) - depth
+  if trusted:
+    evidence = np.minimum(evidence / trusted, 1)
+
+  mean = np.einsum('nhw,n->hw', of_classical.weights[0], focus[0])
+  variance = np.einsum('nhw,nhw->hw', of_classical.weights[0], (np.asarray(focus[0])[:, None, None] - mean) ** 2)
+  widest = (focus[0, -1] - focus[0, 0]) / 2
+  expected = evidence * np.clip(1 - np.sqrt(variance + difference**2) / widest, 0, 1)
+  assert np.ptp(expected) > 0.05
+  np.testing.assert_allclose(of_classical.confidence[0], expected, atol=1e-4)
+  if not trusted:  # else the classical estimate is taken here and there, whatever the shares
+    assert np.all(of_own.confidence[0] <= np.clip(1 - np.abs(difference) / widest, 0, 1) + 1e-4)
+
+
 def test_a_frame_points_beside_itself(apply, shapes):
   images, focus = stack(4)
   variables = with_shares(shapes, 0, 30, 0)

@@ -84,6 +84,8 @@ class EvalSettings:
   split: str = 'val'  # of the data set
   # How frames are aligned first. DDFF-12 is refocused from light fields: aligned as it is.
   align: Literal['measured', 'network', 'metadata', 'off'] = 'off'
+  # Of frames that a data set is known to label wrongly (DDFF-12): as labelled, corrected, or each method with both.
+  focus: Literal['both', 'labelled', 'corrected'] = 'both'
   num_stacks: int = 0  # the first so many of the split; 0: all
   # Beside the network: constant (the mean target of the split train), classical, classical:laplacian and so on.
   baselines: tuple[str, ...] = ('constant', 'classical')

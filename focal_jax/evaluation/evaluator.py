@@ -71,8 +71,8 @@ def evaluate_methods(
   title = f'{settings.dataset} {settings.split}'
   check_stacks(source, count, protocol, settings.align, title)
   methods = open_methods(texts, lambda: sources.mean_target(settings.dataset, data_dir))
-  if protocol.focus_correction:
-    methods = with_corrected_focus(methods, protocol.focus_correction)
+  if protocol.focus_correction and settings.focus != 'labelled':
+    methods = with_corrected_focus(methods, protocol.focus_correction, labelled=settings.focus == 'both')
   labels = list(methods)
   rank = 'mse' if 'mse' in protocol.names else 'rms_after_px'
   kept = _Spread(count, settings.pictures) if paired else _Extremes(labels[0], rank, settings.pictures)
@@ -99,7 +99,7 @@ def evaluate_methods(
     (staging / 'summary.md').write_text(text)
     tables.write_csv(staging / 'per_image.csv', tally)
     for name, results in kept.pictures().items():
-      rows = [plots.stack_row(one, labels if paired else labels[:1], rank) for one in results]
+      rows = [row for one in results for row in plots.stack_rows(one, labels if paired else labels[:1], rank)]
       pictures.contact_sheet(staging / name, rows, f'{title}: depth{f" in {unit}" if unit else ""}')
     if protocol.names:
       plots.draw_error_by_depth(staging / 'error_by_depth.png', tally, unit)

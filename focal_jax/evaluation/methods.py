@@ -138,14 +138,21 @@ class CorrectedFocus(Predictor):
     return np.asarray(focus, np.float32) + np.float32(self.offset)
 
 
-def with_corrected_focus(methods: Mapping[str, Predictor], correction: FocusCorrection) -> dict[str, Predictor]:
+def with_corrected_focus(
+  methods: Mapping[str, Predictor], correction: FocusCorrection, labelled: bool = True
+) -> dict[str, Predictor]:
   """The methods, and after each that has not been trained on the data set the same with corrected focus, labelled
   'LABEL, focus corrected'. A constant knows nothing of focus and is left as it is.
+
+  Args:
+    labelled: whether those with corrected focus are also there with the focus as it is labelled.
   """
   found = {}
   for label, predictor in methods.items():
-    found[label] = predictor
-    if predictor.reads_images and not may_have_seen(predictor, correction.dataset):
+    correctable = predictor.reads_images and not may_have_seen(predictor, correction.dataset)
+    if labelled or not correctable:
+      found[label] = predictor
+    if correctable:
       found[f'{label}, focus corrected'] = CorrectedFocus(predictor, correction.offset)
   return found
 

@@ -12,32 +12,41 @@ from focal_jax.evaluation.tables import Tally
 from focal_jax.files import pictures
 
 _WORST_SHOWN = 0.25  # of the focus range: where the colours of an error end
+_METHODS_IN_A_ROW = 3
 
 
-def stack_row(result: StackResult, labels: Sequence[str], rank: str = '') -> list[pictures.Panel]:
+def stack_rows(result: StackResult, labels: Sequence[str], rank: str = '') -> list[list[pictures.Panel | None]]:
   """RGB, truth, and depth and error of the methods; for one method alone its confidence, too.
+
+  Of up to three methods in one row, of more in two: errors below the depths.
 
   Args:
     rank: name of a measure to write over the depth; none if empty.
   """
   limits = min(result.focus_ends), max(result.focus_ends)
   known = np.isfinite(result.target).any()
-  row = [pictures.Panel(result.name, result.picture)]
+  first = [pictures.Panel(result.name, result.picture)]
   if known:
-    row.append(pictures.Panel('truth', result.target, '', limits))
+    first.append(pictures.Panel('truth', result.target, '', limits))
+  depths, errors = [], []
   for label in labels:
     one = result.methods[label]
     title = f'{label}, {rank} {one.values[rank]:.3g}' if rank in one.values else label
-    row.append(pictures.Panel(title, one.depth, '', limits))
+    depths.append(pictures.Panel(title, one.depth, '', limits))
     if known:
       error = np.abs(one.depth - result.target)
-      row.append(
-        pictures.Panel(f'|{label} - truth|', error, '', (0.0, _WORST_SHOWN * (limits[1] - limits[0])), 'magma')
-      )
+      end = _WORST_SHOWN * (limits[1] - limits[0])
+      errors.append(pictures.Panel(f'|{label} - truth|', error, '', (0.0, end), 'magma'))
+  if not errors:
+    rows = [first + depths]
+  elif len(labels) <= _METHODS_IN_A_ROW:
+    rows = [first + [panel for pair in zip(depths, errors, strict=True) for panel in pair]]
+  else:
+    rows = [first + depths, [None] * len(first) + errors]
   if len(labels) == 1:
     confidence = result.methods[labels[0]].confidence
-    row.append(pictures.Panel('confidence', confidence, '', (0.0, 1.0), pictures.CONFIDENCE_COLOURS))
-  return row
+    rows[0].append(pictures.Panel('confidence', confidence, '', (0.0, 1.0), pictures.CONFIDENCE_COLOURS))
+  return rows
 
 
 def draw_error_by_depth(path: Path, tally: Tally, unit: str) -> None:

@@ -116,8 +116,8 @@ class Panel:
   colours: str = DEPTH_COLOURS
 
 
-def contact_sheet(path: Path, rows: Sequence[Sequence[Panel]], title: str = '') -> None:
-  """Writes rows of panels as one PNG."""
+def contact_sheet(path: Path, rows: Sequence[Sequence[Panel | None]], title: str = '') -> None:
+  """Writes rows of panels as one PNG. None leaves a place empty; the first panel tells the shape of all."""
   columns = max(len(row) for row in rows)
   height, width = rows[0][0].image.shape[:2]
   cell = _CELL_INCHES  # a fifth of it is for the scale
@@ -128,6 +128,8 @@ def contact_sheet(path: Path, rows: Sequence[Sequence[Panel]], title: str = '') 
     axis.axis('off')
   for row, row_axes in zip(rows, axes, strict=True):
     for panel, axis in zip(row, row_axes, strict=False):
+      if panel is None:
+        continue
       axis.set_title(plain(panel.title, 0.82 * cell * 72 / 9), **_text_style(9))
       if panel.unit is None:
         axis.imshow(to_uint8(panel.image))

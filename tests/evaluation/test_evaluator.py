@@ -115,7 +115,7 @@ def drawn(monkeypatch):
   sheets = {}
 
   def contact_sheet(path, rows, title=''):
-    sheets[path.name] = [[panel.title for panel in row] for row in rows]
+    sheets[path.name] = [[panel and panel.title for panel in row] for row in rows]
     path.touch()
 
   monkeypatch.setattr(pictures, 'contact_sheet', contact_sheet)
@@ -238,6 +238,16 @@ def test_pictures_of_a_comparison(tmp_path, serve, models, drawn):
   summary, _ = read(tmp_path / 'out')
   assert summary['methods']['a']['values']['ause']['mean'] == pytest.approx(0, abs=1e-5)  # all errors are alike
   assert 'ause' not in summary['methods']['x']['values']
+
+
+def test_errors_of_more_than_three_methods_stand_below_their_depths(tmp_path, serve, models, drawn):
+  examples = stacks_of_errors(2)
+  models |= {label: Off(examples, [0.1, 0.1]) for label in 'abcd'}
+  compare(serve(examples, pictures=2), list('abcd'), tmp_path / 'out')
+  above, below, *second = drawn['comparison.png']
+  assert above == ['stack 0', 'truth', *(f'{label}, mse 0.01' for label in 'abcd')]
+  assert below == [None, None, *(f'|{label} - truth|' for label in 'abcd')]
+  assert [row[0] for row in second] == ['stack 1', None]
 
 
 def test_best_and_worst(tmp_path, serve, models, drawn):
@@ -542,6 +552,21 @@ def test_labels_and_corrected_focus_of_ddff12(dataset, tmp_path, models, serve):
   assert 'Focus corrected: 0.062 px added to the labels of all frames' in text
   assert '| a | these 2 stacks | 0.00205 |' in text
   assert '| a, focus corrected | these 2 stacks | 0.000314 |' in text
+
+
+@pytest.mark.parametrize(
+  ('focus', 'labels'),
+  [('labelled', ['a', 'b', 'constant']), ('corrected', ['a, focus corrected', 'b', 'constant'])],
+)
+def test_one_kind_of_focus_alone(focus, labels, tmp_path, models, serve):
+  """What cannot be corrected stays as it is."""
+  examples = [stack('one', (0.05, 0.2), np.full(SIZE, 0.25))]
+  models |= {'a': Nearest(['simulated']), 'b': Nearest(['ddff12'])}
+  compare(serve(examples, 'examples', focus=focus), ['a', 'b', 'constant'], tmp_path / 'out')
+  summary, _ = read(tmp_path / 'out')
+  assert list(summary['methods']) == labels
+  expected = 0.05 if focus == 'labelled' else 0.012
+  assert summary['methods'][labels[0]]['values']['mae']['mean'] == pytest.approx(expected, rel=1e-4)
 
 
 def test_evaluate_reports_both_columns(tmp_path, models, serve):

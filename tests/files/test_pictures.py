@@ -1,4 +1,4 @@
-"""Names of files in pictures: any text, drawn without warnings."""
+"""Contact sheets: names of files, any text, drawn without warnings; and places that stay empty."""
 
 import unicodedata
 import warnings
@@ -68,3 +68,12 @@ def test_long_names_keep_both_ends():
   assert min(len(head), len(tail)) >= 6
   assert sum(map(pictures._advance, short)) <= 12
   assert plain(name, 100.0) == name
+
+
+def test_none_leaves_a_place_empty(tmp_path):
+  one = Panel('', IMAGE)
+  contact_sheet(tmp_path / 'sheet.png', [[one, one], [None, one]])
+  sheet = np.asarray(Image.open(tmp_path / 'sheet.png').convert('L'))
+  height, width = (length // 2 for length in sheet.shape)
+  drawn = [(part < 255).any() for row in (sheet[:height], sheet[height:]) for part in (row[:, :width], row[:, width:])]
+  assert drawn == [True, True, False, True]

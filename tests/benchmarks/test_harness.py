@@ -22,19 +22,6 @@ CEILINGS = Ceilings(1e11, 1e10)
 FULL = (1, 10, 224, 224)
 
 
-@pytest.fixture
-def program(monkeypatch):
-  """benchmarks.run with flags, and ceilings that take no time to measure."""
-  monkeypatch.setattr(harness, 'measure_ceilings', lambda dtype: CEILINGS)
-
-  def call(*arguments):
-    for name in run.FLAGS:
-      run.FLAGS[name].unparse()
-    run.main(run.FLAGS(['run', *map(str, arguments)]))
-
-  return call
-
-
 def shape_of(*shape):
   return jax.ShapeDtypeStruct(shape, jnp.float32)
 

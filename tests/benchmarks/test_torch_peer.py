@@ -1,5 +1,7 @@
 """The peer in PyTorch computes what the published code computed, and what our network computes."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,3 +186,11 @@ def test_the_benchmark_gives_both_the_same_weights():
   variables = jax.tree.map(jnp.asarray, peer.variables(variable_shapes(network)))
   ours = network.apply(variables, stack, align=False)
   np.testing.assert_allclose(ours.depth, peer.depth(stack, align=False), atol=1e-4)
+
+
+def test_benchmark_beside_the_peer(program, tmp_path):
+  """Same weights, same inputs: both are in the table, and agree."""
+  program('--only=depth', '--rounds=1', '--frames=2', '--height=32', '--width=32', f'--out={tmp_path / "out"}')
+  document = json.loads((tmp_path / 'out' / 'results.json').read_text())
+  assert {'focal_jax', 'PyTorch eager'} <= {row['implementation'] for row in document['rows']}
+  assert 0 < max(document['agreement'].values()) < 1e-3

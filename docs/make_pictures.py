@@ -3,7 +3,8 @@
   python docs/make_pictures.py
 
 A prediction of examples/pcb gives docs/pcb.png and docs/alignment.gif, and with a Chromium its report docs/report.jpg;
-a comparison on the five crops gives docs/comparison.png. Everything else that is written goes into runs/pictures.
+a comparison on the five crops gives docs/comparison.png. All networks whose weights ship give docs/networks.png, of the
+crops with focus corrected, and docs/networks_pcb.png. Everything else that is written goes into runs/pictures.
 """
 
 import shutil
@@ -13,17 +14,41 @@ from pathlib import Path
 
 from PIL import Image
 
+import focal_jax
+from focal_jax.data.folder import read_stack_folder
+from focal_jax.files.pictures import Panel, contact_sheet
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, OUT = ROOT / 'docs', ROOT / 'runs' / 'pictures'
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 REPORT_PX = (1280, 1850)  # of the browser's window
 SHOWN_PX = 1000  # width of the screenshot in the documentation
-COMPARISON_PX = 1600  # width of the comparison
+COMPARISON_PX = 1600  # width of the comparisons
+NETWORKS = ('shipped', 'classical', 'won_jeon', 'dfv', 'defocusnet')
 
 
-def run(mode: str, *arguments: str) -> None:
-  command = [sys.executable, '-m', 'focal_jax.main', mode, *arguments, f'--out={OUT / mode}', '--overwrite']
+def run(mode: str, *arguments: str, out: str = '') -> Path:
+  """The folder that the command has written."""
+  folder = OUT / (out or mode)
+  command = [sys.executable, '-m', 'focal_jax.main', mode, *arguments, f'--out={folder}', '--overwrite']
   subprocess.run(command, cwd=ROOT, check=True)
+  return folder
+
+
+def networks_on_pcb(path: Path) -> None:
+  """What each network makes of frames that the alignment network has aligned, once for all."""
+  stack = read_stack_folder(ROOT / 'examples' / 'pcb', max_side=512, reverse=True)
+  models = {name: focal_jax.load(name) for name in NETWORKS}
+  motion = models['shipped'].estimate_motion(stack.images, stack.focus, stack.fov, align='network')
+  ends = float(stack.focus.min()), float(stack.focus.max())
+  panels = [Panel('nearest frame', stack.images[-1]), Panel('farthest', stack.images[0])]
+  for name, model in models.items():
+    prediction = model.predict(stack.images, stack.focus, stack.fov, motion=motion)
+    if len(panels) == 2:
+      panels.append(Panel('farthest, aligned', prediction.aligned[0]))
+    panels.append(Panel(name, prediction.depth, '', ends))
+  half = len(panels) // 2
+  contact_sheet(path, [panels[:half], panels[half:]], 'examples/pcb: depth as index of the sharpest frame')
 
 
 def screenshot(page: Path, path: Path) -> None:
@@ -46,14 +71,19 @@ def reduced(image: Image.Image, width: int) -> Image.Image:
   return image.convert('RGB').resize(size, Image.Resampling.LANCZOS)
 
 
+def comparison(path: Path, *arguments: str) -> None:
+  with Image.open(run('compare', *arguments, out=path.stem) / 'comparison.png') as image:
+    reduced(image, COMPARISON_PX).quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
 def main() -> None:
-  run('predict', 'examples/pcb', '--near_to_far', '--max_side=640')
-  shutil.copy(OUT / 'predict' / 'contact_sheet.png', DOCS / 'pcb.png')
-  shutil.copy(OUT / 'predict' / 'alignment.gif', DOCS / 'alignment.gif')
-  screenshot(OUT / 'predict' / 'report.html', DOCS / 'report.jpg')
-  run('compare', 'shipped', 'classical', 'constant')
-  with Image.open(OUT / 'compare' / 'comparison.png') as image:
-    reduced(image, COMPARISON_PX).quantize(256, dither=Image.Dither.NONE).save(DOCS / 'comparison.png', optimize=True)
+  predicted = run('predict', 'examples/pcb', '--near_to_far', '--max_side=640')
+  shutil.copy(predicted / 'contact_sheet.png', DOCS / 'pcb.png')
+  shutil.copy(predicted / 'alignment.gif', DOCS / 'alignment.gif')
+  screenshot(predicted / 'report.html', DOCS / 'report.jpg')
+  comparison(DOCS / 'comparison.png', 'shipped', 'classical', 'constant')
+  comparison(DOCS / 'networks.png', *NETWORKS, 'constant', '--config.eval.focus=corrected')
+  networks_on_pcb(DOCS / 'networks_pcb.png')
 
 
 if __name__ == '__main__':

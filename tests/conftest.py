@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 # Compilation is most of what the tests do, and LLVM's optimisation a good part of it; the older emitters of fusions
@@ -33,12 +32,15 @@ if FAST_COMPILATION[0] not in os.environ.get('XLA_FLAGS', '') and not try_flags(
   for one in FAST_COMPILATION:
     try_flags(one)
 
-# Several tests, their processes and the commands that they run make the same network or training step anew; XLA need
-# not compile it each time. pytest's own processes inherit the folder, and the one that made it deletes it.
-MADE_CACHE = 'JAX_COMPILATION_CACHE_DIR' not in os.environ
-if MADE_CACHE:
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='compilation_cache.')
-  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
+# Several tests, their processes, the commands that they run and the next run of the tests make the same network or
+# training step anew; XLA need not compile it each time. Inherited as well. `make clean` deletes the folder.
+KEPT = Path(__file__).parents[1] / '.pytest_cache' / 'compiled'
+KEPT_BYTES = 2**31  # more, of programs that were changed since, and all are compiled anew
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  if sum(path.stat().st_size for path in KEPT.glob('*')) > KEPT_BYTES:
+    shutil.rmtree(KEPT)
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(KEPT)
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
 
 import pytest
 
@@ -52,11 +54,6 @@ SLOWEST = ('test_train.py', 'test_resume.py', 'test_parallel.py', 'test_recipes.
 def pytest_collection_modifyitems(items):
   place = {name: index for index, name in enumerate(SLOWEST)}
   items.sort(key=lambda item: place.get(item.path.name, len(SLOWEST)))
-
-
-def pytest_unconfigure():
-  if MADE_CACHE:
-    shutil.rmtree(os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 
 
 @pytest.fixture(scope='session')

@@ -157,10 +157,11 @@ def _exif_of_reference(stack: FolderStack) -> Image.Exif | None:
   try:
     with Image.open(stack.paths[-1]) as image:
       exif = image.getexif()
-  except (OSError, ValueError, SyntaxError):  # a format that Pillow does not read, or EXIF that is damaged
+    if ExifTags.Base.Orientation in exif:
+      exif[ExifTags.Base.Orientation] = 1
+    exif.tobytes()
+  except Exception:  # a format that Pillow does not read, or EXIF that is damaged in any way and cannot be written
     return None
-  if ExifTags.Base.Orientation in exif:
-    exif[ExifTags.Base.Orientation] = 1
   return exif
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 import focal_jax
+from focal_jax.align import standing
 from focal_jax.align.estimate import check_alignment, motion_from_measured
 from focal_jax.align.measured import ResidualMotion
 from focal_jax.align.motion import align as warped_frames
@@ -31,6 +32,7 @@ from focal_jax.prediction.results import (
   common_area,
   measured_residual,
   read_motion,
+  residual_after,
   residual_numbers,
   write_depth,
   write_motion,
@@ -173,7 +175,8 @@ def predict_folder(
     aligned = prediction.aligned
   seconds = time.perf_counter() - start
 
-  residual = {when: residual_numbers(m) for when, m in (('before', before), ('after', measured_residual(aligned)))}
+  after = residual_after(aligned, before, motion, stack.fov)
+  residual = {when: residual_numbers(m) for when, m in (('before', before), ('after', after))}
   for when, numbers in residual.items():
     log.info(
       '%s alignment: zoom range %s, rotation %s degrees, displacement %s px',
@@ -228,12 +231,21 @@ def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[Folder
 
 def _remarks(stack: FolderStack, motion: ResidualMotion) -> list[str]:
   """What a user should know of the pictures before trusting their depth."""
+  notes = []
+  if motion.standing is not None:
+    share = np.mean(np.abs(motion.standing) > standing.LEAST_CHANGE)
+    notes.append(
+      f'Something stands still in all frames while the scene moves, in {share:.0%} of the picture: dust on the sensor, '
+      'or a scale bar. The motion was measured without it, but it is in the frames, and depth is wrong there.'
+    )
   lost = [name for name, measured in zip(stack.names, motion.measured, strict=True) if not measured]
   if len(lost) == len(stack.names) - 1:
-    return ['No frame could be compared with another: too little texture, or too much blur. Their motion is not known.']
-  if lost:
-    return [
+    notes.append(
+      'No frame could be compared with another: too little texture, or too much blur. Their motion is not known.'
+    )
+  elif lost:
+    notes.append(
       f'{", ".join(lost)} could not be compared with the other frames: measuring aligns them by the metadata alone, if '
       'at all. Leave out a file that is no frame of the series.'
-    ]
-  return []
+    )
+  return notes

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from focal_jax.align.estimate import MEASURED_SIDE_PX
 from focal_jax.align.measured import ResidualMotion, residual_motion
-from focal_jax.align.motion import reduced, scaled_motion
+from focal_jax.align.motion import align_plane, reduced, scaled_motion
 from focal_jax.data.folder import FolderStack
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
@@ -133,9 +133,30 @@ def read_motion(
 
 def measured_residual(images: np.ndarray) -> ResidualMotion:
   """How far frames are from the nearest one that can be compared, measured without the network; in their px."""
-  small = reduced(images, MEASURED_SIDE_PX)
-  motion = residual_motion(small, elsewhere=True)
-  scale = images.shape[1] / small.shape[1]
+  return _in_px_of(images, residual_motion(_measurable(images), elsewhere=True, find_standing=True))
+
+
+def residual_after(
+  aligned: np.ndarray, before: ResidualMotion, motion: Float32[np.ndarray, 'N K'] | None, fov: Float[np.ndarray, 'N']
+) -> ResidualMotion:
+  """`measured_residual` of frames that a motion, or none, has aligned since."""
+  pattern = before.standing
+  if pattern is None:
+    taken = None
+  elif motion is None:
+    taken = [pattern] * len(aligned)
+  else:
+    scaled = scaled_motion(motion, aligned.shape[1:3], pattern.shape)
+    taken = [align_plane(pattern, scaled[n], float(fov[n])) for n in range(len(aligned))]
+  return _in_px_of(aligned, residual_motion(_measurable(aligned), elsewhere=True, standing_in=taken))
+
+
+def _measurable(images: np.ndarray) -> np.ndarray:
+  return reduced(images, MEASURED_SIDE_PX)
+
+
+def _in_px_of(images: np.ndarray, motion: ResidualMotion) -> ResidualMotion:
+  scale = images.shape[1] / motion.size[0]
   return dataclasses.replace(motion, shift_px=motion.shift_px * scale, size=images.shape[1:3])
 
 

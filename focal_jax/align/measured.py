@@ -16,8 +16,8 @@ y down: a similarity is then scale q + shift.
 
 Where blur is not symmetric, position itself depends on the band of frequencies: on the stacks `balls` and
 `balls_aligned` other bands change the zoom over ten frames by 0.001 to 0.004, more than `zoom_error` says. A pattern
-that stands still in all frames (dust on the sensor, a scale bar) draws the motion towards none if it is as strong as the
-texture; `standing` finds it where it fills a small part of the picture, and it is taken off.
+that stands still in all frames (dust on the sensor, a scale bar) draws the motion towards none if it is as strong as
+the texture; `standing` finds it where it fills a small part of the picture, and it is taken off.
 """
 
 import dataclasses

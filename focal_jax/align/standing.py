@@ -7,7 +7,7 @@ most of the picture is like that. It is believed if, without it, the frames can 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Complex128, Float, Float32
@@ -17,8 +17,8 @@ SURE = 3.0  # times the changes at a place that its mean over the frames stands 
 CHANGE_PX = 3.0  # standard deviation of the Gaussian over which changes are averaged
 LEAST_CHANGE = 2e-3  # of luminance, 0 .. 1: what compression changes
 MOST_SHARE = 0.15  # of the picture that stands still; more is a scene that does not move
-BETTER = 0.75  # of the squared differences of neighbours that are left when a pattern is believed
-EXPLAINED = 0.35  # of them, that a motion leaves which needs no pattern
+BETTER = 0.85  # of the squared differences of neighbours that are left when a pattern is believed
+EXPLAINED = 0.2  # of them, that a motion leaves which needs no pattern
 LEAST_PX = 0.5  # by which the motion is another one without the pattern
 ROUNDS = 3  # of separating the layers and measuring
 MOST_FRAMES = 16  # of which the pattern is made, evenly spread over the sweep
@@ -27,6 +27,7 @@ GROWN_PX, EDGE_PX = 2, 1.0  # by how much a place is enlarged, and the standard 
 Picture = Float[np.ndarray, 'h w']
 
 
+@runtime_checkable
 class Motion(Protocol):
   """Of pictures relative to one of them: a point at q there lies at scale q + shift; px from the centre, x + i y."""
 
@@ -51,7 +52,7 @@ def find_standing(
   nothing = None, motion
   if len(pictures) < 3:
     return nothing
-  chosen = np.unique(np.linspace(0, len(pictures) - 1, min(len(pictures), MOST_FRAMES)).round().astype(int))
+  chosen = np.unique(np.linspace(0, len(pictures) - 1, min(len(pictures), MOST_FRAMES)).round().astype(int)).tolist()
   layers = np.stack([pictures[n] for n in chosen])
   pattern = np.median(layers, 0)
   change = 1.4826 * np.median(np.abs(layers - pattern), 0)
@@ -59,8 +60,7 @@ def find_standing(
   stands = np.abs(pattern) > SURE * change
   if not 0 < stands.mean() <= MOST_SHARE:
     return nothing
-  still = _still(len(pictures))
-  left_by_none = _difference(pictures, still)
+  left_by_none = _difference(pictures, _Still(len(pictures)))
   left = np.nanmin([_difference(pictures, motion), left_by_none])
   if left < EXPLAINED * left_by_none:
     return nothing
@@ -69,13 +69,15 @@ def find_standing(
   for _ in range(ROUNDS):
     if np.isfinite(without.scale).sum() < max(2, np.isfinite(motion.scale).sum()):
       return nothing
-    if not _difference([picture - share * pattern for picture in pictures], without) < BETTER * left:
+    if not _farthest(without, motion, pictures[0].shape) > LEAST_PX:
+      return nothing
+    if not _difference([picture - share * pattern for picture in pictures], without) < left:
       return nothing
     scene = np.nanmedian([resampled(pictures[n] - share * pattern, without, n) for n in chosen], 0)
     scene = np.nan_to_num(scene)
     pattern = np.median([pictures[n] - resampled(scene, without, n, back=True, outside=0.0) for n in chosen], 0)
     without = measure([picture - share * pattern for picture in pictures])
-  if not _farthest(without, motion, pictures[0].shape) > LEAST_PX:
+  if not _difference([picture - share * pattern for picture in pictures], without) < BETTER * left:
     return nothing
   return (share * pattern).astype(np.float32), without
 
@@ -94,12 +96,10 @@ def resampled(picture: Picture, motion: Motion, n: int, *, back: bool = False, o
 
 
 class _Still:
+  """No motion."""
+
   def __init__(self, count: int):
     self.scale, self.shift = np.ones(count, complex), np.zeros(count, complex)
-
-
-def _still(count: int) -> Motion:
-  return _Still(count)
 
 
 def _soft(places: Bool[np.ndarray, 'h w']) -> Picture:
@@ -109,7 +109,7 @@ def _soft(places: Bool[np.ndarray, 'h w']) -> Picture:
 
 def _difference(pictures: Sequence[Picture], motion: Motion) -> float:
   """Mean squared difference of neighbours that were measured, once they are aligned; NaN if there are none."""
-  measured = np.flatnonzero(np.isfinite(motion.scale))
+  measured = np.flatnonzero(np.isfinite(motion.scale)).tolist()
   squares, before = [], None
   for n in measured:
     now = resampled(pictures[n], motion, n)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Float32, Shaped
 
 import focal_jax
 from focal_jax.align import standing
@@ -22,6 +23,7 @@ from focal_jax.data.names import shown
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
 from focal_jax.files.pictures import save_image
+from focal_jax.focus.texture import texture_share
 from focal_jax.prediction.animation import write_animation
 from focal_jax.prediction.full_size import full_size
 from focal_jax.prediction.results import (
@@ -40,6 +42,8 @@ from focal_jax.prediction.results import (
 from focal_jax.stack import Prediction
 
 log = logging.getLogger(__name__)
+
+PLAIN_SHARE = 0.1  # of the picture without texture, from which on it is worth a remark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +117,8 @@ def predict_folder(
   """Reads a stack (`data.folder`), predicts as `focal_jax.load(...).predict(...)` does, and writes into `out`:
 
   * depth.npy (float32 [H, W], in the unit chosen), depth_16bit.png with its scale in depth_16bit.json, depth.png in
-    colour; confidence.npy and confidence.png;
+    colour; confidence.npy and confidence.png: the method's own, times how surely some frame shows texture
+    (`focus.texture`), which methods that fill in depth do not tell;
   * all_in_focus.png; aligned/*.png, the frames as aligned to the nearest one, motion.json, alignment.gif;
   * points.ply, mesh.ply and mesh.glb (`prediction.surface`);
   * report.html, to look at and to question; contact_sheet.png; and summary.json, which also says how far the frames
@@ -127,7 +132,8 @@ def predict_folder(
     overwrite: results that are in `out` already are replaced.
 
   Returns:
-    The prediction, in the size that depth was computed in and the unit of the focus distances; None with `only_align`.
+    The prediction, in the size that depth was computed in and the unit of the focus distances, its confidence as
+    written; None with `only_align`.
 
   Raises:
     InputError: something about the stack, the weights, the options or `out`; then nothing has been written.
@@ -170,6 +176,12 @@ def predict_folder(
     motion = None if options.align == 'off' else prediction.motion
     if prediction.rotation is not None:
       motion = np.concatenate([motion, prediction.rotation[:, None]], -1)
+    share = texture_share(lambda n: _float(stack.images[n]), motion, stack.fov)
+    prediction = prediction.replace(confidence=prediction.confidence * share)
+    if np.mean(share < 0.5) > PLAIN_SHARE:
+      note = f'No frame shows texture in {np.mean(share < 0.5):.0%} of the picture: confidence is low there.'
+      log.info('%s', note)
+      stack = dataclasses.replace(stack, notes=[*stack.notes, note])
     if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
       prediction = prediction.replace(depth=np.maximum(prediction.depth, 0))
     aligned = prediction.aligned
@@ -214,6 +226,10 @@ def predict_folder(
   written = out / ('alignment.gif' if options.only_align else 'report.html')
   log.info('%.1f s with compilation; wrote %s', seconds, written)
   return prediction
+
+
+def _float(frame: Shaped[np.ndarray, 'H W 3']) -> Float32[np.ndarray, 'H W 3']:
+  return frame / np.float32(255) if frame.dtype == np.uint8 else frame
 
 
 def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:

@@ -120,7 +120,7 @@ def align_plane(
   plane: Float[np.ndarray, 'H W'], motion: Float[np.ndarray, 'K'], fov: float
 ) -> Float[np.ndarray, 'H W']:
   """What lies in a frame of any values as it lies in the aligned one, 0 outside; arguments as of `align_sharp`."""
-  scales, offsets = np.transpose(_lines(plane, fov, motion[:3], (0, 0)))
+  scales, offsets = np.transpose(_lines(plane[..., None], fov, motion[:3], (0, 0)))
   centre = (np.array(plane.shape) - 1) / 2
   turn = _turn(float(motion[3]) if len(motion) > 3 else 0.0)
   return ndimage.affine_transform(plane, turn * scales, centre + turn @ (offsets - centre), order=1, mode='constant')

@@ -127,6 +127,8 @@ def naming(path: Path) -> Iterator[None]:
       yield
   except Exception as error:  # Decoders raise nearly anything on damaged files.
     reason = f'{type(error).__name__}: {one_line(error)}'
+    if isinstance(error, Image.UnidentifiedImageError):  # whose text is about an object of Python
+      reason = 'by its content it is none'
     with contextlib.suppress(OSError), path.open('rb') as file:
       reason = advice_for_content(file.read(32)) or reason
     raise InputError(f'{shown(path)}: cannot be read as an image ({shown(reason)})') from error

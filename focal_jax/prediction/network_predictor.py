@@ -71,7 +71,7 @@ class NetworkPredictor(Predictor):
     Args:
       images, focus, fov, align, motion: as of any predictor.
       tile_px: largest height and width of a tile, a multiple of 32, at least twice `overlap_px`. None: no tiles for up
-        to ten megapixels in all frames; else 1024 for ten frames, more for fewer and less for more.
+        to 5.7 megapixels in all frames; else as large ones as take no more memory.
       overlap_px: of neighbouring tiles, at least; a multiple of 32. None: 320, or half a tile if that is less.
 
     Returns:
@@ -88,17 +88,18 @@ class NetworkPredictor(Predictor):
     """
     stack = checked_stack(images, focus, fov)
     in_tiles = are_needed(stack, tile_px)
-    sides = tile_sides(tile_px, overlap_px, len(stack.images)) if in_tiles else (0, 0)
+    frames, *size = stack.images.shape[:3]
+    sides, overlap = tile_sides(tile_px, overlap_px, frames, tuple(size)) if in_tiles else (None, 0)
     motion = self._find_motion(stack, align, motion, in_tiles)
-    return undo_rotation(self._predict_upright, stack, motion, *sides)
+    return undo_rotation(self._predict_upright, stack, motion, sides, overlap)
 
   def _predict_upright(
-    self, stack: FocalStack, motion: Float32[np.ndarray, 'N 3'] | None, tile_px: int, overlap_px: int
+    self, stack: FocalStack, motion: Float32[np.ndarray, 'N 3'] | None, sides: tuple[int, int] | None, overlap_px: int
   ) -> Prediction:
-    """`tile_px`: 0 for one piece."""
-    if tile_px:
+    """`sides`: of a tile; None: in one piece."""
+    if sides:
       sharp = motion is not None and self.network.resampling == 'lanczos'
-      return predict_in_tiles(self._predict_whole, stack, motion, tile_px, overlap_px, sharp=sharp)
+      return predict_in_tiles(self._predict_whole, stack, motion, sides, overlap_px, sharp=sharp)
     return self._predict_whole(stack, motion)
 
   def estimate_motion(

@@ -212,8 +212,8 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
     if found := re.search(r'focus_unit\s*[:=]?\s*(\S+)', f'{line} {comment}'):
       units.append(found[1])
       continue
-    if line.count(',') > 1 or ('.' in line and ',' in line):  # then commas separate
-      line = line.replace(',', ' ')
+    if ',' in line and ('.' in line or re.fullmatch(r'\s*[^\s,;]+(,\s*[^\s,;]+){2,},?\s*', line)):
+      line = line.replace(',', ' ')  # which separate here
     for word in re.split(r'[\s;]+|,\s', line):
       number = re.fullmatch(r'([-+]?[\d.,]+(?:[eE][-+]?\d+)?)([^\W\d_]+)', word)
       if word in _UNIT_WORDS and numbers:

@@ -162,7 +162,9 @@ def predict_folder(
   start = time.perf_counter()
   motion, prediction = None, None
   if options.motion:
-    stack, motion = read_motion(Path(options.motion), stack, options.region)
+    guessed = not (stack.order_known or options.near_to_far or options.far_to_near)
+    stack, motion = read_motion(Path(options.motion), stack, options.region, may_turn=guessed)
+    unit = DepthUnit(stack, options.unit)
   elif options.align == 'measured':
     motion = motion_from_measured(before, stack.fov)
   for note in stack.notes:

@@ -16,6 +16,7 @@ from focal_jax.align.motion import align_plane, reduced, scaled_motion
 from focal_jax.data.folder import FolderStack
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
+from focal_jax.data.names import natural_order
 from focal_jax.errors import InputError
 from focal_jax.files import pictures
 from focal_jax.prediction import surface as surfaces
@@ -93,9 +94,15 @@ def write_motion(path: Path, stack: FolderStack, full: FullSize, region: Region 
 
 
 def read_motion(
-  path: Path, stack: FolderStack, region: Region | None
+  path: Path, stack: FolderStack, region: Region | None, *, may_turn: bool = False
 ) -> tuple[FolderStack, Float32[np.ndarray, 'N K']]:
   """The stack with the fields of view of the file, and the motion in px of the stack.
+
+  Args:
+    path: of a file that `write_motion` wrote.
+    stack: with the same frames, or as many others, which then belong together in the order of their names.
+    region: that the stack is of.
+    may_turn: the order of the stack is a guess, and yields to that of the file.
 
   Raises:
     InputError: naming the file, and what in it does not fit.
@@ -120,15 +127,24 @@ def read_motion(
   note = None
   if sorted(names) != sorted(stack.names):
     # Say a second light or channel, recorded by the same movement.
-    note = f'{path.name} has the motion of {names[0]} to {names[-1]}: taken for these frames, in their order.'
-    names = stack.names
+    note = (
+      f'{path.name} has the motion of {names[0]} to {names[-1]}: taken for these frames, in the order of the names.'
+    )
+    place = dict(zip(_in_order(names), _in_order(stack.names), strict=True))
+    names = [place[name] for name in names]
   if (found_region and list(found_region)) != (region and list(region)):
     raise InputError(f'{path}: has the motion of region {found_region}, expected that of {region}')
+  if may_turn and stack.names[0] == names[-1]:
+    stack = stack.reversed(f'The order of the frames is that of {path.name}.')
   order = [names.index(name) for name in stack.names]
   if order[-1] != len(names) - 1:
     raise InputError(f'{path}: aligns to {names[-1]}, expected {stack.names[-1]}, the nearest frame')
   scaled = scaled_motion(motion[order].astype(np.float32), size, stack.images.shape[1:3])
   return dataclasses.replace(stack, fov=fov[order], notes=[*stack.notes, note] if note else stack.notes), scaled
+
+
+def _in_order(names: list[str]) -> list[str]:
+  return [path.name for path in natural_order(map(Path, names))]
 
 
 def measured_residual(images: np.ndarray) -> ResidualMotion:

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 
 from focal_jax.align.estimate import find_motion
 from focal_jax.align.motion import reduced, scaled_motion
-from focal_jax.backend import compiler_options
+from focal_jax.backend import compiler_options, release_memory
 from focal_jax.models.alignment import MetadataAlignment, NoAlignment
 from focal_jax.models.end_to_end import padded_size, reduced_size
 from focal_jax.prediction.predictor import Predictor, undo_rotation
@@ -46,6 +46,7 @@ class NetworkPredictor(Predictor):
       return network.apply(variables, float_images(stack), size=size, method='estimate_motion')
 
     self._apply, self._estimate_motion = apply, estimate_motion
+    self._compiled: set[tuple] = set()
 
   @property
   def variables(self) -> dict:
@@ -136,7 +137,13 @@ class NetworkPredictor(Predictor):
     height, width = stack.images.shape[1:3]
     batch, size = _padded(stack, padded_size(height, width))
     given = None if motion is None else motion[None]
-    prediction = jax.device_get(self._apply(self._variables, batch, size, given))
+    arguments = self._variables, batch, size, given
+    shape = batch.images.shape, given is None
+    if shape not in self._compiled:
+      self._apply.lower(*arguments).compile()  # what the call below finds
+      release_memory()
+      self._compiled.add(shape)
+    prediction = jax.device_get(self._apply(*arguments))
     return jax.tree.map(lambda x: x[0], prediction).cropped(height, width)
 
 

@@ -37,9 +37,10 @@ class NetworkPredictor(Predictor):
     self._variables = jax.device_put(variables)
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
-    def apply(variables, stack, size, motion):
+    def apply(variables, images, focus, fov, size, motion):
       given = {} if motion is None else {'motion': motion}
-      return network.apply(variables, float_images(stack), align=motion is not None, size=size, **given)
+      stack = float_images(FocalStack(images, focus, fov))
+      return network.apply(variables, stack, align=motion is not None, size=size, **given)
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
     def estimate_motion(variables, stack, size):
@@ -137,7 +138,7 @@ class NetworkPredictor(Predictor):
     height, width = stack.images.shape[1:3]
     batch, size = _padded(stack, padded_size(height, width))
     given = None if motion is None else motion[None]
-    arguments = self._variables, batch, size, given
+    arguments = self._variables, batch.images, batch.focus, batch.fov, size, given
     shape = batch.images.shape, given is None
     if shape not in self._compiled:
       self._apply.lower(*arguments).compile()  # what the call below finds

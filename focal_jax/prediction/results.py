@@ -28,6 +28,7 @@ from focal_jax.stack import Prediction
 
 UNITS = ('metres', 'dioptres', 'index')
 MOTION_FILE = 'motion.json'
+_STEM_BYTES = 240  # of the names of aligned frames
 _PICTURE_SIDE_PX = 1024  # of what contact sheets show
 
 
@@ -71,7 +72,8 @@ class DepthUnit:
 
 def aligned_files(folder: Path, names: Sequence[str]) -> list[Path]:
   """Where the aligned frames are written."""
-  stems = [Path(name).stem for name in names]
+  # Bytes that most file systems allow are 255: room is left for what is added.
+  stems = [Path(name).stem.encode()[:_STEM_BYTES].decode(errors='ignore') for name in names]
   # Frames of one stem, from two folders or of two types, must not overwrite each other; nor where case does not count.
   unique = len({stem.lower() for stem in stems}) == len(stems)
   return [folder / 'aligned' / f'{stem if unique else f"{n:03d}_{stem}"}.png' for n, stem in enumerate(stems)]

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from focal_jax import InputError
 from focal_jax.prediction.predict import Options, predict_folder
+from focal_jax.prediction.results import aligned_files
 
 HEIGHT, WIDTH, MARGIN = 192, 256, 32
 
@@ -169,3 +170,12 @@ def test_channel_of_a_tiff_by_its_flag(canvas, tmp_path):
   assert any('depth is from channel 1' in note for note in summary['notes'])
   nearest = np.asarray(Image.open(out / 'aligned' / f'{Path(summary["frames"][-1]).stem}.png'))[..., 0]
   np.testing.assert_array_equal(nearest, np.asarray(pages[3 if '003' in summary['frames'][-1] else 1]))
+
+
+def test_names_of_aligned_frames_fit_into_a_file_system(tmp_path):
+  (tmp_path / 'aligned').mkdir()
+  names = [f'{"ä" * 124}{n}.png' for n in range(3)]  # 253 bytes
+  files = aligned_files(tmp_path, names)
+  assert len(set(files)) == 3
+  for file in files:
+    file.write_text('')

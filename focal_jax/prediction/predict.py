@@ -36,6 +36,7 @@ from focal_jax.prediction.results import (
   read_motion,
   residual_after,
   residual_numbers,
+  standing_places,
   write_depth,
   write_motion,
 )
@@ -180,6 +181,9 @@ def predict_folder(
       motion = np.concatenate([motion, prediction.rotation[:, None]], -1)
     share = texture_share(lambda n: _float(stack.images[n]), motion, stack.fov)
     prediction = prediction.replace(confidence=prediction.confidence * share)
+    if before.standing is not None:
+      places = standing_places(before, motion, stack.fov, stack.images.shape[1:3])
+      prediction = prediction.replace(confidence=prediction.confidence * (1 - places))
     if np.mean(share < 0.5) > PLAIN_SHARE:
       note = f'No frame shows texture in {np.mean(share < 0.5):.0%} of the picture: confidence is low there.'
       log.info('%s', note)
@@ -254,7 +258,8 @@ def _remarks(stack: FolderStack, motion: ResidualMotion) -> list[str]:
     share = np.mean(np.abs(motion.standing) > standing.LEAST_CHANGE)
     notes.append(
       f'Something stands still in all frames while the scene moves, in {share:.0%} of the picture: dust on the sensor, '
-      'or a scale bar. The motion was measured without it, but it is in the frames, and depth is wrong there.'
+      'or a scale bar. The motion was measured without it, but it is in the frames: depth is wrong there, and '
+      'confidence 0.'
     )
   lost = [name for name, measured in zip(stack.names, motion.measured, strict=True) if not measured]
   if len(lost) == len(stack.names) - 1:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from PIL import ExifTags, Image
 
+from focal_jax.align import standing
 from focal_jax.align.estimate import MEASURED_SIDE_PX
 from focal_jax.align.measured import ResidualMotion, residual_motion
 from focal_jax.align.motion import align_plane, reduced, scaled_motion
@@ -158,15 +159,32 @@ def residual_after(
   aligned: np.ndarray, before: ResidualMotion, motion: Float32[np.ndarray, 'N K'] | None, fov: Float[np.ndarray, 'N']
 ) -> ResidualMotion:
   """`measured_residual` of frames that a motion, or none, has aligned since."""
-  pattern = before.standing
-  if pattern is None:
-    taken = None
-  elif motion is None:
-    taken = [pattern] * len(aligned)
-  else:
-    scaled = scaled_motion(motion, aligned.shape[1:3], pattern.shape)
-    taken = [align_plane(pattern, scaled[n], float(fov[n])) for n in range(len(aligned))]
+  taken = None
+  if before.standing is not None:
+    taken = _in_aligned_frames(before.standing, motion, fov, aligned.shape[1:3])
   return _in_px_of(aligned, residual_motion(_measurable(aligned), elsewhere=True, standing_in=taken))
+
+
+def standing_places(
+  before: ResidualMotion, motion: Float32[np.ndarray, 'N K'] | None, fov: Float[np.ndarray, 'N'], size: tuple[int, int]
+) -> Float32[np.ndarray, 'H W']:
+  """1 where something that stood still lies in any of the aligned frames, of this height and width, and 0 elsewhere."""
+  there = (np.abs(before.standing) > standing.LEAST_CHANGE).astype(np.float32)
+  share = np.max(_in_aligned_frames(there, motion, fov, size), axis=0)
+  return np.asarray(Image.fromarray(share).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def _in_aligned_frames(
+  plane: Float32[np.ndarray, 'h w'],
+  motion: Float32[np.ndarray, 'N K'] | None,
+  fov: Float[np.ndarray, 'N'],
+  size: tuple[int, int],
+) -> list[Float32[np.ndarray, 'h w']]:
+  """As what is at one place in all frames lies in each once they are aligned; `size`: of the frames, px."""
+  if motion is None:
+    return [plane] * len(fov)
+  scaled = scaled_motion(motion, size, plane.shape)
+  return [align_plane(plane, scaled[n], float(fov[n])) for n in range(len(fov))]
 
 
 def _measurable(images: np.ndarray) -> np.ndarray:

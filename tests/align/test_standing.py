@@ -7,7 +7,7 @@ from scipy import ndimage
 from focal_jax.align.estimate import motion_from_measured
 from focal_jax.align.measured import residual_motion
 from focal_jax.align.motion import align, align_plane
-from focal_jax.prediction.results import measured_residual, residual_after
+from focal_jax.prediction.results import measured_residual, residual_after, standing_places
 
 SIZE = (240, 320)
 FRAMES = 6
@@ -100,6 +100,13 @@ def test_what_is_left_after_alignment_is_measured_without_it():
   assert before.rms_px == pytest.approx(np.sqrt((shifts[:-1] ** 2).sum(-1).mean()), abs=0.2)
   assert residual_after(aligned, before, motion, fov).rms_px < 0.2
   np.testing.assert_allclose(residual_after(images, before, None, fov).shift_px, before.shift_px, atol=0.1)
+  # In the aligned frames dust runs the other way: from where it is in the last frame as far as the first has moved.
+  places = standing_places(before, motion, fov, SIZE)
+  spots = np.abs(dust()) > 0.2
+  assert np.mean(places[spots]) > 0.9
+  moved = np.roll(spots, (-2, -8), (0, 1))[20:-20, 20:-20]
+  assert np.mean(places[20:-20, 20:-20][moved]) > 0.9
+  assert np.mean(places) < 0.5
 
 
 @pytest.mark.parametrize('motion', [(0.02, 3.0, -2.0), (-0.01, -1.0, 4.0, np.deg2rad(3))])

@@ -63,12 +63,12 @@ def test_the_scene_is_measured_beside_what_stands_still(pattern, step, zoom):
   found = residual_motion(images, elsewhere=True, find_standing=True)
   error, before = (np.abs(one.shift_px - shifts).max() + 160 * np.abs(one.zoom - zooms).max() for one in (found, drawn))
   assert before > 0.5  # so that there is something to mend
-  assert error < 0.3
+  assert error < min(0.4, before / 2)
   assert found.standing.shape == SIZE
   # What was taken off is what was put in, but for coarse shading.
   there = np.abs(pattern) > 0.1
-  assert np.corrcoef(found.standing[there], pattern[there])[0, 1] > 0.5
-  assert np.mean(found.standing != 0) < 0.5
+  assert np.mean(found.standing[there] * np.sign(pattern[there]) > 0.05) > 0.8
+  assert np.mean(np.abs(found.standing) > 0.02) < 0.3
 
 
 @pytest.mark.parametrize('step', [(0.0, 0.0), (1.6, 0.0), (7.0, 3.0)])
@@ -111,8 +111,9 @@ def test_what_is_left_after_alignment_is_measured_without_it():
 
 @pytest.mark.parametrize('motion', [(0.02, 3.0, -2.0), (-0.01, -1.0, 4.0, np.deg2rad(3))])
 def test_a_plane_is_aligned_as_frames_are(motion):
-  plane = texture(0, 0.1)[:200, :300]
-  aligned, coverage = align(np.repeat(plane[None, ..., None], 3, -1), np.float32([motion]), [1.1])
+  plane = np.clip(texture(0, 0.1)[:200, :300], 0, 1).astype(np.float32)
+  frames = np.repeat(plane[None, ..., None], 3, -1).repeat(2, 0)
+  aligned, coverage = align(frames, np.float32([motion] * 2), [1.1] * 2)
   own = align_plane(plane, np.float32(motion), 1.1)
   inside = ndimage.binary_erosion(coverage[0] == 1, iterations=3)
   assert inside.mean() > 0.7

@@ -117,7 +117,7 @@ def align_sharp(
 
 
 def align_plane(
-  plane: Float[np.ndarray, 'H W'], motion: Float[np.ndarray, 'K'], fov: float
+  plane: Float32[np.ndarray, 'H W'], motion: Float[np.ndarray, 'K'], fov: float
 ) -> Float[np.ndarray, 'H W']:
   """What lies in a frame of any values as it lies in the aligned one, 0 outside; arguments as of `align_sharp`."""
   scales, offsets = np.transpose(_lines(plane[..., None], fov, motion[:3], (0, 0)))

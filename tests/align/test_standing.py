@@ -111,7 +111,7 @@ def test_what_is_left_after_alignment_is_measured_without_it():
 
 @pytest.mark.parametrize('motion', [(0.02, 3.0, -2.0), (-0.01, -1.0, 4.0, np.deg2rad(3))])
 def test_a_plane_is_aligned_as_frames_are(motion):
-  plane = np.clip(texture(0, 0.1)[:200, :300], 0, 1).astype(np.float32)
+  plane = ndimage.gaussian_filter(np.clip(texture(0, 0.1)[:200, :300], 0, 1), 1.5).astype(np.float32)
   frames = np.repeat(plane[None, ..., None], 3, -1).repeat(2, 0)
   aligned, coverage = align(frames, np.float32([motion] * 2), [1.1] * 2)
   own = align_plane(plane, np.float32(motion), 1.1)

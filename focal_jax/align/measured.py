@@ -16,20 +16,22 @@ y down: a similarity is then scale q + shift.
 
 Where blur is not symmetric, position itself depends on the band of frequencies: on the stacks `balls` and
 `balls_aligned` other bands change the zoom over ten frames by 0.001 to 0.004, more than `zoom_error` says. A pattern
-that stands still in all frames (sensor, compression) draws the motion towards none if it is as strong as the texture.
+that stands still in all frames (dust on the sensor, a scale bar) draws the motion towards none if it is as strong as
+the texture; `standing` finds it where it fills a small part of the picture, and it is taken off.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Bool, Float, Float64, UInt8
+from jaxtyping import Bool, Complex128, Float, Float32, Float64, UInt8
 from PIL import Image
 from scipy import ndimage
 
+from focal_jax.align import standing
 from focal_jax.align.phase_correlation import NOISE, block_spectra, correlate, peaks
 from focal_jax.focus.classical import LUMA
 
@@ -65,6 +67,8 @@ class ResidualMotion:
       length of the chain.
     reference: index of the frame that the others are compared with.
     size: height and width of the frames, px.
+    standing: what stands still in all frames and was taken off before, in luminance 0 .. 1, at most `MAX_SIDE` px long.
+      None: nothing was found, or looked for.
   """
 
   zoom: Float64[np.ndarray, 'N']
@@ -74,6 +78,7 @@ class ResidualMotion:
   zoom_error: Float64[np.ndarray, 'N']
   reference: int
   size: tuple[int, int]
+  standing: Float32[np.ndarray, 'h w'] | None = None
 
   @property
   def measured(self) -> Bool[np.ndarray, 'N']:
@@ -151,8 +156,28 @@ _STILL = _Similarity(1.0 + 0j, 0j)
 _FAILED = _Pair(_Similarity(complex(np.nan, np.nan), complex(np.nan, np.nan)), 0.0, np.nan)
 
 
+class _Motions(NamedTuple):
+  """Motion of each picture relative to the reference, px from the centre."""
+
+  pairs: list[_Pair]
+  reference: int
+
+  @property
+  def scale(self) -> Complex128[np.ndarray, 'N']:
+    return np.array([pair.motion.scale for pair in self.pairs])
+
+  @property
+  def shift(self) -> Complex128[np.ndarray, 'N']:
+    return np.array([pair.motion.shift for pair in self.pairs])
+
+
 def residual_motion(
-  frames: UInt8[np.ndarray, 'N H W 3'] | Float[np.ndarray, 'N H W 3'], reference: int = -1, *, elsewhere: bool = False
+  frames: UInt8[np.ndarray, 'N H W 3'] | Float[np.ndarray, 'N H W 3'],
+  reference: int = -1,
+  *,
+  elsewhere: bool = False,
+  find_standing: bool = False,
+  standing_in: Sequence[Float[np.ndarray, 'h w']] | None = None,
 ) -> ResidualMotion:
   """Zoom, shift and rotation of every frame relative to frame `reference`. Deterministic.
 
@@ -166,19 +191,46 @@ def residual_motion(
     reference: index of the reference, from the end if negative; by default the last, as in `warp`.
     elsewhere: if fewer than half of the others can be compared with it, another is the reference: the last of those
       that most can be compared with. A picture that is none of the series, or black, never is.
+    find_standing: look for what stands still in all frames, and take it off (`ResidualMotion.standing`).
+    standing_in: what stood still in frames that were aligned since, as it lies in each of them, in the size of
+      `ResidualMotion.standing`; it is taken off.
 
   Raises:
     IndexError: there is no such frame.
   """
   count, height, width = frames.shape[:3]
-  pyramids = [_pyramid(_luminance(frame)) for frame in frames]
-  small = pyramids[0][-1].shape
+  reference = range(count)[reference]
+  pictures = [_luminance(frame) for frame in frames]
+  small = pictures[0].shape
+
+  def measure(pictures: Sequence[Float[np.ndarray, 'h w']]) -> _Motions:
+    return _measure(pictures, reference, elsewhere)
+
+  pattern = None
+  if standing_in is not None:
+    pictures = [picture - taken for picture, taken in zip(pictures, standing_in, strict=True)]
+  found = measure(pictures)
+  if find_standing:
+    pattern, found = standing.find_standing([_without_shading(picture) for picture in pictures], found, measure)
+  return ResidualMotion(
+    zoom=np.abs(found.scale),
+    shift_px=np.stack([found.shift.real * width / small[1], found.shift.imag * height / small[0]], -1),
+    rotation=np.angle(found.scale),
+    quality=np.array([pair.quality for pair in found.pairs]),
+    zoom_error=np.array([pair.zoom_error for pair in found.pairs]),
+    reference=found.reference,
+    size=(height, width),
+    standing=pattern,
+  )
+
+
+def _measure(pictures: Sequence[Float[np.ndarray, 'h w']], reference: int, elsewhere: bool) -> _Motions:
+  count, pyramids = len(pictures), [_pyramid(picture) for picture in pictures]
 
   @functools.cache
   def compare(n: int, base: int) -> _Pair:
     return _compare(pyramids[n], pyramids[base])
 
-  reference = range(count)[reference]
   pairs = _pairs_with(reference, count, compare)
   if elsewhere:
     for other in sorted(set(range(count)) - {reference}, reverse=True):
@@ -187,16 +239,7 @@ def residual_motion(
       found = _pairs_with(other, count, compare)
       if _count_measured(found) > _count_measured(pairs):
         reference, pairs = other, found
-  scale, shift = (np.array(values) for values in zip(*(pair.motion for pair in pairs), strict=True))
-  return ResidualMotion(
-    zoom=np.abs(scale),
-    shift_px=np.stack([shift.real * width / small[1], shift.imag * height / small[0]], -1),
-    rotation=np.angle(scale),
-    quality=np.array([pair.quality for pair in pairs]),
-    zoom_error=np.array([pair.zoom_error for pair in pairs]),
-    reference=reference,
-    size=(height, width),
-  )
+  return _Motions(pairs, reference)
 
 
 def _pairs_with(reference: int, count: int, compare: Callable[[int, int], _Pair]) -> list[_Pair]:
@@ -247,7 +290,11 @@ def _pyramid(picture: Float[np.ndarray, 'H W']) -> list[Float[np.ndarray, '_ _']
   while max(picture.shape) // 2 >= LEVEL_SIDE and min(picture.shape) // 2 >= BLOCK:
     picture = _resize(picture, picture.shape[0] // 2, picture.shape[1] // 2)
     levels.append(picture)
-  return [level - ndimage.gaussian_filter(level, SHADING_PX, mode='nearest') for level in reversed(levels)]
+  return [_without_shading(level) for level in reversed(levels)]
+
+
+def _without_shading(picture: Float[np.ndarray, 'H W']) -> Float[np.ndarray, 'H W']:
+  return picture - ndimage.gaussian_filter(picture, SHADING_PX, mode='nearest')
 
 
 def _compare(moving: list[Float[np.ndarray, '_ _']], fixed: list[Float[np.ndarray, '_ _']]) -> _Pair:

@@ -116,6 +116,16 @@ def align_sharp(
   return aligned, inside
 
 
+def align_plane(
+  plane: Float32[np.ndarray, 'H W'], motion: Float[np.ndarray, 'K'], fov: float
+) -> Float[np.ndarray, 'H W']:
+  """What lies in a frame of any values as it lies in the aligned one, 0 outside; arguments as of `align_sharp`."""
+  scales, offsets = np.transpose(_lines(plane[..., None], fov, motion[:3], (0, 0)))
+  centre = (np.array(plane.shape) - 1) / 2
+  turn = _turn(float(motion[3]) if len(motion) > 3 else 0.0)
+  return ndimage.affine_transform(plane, turn * scales, centre + turn @ (offsets - centre), order=1, mode='constant')
+
+
 def _align_turned(
   frame: UInt8[np.ndarray, 'H W 3'], lines: list[tuple[float, float]], angle: float
 ) -> tuple[UInt8[np.ndarray, 'H W 3'], Bool[np.ndarray, 'H W']]:

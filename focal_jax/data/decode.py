@@ -1,4 +1,5 @@
-"""Decodes single frames with Pillow: image files and pages of TIFF files.
+"""Decodes single frames: image files and pages of TIFF files with 8 bits for each value with Pillow, pages with more by
+`data.tiff`.
 
 Of 16-bit colours Pillow gives the upper bytes alone. They are decoded twice here, the second time with the order of
 bytes exchanged, so that the lower ones come where the upper ones do.
@@ -11,18 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt16
+from jaxtyping import Shaped, UInt8
 from PIL import Image
 
+from focal_jax.data import tiff
 from focal_jax.data.colour import ColourReader
 from focal_jax.data.exif import FrameExif, read_exif
 from focal_jax.data.formats import advice_for_content
 from focal_jax.data.names import shown
 from focal_jax.errors import InputError, one_line
 
-# TIFF's tags, of which 1 is the default (of 262, 0), and values of them.
-_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_PLANES = 258, 259, 262, 284
-_UNCOMPRESSED, _SEPARATE, _WHITE_IS_ZERO = 1, 2, 0
 _DEEP_COLOURS = ('RGB;16', 'RGBA;16', 'RGBX;16')
 _DEEP_GREY_WITH_ALPHA = 'LA;16B'  # of PNG, which Pillow makes RGBA
 _OTHER_BYTES = {'B': 'L', 'L': 'B', 'N': 'B' if np.little_endian else 'L'}
@@ -67,9 +66,11 @@ class FrameHeader:
     file: where it is.
     stored_size: width and height before it is turned upright, px.
     grey: it has no colours.
-    deep: it has more than 8 bits for each value.
+    deep: it has whole numbers of 9 to 16 bits.
     exif: of the frame.
     pages: that its file has.
+    measured: its values may be of any range: floating-point numbers, or whole ones that are signed or of 32 bits.
+    tiff_page: the page, if Pillow cannot decode it. None: it can.
   """
 
   file: FrameFile
@@ -78,6 +79,8 @@ class FrameHeader:
   deep: bool
   exif: FrameExif
   pages: int
+  measured: bool = False
+  tiff_page: tiff.TiffPage | None = None
 
   def size(self, orientation: int) -> tuple[int, int]:
     """Width and height when it is turned so, px."""
@@ -89,16 +92,29 @@ class Decoded:
   """Pixels of a frame.
 
   Attributes:
-    pixels: an image of 8 bits for each value, or of floating-point ones; or an array of 16 bits, [H, W] or [H, W, 3].
+    pixels: an image of 8 bits for each value; or an array of any other type, [H, W] or [H, W, 3].
     inverted: 0 is white.
     profile: of the colours.
     transparent: alpha was there.
   """
 
-  pixels: Image.Image | UInt16[np.ndarray, '...']
+  pixels: Image.Image | Shaped[np.ndarray, '...']
   inverted: bool
   profile: bytes | None
   transparent: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels:
+  """Values of a stack that become black and white.
+
+  Attributes:
+    white: of 9 to 16 bits; black is 0.
+    range: black and white of values that may be of any range (`FrameHeader.measured`).
+  """
+
+  white: int = 65535
+  range: tuple[float, float] = (0.0, 1.0)
 
 
 @contextlib.contextmanager
@@ -111,6 +127,8 @@ def naming(path: Path) -> Iterator[None]:
       yield
   except Exception as error:  # Decoders raise nearly anything on damaged files.
     reason = f'{type(error).__name__}: {one_line(error)}'
+    if isinstance(error, Image.UnidentifiedImageError):  # whose text is about an object of Python
+      reason = 'by its content it is none'
     with contextlib.suppress(OSError), path.open('rb') as file:
       reason = advice_for_content(file.read(32)) or reason
     raise InputError(f'{shown(path)}: cannot be read as an image ({shown(reason)})') from error
@@ -129,21 +147,76 @@ def open_page(path: Path, page: int = 0) -> Iterator[Image.Image]:
 
 def read_header(file: FrameFile) -> FrameHeader:
   """Raises InputError if the file is no image."""
-  with naming(file.path), open_page(file.path, file.page) as image:
-    deep_alpha = _is_deep_grey_with_alpha(image)
-    deep = image.mode.startswith('I') or _is_deep_colour(image) or deep_alpha
-    exif = read_exif(image)  # which decodes a PNG, and then Pillow forgets how it was stored
-    # Pillow turns TIFFs itself, and says so beforehand.
-    turned = image.format == 'TIFF' and exif.orientation >= 5
-    return FrameHeader(
-      file=file,
-      stored_size=image.size[::-1] if turned else image.size,
-      grey=image.mode in _GREY_MODES or image.mode.startswith('I') or deep_alpha,
-      deep=deep,
-      exif=exif,
-      # A second JPEG picture in a file is a preview, or made for 3-D displays.
-      pages=1 if image.format == 'MPO' else getattr(image, 'n_frames', 1),
-    )
+  with naming(file.path):
+    pages = _pages_beyond_pillow(file.path, file.page)
+    if pages is not None:
+      return _header_of_page(file, pages)
+    with open_page(file.path, file.page) as image:
+      deep_alpha = _is_deep_grey_with_alpha(image)
+      measured = image.mode in ('I', 'F')
+      deep = image.mode.startswith('I;') or _is_deep_colour(image) or deep_alpha
+      exif = read_exif(image.getexif(), image.size)  # which decodes a PNG, and then Pillow forgets how it was stored
+      # Pillow turns TIFFs itself, and says so beforehand.
+      turned = image.format == 'TIFF' and exif.orientation >= 5
+      return FrameHeader(
+        file=file,
+        stored_size=image.size[::-1] if turned else image.size,
+        grey=image.mode in _GREY_MODES or image.mode.startswith('I') or deep_alpha,
+        deep=deep,
+        exif=exif,
+        # A second JPEG picture in a file is a preview, or made for 3-D displays.
+        pages=1 if image.format == 'MPO' else getattr(image, 'n_frames', 1),
+        measured=measured,
+      )
+
+
+def _pages_beyond_pillow(path: Path, page: int) -> list[tiff.TiffPage] | None:
+  """The pages of a TIFF of which `data.tiff` decodes this one; None: Pillow does, or the file is none.
+
+  Pillow 13 takes some 16-bit planes and values of the other order of bytes for what they are not, without an error.
+
+  Raises:
+    ValueError: neither can.
+  """
+  with path.open('rb') as file:
+    if not tiff.is_tiff(file.read(4)):
+      return None
+  try:
+    pages = tiff.read_pages(path)
+    tiff.check_readable(pages[page])
+    if pages[page].dtype != np.uint8 or pages[page].get(tiff.PLANES) == tiff.SEPARATE:
+      return pages
+  except (ValueError, IndexError) as error:
+    reason = error
+  else:
+    reason = None
+  try:
+    with open_page(path, page):
+      return None
+  except Exception:
+    if reason is None:
+      return pages
+    # Of a TIFF, its layout says more than Pillow, which has tried it as every kind of picture.
+    raise reason from None
+
+
+def _header_of_page(file: FrameFile, pages: list[tiff.TiffPage]) -> FrameHeader:
+  page = pages[file.page]
+  exif = Image.Exif()
+  with contextlib.suppress(Exception), file.path.open('rb') as opened:  # as of damaged EXIF: there is none
+    exif.load_from_fp(opened, page.offset)
+  facts = read_exif(exif, page.size)
+  orientation = page.get(tiff.ORIENTATION, 1)
+  return FrameHeader(
+    file=file,
+    stored_size=page.size,
+    grey=page.is_grey,
+    deep=page.dtype == np.uint16,
+    exif=dataclasses.replace(facts, orientation=orientation if orientation in range(1, 9) else 1),
+    pages=len(pages),
+    measured=page.dtype not in (np.uint8, np.uint16),
+    tiff_page=page,
+  )
 
 
 def decode(header: FrameHeader, orientation: int) -> Decoded:
@@ -154,10 +227,11 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
   """
   file, own = header.file, header.exif.orientation
   with naming(file.path):
+    if header.tiff_page is not None:
+      return _decode_page(file.path, header.tiff_page, orientation)
     with open_page(file.path, file.page) as image:
-      _check_planes(image)
       is_tiff = image.format == 'TIFF'
-      inverted = is_tiff and image.mode.startswith('I') and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+      inverted = is_tiff and image.mode.startswith('I') and image.tag_v2.get(tiff.PHOTOMETRIC) == tiff.WHITE_IS_ZERO
       deep_colour, deep_alpha = _is_deep_colour(image), _is_deep_grey_with_alpha(image)
       image.load()
       upper = image.copy()
@@ -180,27 +254,43 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
         image.load()
         raw = np.asarray(_turned(image, turns)).astype(np.uint16)
         pixels = raw[..., 0] << 8 | raw[..., 1]
-    elif upper.mode.startswith('I'):
-      values = np.asarray(pixels)
-      if values.min() < 0 or values.max() > 65535:
-        raise ValueError(f'pixels range from {values.min()} to {values.max()}, expected 0 to 65535')
-      pixels = values.astype(np.uint16)
+    elif upper.mode.startswith(('I', 'F')):
+      pixels = np.asarray(pixels)
     return Decoded(pixels, inverted, profile, transparent)
 
 
-def to_rgb(decoded: Decoded, white: int, header: FrameHeader, colours: ColourReader) -> Image.Image:
-  """sRGB of 8 bits; of pixels of 16 bits, `white` becomes 255. Alpha is dropped.
+def _decode_page(path: Path, page: tiff.TiffPage, orientation: int) -> Decoded:
+  values = tiff.read_pixels(path, page)
+  channels = 1 if page.is_grey else 3
+  pixels = _turned_array(values[..., :channels], orientation)
+  inverted = page.is_grey and page.get(tiff.PHOTOMETRIC) == tiff.WHITE_IS_ZERO
+  pixels = np.ascontiguousarray(pixels[..., 0] if page.is_grey else pixels)
+  return Decoded(
+    Image.fromarray(255 - pixels if inverted else pixels) if pixels.dtype == np.uint8 else pixels,
+    inverted,
+    page.tags.get(tiff.ICC_PROFILE),
+    transparent=values.shape[-1] > channels,
+  )
 
-  Raises:
-    ValueError: the pixels are floating-point ones.
-  """
+
+def to_rgb(decoded: Decoded, levels: Levels, header: FrameHeader, colours: ColourReader) -> Image.Image:
+  """sRGB of 8 bits; values of more bits become 0 .. 255 by the `levels`. Alpha is dropped."""
   pixels = decoded.pixels
   if isinstance(pixels, np.ndarray):
-    scaled = ((pixels.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+    scaled = _scaled_range(pixels, *levels.range) if header.measured else _scaled(pixels, levels.white)
     pixels = Image.fromarray(255 - scaled if decoded.inverted else scaled)
-  elif pixels.mode == 'F':
-    raise ValueError('floating-point pixels, expected 8 or 16 bits')
   return colours.convert(pixels, decoded.profile, header.exif.adobe_rgb, header.file.name)
+
+
+def _scaled(pixels: Shaped[np.ndarray, '...'], white: int) -> UInt8[np.ndarray, '...']:
+  return ((pixels.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+
+
+def _scaled_range(pixels: Shaped[np.ndarray, '...'], black: float, white: float) -> UInt8[np.ndarray, '...']:
+  """What is no number is black."""
+  with np.errstate(invalid='ignore', over='ignore'):
+    values = (pixels.astype(np.float64) - black) * (255 / (white - black))
+  return np.round(np.clip(np.nan_to_num(values, nan=0.0, posinf=255.0, neginf=0.0), 0, 255)).astype(np.uint8)
 
 
 def _turned(image: Image.Image, turns: list[int]) -> Image.Image:
@@ -208,6 +298,14 @@ def _turned(image: Image.Image, turns: list[int]) -> Image.Image:
     if turn in _TURNS:
       image = image.transpose(_TURNS[turn])
   return image
+
+
+def _turned_array(pixels: Shaped[np.ndarray, 'H W C'], orientation: int) -> Shaped[np.ndarray, 'h w C']:
+  if orientation >= 5:
+    pixels = pixels.swapaxes(0, 1)
+  # Rows, columns in reverse, for the orientations 1 .. 8.
+  rows, columns = ((1, 1), (1, -1), (-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1), (-1, 1))[orientation - 1]
+  return pixels[::rows, ::columns]
 
 
 def _raw_mode(tile: tuple) -> str:
@@ -228,12 +326,3 @@ def _with_raw_mode(tile: tuple, mode: str) -> tuple:
   args = tile[3]
   args = mode if isinstance(args, str) else (mode, *args[1:])
   return tile._replace(args=args) if hasattr(tile, '_replace') else (*tile[:3], args)
-
-
-def _check_planes(image: Image.Image) -> None:
-  """Raises for the one layout of TIFF that Pillow takes for another and gives as noise."""
-  if image.format != 'TIFF':
-    return
-  bits, compression, planes = (image.tag_v2.get(tag, 1) for tag in (_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PLANES))
-  if planes == _SEPARATE and compression == _UNCOMPRESSED and np.max(bits) > 8:
-    raise ValueError('uncompressed 16-bit colours in separate planes, expected interleaved or compressed ones')

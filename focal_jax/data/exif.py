@@ -39,9 +39,8 @@ class FrameExif:
   adobe_rgb: bool = False
 
 
-def read_exif(image: Image.Image) -> FrameExif:
-  """EXIF of an opened image that has not been turned yet."""
-  exif = image.getexif()
+def read_exif(exif: Image.Exif, size: tuple[int, int]) -> FrameExif:
+  """EXIF of an image that has not been turned yet; `size` is its width and height, px."""
   tags = exif.get_ifd(ExifTags.IFD.Exif)
 
   def number(name: str) -> float | None:
@@ -64,14 +63,14 @@ def read_exif(image: Image.Image) -> FrameExif:
   equivalent_mm = positive('FocalLengthIn35mmFilm')
   resolution = positive(f'FocalPlane{axis}Resolution')
   if equivalent_mm:
-    focal_length_px = equivalent_mm / _FULL_FRAME_MM * math.hypot(*image.size)
+    focal_length_px = equivalent_mm / _FULL_FRAME_MM * math.hypot(*size)
   elif focal_length_mm and resolution:
     unit_mm = _MM_PER_UNIT.get(number('FocalPlaneResolutionUnit'), _MM_PER_UNIT[2])
     focal_length_px = focal_length_mm * resolution / unit_mm
     # The resolution is that of the picture as it was taken, which may have been reduced since.
     taken = [positive(name) for name in ('ExifImageWidth', 'ExifImageHeight')]
     if all(taken):
-      focal_length_px *= max(image.size) / max(taken)
+      focal_length_px *= max(size) / max(taken)
   else:
     focal_length_px = None
   return FrameExif(

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64, UInt8
 from focal_jax.data import paths as file_paths
 from focal_jax.data import series
 from focal_jax.data.decode import FrameFile, FrameHeader, read_header
-from focal_jax.data.formats import is_image, readable_suffixes, unread
+from focal_jax.data.formats import expected_suffixes, is_image, unread
 from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, count_distances, read_metadata
@@ -299,13 +299,14 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
   try:
     entries = [path for path in folder.iterdir() if not path.is_dir()]
   except OSError as error:
+    advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([folder])) if folder.is_file() else ''
     raise InputError(
-      f'{shown(folder)}: {error.strerror}, expected a folder of images, or a TIFF of several pages'
+      f'{shown(folder)}: {error.strerror}, expected a folder of images, or a TIFF of several pages{advice}'
     ) from error
   paths, notes = natural_order(path for path in entries if is_image(path)), unread(entries)
   if len(paths) < 2 and not (paths and read_page_stack(paths[0], channel)):
     found = f'one image ({shown(paths[0].name)})' if paths else 'no images'
-    message = f'{shown(folder)}: {found}, expected at least two ({", ".join(readable_suffixes())})'
+    message = f'{shown(folder)}: {found}, expected at least two ({expected_suffixes()})'
     if notes:
       message += f'; {" ".join(notes).removesuffix(".")}'
     if folders := file_paths.stack_folders(folder, is_image):
@@ -318,7 +319,7 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
 
 def _check_images(paths: list[Path]) -> list[Path]:
   """The same paths, if they may be a stack."""
-  expected = ', '.join(readable_suffixes())
+  expected = expected_suffixes()
   if len(paths) < 2:
     found = f'one image ({shown(paths[0])})' if paths else 'no images'
     raise InputError(f'{found} given, expected at least two ({expected})')

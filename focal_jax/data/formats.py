@@ -8,6 +8,8 @@ from pathlib import Path
 from PIL import Image, features
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
+# Less usual ones, which Pillow reads too if it was built so: browsers save JPEG as .jfif, cameras write .mpo.
+_MORE_SUFFIXES = ('.jfif', '.jpe', '.mpo', '.gif', '.pgm', '.ppm', '.pnm', '.pbm', '.tga', '.jp2', '.j2k', '.jpx')
 _HEIC = ('.heic', '.heif', '.hif')
 _RAW = (
   '.3fr',
@@ -80,7 +82,9 @@ def readable_suffixes() -> tuple[str, ...]:
   # Pillow registers the suffix even where it was built without the decoder.
   if not ('avif' in features.modules and features.check('avif')) and 'pillow_avif' not in plugins:
     known.discard('.avif')
-  return IMAGE_SUFFIXES + tuple(suffix for suffix in (*_HEIC, '.avif', '.jxl') if suffix in known)
+  if not features.check('jpg_2000'):
+    known -= {'.jp2', '.j2k', '.jpx'}
+  return IMAGE_SUFFIXES + tuple(suffix for suffix in (*_HEIC, '.avif', '.jxl', *_MORE_SUFFIXES) if suffix in known)
 
 
 def _import_plugin(module: str, register: str | None) -> bool:
@@ -96,6 +100,13 @@ def _import_plugin(module: str, register: str | None) -> bool:
 
 def is_image(path: Path) -> bool:
   return path.suffix.lower() in readable_suffixes() and not path.name.startswith('.')
+
+
+def expected_suffixes() -> str:
+  """For messages: of what is read, the usual ones."""
+  more = len(set(readable_suffixes()) & set(_MORE_SUFFIXES))
+  usual = [suffix for suffix in readable_suffixes() if suffix not in _MORE_SUFFIXES]
+  return ', '.join(usual) + (' ...' if more else '')
 
 
 def unread(paths: Iterable[Path]) -> list[str]:
@@ -126,6 +137,8 @@ def advice_for_content(start: bytes) -> str | None:
     '.jxl': start.startswith((b'\xff\x0a', b'\0\0\0\x0cJXL ')),
   }
   for suffix, is_it in kinds.items():
+    if is_it and suffix in readable_suffixes():
+      return f'it holds {suffix[1:].upper()} by its content, which cannot be decoded'
     if is_it:
       return f'it holds {suffix[1:].upper()} by its content: {_ADVICE[suffix]}'
   return None

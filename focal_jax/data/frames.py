@@ -1,6 +1,7 @@
 """Reads the frames of a stack: upright, sRGB of 8 bits, all of one size.
 
-Pixels of 16 bits are scaled by what the brightest frame needs, as cameras put 12 bits into 16.
+Pixels of 16 bits are scaled by what the brightest frame needs, as cameras put 12 bits into 16; floating-point ones and
+other wide ones by what range they have.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from focal_jax.data.colour import ColourReader
-from focal_jax.data.decode import FrameHeader, decode, naming, to_rgb
+from focal_jax.data.decode import FrameHeader, Levels, decode, naming, to_rgb
 from focal_jax.data.exif import FrameExif
 from focal_jax.data.names import listed, shown
 from focal_jax.errors import InputError
@@ -21,6 +22,8 @@ Region = tuple[int, int, int, int]
 
 # Brightest values below which a stack is worth a remark, and a frame among brighter ones.
 _DARK, _BLACK = 32, 16
+_WHITES = (1, 255, 1023, 4095, 16383, 65535)  # of values that may have any range
+_OUTSIDE, _MOST_SAMPLES = 0.001, 1_000_000  # share of the pixels beyond black and beyond white; how many are looked at
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,14 +34,14 @@ class FrameReader:
     headers: of the frames.
     orientations: by which each is turned upright.
     region: left, top, width and height of what is read, px of the upright frames.
-    white: what becomes white in 16 bits.
+    levels: what becomes black and white in more than 8 bits.
     colours: to sRGB.
   """
 
   headers: tuple[FrameHeader, ...]
   orientations: tuple[int, ...]
   region: Region
-  white: int
+  levels: Levels
   colours: ColourReader
 
   def size(self, max_side: int | None = None) -> tuple[int, int]:
@@ -58,7 +61,7 @@ class FrameReader:
     header, size = self.headers[index], self.size(max_side)[::-1]
     decoded = decode(header, self.orientations[index])
     with naming(header.file.path):
-      image = _crop(to_rgb(decoded, self.white, header, self.colours), self.region)
+      image = _crop(to_rgb(decoded, self.levels, header, self.colours), self.region)
     if image.size != size:
       # With `reducing_gap` Pillow averages whole blocks first: several times faster, and no difference to see.
       image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -131,9 +134,10 @@ def read_frames(headers: list[FrameHeader], region: Region | None, max_side: int
   region = (0, 0, *full_size) if region is None else region
   _check_region(region, full_size)
   white, white_notes = _white_level([header for header in headers if header.deep])
-  notes += white_notes
+  value_range, range_notes = _value_range([header for header in headers if header.measured])
+  notes += white_notes + range_notes
 
-  reader = FrameReader(tuple(headers), tuple(turns), region, white, ColourReader())
+  reader = FrameReader(tuple(headers), tuple(turns), region, Levels(white, value_range), ColourReader())
   # Filled in place, for a stack of full-size photographs should not be in memory twice.
   images, transparent = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), False
   for place in range(len(headers)):
@@ -171,6 +175,47 @@ def _white_level(headers: list[FrameHeader]) -> tuple[int, list[str]]:
   highest = max(int(np.max(decode(header, 1).pixels)) for header in headers)
   white = next((2**bits - 1 for bits in (8, 10, 12, 14) if highest < 2**bits), 65535)
   return white, [] if white == 65535 else [f'16-bit pixels reach {highest} only: white was taken as {white}.']
+
+
+def _value_range(headers: list[FrameHeader]) -> tuple[tuple[float, float], list[str]]:
+  """Black and white of frames whose values may be of any range.
+
+  Single hot pixels and the overshoot of a filter do not count, so both are quantiles. Black is 0, unless values lie
+  below it; white is what programs take for it where they write floating-point values, 1 or the greatest of some bits,
+  if the frames come near it.
+
+  Raises:
+    InputError: a frame has no finite value.
+  """
+  if not headers:
+    return (0.0, 1.0), []
+  lows, highs, ends, odd, counts = [], [], [], [], 0
+  for header in headers:
+    values = np.asarray(decode(header, 1).pixels)
+    finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values.ravel()
+    if not len(finite):
+      raise InputError(f'{shown(header.file.path)}: all its pixels are NaN or infinite, expected numbers')
+    if len(finite) < values.size:
+      odd.append(header.file.name)
+      counts += values.size - len(finite)
+    low, high = np.quantile(
+      finite[:: max(1, len(finite) // _MOST_SAMPLES)].astype(np.float64), (_OUTSIDE, 1 - _OUTSIDE)
+    )
+    lows.append(low)
+    highs.append(high)
+    ends.append((finite.min(), finite.max()))
+  low, high = min(lows), max(highs)
+  white = next((one for one in _WHITES if 0.125 * one < high <= one), high)
+  black = low if low < -0.02 * abs(white) else 0.0
+  if white <= black:  # of negative values, or of one value alone
+    white = high if high > black else black + 1.0
+  notes = []
+  least, greatest = min(end[0] for end in ends), max(end[1] for end in ends)
+  if (black, white) != (0.0, 1.0) or greatest > 1 or least < 0:
+    notes.append(f'Pixels range from {least:g} to {greatest:g}: {black:g} was taken as black and {white:g} as white.')
+  if odd:
+    notes.append(f'{counts} values of {listed(odd)} are NaN or infinite: NaN was taken as black.')
+  return (float(black), float(white)), notes
 
 
 def _limit_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:

@@ -212,6 +212,8 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
     if found := re.search(r'focus_unit\s*[:=]?\s*(\S+)', f'{line} {comment}'):
       units.append(found[1])
       continue
+    if ',' in line and ('.' in line or re.fullmatch(r'\s*[^\s,;]+(,\s*[^\s,;]+){2,},?\s*', line)):
+      line = line.replace(',', ' ')  # which separate here
     for word in re.split(r'[\s;]+|,\s', line):
       number = re.fullmatch(r'([-+]?[\d.,]+(?:[eE][-+]?\d+)?)([^\W\d_]+)', word)
       if word in _UNIT_WORDS and numbers:
@@ -228,7 +230,7 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
 
 def _number(path: Path, place: int, word: str) -> float:
   try:
-    return float(decimal_point(word))
+    return float(decimal_point(word.replace('∞', 'inf')))
   except ValueError:
     raise InputError(f'{shown(path)}: number {place + 1} is {word[:40]!r}, expected a number such as 0.35') from None
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from focal_jax.data.decode import FrameFile, naming, open_page
+from focal_jax.data import tiff
+from focal_jax.data.decode import FrameFile, decode, naming, open_page, read_header
 from focal_jax.data.names import shown
 from focal_jax.errors import InputError
 
 TIFF_SUFFIXES = ('.tif', '.tiff')
-_DESCRIPTION, _SUBFILE = 270, 254
-_REDUCED = 1  # bit of the latter: the page is a preview of another
+_REDUCED = 1  # bit of tiff.SUBFILE: the page is a preview of another
 _CHANNEL_SIDE_PX = 256  # at which channels are compared
 _MOST_CHANNELS = 4  # that ImageJ's are believed to be, where it knows neither positions nor times
 _MICRONS = ('µm', 'μm', 'um', 'micron', 'microns', 'micrometer', 'micrometers', 'micrometre', 'micrometres')
@@ -66,18 +66,19 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   """
   if path.suffix.lower() not in TIFF_SUFFIXES:
     return None
-  with naming(path), open_page(path) as image:
-    if image.format != 'TIFF' or getattr(image, 'n_frames', 1) < 2:
-      return None
-    description = image.tag_v2.get(_DESCRIPTION, '')
-    pages, size = [], image.size
-    for page in range(image.n_frames):
-      image.seek(page)
-      if image.size == size and not int(image.tag_v2.get(_SUBFILE, 0)) & _REDUCED:
-        pages.append(page)
+  with naming(path):
+    with path.open('rb') as file:
+      start = file.read(4)
+    if not tiff.is_tiff(start):  # another kind of picture under that name, or none
+      with open_page(path):
+        return None
+    found = tiff.read_pages(path)
+    pages = [
+      n for n, page in enumerate(found) if page.size == found[0].size and not int(page.get(tiff.SUBFILE, 0)) & _REDUCED
+    ]
   if len(pages) < 2:
     return None
-  layout = _layout(str(description), pages)
+  layout = _layout(found[0].description, pages)
   times, depths, channels = layout.pages.shape
   notes = []
   if depths < 2:
@@ -103,10 +104,9 @@ def clearest(stacks: list[list[FrameFile]]) -> int:
 
 
 def _clearness(file: FrameFile) -> float:
-  with naming(file.path), open_page(file.path, file.page) as image:
-    image.load()
-    grey = np.asarray(image if image.mode.startswith(('I', 'F', 'L')) else image.convert('L'), np.float64)
-  grey = grey.reshape(*grey.shape[:2], -1)[..., 0]
+  pixels = decode(read_header(file), 1).pixels
+  grey = pixels if isinstance(pixels, np.ndarray) else np.asarray(pixels.convert('L'))
+  grey = np.nan_to_num(grey.reshape(*grey.shape[:2], -1)[..., 0].astype(np.float64), posinf=0, neginf=0)
   noise = np.median(np.abs(grey[:, 2:] - 2 * grey[:, 1:-1] + grey[:, :-2])) + 1e-3 * (np.ptp(grey) + 1)
   step = max(2, max(grey.shape) // _CHANNEL_SIDE_PX)
   rows, columns = (n // step * step for n in grey.shape)
@@ -122,8 +122,6 @@ def _page_files(path: Path, pages: list[int]) -> list[FrameFile]:
 
 def _layout(description: str, pages: list[int]) -> _Layout:
   layout = None
-  with contextlib.suppress(UnicodeError):  # Pillow reads the UTF-8 of today as Latin-1.
-    description = description.encode('latin-1').decode()
   if '<OME' in description[:2000]:
     # Other programs' XML may be anything; then the pages stand for themselves.
     with contextlib.suppress(ElementTree.ParseError, ValueError, KeyError, TypeError, IndexError):

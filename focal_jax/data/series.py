@@ -74,6 +74,9 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
   numbers = {tuple(re.findall(r'\d+', stem)) for stem in stems}
 
   def is_stranger(path: Path) -> bool:
+    if path in inside and (copy := re.fullmatch(r'(.+?) ?\(\d+\)', comparable(path.stem))):
+      # A second download of a frame, unless most of the frames are called so.
+      return copy[1] in stems and 2 * sum(bool(re.search(r'\(\d+\)$', stem)) for stem in stems) < len(stems)
     if path in inside:  # By another program, if it is the only one of its kind.
       return kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
     added = tuple(word for word in words[path] if word not in series)
@@ -218,7 +221,27 @@ def _starts_series(path: Path, inside: list[Path]) -> bool:
 def _two_series(numbered: Counter, paths: list[Path]) -> list[str]:
   """A remark where two series lie side by side: which one is meant cannot be told."""
   groups = [words for words, count in numbered.most_common(2) if count >= 3]
-  if len(groups) < 2 or set(groups[0]) <= set(groups[1]) or set(groups[1]) <= set(groups[0]):
+  if len(groups) == 2 and not (set(groups[0]) <= set(groups[1]) or set(groups[1]) <= set(groups[0])):
+    firsts = [next(shown(path.name) for path in paths if _words(path) == words) for words in groups]
+  else:
+    firsts = _in_a_grid(paths)
+  if not firsts:
     return []
-  firsts = [next(shown(path.name) for path in paths if _words(path) == words) for words in groups]
   return [f'The names look like more than one series ({firsts[0]} ..., {firsts[1]} ...): all were read as one stack.']
+
+
+def _in_a_grid(paths: list[Path]) -> list[str]:
+  """The first names of the series if a number of a few values, as of a camera or a channel, goes with every one of
+  another number, as in cam0_000 .. cam0_005, cam1_000 .. cam1_005.
+  """
+  rows = [re.findall(r'\d+', comparable(path.stem)) for path in paths]
+  if len({len(row) for row in rows}) != 1:
+    return []
+  varying = [column for column in zip(*rows, strict=True) if len(set(column)) > 1]
+  if len(varying) != 2 or len(set(zip(*varying, strict=True))) < len(paths):
+    return []
+  counts = [len(set(column)) for column in varying]
+  if counts[0] * counts[1] != len(paths) or max(counts) < 3 or min(counts) > 4:
+    return []
+  series = varying[counts.index(min(counts))]
+  return [shown(paths[series.index(value)].name) for value in list(dict.fromkeys(series))[:2]]

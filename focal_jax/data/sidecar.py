@@ -16,7 +16,8 @@ files, pixel centres at integers. Other fields are errors, for they may be missp
 
 In a CSV file what holds for the whole stack is in one row or the same in several. It may be as spreadsheets write it:
 cells separated by commas, semicolons or tabs, decimal commas, UTF-8 or UTF-16. Names of files are compared without
-regard to case and to how an umlaut is composed, unless there are files that differ in nothing else.
+regard to case and to how an umlaut is composed, unless there are files that differ in nothing else; folders before them
+do not count, and the suffix may be left out.
 """
 
 import csv
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from focal_jax.data.formats import is_image
 from focal_jax.data.names import comparable, shown
 from focal_jax.data.texts import decimal_point, read_text
 from focal_jax.errors import InputError, one_line
@@ -222,12 +224,18 @@ def _by_file(path: Path, entries: list[Fields], there: list[str]) -> dict[str, F
   alike: dict[str, list[str]] = {}
   for name in there:
     alike.setdefault(comparable(name), []).append(name)
+  by_stem: dict[str, list[str]] = {}
+  for name in filter(lambda name: is_image(Path(name)), there):
+    by_stem.setdefault(comparable(Path(name).stem), []).append(name)
   frames, absent = {}, []
   for number, entry in enumerate(entries, 1):
     name = entry.pop('file', None)
     if not isinstance(name, str):
       raise InputError(f'{path}: file of entry {number} is {_shown(name)}, expected the name of an image')
-    meant = [name] if name in there else alike.get(comparable(name), [])
+    # Programs write whole paths, which the folder may have left since, or names without their suffix.
+    last = re.split(r'[\\/]', name.strip())[-1]
+    meant = [name] if name in there else alike.get(comparable(name)) or alike.get(comparable(last))
+    meant = meant or by_stem.get(comparable(last), [])
     if len(meant) != 1:
       absent.append(name)
       continue

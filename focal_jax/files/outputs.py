@@ -1,11 +1,13 @@
 """Folders for results: complete or not there, and never over something that was there before."""
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from focal_jax.data.names import shown
 from focal_jax.errors import DISK_FULL, InputError, RunError, one_line
 
 PARTIAL = '.partial'  # what the name of a file ends with while it is written
@@ -19,11 +21,19 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def check_output(out: Path, overwrite: bool) -> None:
-  """InputError if `out` is a file, or a folder that holds something and may not be written over."""
-  if out.exists() and not out.is_dir():
-    raise InputError(f'{out}: is a file, expected a folder for the results')
-  if out.is_dir() and any(out.iterdir()) and not overwrite:
-    raise InputError(f'{out}: already holds files; expected a new or empty folder, or --overwrite')
+  """InputError if `out` is a file, cannot be made or written to, or is a folder that holds something and may not be
+  written over. It is better known before hours of work than after.
+  """
+  try:
+    if out.exists() and not out.is_dir():
+      raise InputError(f'{out}: is a file, expected a folder for the results')
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+      raise InputError(f'{out}: already holds files; expected a new or empty folder, or --overwrite')
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+  except OSError as error:  # a name too long
+    raise InputError(f'{shown(out)}: cannot be written to ({one_line(error)}), expected a writable folder') from error
+  if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    raise InputError(f'{out}: cannot be written to, for {there} cannot; expected a writable folder')
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 
 from focal_jax.align.estimate import find_motion
 from focal_jax.align.motion import reduced, scaled_motion
-from focal_jax.backend import compiler_options
+from focal_jax.backend import compiler_options, release_memory
 from focal_jax.models.alignment import MetadataAlignment, NoAlignment
 from focal_jax.models.end_to_end import padded_size, reduced_size
 from focal_jax.prediction.predictor import Predictor, undo_rotation
@@ -37,15 +37,17 @@ class NetworkPredictor(Predictor):
     self._variables = jax.device_put(variables)
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
-    def apply(variables, stack, size, motion):
+    def apply(variables, images, focus, fov, size, motion):
       given = {} if motion is None else {'motion': motion}
-      return network.apply(variables, float_images(stack), align=motion is not None, size=size, **given)
+      stack = float_images(FocalStack(images, focus, fov))
+      return network.apply(variables, stack, align=motion is not None, size=size, **given)
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
     def estimate_motion(variables, stack, size):
       return network.apply(variables, float_images(stack), size=size, method='estimate_motion')
 
     self._apply, self._estimate_motion = apply, estimate_motion
+    self._compiled: set[tuple] = set()
 
   @property
   def variables(self) -> dict:
@@ -71,7 +73,7 @@ class NetworkPredictor(Predictor):
     Args:
       images, focus, fov, align, motion: as of any predictor.
       tile_px: largest height and width of a tile, a multiple of 32, at least twice `overlap_px`. None: no tiles for up
-        to ten megapixels in all frames; else 1024 for ten frames, more for fewer and less for more.
+        to 5.7 megapixels in all frames; else as large ones as take no more memory.
       overlap_px: of neighbouring tiles, at least; a multiple of 32. None: 320, or half a tile if that is less.
 
     Returns:
@@ -88,17 +90,18 @@ class NetworkPredictor(Predictor):
     """
     stack = checked_stack(images, focus, fov)
     in_tiles = are_needed(stack, tile_px)
-    sides = tile_sides(tile_px, overlap_px, len(stack.images)) if in_tiles else (0, 0)
+    frames, *size = stack.images.shape[:3]
+    sides, overlap = tile_sides(tile_px, overlap_px, frames, tuple(size)) if in_tiles else (None, 0)
     motion = self._find_motion(stack, align, motion, in_tiles)
-    return undo_rotation(self._predict_upright, stack, motion, *sides)
+    return undo_rotation(self._predict_upright, stack, motion, sides, overlap)
 
   def _predict_upright(
-    self, stack: FocalStack, motion: Float32[np.ndarray, 'N 3'] | None, tile_px: int, overlap_px: int
+    self, stack: FocalStack, motion: Float32[np.ndarray, 'N 3'] | None, sides: tuple[int, int] | None, overlap_px: int
   ) -> Prediction:
-    """`tile_px`: 0 for one piece."""
-    if tile_px:
+    """`sides`: of a tile; None: in one piece."""
+    if sides:
       sharp = motion is not None and self.network.resampling == 'lanczos'
-      return predict_in_tiles(self._predict_whole, stack, motion, tile_px, overlap_px, sharp=sharp)
+      return predict_in_tiles(self._predict_whole, stack, motion, sides, overlap_px, sharp=sharp)
     return self._predict_whole(stack, motion)
 
   def estimate_motion(
@@ -135,7 +138,13 @@ class NetworkPredictor(Predictor):
     height, width = stack.images.shape[1:3]
     batch, size = _padded(stack, padded_size(height, width))
     given = None if motion is None else motion[None]
-    prediction = jax.device_get(self._apply(self._variables, batch, size, given))
+    arguments = self._variables, batch.images, batch.focus, batch.fov, size, given
+    shape = batch.images.shape, given is None
+    if shape not in self._compiled:
+      self._apply.lower(*arguments).compile()  # what the call below finds
+      release_memory()
+      self._compiled.add(shape)
+    prediction = jax.device_get(self._apply(*arguments))
     return jax.tree.map(lambda x: x[0], prediction).cropped(height, width)
 
 

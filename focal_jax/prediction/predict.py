@@ -9,8 +9,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Float32, Shaped
 
 import focal_jax
+from focal_jax.align import standing
 from focal_jax.align.estimate import check_alignment, motion_from_measured
 from focal_jax.align.measured import ResidualMotion
 from focal_jax.align.motion import align as warped_frames
@@ -21,6 +23,7 @@ from focal_jax.data.names import shown
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
 from focal_jax.files.pictures import save_image
+from focal_jax.focus.texture import texture_share
 from focal_jax.prediction.animation import write_animation
 from focal_jax.prediction.full_size import full_size
 from focal_jax.prediction.results import (
@@ -31,13 +34,17 @@ from focal_jax.prediction.results import (
   common_area,
   measured_residual,
   read_motion,
+  residual_after,
   residual_numbers,
+  standing_places,
   write_depth,
   write_motion,
 )
 from focal_jax.stack import Prediction
 
 log = logging.getLogger(__name__)
+
+PLAIN_SHARE = 0.1  # of the picture without texture, from which on it is worth a remark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +118,8 @@ def predict_folder(
   """Reads a stack (`data.folder`), predicts as `focal_jax.load(...).predict(...)` does, and writes into `out`:
 
   * depth.npy (float32 [H, W], in the unit chosen), depth_16bit.png with its scale in depth_16bit.json, depth.png in
-    colour; confidence.npy and confidence.png;
+    colour; confidence.npy and confidence.png: the method's own, times how surely some frame shows texture
+    (`focus.texture`), which methods that fill in depth do not tell;
   * all_in_focus.png; aligned/*.png, the frames as aligned to the nearest one, motion.json, alignment.gif;
   * points.ply, mesh.ply and mesh.glb (`prediction.surface`);
   * report.html, to look at and to question; contact_sheet.png; and summary.json, which also says how far the frames
@@ -125,7 +133,8 @@ def predict_folder(
     overwrite: results that are in `out` already are replaced.
 
   Returns:
-    The prediction, in the size that depth was computed in and the unit of the focus distances; None with `only_align`.
+    The prediction, in the size that depth was computed in and the unit of the focus distances, its confidence as
+    written; None with `only_align`.
 
   Raises:
     InputError: something about the stack, the weights, the options or `out`; then nothing has been written.
@@ -154,7 +163,9 @@ def predict_folder(
   start = time.perf_counter()
   motion, prediction = None, None
   if options.motion:
-    stack, motion = read_motion(Path(options.motion), stack, options.region)
+    guessed = not (stack.order_known or options.near_to_far or options.far_to_near)
+    stack, motion = read_motion(Path(options.motion), stack, options.region, may_turn=guessed)
+    unit = DepthUnit(stack, options.unit)
   elif options.align == 'measured':
     motion = motion_from_measured(before, stack.fov)
   for note in stack.notes:
@@ -168,12 +179,22 @@ def predict_folder(
     motion = None if options.align == 'off' else prediction.motion
     if prediction.rotation is not None:
       motion = np.concatenate([motion, prediction.rotation[:, None]], -1)
+    share = texture_share(lambda n: _float(stack.images[n]), motion, stack.fov)
+    prediction = prediction.replace(confidence=prediction.confidence * share)
+    if before.standing is not None:
+      places = standing_places(before, motion, stack.fov, stack.images.shape[1:3])
+      prediction = prediction.replace(confidence=prediction.confidence * (1 - places))
+    if np.mean(share < 0.5) > PLAIN_SHARE:
+      note = f'No frame shows texture in {np.mean(share < 0.5):.0%} of the picture: confidence is low there.'
+      log.info('%s', note)
+      stack = dataclasses.replace(stack, notes=[*stack.notes, note])
     if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
       prediction = prediction.replace(depth=np.maximum(prediction.depth, 0))
     aligned = prediction.aligned
   seconds = time.perf_counter() - start
 
-  residual = {when: residual_numbers(m) for when, m in (('before', before), ('after', measured_residual(aligned)))}
+  after = residual_after(aligned, before, motion, stack.fov)
+  residual = {when: residual_numbers(m) for when, m in (('before', before), ('after', after))}
   for when, numbers in residual.items():
     log.info(
       '%s alignment: zoom range %s, rotation %s degrees, displacement %s px',
@@ -213,6 +234,10 @@ def predict_folder(
   return prediction
 
 
+def _float(frame: Shaped[np.ndarray, 'H W 3']) -> Float32[np.ndarray, 'H W 3']:
+  return frame / np.float32(255) if frame.dtype == np.uint8 else frame
+
+
 def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:
   """A stack whose order is a guess, in the order that its zoom tells; and its motion, measured anew if that changed."""
   end = motion.near_end()
@@ -228,12 +253,22 @@ def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[Folder
 
 def _remarks(stack: FolderStack, motion: ResidualMotion) -> list[str]:
   """What a user should know of the pictures before trusting their depth."""
+  notes = []
+  if motion.standing is not None:
+    share = np.mean(np.abs(motion.standing) > standing.LEAST_CHANGE)
+    notes.append(
+      f'Something stands still in all frames while the scene moves, in {share:.0%} of the picture: dust on the sensor, '
+      'or a scale bar. The motion was measured without it, but it is in the frames: depth is wrong there, and '
+      'confidence 0.'
+    )
   lost = [name for name, measured in zip(stack.names, motion.measured, strict=True) if not measured]
   if len(lost) == len(stack.names) - 1:
-    return ['No frame could be compared with another: too little texture, or too much blur. Their motion is not known.']
-  if lost:
-    return [
+    notes.append(
+      'No frame could be compared with another: too little texture, or too much blur. Their motion is not known.'
+    )
+  elif lost:
+    notes.append(
       f'{", ".join(lost)} could not be compared with the other frames: measuring aligns them by the metadata alone, if '
       'at all. Leave out a file that is no frame of the series.'
-    ]
-  return []
+    )
+  return notes

@@ -10,12 +10,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from PIL import ExifTags, Image
 
+from focal_jax.align import standing
 from focal_jax.align.estimate import MEASURED_SIDE_PX
 from focal_jax.align.measured import ResidualMotion, residual_motion
-from focal_jax.align.motion import reduced, scaled_motion
+from focal_jax.align.motion import align_plane, reduced, scaled_motion
 from focal_jax.data.folder import FolderStack
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
+from focal_jax.data.names import natural_order
 from focal_jax.errors import InputError
 from focal_jax.files import pictures
 from focal_jax.prediction import surface as surfaces
@@ -27,6 +29,7 @@ from focal_jax.stack import Prediction
 
 UNITS = ('metres', 'dioptres', 'index')
 MOTION_FILE = 'motion.json'
+_STEM_BYTES = 240  # of the names of aligned frames
 _PICTURE_SIDE_PX = 1024  # of what contact sheets show
 
 
@@ -70,7 +73,8 @@ class DepthUnit:
 
 def aligned_files(folder: Path, names: Sequence[str]) -> list[Path]:
   """Where the aligned frames are written."""
-  stems = [Path(name).stem for name in names]
+  # Bytes that most file systems allow are 255: room is left for what is added.
+  stems = [Path(name).stem.encode()[:_STEM_BYTES].decode(errors='ignore') for name in names]
   # Frames of one stem, from two folders or of two types, must not overwrite each other; nor where case does not count.
   unique = len({stem.lower() for stem in stems}) == len(stems)
   return [folder / 'aligned' / f'{stem if unique else f"{n:03d}_{stem}"}.png' for n, stem in enumerate(stems)]
@@ -93,9 +97,15 @@ def write_motion(path: Path, stack: FolderStack, full: FullSize, region: Region 
 
 
 def read_motion(
-  path: Path, stack: FolderStack, region: Region | None
+  path: Path, stack: FolderStack, region: Region | None, *, may_turn: bool = False
 ) -> tuple[FolderStack, Float32[np.ndarray, 'N K']]:
   """The stack with the fields of view of the file, and the motion in px of the stack.
+
+  Args:
+    path: of a file that `write_motion` wrote.
+    stack: with the same frames, or as many others, which then belong together in the order of their names.
+    region: that the stack is of.
+    may_turn: the order of the stack is a guess, and yields to that of the file.
 
   Raises:
     InputError: naming the file, and what in it does not fit.
@@ -120,10 +130,15 @@ def read_motion(
   note = None
   if sorted(names) != sorted(stack.names):
     # Say a second light or channel, recorded by the same movement.
-    note = f'{path.name} has the motion of {names[0]} to {names[-1]}: taken for these frames, in their order.'
-    names = stack.names
+    note = (
+      f'{path.name} has the motion of {names[0]} to {names[-1]}: taken for these frames, in the order of the names.'
+    )
+    place = dict(zip(_in_order(names), _in_order(stack.names), strict=True))
+    names = [place[name] for name in names]
   if (found_region and list(found_region)) != (region and list(region)):
     raise InputError(f'{path}: has the motion of region {found_region}, expected that of {region}')
+  if may_turn and stack.names[0] == names[-1]:
+    stack = stack.reversed(f'The order of the frames is that of {path.name}.')
   order = [names.index(name) for name in stack.names]
   if order[-1] != len(names) - 1:
     raise InputError(f'{path}: aligns to {names[-1]}, expected {stack.names[-1]}, the nearest frame')
@@ -131,11 +146,53 @@ def read_motion(
   return dataclasses.replace(stack, fov=fov[order], notes=[*stack.notes, note] if note else stack.notes), scaled
 
 
+def _in_order(names: list[str]) -> list[str]:
+  return [path.name for path in natural_order(map(Path, names))]
+
+
 def measured_residual(images: np.ndarray) -> ResidualMotion:
   """How far frames are from the nearest one that can be compared, measured without the network; in their px."""
-  small = reduced(images, MEASURED_SIDE_PX)
-  motion = residual_motion(small, elsewhere=True)
-  scale = images.shape[1] / small.shape[1]
+  return _in_px_of(images, residual_motion(_measurable(images), elsewhere=True, find_standing=True))
+
+
+def residual_after(
+  aligned: np.ndarray, before: ResidualMotion, motion: Float32[np.ndarray, 'N K'] | None, fov: Float[np.ndarray, 'N']
+) -> ResidualMotion:
+  """`measured_residual` of frames that a motion, or none, has aligned since."""
+  taken = None
+  if before.standing is not None:
+    taken = _in_aligned_frames(before.standing, motion, fov, aligned.shape[1:3])
+  return _in_px_of(aligned, residual_motion(_measurable(aligned), elsewhere=True, standing_in=taken))
+
+
+def standing_places(
+  before: ResidualMotion, motion: Float32[np.ndarray, 'N K'] | None, fov: Float[np.ndarray, 'N'], size: tuple[int, int]
+) -> Float32[np.ndarray, 'H W']:
+  """1 where something that stood still lies in any of the aligned frames, of this height and width, and 0 elsewhere."""
+  there = (np.abs(before.standing) > standing.LEAST_CHANGE).astype(np.float32)
+  share = np.max(_in_aligned_frames(there, motion, fov, size), axis=0)
+  return np.asarray(Image.fromarray(share).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def _in_aligned_frames(
+  plane: Float32[np.ndarray, 'h w'],
+  motion: Float32[np.ndarray, 'N K'] | None,
+  fov: Float[np.ndarray, 'N'],
+  size: tuple[int, int],
+) -> list[Float32[np.ndarray, 'h w']]:
+  """As what is at one place in all frames lies in each once they are aligned; `size`: of the frames, px."""
+  if motion is None:
+    return [plane] * len(fov)
+  scaled = scaled_motion(motion, size, plane.shape)
+  return [align_plane(plane, scaled[n], float(fov[n])) for n in range(len(fov))]
+
+
+def _measurable(images: np.ndarray) -> np.ndarray:
+  return reduced(images, MEASURED_SIDE_PX)
+
+
+def _in_px_of(images: np.ndarray, motion: ResidualMotion) -> ResidualMotion:
+  scale = images.shape[1] / motion.size[0]
   return dataclasses.replace(motion, shift_px=motion.shift_px * scale, size=images.shape[1:3])
 
 
@@ -157,10 +214,11 @@ def _exif_of_reference(stack: FolderStack) -> Image.Exif | None:
   try:
     with Image.open(stack.paths[-1]) as image:
       exif = image.getexif()
-  except (OSError, ValueError, SyntaxError):  # a format that Pillow does not read, or EXIF that is damaged
+    if ExifTags.Base.Orientation in exif:
+      exif[ExifTags.Base.Orientation] = 1
+    exif.tobytes()
+  except Exception:  # a format that Pillow does not read, or EXIF that is damaged in any way and cannot be written
     return None
-  if ExifTags.Base.Orientation in exif:
-    exif[ExifTags.Base.Orientation] = 1
   return exif
 
 

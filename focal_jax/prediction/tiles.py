@@ -28,7 +28,10 @@ from focal_jax.models.depth import MULTIPLE
 from focal_jax.models.end_to_end import padded_size
 from focal_jax.stack import MAPS, PICTURES, FocalStack, Prediction
 
-FRAMES_PX = 10 * 1024**2  # pixels of all frames of a piece, unless said otherwise; each takes some 300 bytes
+# Pixels of all frames of a piece, unless said otherwise; each takes some 250 bytes, and a process 0.5 GiB besides.
+FRAMES_PX = 22 * 512**2
+# Of many frames tiles would be too small to see enough: up to the first they may take as much as the second in all.
+LEAST_PIECE_PX, MOST_FRAMES_PX = 512**2, 40 * 512**2
 OVERLAP_PX = 320
 LEAST_TILE_PX = 192  # of any number of frames: smaller ones are mostly margin
 RAMP = 0.2  # share of the overlap in which depth goes over; the rest is margin
@@ -63,7 +66,7 @@ def predict_in_tiles(
   predict: Callable[[FocalStack, None], Prediction],
   stack: FocalStack,
   motion: Float32[np.ndarray, 'N 3'] | None,
-  tile_px: int,
+  tile_px: int | tuple[int, int],
   overlap_px: int = OVERLAP_PX,
   *,
   sharp: bool,
@@ -74,7 +77,7 @@ def predict_in_tiles(
     predict: of a stack whose frames are aligned, in one piece; its second argument, a motion, is None.
     stack: on the host, as `checked_stack` returns it; uint8 takes the least memory.
     motion: of the frames, in their px; None: they are taken as they are.
-    tile_px: see `tile_sides`.
+    tile_px: largest height and width of a tile; see `tile_sides`.
     overlap_px: of neighbouring tiles, at least; a multiple of 32.
     sharp: whether `predict` is given frames that were resampled by `warp.warp_sharp` rather than linearly. What is
       handed out as aligned is linear in any case.
@@ -88,7 +91,8 @@ def predict_in_tiles(
     stack, motion = stack.replace(fov=np.ones_like(stack.fov)), np.zeros((frames, 3), np.float32)
   sharp = sharp and bool(motion.any() or (stack.fov != 1).any())
   whole = None
-  tiles = list(itertools.product(*(spans(length, tile_px, overlap_px) for length in size)))
+  sides = (tile_px, tile_px) if isinstance(tile_px, int) else tile_px
+  tiles = list(itertools.product(*(spans(length, side, overlap_px) for length, side in zip(size, sides, strict=True))))
   # Without smoothing, or the first tile would go on counting.
   with tqdm(total=len(tiles), desc='depth', unit='tile', smoothing=0) as bar:
     for rows, columns in tiles:
@@ -177,27 +181,48 @@ def spans(length: int, tile_px: int, overlap_px: int) -> list[Span]:
   return found
 
 
-def tile_sides(tile_px: int | None, overlap_px: int | None, frames: int) -> tuple[int, int]:
+def tile_sides(
+  tile_px: int | None, overlap_px: int | None, frames: int, size: tuple[int, int]
+) -> tuple[tuple[int, int], int]:
   """Largest height and width of a tile, and how far neighbours overlap, px.
 
   Args:
-    tile_px: what a caller asks for, a multiple of 32, at least twice `overlap_px` and `LEAST_TILE_PX`. None: 1024 for
-      ten frames, more for fewer and less for more, so that the memory stays the same.
+    tile_px: what a caller asks for, a multiple of 32, at least twice `overlap_px` and `LEAST_TILE_PX`. None: as few and
+      small tiles as there can be without more memory than one piece may take; of many frames, somewhat more.
     overlap_px: of neighbouring tiles. None: `OVERLAP_PX`, or half a tile if that is less.
     frames: how many there are.
+    size: height and width of the frames.
 
   Raises:
     InputError: one of the two is none of these.
   """
+  area = max(FRAMES_PX // frames, min(MOST_FRAMES_PX // frames, LEAST_PIECE_PX))
   least = LEAST_TILE_PX if overlap_px is None else 2 * overlap_px
-  fitting = max(math.isqrt(FRAMES_PX // frames) // MULTIPLE * MULTIPLE, least)
+  fitting = max(math.isqrt(area) // MULTIPLE * MULTIPLE, least)
   if overlap_px is None:
     # Of more frames, smaller tiles that share less, rather than more memory.
     overlap_px = max(min(OVERLAP_PX, (tile_px or fitting) // 2 // MULTIPLE * MULTIPLE), MULTIPLE)
   if overlap_px % MULTIPLE or overlap_px < MULTIPLE:
     raise InputError(f'overlap_px is {overlap_px}, expected a multiple of {MULTIPLE}, at least {MULTIPLE}')
   if tile_px is None:
-    return fitting, overlap_px
+    return _cheapest_sides(size, overlap_px, area, fitting), overlap_px
   if tile_px % MULTIPLE or tile_px < least:
     raise InputError(f'tile_px is {tile_px}, expected a multiple of {MULTIPLE}, at least {least}')
-  return tile_px, overlap_px
+  return (tile_px, tile_px), overlap_px
+
+
+def _cheapest_sides(size: tuple[int, int], overlap_px: int, area: int, fitting: int) -> tuple[int, int]:
+  """Height and width of the tiles of at most this area that have the fewest pixels in all; one that is not square, say
+  a half of the frames, may share less with its neighbours. `fitting`: the side of a square one.
+  """
+  found = [((fitting, fitting), math.inf)]
+  padded = padded_size(*size)
+  for counts in itertools.product(*(range(1, max(1, -(-length // (fitting - overlap_px))) + 1) for length in padded)):
+    sides = tuple(
+      MULTIPLE * math.ceil((length + (count - 1) * overlap_px) / count / MULTIPLE)
+      for length, count in zip(padded, counts, strict=True)
+    )
+    alone = all(side > overlap_px or count == 1 for side, count in zip(sides, counts, strict=True))
+    if alone and math.prod(sides) <= area:
+      found.append((sides, math.prod(sides) * math.prod(counts)))
+  return min(found, key=lambda one: one[1])[0]

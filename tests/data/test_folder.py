@@ -439,3 +439,89 @@ def test_real_stacks_without_metadata(name, shape):
   assert stack.names == sorted(stack.names)
   assert stack.focus_unit == FRAME_INDEX_UNIT
   assert 20 < stack.images.mean() < 235
+
+
+@pytest.mark.parametrize('suffix', ['jfif', 'jpe', 'gif', 'ppm', 'tga', 'JFIF'])
+def test_less_usual_suffixes(tmp_path, suffix):
+  picture = Image.fromarray(
+    np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+  )
+  for name in 'ab':
+    picture.save(tmp_path / f'{name}.{suffix}')
+  difference = read_stack_folder(tmp_path).images[0].astype(int) - np.asarray(picture)
+  assert np.abs(difference).mean() < 12
+
+
+def test_16_bit_pgm(tmp_path):
+  values = np.arange(24, dtype=np.uint16).reshape(4, 6) * 2730
+  for name in 'ab':
+    (tmp_path / f'{name}.pgm').write_bytes(b'P5\n6 4\n65535\n' + values.astype('>u2').tobytes())
+  np.testing.assert_allclose(read_stack_folder(tmp_path).images[0, ..., 1], values / 257, atol=0.51)
+
+
+@pytest.mark.parametrize(
+  ('name', 'advice'),
+  [('film.mp4', 'write the frames of a film as images first'), ('z.czi', 'export them as OME-TIFF'), ('a.txt', '')],
+)
+def test_a_file_that_is_no_stack(tmp_path, name, advice):
+  (tmp_path / name).write_bytes(b'0' * 100)
+  with pytest.raises(InputError, match=rf'{name}: .*expected a folder of images, or a TIFF of several pages.*{advice}'):
+    read_stack_folder(tmp_path / name)
+
+
+def test_what_is_no_image_by_its_content(tmp_path):
+  for name in 'ab':
+    (tmp_path / f'{name}.jpg').write_text('<html>404 Not Found</html>')
+  with pytest.raises(InputError, match=r'a\.jpg: cannot be read as an image \(by its content it is none\)$'):
+    read_stack_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('text', 'focus'),
+  [
+    ('4,2,1', [0.25, 0.5, 1]),
+    ('0.5,0.25,0.125', [2, 4, 8]),
+    ('0,5;0,25;0,125', [2, 4, 8]),
+    ('0,5,0,25,0,125', None),
+    ('0,5\n0,25\n0,125\n', [2, 4, 8]),
+    ('∞ 2 1', [0, 0.5, 1]),
+    ('infinity 2 1', [0, 0.5, 1]),
+  ],
+)
+def test_distances_as_people_write_them(tmp_path, text, focus):
+  write_images(tmp_path, 'a.png', 'b.png', 'c.png')
+  write_metadata(tmp_path, text)
+  if focus is None:  # commas that separate, or decimal ones: nobody knows
+    with pytest.raises(InputError, match=r'focus_distance\.txt: '):
+      read_stack_folder(tmp_path)
+  else:
+    np.testing.assert_allclose(read_stack_folder(tmp_path).focus, focus)
+
+
+def test_second_downloads_are_left_out(tmp_path):
+  write_images(tmp_path, 'IMG_1.png', 'IMG_2.png', 'IMG_2 (1).png', 'IMG_3.png', 'IMG_3(2).png')
+  stack = read_stack_folder(tmp_path)
+  assert stack.names == ['IMG_1.png', 'IMG_2.png', 'IMG_3.png']
+  assert any('Left out: IMG_2 (1).png, IMG_3(2).png' in note for note in stack.notes)
+
+
+def test_a_series_that_counts_in_brackets(tmp_path):
+  names = ['image.png', 'image (1).png', 'image (2).png', 'image (3).png']
+  write_images(tmp_path, *names)
+  assert read_stack_folder(tmp_path).names == names
+
+
+@pytest.mark.parametrize(
+  ('names', 'told'),
+  [
+    ([f'cam{c}_{n:03d}.png' for c in (0, 1) for n in range(4)], 'cam0_000.png ..., cam1_000.png ...'),
+    ([f'{n:03d}_ch{c}.png' for n in range(4) for c in (1, 2)], '000_ch1.png ..., 000_ch2.png ...'),
+    ([f'L{light}_{n}.jpg' for light in (1, 2) for n in range(5)], 'L1_0.jpg ..., L2_0.jpg ...'),
+    ([f'{n:03d}_{20 + n}.png' for n in range(4)], None),
+    ([f'day{d}_{n}.png' for d, n in ((1, 8), (1, 9), (2, 0), (2, 1))], None),
+  ],
+)
+def test_series_that_a_number_tells_apart(tmp_path, names, told):
+  write_images(tmp_path, *names)
+  notes = [note for note in read_stack_folder(tmp_path).notes if 'more than one series' in note]
+  assert notes == ([f'The names look like more than one series ({told}): all were read as one stack.'] if told else [])

@@ -75,7 +75,6 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (['IMG_20240501_120000.jpg', 'IMG_20240501_120000_1.jpg', 'IMG_20240501_120001(0).jpg'], []),
     (['1.jpg', '2.png', '3.tif', '4.bmp'], []),
     (['z_-1.5um.png', 'z_0.png', 'z_0.5um.png', 'z_1um.png', 'z_10.25um.png'], []),
-    ([f'L1_{n}.jpg' for n in range(5)] + [f'L2_{n}.jpg' for n in range(5)], []),
   ],
 )
 def test_files_that_do_not_fit_the_series(names, strangers):

@@ -291,3 +291,19 @@ def test_unreadable(folder):
   (folder / 'metadata.csv').write_text(CSV)
   with pytest.raises(InputError, match=r'both metadata\.csv and metadata\.json, expected one of them'):
     read_stack_folder(folder)
+
+
+@pytest.mark.parametrize(
+  'written', ['C:\\Users\\me\\{}.png', './frames/{}.png', '/data/{}.png', '{}', 'D:/stack/{}', '{}.PNG']
+)
+def test_names_with_folders_or_without_suffix(folder, written):
+  rows = ''.join(f'{written.format(name)},{n}\n' for n, name in enumerate('abc'))
+  (folder / 'metadata.csv').write_text(f'file,focus_dpt\n{rows}')
+  np.testing.assert_array_equal(read_stack_folder(folder).focus, [0, 1, 2])
+
+
+def test_a_name_without_suffix_that_two_files_have(folder):
+  Image.new('RGB', (4, 4)).save(folder / 'a.bmp')
+  (folder / 'metadata.csv').write_text('file,focus_dpt\na,0\nb,1\nc,2\n')
+  with pytest.raises(InputError, match='found no file a, expected names of files beside it'):
+    read_stack_folder(folder)

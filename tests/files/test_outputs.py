@@ -183,3 +183,19 @@ def test_a_program_that_is_stopped_leaves_nothing(tmp_path, name, said):
   assert done.stderr.endswith(said)
   assert 'Traceback' not in done.stderr
   assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('name', ['n' * 300, 'file/results'])
+def test_what_cannot_be_made_is_told_before_the_work(tmp_path, name):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(InputError, match=r'cannot be written to.*expected a writable folder') as caught:
+    check_output(tmp_path / name, overwrite=False)
+  assert '\n' not in str(caught.value)
+
+
+def test_a_folder_that_may_not_be_written_to(tmp_path, monkeypatch):
+  (tmp_path / 'locked').mkdir()
+  monkeypatch.setattr('os.access', lambda path, mode: Path(path) != tmp_path / 'locked')
+  with pytest.raises(InputError, match=r'locked/a/b: cannot be written to, for .*locked cannot; expected a writable'):
+    check_output(tmp_path / 'locked' / 'a' / 'b', overwrite=False)
+  check_output(tmp_path / 'a' / 'b', overwrite=False)

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from focal_jax import InputError
 from focal_jax.prediction.predict import Options, predict_folder
+from focal_jax.prediction.results import aligned_files
 
 HEIGHT, WIDTH, MARGIN = 192, 256, 32
 
@@ -86,7 +87,26 @@ def test_motion_of_another_series_is_taken_in_order(turned, canvas, tmp_path):
   assert again['motion'] == motion['motion']
   assert again['rotation_deg'] == pytest.approx(motion['rotation_deg'], abs=1e-4)
   assert summary['residual_motion']['after']['rotation_range_deg'] < 0.05
-  assert any('in their order' in note for note in summary['notes'])
+  assert any('in the order of the names' in note for note in summary['notes'])
+
+
+@pytest.mark.parametrize('prefix', ['a', 'b'])
+def test_motion_brings_its_order_along(canvas, tmp_path, prefix):
+  """The first light tells by its zoom that it goes near to far; the second, too plain to measure, does not."""
+  (tmp_path / 'first').mkdir()
+  (tmp_path / 'second').mkdir()
+  for n, zoom in enumerate((1.04, 1.02, 1.0)):
+    photograph(canvas, tmp_path / 'first' / f'a_{n}.png', zoom=zoom, blur_px=0.5 * n)
+    photograph(0 * canvas + 0.1 * n, tmp_path / 'second' / f'{prefix}_{n}.png')
+  _, motion = aligned(tmp_path / 'first', tmp_path / 'out')
+  assert motion['frames'] == ['a_2.png', 'a_1.png', 'a_0.png']
+  path = tmp_path / 'out' / 'motion.json'
+  summary, again = aligned(tmp_path / 'second', tmp_path / 'out2', motion=path)
+  assert again['frames'] == [f'{prefix}_{n}.png' for n in (2, 1, 0)]
+  np.testing.assert_allclose(again['motion'], motion['motion'], atol=1e-5)
+  assert any('The order of the frames is that of motion.json' in note for note in summary['notes'])
+  with pytest.raises(InputError, match='aligns to'):
+    aligned(tmp_path / 'second', tmp_path / 'out3', motion=path, far_to_near=True)
 
 
 def test_motion_of_more_frames_is_refused(turned, canvas, tmp_path):
@@ -150,3 +170,12 @@ def test_channel_of_a_tiff_by_its_flag(canvas, tmp_path):
   assert any('depth is from channel 1' in note for note in summary['notes'])
   nearest = np.asarray(Image.open(out / 'aligned' / f'{Path(summary["frames"][-1]).stem}.png'))[..., 0]
   np.testing.assert_array_equal(nearest, np.asarray(pages[3 if '003' in summary['frames'][-1] else 1]))
+
+
+def test_names_of_aligned_frames_fit_into_a_file_system(tmp_path):
+  (tmp_path / 'aligned').mkdir()
+  names = [f'{"ä" * 124}{n}.png' for n in range(3)]  # 253 bytes
+  files = aligned_files(tmp_path, names)
+  assert len(set(files)) == 3
+  for file in files:
+    file.write_text('')

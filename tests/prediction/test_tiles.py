@@ -124,19 +124,45 @@ def test_time_estimate_does_not_count_compilation(monkeypatch):
   assert rate > last['n'] / 0.5
 
 
-def test_default_size_keeps_the_memory():
-  """More frames, smaller tiles that overlap less."""
-  found = {frames: tile_sides(None, None, frames) for frames in (2, 10, 40, 100, 280)}
-  assert all(frames * side**2 <= 10 * 1024**2 for frames, (side, _) in found.items())
-  assert all(2 * overlap <= side for side, overlap in found.values())
-  assert found[2][0] > 1024 == found[10][0] > found[40][0] > found[100][0] > found[280][0]
-  assert [overlap for _, overlap in found.values()] == [320, 320, 256, 160, 96]
-  assert tile_sides(None, None, 1000) == (192, 96)
-  assert tile_sides(None, 320, 1000) == (640, 320)
+SIZE = (768, 1024)
+
+
+@pytest.mark.parametrize('size', [SIZE, (1024, 768), (1024, 1024), (3000, 4000), (200, 5000)])
+def test_default_size_keeps_the_memory(size):
+  """Of ten to twenty frames, tiles take no more than one piece may; of more, twice as much. More frames, smaller tiles
+  that overlap less.
+  """
+  found = {frames: tile_sides(None, None, frames, size) for frames in (8, 10, 12, 20, 40, 100, 280)}
+  pixels = {frames: frames * height * width for frames, ((height, width), _) in found.items()}
+  assert all(pixels[frames] <= 5.5 * 1024**2 for frames in (8, 10, 12, 20))
+  assert all(pixels[frames] <= 10 * 1024**2 + frames * 192**2 * (frames > 250) for frames in (40, 100, 280))
+  for (height, width), overlap in found.values():
+    assert height % 32 == width % 32 == 0
+    for side, length in ((height, size[0]), (width, size[1])):
+      made = spans(length, side, overlap)
+      assert np.concatenate([span.weights for span in made]).sum() == pytest.approx(length, rel=1e-4)
+      assert max(span.stop - span.start for span in made) <= side
+  assert [overlap for _, overlap in found.values()] == [320, 320, 320, 256, 256, 160, 96]
+
+
+def test_default_size_is_the_cheapest():
+  """Two tiles side by side for ten frames of 1024 x 768: 1.3 times the pixels, where four would have 1.9."""
+  assert tile_sides(None, None, 10, SIZE) == ((768, 672), 320)
+  assert tile_sides(None, None, 10, SIZE[::-1]) == ((672, 768), 320)
+  assert tile_sides(None, None, 1000, SIZE)[1] == 96
+  assert tile_sides(704, None, 10, SIZE) == ((704, 704), 320)
+
+
+def test_pieces_are_as_large_as_one_may_be():
+  one_piece = checked_stack(np.zeros((7, *SIZE, 3), np.uint8), range(7), None)
+  assert not tiles.are_needed(one_piece, None)
+  assert tiles.are_needed(one_piece, 320)
+  assert tiles.are_needed(checked_stack(np.zeros((8, *SIZE, 3), np.uint8), range(8), None), None)
 
 
 def test_large_frames_are_predicted_in_tiles_unasked(monkeypatch):
   monkeypatch.setattr(tiles, 'FRAMES_PX', 3 * 640 * 640)
+  monkeypatch.setattr(tiles, 'LEAST_PIECE_PX', 0)
   model = local_model()
   whole, large = soft_frames(3, 640, 640), soft_frames(3, 640, 672)
   assert model.predict(whole, FOCUS).pyramid is not None

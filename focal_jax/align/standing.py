@@ -1,0 +1,129 @@
+"""What stands still in all frames while the scene moves: dust on the sensor, hot pixels, a scale bar or a date that was
+drawn into the pictures. If it is stronger than the texture of the scene, it draws a measured motion to none.
+
+A frame is taken as the sum of two layers, one that moves and one that does not. The one that does not is looked for
+where a picture hardly changes from frame to frame, in a small part of it only: of a scene that does not move either,
+most of the picture is like that. It is believed if, without it, the frames can be aligned much better.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Complex128, Float, Float32
+from scipy import ndimage
+
+SURE = 3.0  # times the changes at a place that its mean over the frames stands out, where something stands still
+CHANGE_PX = 3.0  # standard deviation of the Gaussian over which changes are averaged
+LEAST_CHANGE = 2e-3  # of luminance, 0 .. 1: what compression changes
+MOST_SHARE = 0.15  # of the picture that stands still; more is a scene that does not move
+BETTER = 0.85  # of the squared differences of neighbours that are left when a pattern is believed
+EXPLAINED = 0.2  # of them, that a motion leaves which needs no pattern
+LEAST_PX = 0.5  # by which the motion is another one without the pattern
+ROUNDS = 3  # of separating the layers and measuring
+MOST_FRAMES = 16  # of which the pattern is made, evenly spread over the sweep
+GROWN_PX, EDGE_PX = 2, 1.0  # by how much a place is enlarged, and the standard deviation of its soft edge
+
+Picture = Float[np.ndarray, 'h w']
+
+
+@runtime_checkable
+class Motion(Protocol):
+  """Of pictures relative to one of them: a point at q there lies at scale q + shift; px from the centre, x + i y."""
+
+  scale: Complex128[np.ndarray, 'N']
+  shift: Complex128[np.ndarray, 'N']
+
+
+def find_standing(
+  pictures: Sequence[Picture], motion: Motion, measure: Callable[[Sequence[Picture]], Motion]
+) -> tuple[Float32[np.ndarray, 'h w'] | None, Motion]:
+  """The pattern that stands still, and the motion of the pictures without it.
+
+  Args:
+    pictures: luminance, coarse shading taken off, in the order of the sweep.
+    motion: of the pictures as they are; NaN where it is not known.
+    measure: the motion of other pictures of that kind.
+
+  Returns:
+    The pattern, 0 where there is none; and the motion without it. None, and the motion as given, if there is no sign of
+    a pattern.
+  """
+  nothing = None, motion
+  if len(pictures) < 3:
+    return nothing
+  chosen = np.unique(np.linspace(0, len(pictures) - 1, min(len(pictures), MOST_FRAMES)).round().astype(int)).tolist()
+  layers = np.stack([pictures[n] for n in chosen])
+  pattern = np.median(layers, 0)
+  change = 1.4826 * np.median(np.abs(layers - pattern), 0)
+  change = np.sqrt(ndimage.gaussian_filter(change**2, CHANGE_PX)) + LEAST_CHANGE
+  stands = np.abs(pattern) > SURE * change
+  if not 0 < stands.mean() <= MOST_SHARE:
+    return nothing
+  left_by_none = _difference(pictures, _Still(len(pictures)))
+  left = np.nanmin([_difference(pictures, motion), left_by_none])
+  if left < EXPLAINED * left_by_none:
+    return nothing
+  share = _soft(stands)
+  without = measure([picture - share * pattern for picture in pictures])
+  for _ in range(ROUNDS):
+    if np.isfinite(without.scale).sum() < max(2, np.isfinite(motion.scale).sum()):
+      return nothing
+    if not _farthest(without, motion, pictures[0].shape) > LEAST_PX:
+      return nothing
+    if not _difference([picture - share * pattern for picture in pictures], without) < left:
+      return nothing
+    scene = np.nanmedian([resampled(pictures[n] - share * pattern, without, n) for n in chosen], 0)
+    scene = np.nan_to_num(scene)
+    pattern = np.median([pictures[n] - resampled(scene, without, n, back=True, outside=0.0) for n in chosen], 0)
+    without = measure([picture - share * pattern for picture in pictures])
+  if not _difference([picture - share * pattern for picture in pictures], without) < BETTER * left:
+    return nothing
+  return (share * pattern).astype(np.float32), without
+
+
+def resampled(picture: Picture, motion: Motion, n: int, *, back: bool = False, outside: float = np.nan) -> Picture:
+  """Picture n as the reference sees it, or, `back`, the other way round; NaN motion counts as none."""
+  scale, shift = complex(motion.scale[n]), complex(motion.shift[n])
+  if not np.isfinite(scale * shift):
+    scale, shift = 1 + 0j, 0j
+  if back:
+    scale, shift = 1 / scale, -shift / scale
+  centre = (np.array(picture.shape) - 1) / 2
+  matrix = np.array([[scale.real, scale.imag], [-scale.imag, scale.real]])  # of (y, x)
+  offset = centre - matrix @ centre + (shift.imag, shift.real)
+  return ndimage.affine_transform(picture, matrix, offset, order=1, mode='constant', cval=outside)
+
+
+class _Still:
+  """No motion."""
+
+  def __init__(self, count: int):
+    self.scale, self.shift = np.ones(count, complex), np.zeros(count, complex)
+
+
+def _soft(places: Bool[np.ndarray, 'h w']) -> Picture:
+  grown = ndimage.binary_dilation(places, iterations=GROWN_PX).astype(np.float32)
+  return np.clip(2 * ndimage.gaussian_filter(grown, EDGE_PX), 0, 1)
+
+
+def _difference(pictures: Sequence[Picture], motion: Motion) -> float:
+  """Mean squared difference of neighbours that were measured, once they are aligned; NaN if there are none."""
+  measured = np.flatnonzero(np.isfinite(motion.scale)).tolist()
+  squares, before = [], None
+  for n in measured:
+    now = resampled(pictures[n], motion, n)
+    if before is not None:
+      squares.append(np.nanmean((now - before) ** 2) if np.isfinite(now * before).any() else np.nan)
+    before = now
+  return float(np.nanmean(squares)) if np.isfinite(squares).any() else float('nan')
+
+
+def _farthest(motion: Motion, other: Motion, size: tuple[int, int]) -> float:
+  """How far two motions lie apart in any frame, px, root mean square over the picture; unknown ones are none."""
+  scale, shift = (
+    np.where(np.isfinite(a), a, none) - np.where(np.isfinite(b), b, none)
+    for a, b, none in ((motion.scale, other.scale, 1), (motion.shift, other.shift, 0))
+  )
+  spread = sum(length**2 for length in size) / 12
+  return float(np.sqrt(np.abs(scale) ** 2 * spread + np.abs(shift) ** 2).max())

@@ -1,0 +1,257 @@
+"""Reads pages of TIFF files that Pillow does not: floating-point values and whole numbers of any size, in any number of
+channels, interleaved or in planes, in strips or tiles, of usual TIFFs and BigTIFFs in either order of bytes.
+
+Where Pillow is needed, it only undoes the compression of single strips and tiles.
+"""
+
+import io
+import itertools
+import math
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+from PIL import Image
+
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, DESCRIPTION = 256, 257, 258, 259, 262, 270
+STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS, STRIP_BYTES, PLANES = 273, 274, 277, 278, 279, 284
+PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 317, 322, 323, 324, 325
+SUBFILE, EXTRA_SAMPLES, SAMPLE_FORMAT, ICC_PROFILE = 254, 338, 339, 34675
+
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # values of PHOTOMETRIC
+UNCOMPRESSED, SEPARATE = 1, 2  # of COMPRESSION and PLANES
+_DEFLATE, _FROM_PILLOW = (8, 32946), (5, 32773, 34925, 50000)  # LZW, PackBits, LZMA, Zstandard
+_HORIZONTAL, _FLOATING_POINT = 2, 3  # of PREDICTOR
+_KINDS = {1: 'u', 2: 'i', 3: 'f'}  # of SAMPLE_FORMAT
+# Formats of `struct` for the types of values; texts and what is not defined are bytes.
+_TYPES = dict(zip((1, 3, 4, 6, 8, 9, 11, 12, 13, 16, 17, 18), 'BHIbhifdIQqQ', strict=True)) | {2: 's', 7: 's'}
+_MOST_ENTRIES, _MOST_PAGES = 4096, 1_000_000  # of files that are not damaged
+
+
+class TiffPage(NamedTuple):
+  """A page as its tags describe it.
+
+  Attributes:
+    tags: numbers or bytes, by their numbers.
+    order: of bytes, '<' or '>'.
+    offset: where they lie in the file.
+  """
+
+  tags: dict[int, tuple | bytes]
+  order: str
+  offset: int
+
+  def get(self, tag: int, default: Any = None) -> Any:
+    """The first value of a tag."""
+    values = self.tags.get(tag)
+    return default if not values else values[0]
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """Width and height as stored."""
+    return int(self.get(WIDTH, 0)), int(self.get(HEIGHT, 0))
+
+  @property
+  def channels(self) -> int:
+    return int(self.get(SAMPLES, 1))
+
+  @property
+  def dtype(self) -> np.dtype:
+    """Of the stored values.
+
+    Raises:
+      ValueError: they are none that numpy has, or not all alike.
+    """
+    bits, kind = self.tags.get(BITS, (1,)), self.tags.get(SAMPLE_FORMAT, (1,))
+    if len(set(bits)) != 1 or len(set(kind)) != 1 or bits[0] not in (8, 16, 32, 64) or kind[0] not in _KINDS:
+      raise ValueError(f'{bits} bits of sample format {kind}, expected 8, 16, 32 or 64 of one kind')
+    if (kind[0], bits[0]) == (3, 8):
+      raise ValueError('floating-point values of 8 bits, expected 16, 32 or 64')
+    return np.dtype(f'{self.order}{_KINDS[kind[0]]}{bits[0] // 8}')
+
+  @property
+  def description(self) -> str:
+    """What a program wrote about the file, if anything."""
+    text = bytes(self.tags.get(DESCRIPTION) or b'').split(b'\0')[0]
+    try:
+      return text.decode()
+    except UnicodeDecodeError:
+      return text.decode('latin-1')
+
+  @property
+  def is_grey(self) -> bool:
+    """The first channel is grey, and others are alpha or the like."""
+    return int(self.get(PHOTOMETRIC, BLACK_IS_ZERO)) in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+
+
+def is_tiff(start: bytes) -> bool:
+  return start[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+
+
+def read_pages(path: Path) -> list[TiffPage]:
+  """The pages of a file.
+
+  Raises:
+    ValueError: it is no TIFF, or damaged.
+  """
+  with path.open('rb') as file:
+    head = file.read(16)
+    if not is_tiff(head):
+      raise ValueError('not a TIFF')
+    order, big = '<' if head[:2] == b'II' else '>', b'+' in head[2:4]
+    number, count = ('Q', 'Q') if big else ('I', 'H')
+    (offset,) = struct.unpack_from(f'{order}{number}', head, 8 if big else 4)
+    pages, seen = [], set()
+    while offset and offset not in seen and len(pages) < _MOST_PAGES:
+      seen.add(offset)
+      start = offset
+      try:
+        file.seek(start)
+        (entries,) = _unpack(file, f'{order}{count}')
+        if entries > _MOST_ENTRIES:
+          raise ValueError(f'a page of {entries} tags')
+        table = file.read(entries * (20 if big else 12))
+        (offset,) = _unpack(file, f'{order}{number}')
+        pages.append(TiffPage(_read_tags(file, table, order, big), order, start))
+      except (ValueError, OverflowError):
+        if not pages:
+          raise
+        break
+  return _pages_of_imagej(pages[0]) if len(pages) == 1 else pages
+
+
+def _pages_of_imagej(page: TiffPage) -> list[TiffPage]:
+  """Pages that ImageJ wrote one behind the other, without tags of their own, as it does from 4 GB on."""
+  count = re.match(r'ImageJ=.*?^images=(\d+)$', page.description, re.DOTALL | re.MULTILINE)
+  offsets, lengths = page.tags.get(STRIP_OFFSETS, ()), page.tags.get(STRIP_BYTES, ())
+  together = all(a + n == b for a, n, b in zip(offsets, lengths, offsets[1:], strict=False))
+  if count is None or len(offsets) != len(lengths) or not together or page.get(COMPRESSION, 1) != UNCOMPRESSED:
+    return [page]
+  size = sum(lengths)
+  return [
+    page._replace(tags={**page.tags, STRIP_OFFSETS: tuple(offset + n * size for offset in offsets)})
+    for n in range(min(int(count[1]), _MOST_PAGES))
+  ]
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple:
+  data = file.read(struct.calcsize(layout))
+  if len(data) < struct.calcsize(layout):
+    raise ValueError('the file is truncated')
+  return struct.unpack(layout, data)
+
+
+def _read_tags(file: BinaryIO, table: bytes, order: str, big: bool) -> dict[int, tuple | bytes]:
+  entry, inline = (20, 8) if big else (12, 4)
+  tags = {}
+  for start in range(0, len(table) - entry + 1, entry):
+    tag, kind, count = struct.unpack_from(f'{order}HH{"Q" if big else "I"}', table, start)
+    if kind not in _TYPES:
+      continue
+    layout = f'{order}{count}{_TYPES[kind]}'
+    size = struct.calcsize(layout)
+    data = table[start + entry - inline : start + entry]
+    if size > inline:
+      file.seek(struct.unpack(f'{order}{"Q" if big else "I"}', data)[0])
+      data = file.read(size)
+    if len(data) >= size:
+      values = struct.unpack(layout, data[:size])
+      tags[tag] = values[0] if _TYPES[kind] == 's' else values
+  return tags
+
+
+def check_readable(page: TiffPage) -> None:
+  """Raises ValueError, saying why, if `read_pixels` does not read such a page."""
+  (width, height), channels = page.size, page.channels
+  itemsize = page.dtype.itemsize
+  if min(width, height, channels) < 1:
+    raise ValueError(f'{width} x {height} pixels of {channels} channels')
+  if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
+    raise Image.DecompressionBombError(f'{width} x {height} pixels')
+  photometric, compression = int(page.get(PHOTOMETRIC, BLACK_IS_ZERO)), int(page.get(COMPRESSION, UNCOMPRESSED))
+  if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) or (photometric == RGB and channels < 3):
+    raise ValueError(f'photometric interpretation {photometric} of {channels} channels, expected grey or RGB')
+  if compression not in (UNCOMPRESSED, *_DEFLATE, *_FROM_PILLOW):
+    raise ValueError(f'compression {compression} of {8 * itemsize}-bit values')
+  predictor = int(page.get(PREDICTOR, 1))
+  if predictor not in (1, _HORIZONTAL, _FLOATING_POINT) or (predictor == _FLOATING_POINT and page.dtype.kind != 'f'):
+    raise ValueError(f'predictor {predictor} of {page.dtype.name}')
+
+
+def read_pixels(path: Path, page: TiffPage) -> Shaped[np.ndarray, 'H W C']:
+  """The values of a page as they are stored, in the order of bytes of this machine.
+
+  Raises:
+    ValueError: the page is of a layout that is not read, or damaged.
+  """
+  check_readable(page)
+  (width, height), channels = page.size, page.channels
+  tiled = TILE_WIDTH in page.tags
+  if tiled:
+    columns, rows = int(page.get(TILE_WIDTH)), int(page.get(TILE_HEIGHT, 0))
+  else:
+    columns, rows = width, min(int(page.get(ROWS, height)), height)
+  if min(columns, rows) < 1:
+    raise ValueError(f'pieces of {columns} x {rows} pixels')
+  offsets = page.tags.get(TILE_OFFSETS if tiled else STRIP_OFFSETS, ())
+  lengths = page.tags.get(TILE_BYTES if tiled else STRIP_BYTES, ())
+  planes = channels if page.get(PLANES, 1) == SEPARATE else 1
+  across, down = math.ceil(width / columns), math.ceil(height / rows)
+  if not lengths and len(offsets) == 1 and page.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED:
+    lengths = (height * width * channels * page.dtype.itemsize,)
+  if min(len(offsets), len(lengths)) < planes * across * down:
+    raise ValueError(f'{min(len(offsets), len(lengths))} strips or tiles, expected {planes * across * down}')
+  values = np.empty((height, width, channels), page.dtype.newbyteorder('='))
+  with path.open('rb') as file:
+    pieces = itertools.product(range(planes), range(down), range(across))
+    for (plane, row, column), offset, length in zip(pieces, offsets, lengths, strict=False):
+      top, left = row * rows, column * columns
+      file.seek(offset)
+      # The last strip is as high as what is left; tiles are all alike.
+      tall = rows if tiled else min(rows, height - top)
+      piece = _piece(page, file.read(length), (tall, columns, channels // planes))
+      part = values[top : top + rows, left : left + columns, plane : plane + channels // planes]
+      part[:] = piece[: part.shape[0], : part.shape[1]]
+  return values
+
+
+def _piece(page: TiffPage, data: bytes, shape: tuple[int, int, int]) -> Shaped[np.ndarray, 'h w c']:
+  rows, row_bytes = shape[0], shape[1] * shape[2] * page.dtype.itemsize
+  data = _decompressed(data, int(page.get(COMPRESSION, UNCOMPRESSED)), rows, row_bytes)
+  if len(data) < rows * row_bytes:
+    raise ValueError('the file is truncated')
+  data = np.frombuffer(data, np.uint8, rows * row_bytes)
+  predictor = int(page.get(PREDICTOR, 1))
+  if predictor == _FLOATING_POINT:
+    # Differences of bytes, of which a row has the highest ones of all values first, whatever the file's order is.
+    whole = np.cumsum(data.reshape(rows, -1, shape[2]), axis=1, dtype=np.uint8)
+    planes = whole.reshape(rows, page.dtype.itemsize, -1)
+    return np.ascontiguousarray(planes.swapaxes(1, 2)).view(page.dtype.newbyteorder('>')).reshape(shape)
+  values = data.view(page.dtype).reshape(shape)
+  if predictor == _HORIZONTAL:  # of bit patterns, also of those of floating-point values
+    unsigned = np.dtype(f'u{page.dtype.itemsize}')
+    bits = values.view(unsigned.newbyteorder(page.order)).astype(unsigned)
+    return np.cumsum(bits, axis=1, dtype=unsigned).view(page.dtype.newbyteorder('='))
+  return values
+
+
+def _decompressed(data: bytes, compression: int, rows: int, row_bytes: int) -> bytes:
+  if compression == UNCOMPRESSED:
+    return data
+  if compression in _DEFLATE:
+    try:
+      return zlib.decompressobj().decompress(data, rows * row_bytes)
+    except zlib.error as error:
+      raise ValueError(f'damaged: {error}') from error
+  # As the one strip of a grey picture of 8 bits.
+  tags = {WIDTH: row_bytes, HEIGHT: rows, BITS: 8, COMPRESSION: compression, PHOTOMETRIC: BLACK_IS_ZERO}
+  tags |= {STRIP_OFFSETS: 0, SAMPLES: 1, ROWS: rows, STRIP_BYTES: len(data)}
+  tags[STRIP_OFFSETS] = 8 + 2 + 12 * len(tags) + 4
+  table = b''.join(struct.pack('<HHII', tag, 4, 1, value) for tag, value in tags.items())
+  picture = struct.pack('<2sHIH', b'II', 42, 8, len(tags)) + table + bytes(4) + data
+  with Image.open(io.BytesIO(picture), formats=['TIFF']) as image:
+    return image.tobytes()

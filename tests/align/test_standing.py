@@ -1,0 +1,121 @@
+"""Patterns that stand still in all frames: with them, motions as they were put in; without, nothing is taken off."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from focal_jax.align.estimate import motion_from_measured
+from focal_jax.align.measured import residual_motion
+from focal_jax.align.motion import align, align_plane
+from focal_jax.prediction.results import measured_residual, residual_after, standing_places
+
+SIZE = (240, 320)
+FRAMES = 6
+
+
+def texture(seed, contrast):
+  rng = np.random.default_rng(seed)
+  layers = [ndimage.gaussian_filter(rng.standard_normal((480, 480)), sigma) for sigma in (0.7, 1.5, 3, 6)]
+  picture = sum(layer / layer.std() for layer in layers)
+  return 0.5 + contrast * picture / picture.std()
+
+
+def dust(seed=1, count=60, blur_px=1.8, depth=-0.35):
+  rng = np.random.default_rng(seed)
+  spots = np.zeros(SIZE)
+  spots[rng.integers(0, SIZE[0], count), rng.integers(0, SIZE[1], count)] = 1
+  spots = ndimage.gaussian_filter(spots, blur_px)
+  return depth * spots / spots.max()
+
+
+def stack(pattern, step=(0.0, 0.0), zoom=1.0, contrast=0.03, seed=0):
+  """uint8 frames of a scene that moves by `step` (x, y) px and grows by `zoom` from each frame to the one before, whose
+  focus runs from left to right, and their true zoom and shift.
+  """
+  rng = np.random.default_rng(seed)
+  canvas = texture(seed, contrast)
+  y, x = (np.mgrid[: SIZE[0], : SIZE[1]].T - (np.array(SIZE) - 1) / 2).T
+  back = np.arange(FRAMES)[::-1]
+  frames = []
+  for n, k in enumerate(back):
+    places = [(y - k * step[1]) / zoom**k + 240, (x - k * step[0]) / zoom**k + 240]
+    sharp = ndimage.map_coordinates(canvas, places, order=1, mode='mirror')
+    share = np.clip(np.abs(x / SIZE[1] * 2 - (2 * n / (FRAMES - 1) - 1)) / 2, 0, 1)
+    blurred = ndimage.gaussian_filter(sharp, 0.6) * (1 - share) + ndimage.gaussian_filter(sharp, 2.5) * share
+    frames.append(np.clip(blurred + pattern + rng.normal(0, 0.006, SIZE), 0, 1))
+  images = np.round(np.repeat(np.stack(frames)[..., None], 3, -1) * 255).astype(np.uint8)
+  return images, zoom**back, back[:, None] * np.array(step)
+
+
+@pytest.mark.parametrize(
+  ('pattern', 'step', 'zoom'),
+  [
+    (dust(), (1.6, 0.0), 1.0),
+    (dust(), (-1.5, 2.0), 1.0),
+    (dust(), (0.0, 0.0), 1.008),
+    (dust(count=250, blur_px=0.3, depth=0.5), (1.0, 0.6), 1.0),  # hot pixels
+    (dust(count=25, blur_px=3.0, depth=0.3), (1.6, 0.0), 1.0),
+  ],
+)
+def test_the_scene_is_measured_beside_what_stands_still(pattern, step, zoom):
+  images, zooms, shifts = stack(pattern, step, zoom)
+  drawn = residual_motion(images, elsewhere=True)
+  found = residual_motion(images, elsewhere=True, find_standing=True)
+  error, before = (np.abs(one.shift_px - shifts).max() + 160 * np.abs(one.zoom - zooms).max() for one in (found, drawn))
+  assert before > 0.5  # so that there is something to mend
+  assert error < min(0.4, before / 2)
+  assert found.standing.shape == SIZE
+  # What was taken off is what was put in, but for coarse shading.
+  there = np.abs(pattern) > 0.1
+  assert np.mean(found.standing[there] * np.sign(pattern[there]) > 0.05) > 0.8
+  assert np.mean(np.abs(found.standing) > 0.02) < 0.3
+
+
+@pytest.mark.parametrize('step', [(0.0, 0.0), (1.6, 0.0), (7.0, 3.0)])
+@pytest.mark.parametrize('zoom', [1.0, 1.01])
+@pytest.mark.parametrize('contrast', [0.02, 0.1])
+def test_nothing_is_taken_off_where_nothing_stands_still(step, zoom, contrast):
+  images, _, _ = stack(0.0, step, zoom, contrast)
+  found, plain = residual_motion(images, find_standing=True), residual_motion(images)
+  assert found.standing is None
+  np.testing.assert_array_equal(found.shift_px, plain.shift_px)
+
+
+def test_a_scene_and_dust_that_both_stand_still():
+  images, _, _ = stack(dust())
+  assert residual_motion(images, find_standing=True).standing is None
+
+
+def test_black_frames_and_two_frames():
+  for images in (np.zeros((4, *SIZE, 3), np.uint8), stack(dust(), (2.0, 0.0))[0][:2]):
+    assert residual_motion(images, find_standing=True).standing is None
+
+
+def test_what_is_left_after_alignment_is_measured_without_it():
+  images, _, shifts = stack(dust(), (1.6, 0.5))
+  before = measured_residual(images)
+  fov = np.ones(FRAMES)
+  motion = motion_from_measured(before, fov)
+  aligned, _ = align(images, motion, fov)
+  assert before.rms_px == pytest.approx(np.sqrt((shifts[:-1] ** 2).sum(-1).mean()), abs=0.2)
+  assert residual_after(aligned, before, motion, fov).rms_px < 0.2
+  np.testing.assert_allclose(residual_after(images, before, None, fov).shift_px, before.shift_px, atol=0.1)
+  # In the aligned frames dust runs the other way: from where it is in the last frame as far as the first has moved.
+  places = standing_places(before, motion, fov, SIZE)
+  spots = np.abs(dust()) > 0.2
+  assert np.mean(places[spots]) > 0.9
+  moved = np.roll(spots, (-2, -8), (0, 1))[20:-20, 20:-20]
+  assert np.mean(places[20:-20, 20:-20][moved]) > 0.9
+  assert np.mean(places) < 0.5
+
+
+@pytest.mark.parametrize('motion', [(0.02, 3.0, -2.0), (-0.01, -1.0, 4.0, np.deg2rad(3))])
+def test_a_plane_is_aligned_as_frames_are(motion):
+  plane = ndimage.gaussian_filter(np.clip(texture(0, 0.1)[:200, :300], 0, 1), 1.5).astype(np.float32)
+  frames = np.repeat(plane[None, ..., None], 3, -1).repeat(2, 0)
+  aligned, coverage = align(frames, np.float32([motion] * 2), [1.1] * 2)
+  own = align_plane(plane, np.float32(motion), 1.1)
+  inside = ndimage.binary_erosion(coverage[0] == 1, iterations=3)
+  assert inside.mean() > 0.7
+  # Turned frames are resampled twice, once by cubic splines.
+  np.testing.assert_allclose(own[inside], aligned[0, ..., 0][inside], atol=0.02 if len(motion) > 3 else 1e-4)

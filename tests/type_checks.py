@@ -1,4 +1,4 @@
-"""Checks the types of focal_jax under pytest (`--jaxtyping-packages` in pyproject.toml): beartype's, but for one thing."""
+"""Checks types in focal_jax under pytest (`--jaxtyping-packages` in pyproject.toml): beartype, but for one thing."""
 
 import functools
 from collections.abc import Callable

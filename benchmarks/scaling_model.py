@@ -70,7 +70,8 @@ def count_exchange(networks: str, shape: training.Shape) -> Exchange:
   def visit(jaxpr):
     for equation in jaxpr.eqns:
       if equation.primitive.name == 'psum' and AXIS in equation.params['axes']:
-        sizes.append(sum(x.aval.size * x.aval.dtype.itemsize for x in equation.invars))
+        # Of several tensors in older versions of JAX, of one in newer ones.
+        sizes.extend(x.aval.size * x.aval.dtype.itemsize for x in equation.invars)
       for inner in inner_jaxprs(equation):
         visit(inner)
 

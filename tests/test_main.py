@@ -153,7 +153,7 @@ def test_words_and_flags(arguments, expected):
 
 
 WITHOUT = """
-import importlib.resources, os, signal, sys
+import importlib.resources, os, shutil, signal, sys
 modules, names, arguments = (part.split(',') for part in sys.argv[1:4])
 if names != ['']:  # what others wrote for this system may use all of it
   import flax.linen, jax.export, matplotlib.figure, PIL.Image, scipy.ndimage, tqdm
@@ -163,6 +163,8 @@ for name in filter(None, names):
   for module in (os, signal):
     if hasattr(module, name):
       delattr(module, name)
+if 'O_NONBLOCK' in names:
+  shutil._use_fd_functions = False  # as it is where O_NONBLOCK is missing: rmtree of Python 3.13 wants it
 for room in ('', '.align', '.data', '.files', '.focus', '.models', '.prediction', '.simulate', '.evaluation'):
   package = importlib.import_module(f'focal_jax{room}')
   for path in sorted(importlib.resources.files(package).iterdir()):

@@ -116,9 +116,9 @@ def steps():
   return dict(zip(CASES, result(start(['-c', SCRIPT, json.dumps(list(CASES.values()))], 4)), strict=True))
 
 
-def assert_equal(got, expected, atol=1e-5):
+def assert_equal(got, expected, rtol=5e-5, atol=1e-5):  # sums over devices round otherwise: the gradient's norm by 2e-5
   for one, other in zip(got, expected, strict=True):
-    np.testing.assert_allclose(one, other, atol=atol)
+    np.testing.assert_allclose(one, other, rtol, atol)
 
 
 @pytest.mark.parametrize('case', CASES)

@@ -48,7 +48,7 @@ SHARED = Path(__file__).parents[2] / 'shared'
 
 
 # What takes longest begins first, or one process waits for the other at the end (with --no-loadscope-reorder).
-SLOWEST = ('test_train.py', 'test_resume.py', 'test_parallel.py', 'test_recipes.py', 'test_sweep.py')
+SLOWEST = ('test_resume.py', 'test_parallel.py', 'test_recipes.py', 'test_sweep.py')
 
 
 def pytest_collection_modifyitems(items):

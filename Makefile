@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test lint format docs reference pictures clean
+.PHONY: demo test test-slow lint format docs reference pictures clean
 
 # requirements-dev.txt includes the others.
 $(BIN)/.installed: requirements.txt requirements-docs.txt requirements-dev.txt
@@ -19,8 +19,14 @@ $(BIN)/.installed: requirements.txt requirements-docs.txt requirements-dev.txt
 demo: $(BIN)/.installed
 	$(BIN)/python -m examples.demo $(DEMO)
 
+# A file's tests share what is slow to compile. CI also runs the slow ones.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(BIN)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # a file's tests share what is slow to compile
+	$(PYTEST) -m 'not slow and not aot'
+
+test-slow: $(BIN)/.installed
+	$(PYTEST) -m slow
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .

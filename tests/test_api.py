@@ -99,6 +99,7 @@ def test_uint8_equals_float_and_no_second_compilation(weights, images):
   np.testing.assert_allclose(as_float.depth, first.depth, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('padding', 'other'), [('edge', (33, 61)), ('black', (64, 64))])
 def test_sizes_that_are_padded_alike_are_compiled_once(tmp_path, padding, other):
   """And what they get is what a network compiled for their size alone gives."""

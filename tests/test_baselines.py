@@ -111,6 +111,7 @@ def test_a_loss_of_what_the_model_has_not_is_refused_before_anything_is_written(
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_aifdepthnet_learns_from_the_central_views_of_a_data_set(tmp_path):
   write_hci4d(tmp_path / 'downloads', {'train': 3, 'val': 2}, (40, 48))
   build('hci4d', tmp_path / 'downloads', tmp_path / 'data')
@@ -138,6 +139,7 @@ def test_a_loss_of_the_all_in_focus_image_is_refused_where_the_data_have_none(tm
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_defocusnet_trains_in_its_own_unit_and_predicts(tmp_path):
   config = toy.get_config(toy.write_stacks(tmp_path / 'stacks'))
   config.model = defocusnet.get_config().model

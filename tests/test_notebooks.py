@@ -47,6 +47,7 @@ def test_quickstart():
   assert picture.std() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('default')  # Jupyter's own
 def test_colab(monkeypatch, tmp_path):
   """Three devices, of which the smoke recipe's batch of two is no multiple; pip finds all it needs in place."""

@@ -160,6 +160,7 @@ def smoke_run(name, workdir, steps, model=None, networks=None, **data):
   return training, validation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', RECIPES)
 def test_a_smoke_run_on_small_files(name, tmp_path):
   recipe = RECIPES[name]
@@ -174,6 +175,7 @@ def test_a_smoke_run_on_small_files(name, tmp_path):
   assert 0 < validation['validation/mse'] < 10
 
 
+@pytest.mark.slow
 def test_the_network_learns(tmp_path):
   """What is textured in the first frame is far, what is in the last is near: one stack, whatever way it is turned."""
   rng = np.random.default_rng(0)

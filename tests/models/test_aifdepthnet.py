@@ -121,6 +121,7 @@ def test_initial_values_are_those_of_pytorch():
   assert transposed == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('bias', [0.0, -15.0, -25.0, -200.0])
 def test_low_scores_have_weights(variables, bias):
   """softplus(s) / sum softplus(s) is 0 / 0 in float32 where all scores are low, and softmax(s) in exact arithmetic."""

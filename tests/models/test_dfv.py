@@ -53,6 +53,7 @@ def test_parameters():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('level', [1, 2, 3, 4])
 def test_levels(level):
   network, variables = drawn(level=level)

@@ -18,6 +18,7 @@ FIXTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', FIXTURES)
 def test_a_file_predicts_as_published(name, shared, tmp_path):
   arguments, fields, unit = FIXTURES[name]

@@ -53,6 +53,7 @@ def call(folder, images, focus, fov):
   return maps | {'aligned': out['aligned'][0, :, :height, :width], 'motion': out['motion'][0]}
 
 
+@pytest.mark.slow
 def test_without_the_model_code(tmp_path):
   """Weights that move the frames, the motion from reduced ones."""
   # Compiled sooner than all of it.
@@ -104,6 +105,7 @@ def test_any_size_and_all_results(tmp_path, align):
     assert (np.abs(expected.aligned - images).max() > 0.02) == (align != 'off')
 
 
+@pytest.mark.slow
 def test_fitted_alignment_of_any_size(tmp_path):
   network = EndToEnd(CellDepth(), FittedAlignment(), motion_side_px=40)
   model = NetworkPredictor('some weights', network, init_variables(network, 3), {}, [])
@@ -115,6 +117,7 @@ def test_fitted_alignment_of_any_size(tmp_path):
   np.testing.assert_allclose(call(tmp_path, images, focus, fov)['motion'], expected.motion, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_weights_that_ship_in_any_size(tmp_path):
   """Two sizes and numbers of frames that `predict` knows when it compiles, and the export does not."""
   model = focal_jax.load()

@@ -75,6 +75,7 @@ def test_everything_is_written(result):
   np.testing.assert_allclose(scale['offset'] + scale['scale'] * values, depth, atol=scale['scale'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['network', 'classical'])
 @pytest.mark.parametrize('align', ['measured', 'metadata'])
 def test_the_command_is_the_call(folder, tmp_path, method, align):

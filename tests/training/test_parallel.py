@@ -121,6 +121,7 @@ def assert_equal(got, expected, rtol=5e-5, atol=1e-5):  # sums over devices roun
     np.testing.assert_allclose(one, other, rtol, atol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES)
 def test_devices_take_the_step_of_one(steps, case):
   for alone in ('one device', 'one device, no normalisation', 'one device, alignment'):
@@ -133,6 +134,7 @@ def test_the_steps_are_not_all_the_same(steps):
     assert not np.allclose(steps['one device'][0], steps[other][0], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', parallel.KINDS)
 def test_two_processes_take_the_step_of_one(steps, kind):
   """Of two devices each, joined over loopback."""
@@ -143,6 +145,7 @@ def test_two_processes_take_the_step_of_one(steps, kind):
     assert_equal(got, steps['one device'])
 
 
+@pytest.mark.slow
 def test_runs_of_two_processes(tmp_path):
   """A whole run over loopback: the first process writes, Ctrl-C in the other stops both, and both go on.
 

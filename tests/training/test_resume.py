@@ -127,12 +127,14 @@ def wait_for_step(workdir, step, process):
   pytest.fail(f'the run ended or hung before step {step}: exit status {process.exitcode}')
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_those_with_the_least_error(straight):
   errors = {line['step']: line['validation/mse'] for line in metrics(straight) if 'validation/mse' in line}
   assert sorted(errors) == [10, 20, 30, 40]
   assert load_weights(straight / 'best.npz')[1]['steps'] == min(errors, key=errors.get)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(start, config, straight, tmp_path):
   """kill -9, twenty times: a moment after a random step, or before the first; runs that nevertheless come to their end
   are compared, and others begun in their place.
@@ -165,6 +167,7 @@ def test_killed_at_random_moments(start, config, straight, tmp_path):
   assert len(steps) > 2  # not all before the first checkpoint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_first(start, config, straight, tmp_path, number):
   config.checkpoint_every = 1000
@@ -211,6 +214,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('damage', DAMAGES)
 def test_a_damaged_checkpoint_falls_back(interrupted, config, damage, caplog, tmp_path):
   shutil.copytree(interrupted, tmp_path / 'whole')
@@ -260,6 +264,7 @@ def test_a_run_goes_on_with_another_config(interrupted, config, caplog):
     assert line['loss'] == pytest.approx(line['depth_loss'] + weight * line['motion_px'], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run(start, config, interrupted, tmp_path):
   """No file may grow beyond 12 kB, which stands in for it: the same call fails in the same place."""
   shutil.copytree(interrupted, tmp_path / 'whole')

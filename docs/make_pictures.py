@@ -82,7 +82,8 @@ def main() -> None:
   shutil.copy(predicted / 'alignment.gif', DOCS / 'alignment.gif')
   screenshot(predicted / 'report.html', DOCS / 'report.jpg')
   comparison(DOCS / 'comparison.png', 'shipped', 'classical', 'constant')
-  comparison(DOCS / 'networks.png', *NETWORKS, 'constant', '--config.eval.focus=corrected')
+  corrected = '--config=configs/default.py', '--config.eval.focus=corrected'
+  comparison(DOCS / 'networks.png', *NETWORKS, 'constant', *corrected)
   networks_on_pcb(DOCS / 'networks_pcb.png')
 
 

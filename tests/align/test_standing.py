@@ -47,6 +47,7 @@ def stack(pattern, step=(0.0, 0.0), zoom=1.0, contrast=0.03, seed=0):
   return images, zoom**back, back[:, None] * np.array(step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('pattern', 'step', 'zoom'),
   [

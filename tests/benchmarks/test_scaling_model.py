@@ -36,6 +36,7 @@ def test_rows():
   assert step_times(10.0, 4, 0.1, exchange, LINKS)[1]['step'] == pytest.approx(160)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('networks', 'parts'), [('alignment', ['alignment']), ('both', ['depth', 'alignment'])])
 def test_what_a_step_exchanges(networks, parts):
   """Every normalisation waits twice, for its mean and mean of squares, and for their gradients."""

@@ -44,6 +44,7 @@ def predicted(folder, out, **options):
   return prediction, json.loads((out / 'summary.json').read_text()), np.load(out / 'depth.npy')
 
 
+@pytest.mark.slow
 def test_as_depth_in_full_size_and_as_the_truth(scene, tmp_path):
   folder, truth, texture = scene
   direct, of_direct, depth = predicted(folder, tmp_path / 'direct', max_side=None, depth_side=None)
@@ -81,6 +82,7 @@ def test_no_file_is_larger_than_max_side(scene, tmp_path):
     assert image.size == (200, 150)
 
 
+@pytest.mark.slow
 def test_surface_has_the_camera_of_the_whole_frames(scene, tmp_path):
   """A region off the centre, whose principal point and focal length are in px of what is predicted."""
   folder = scene[0]

@@ -46,6 +46,7 @@ def rounded_up(length):
   return length + -length % 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('given', ['estimated', 'motion', 'metadata', 'unaligned'])
 @pytest.mark.parametrize(('padding', 'resampling'), [('edge', 'lanczos'), ('black', 'linear')])
 def test_tiles_are_the_whole(padding, resampling, given, capfd):
@@ -81,6 +82,7 @@ def test_tiles_are_the_whole(padding, resampling, given, capfd):
   np.testing.assert_allclose(as_float.depth, tiled.depth, atol=3e-4)
 
 
+@pytest.mark.slow
 def test_seams_of_the_shipped_weights():
   """With the overlap that is the default: no column of the transition stands out from the next one.
 

@@ -184,6 +184,7 @@ def test_relief_by_hand():
   np.testing.assert_allclose(scenes.relief(across, down, jnp.float32(2.5)), np.cos(4 * np.pi * x), atol=1.2e-3)
 
 
+@pytest.mark.slow
 def test_steep_surfaces_reach_through_the_sweep():
   """The same surfaces with up to the whole range between centre and edge: slopes grow by up to 1 / relief."""
   usual, steep = (draw(thin=0.0, curved=0.0, steep=share)[0].position for share in (0.0, 1.0))
@@ -200,6 +201,7 @@ def test_steep_surfaces_reach_through_the_sweep():
   assert np.mean(after[~slanted] < 1e-5) > 0.95
 
 
+@pytest.mark.slow
 def test_rough_surfaces_have_bumps_of_the_sizes_asked_for():
   smooth, rough = (draw(thin=0.0, relief=0.0, background_relief=0.0, rough=share)[0].position for share in (0.0, 1.0))
   assert np.ptp(smooth, (2, 3)).max() == 0
@@ -228,6 +230,7 @@ def test_textures_spread_from_none_to_strong():
   assert np.mean(mixed < limit) > np.mean(textured < limit) + 0.05
 
 
+@pytest.mark.slow
 def test_patchy_surfaces_keep_their_texture_in_places():
   """Outlines and depth are those without patches; what is plain is a colour of its own, and the rest is as strong."""
   whole, patchy = (draw(plain=0.0, thin=0.0, contrast=(1.0, 1.0), highlights=0.0, patchy=p) for p in (0.0, 1.0))

@@ -106,6 +106,7 @@ def test_batches_are_as_documented(batches):
     assert np.all(batch.target <= batch.focus[:, -1:, None] + 1e-5)
 
 
+@pytest.mark.slow
 def test_stacks_side_by_side_are_those_one_after_the_other(batches):
   """`vmap` over keys gives the batch of `simulate_batch`, but for the rounding of other programs."""
   settings = dataclasses.replace(SETTINGS, lens_sigma_px=(0.15, 1.6), sensor=SensorSettings())

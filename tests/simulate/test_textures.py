@@ -115,6 +115,7 @@ def test_light_and_shadow_fall_on_photographs(textures):
   assert np.ptp(red, axis=(1, 2)).min() > 0.01
 
 
+@pytest.mark.slow
 def test_a_stacks_truth_is_that_of_its_procedural_one(textures):
   settings = SimulatorSettings(num_frames=3, height_px=16, width_px=16, margin_px=4, num_surfaces=3)
   settings = dataclasses.replace(settings, scene=SceneSettings(highlights=0.0))

@@ -241,6 +241,7 @@ def photographs(tmp_path):
   return config
 
 
+@pytest.mark.slow
 def test_stacks_of_photographs_are_made_beside_procedural_ones(photographs):
   data = TrainingData(photographs, Devices())
   inputs = jax.tree.map(lambda x: x[0], next(data.inputs(0))[1])

@@ -151,11 +151,12 @@ def confidence_from_spread(
   return jnp.clip(1.0 - sigma / jnp.where(widest > 0, widest, 1.0), 0.0, 1.0)
 
 
+def as_float(images: Shaped[Array | np.ndarray, '*S 3']) -> Float[Array | np.ndarray, '*S 3']:
+  """Images as float 0 .. 1: uint8 ones are divided by 255, float ones stay."""
+  return images / np.float32(255) if images.dtype == np.uint8 else images
+
+
 def float_images(stack: FocalStack) -> FocalStack:
   """The stack with all its images as float 0 .. 1; uint8 images are divided by 255, float ones stay."""
-
-  def to_float(images):
-    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-
   sharp = stack.all_in_focus
-  return stack.replace(images=to_float(stack.images), all_in_focus=None if sharp is None else to_float(sharp))
+  return stack.replace(images=as_float(stack.images), all_in_focus=None if sharp is None else as_float(sharp))

@@ -33,7 +33,7 @@ from scipy import ndimage
 
 from focal_jax.align import standing
 from focal_jax.align.phase_correlation import NOISE, block_spectra, correlate, peaks
-from focal_jax.focus.classical import LUMA
+from focal_jax.focus.classical import luminance_on_host
 
 MAX_SIDE = 512  # px; larger frames are shrunk to it before they are compared
 LEVEL_SIDE = 200  # px; the coarsest level is the last whose longer side is at least this
@@ -271,7 +271,7 @@ def _chain(pair: _Pair, base: _Pair) -> _Pair:
 
 def _luminance(frame: UInt8[np.ndarray, 'H W 3'] | Float[np.ndarray, 'H W 3']) -> Float[np.ndarray, 'h w']:
   """Luminance 0 .. 1, the longer side at most `MAX_SIDE`."""
-  luma = frame.astype(np.float32) @ np.array(LUMA, np.float32)
+  luma = luminance_on_host(frame)
   if frame.dtype == np.uint8:
     luma /= 255
   scale = MAX_SIDE / max(luma.shape)

@@ -4,6 +4,7 @@ channels, interleaved or in planes, in strips or tiles, of usual TIFFs and BigTI
 Where Pillow is needed, it only undoes the compression of single strips and tiles.
 """
 
+import functools
 import io
 import itertools
 import math
@@ -98,6 +99,12 @@ def read_pages(path: Path) -> list[TiffPage]:
   Raises:
     ValueError: it is no TIFF, or damaged.
   """
+  status = path.stat()
+  return _read_pages(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=1)  # a stack asks for its file once a page
+def _read_pages(path: Path, mtime_ns: int, size: int) -> list[TiffPage]:
   with path.open('rb') as file:
     head = file.read(16)
     if not is_tiff(head):

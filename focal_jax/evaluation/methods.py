@@ -17,7 +17,7 @@ from focal_jax.errors import InputError
 from focal_jax.evaluation.protocols import FocusCorrection
 from focal_jax.models.published import DATA_OF_PUBLISHED
 from focal_jax.prediction.predictor import Predictor
-from focal_jax.stack import Images, Numbers, Prediction, checked_stack
+from focal_jax.stack import Images, Numbers, Prediction, as_float, checked_stack
 
 CONSTANT = 'constant'
 
@@ -54,7 +54,7 @@ class ConstantPredictor(Predictor):
     return Prediction(
       depth=np.full((height, width), value, np.float32),
       confidence=np.zeros((height, width), np.float32),
-      aligned=stack.images / np.float32(255) if stack.images.dtype == np.uint8 else stack.images,
+      aligned=as_float(stack.images),
       coverage=np.ones((frames, height, width), np.float32),
       motion=np.zeros((frames, 3), np.float32),
     )

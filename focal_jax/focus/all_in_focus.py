@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, Shaped, UInt8
 from PIL import Image
 from scipy import ndimage
 
-from focal_jax.focus.classical import LAPLACIAN, LUMA, correlate, gaussian_window
+from focal_jax.focus.classical import LAPLACIAN, LUMA, correlate, gaussian_window, luminance_on_host
 from focal_jax.stack import Prediction
 
 COVERED = 0.99  # least coverage of a pixel: pixels beyond the border of a frame are made up and must not take part
@@ -95,7 +95,7 @@ def plain_detail(frame: UInt8[np.ndarray, 'H W 3'] | Float[np.ndarray, 'H W 3'])
   if min(frame.shape[:2]) < 3:
     return LEAST_NOISE
   luma = {
-    (y, x): np.asarray(frame[y : y - 2 or None : 3, x : x - 2 or None : 3], np.float32) @ np.array(LUMA, np.float32)
+    (y, x): luminance_on_host(frame[y : y - 2 or None : 3, x : x - 2 or None : 3])
     for y, x in ((0, 1), (1, 0), (1, 1), (1, 2), (2, 1))
   }
   detail = np.abs(sum(luma.values()) - 5 * luma[1, 1]) / (255 if frame.dtype == np.uint8 else 1)

@@ -20,7 +20,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float32, Int, Shaped
 
 from focal_jax.errors import InputError
 from focal_jax.focus.fill import fill
@@ -134,6 +134,11 @@ def luminance(images: Float[Array, '*S 3']) -> Float[Array, '*S']:
   """Of linear combinations of RGB, whatever their range."""
   # 'highest': a focus measure is of differences of neighbours, which the bfloat16 of TPUs would round away.
   return jnp.matmul(images, jnp.asarray(LUMA, images.dtype), precision=lax.Precision.HIGHEST)
+
+
+def luminance_on_host(images: Shaped[np.ndarray, '*S 3']) -> Float32[np.ndarray, '*S']:
+  """`luminance` of NumPy arrays of any type, in their own range."""
+  return np.asarray(images, np.float32) @ np.array(LUMA, np.float32)
 
 
 def focus_measure(

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
 
 from focal_jax.align.motion import align_plane
-from focal_jax.focus.classical import LUMA
+from focal_jax.focus.classical import luminance_on_host
 
 # Standard deviations, px, of the two Gaussians whose difference is the texture of each scale, fine to coarse.
 BANDS_PX = ((0.6, 1.2), (1.2, 2.4), (2.4, 4.8))
@@ -71,6 +71,6 @@ def _share_in_band(
 
 
 def _energy(frame: Float[np.ndarray, 'H W 3'], band: tuple[float, float]) -> Float32[np.ndarray, 'H W']:
-  luma = frame.astype(np.float32) @ np.array(LUMA, np.float32)
+  luma = luminance_on_host(frame)
   fine, coarse = (ndimage.gaussian_filter(luma, sigma, mode='nearest', truncate=3.0) for sigma in band)
   return ndimage.gaussian_filter((fine - coarse) ** 2, WINDOW_PX, mode='nearest', truncate=3.0)

@@ -18,7 +18,7 @@ from focal_jax.errors import InputError
 from focal_jax.focus import classical
 from focal_jax.focus.frame_by_frame import depth_frame_by_frame
 from focal_jax.prediction.predictor import Predictor, undo_rotation
-from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack
+from focal_jax.stack import FocalStack, Images, Numbers, Prediction, as_float, checked_stack
 
 KEPT_PX = 32 * 1024**2  # pixels of all frames up to which their luminance is kept rather than computed twice
 
@@ -97,7 +97,7 @@ class ClassicalPredictor(Predictor):
       if warped:
         aligned[n], coverage[n] = _warped(stack.images[n], stack.fov[n], motion[n])
       else:
-        aligned[n] = _float(stack.images[n])
+        aligned[n] = as_float(stack.images[n])
     return Prediction(
       depth=np.asarray(depth),
       # A frame that does not show a pixel cannot have been compared there.
@@ -115,7 +115,7 @@ def _luma(
   """Luminance as sharpness is measured in it. Of frames that are warped, without its mean, which a focus measure does
   not see, but of whose rounding it would make texture.
   """
-  luma = classical.luminance(_float(frame))
+  luma = classical.luminance(as_float(frame))
   if not warped:
     return luma
   centred = (luma - jnp.mean(luma))[None, ..., None]
@@ -127,8 +127,4 @@ def _warped(
   frame: Shaped[Array, 'H W 3'], fov: Float[Array, ''], motion: Float[Array, '3']
 ) -> tuple[Float[Array, 'H W 3'], Float[Array, 'H W']]:
   coverage = warp.coverage(fov[None], motion[None], *frame.shape[:2])[0]
-  return warp.warp(_float(frame)[None], fov[None], motion[None])[0], coverage
-
-
-def _float(frame: Shaped[Array | np.ndarray, 'H W 3']) -> Float[Array | np.ndarray, 'H W 3']:
-  return frame / np.float32(255) if frame.dtype == np.uint8 else frame
+  return warp.warp(as_float(frame)[None], fov[None], motion[None])[0], coverage

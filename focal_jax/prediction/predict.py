@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float32, Shaped
 
 import focal_jax
 from focal_jax.align import standing
@@ -40,7 +39,7 @@ from focal_jax.prediction.results import (
   write_depth,
   write_motion,
 )
-from focal_jax.stack import Prediction
+from focal_jax.stack import Prediction, as_float
 
 log = logging.getLogger(__name__)
 
@@ -179,13 +178,14 @@ def predict_folder(
     motion = None if options.align == 'off' else prediction.motion
     if prediction.rotation is not None:
       motion = np.concatenate([motion, prediction.rotation[:, None]], -1)
-    share = texture_share(lambda n: _float(stack.images[n]), motion, stack.fov)
+    share = texture_share(lambda n: as_float(stack.images[n]), motion, stack.fov)
     prediction = prediction.replace(confidence=prediction.confidence * share)
     if before.standing is not None:
       places = standing_places(before, motion, stack.fov, stack.images.shape[1:3])
       prediction = prediction.replace(confidence=prediction.confidence * (1 - places))
-    if np.mean(share < 0.5) > PLAIN_SHARE:
-      note = f'No frame shows texture in {np.mean(share < 0.5):.0%} of the picture: confidence is low there.'
+    plain = np.mean(share < 0.5)
+    if plain > PLAIN_SHARE:
+      note = f'No frame shows texture in {plain:.0%} of the picture: confidence is low there.'
       log.info('%s', note)
       stack = dataclasses.replace(stack, notes=[*stack.notes, note])
     if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
@@ -232,10 +232,6 @@ def predict_folder(
   written = out / ('alignment.gif' if options.only_align else 'report.html')
   log.info('%.1f s with compilation; wrote %s', seconds, written)
   return prediction
-
-
-def _float(frame: Shaped[np.ndarray, 'H W 3']) -> Float32[np.ndarray, 'H W 3']:
-  return frame / np.float32(255) if frame.dtype == np.uint8 else frame
 
 
 def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:

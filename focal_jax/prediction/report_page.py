@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 from PIL import Image
 
 from focal_jax.files import pictures
-from focal_jax.focus.classical import LUMA
+from focal_jax.focus.classical import luminance_on_host
 from focal_jax.focus.frame_by_frame import focus_measure
 from focal_jax.prediction.surface import RELIEF_UNIT, Surface, point_cloud
 from focal_jax.stack import Prediction
@@ -129,11 +129,10 @@ def _focus_measures(
   prediction: Prediction, at: tuple[np.ndarray, np.ndarray], measure: str
 ) -> Float[np.ndarray, 'N h w']:
   """Of the chosen pixels, in parts of the largest of the frames; 0 of those that do not show the pixel."""
-  luma = np.array(LUMA, np.float32)
   # Frame by frame, for the sake of memory.
   values = np.stack(
     [
-      np.asarray(focus_measure(frame.astype(np.float32) @ luma, measure))[at] * coverage[at]
+      np.asarray(focus_measure(luminance_on_host(frame), measure))[at] * coverage[at]
       for frame, coverage in zip(prediction.aligned, prediction.coverage, strict=True)
     ]
   )

@@ -1,5 +1,5 @@
-"""What differs between the platforms that programs are compiled for; where what was compiled is kept; and pages of
-memory.
+"""What differs between the platforms that programs are compiled for; where what was compiled is kept; and what becomes
+of freed memory.
 
 Results and parameters do not depend on it. All times are of one machine: two CPU cores, jax 0.10.2, float32.
 
@@ -26,7 +26,6 @@ import jax
 # From 0.10 on XLA gives 2-D convolutions on CPUs to YNNPACK, which takes 1.1 to 2.4 times as long as Eigen: 67 against
 # 29 ms for 32 -> 48 channels, 3 x 3, on (10, 112, 112); in weight gradients 5 to 10 times. Matrix products stay there.
 _CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'}
-_HUGE_PAGES = '/sys/kernel/mm/transparent_hugepage/enabled'
 
 
 def default_platform() -> str:
@@ -89,25 +88,24 @@ def release_memory() -> None:
     return
 
 
-def huge_pages_hint() -> str | None:
-  """How to get memory in huge pages, in one line; None where it is so already, cannot be, or was decided against.
+def keep_freed_memory() -> None:
+  """Makes glibc's allocator keep what is freed, for programs that need the same blocks again and again.
 
-  XLA gets a training step's memory anew each time, and on two CPU cores 450,000 pages of 4 kB that have to be cleared
-  first make it take 1.25 times as long. The C library reads what it is to do when a program starts, so only who starts
-  the program can say it.
+  XLA gets the memory of a training step anew each time. By default glibc maps and unmaps blocks of that size, and Linux
+  clears their pages each time: 450,000 pages of 4 kB, a fifth of a step's time on a CPU, and half of the time of
+  reading stacks.
+
+  The process keeps its peak of memory. It can grow once by the largest block, when others have taken its place. Call it
+  early: threads that already have a heap keep it. Does nothing if the allocator is not glibc's.
   """
-  if 'glibc.malloc.hugetlb' in os.environ.get('GLIBC_TUNABLES', '') or not _huge_pages_on_request(Path(_HUGE_PAGES)):
-    return None
-  return 'a step takes less time with memory in huge pages: start with GLIBC_TUNABLES=glibc.malloc.hugetlb=1'
-
-
-def _huge_pages_on_request(setting: Path) -> bool:
-  """Whether Linux gives huge pages to those who ask, and the C library (glibc 2.35) can."""
-  name, version = platform.libc_ver()
+  m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
   try:
-    return name == 'glibc' and tuple(map(int, version.split('.'))) >= (2, 35) and '[madvise]' in setting.read_text()
-  except (OSError, ValueError):
-    return False
+    mallopt = ctypes.CDLL(None).mallopt
+  except (AttributeError, OSError, TypeError):
+    return
+  mallopt(m_arena_max, 1)  # heaps of other threads are too small for large blocks, which would be mapped
+  mallopt(m_mmap_max, 0)
+  mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def _user_cache() -> Path:

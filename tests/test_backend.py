@@ -1,7 +1,8 @@
-"""The compilation cache: where it is, who has the last word, and that something comes to lie there; and huge pages."""
+"""The compilation cache: where it is, who has the last word, that something comes to lie there; and freed memory."""
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -65,20 +66,32 @@ def test_machines_that_share_a_home_do_not_share_programs(monkeypatch):
   assert backend._processor() != here
 
 
-@pytest.mark.parametrize('given', ['', 'glibc.malloc.check=0', 'glibc.malloc.hugetlb=0', 'glibc.malloc.hugetlb=1'])
-def test_huge_pages_are_proposed_where_they_are_of_use(given, monkeypatch, tmp_path):
-  (tmp_path / 'enabled').write_text('always [madvise] never')
-  monkeypatch.setattr(backend, '_HUGE_PAGES', str(tmp_path / 'enabled'))
-  monkeypatch.setattr('platform.libc_ver', lambda: ('glibc', '2.36'))
-  monkeypatch.setenv('GLIBC_TUNABLES', given)
-  hint = backend.huge_pages_hint()
-  assert hint is None if 'hugetlb' in given else 'GLIBC_TUNABLES=glibc.malloc.hugetlb=1' in hint
-  monkeypatch.setattr('platform.libc_ver', lambda: ('', ''))  # another system, or musl
-  assert backend.huge_pages_hint() is None
+FAULTS = """
+import resource, sys
+from focal_jax import backend
+if sys.argv[2:]:
+  backend.keep_freed_memory()
+def block():
+  b'1' * int(sys.argv[1])
+block()
+block()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+block()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
 
-def test_where_there_are_no_huge_pages(tmp_path):
-  for text in ('always [never]', '[always] madvise never'):  # of no use, or had already
-    (tmp_path / 'enabled').write_text(text)
-    assert not backend._huge_pages_on_request(tmp_path / 'enabled')
-  assert not backend._huge_pages_on_request(tmp_path / 'nothing')
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the allocator is not that of glibc')
+def test_freed_memory_is_used_again():
+  def faults(*words):
+    command = [sys.executable, '-c', FAULTS, str(1 << 26), *words]
+    environment = {name: value for name, value in os.environ.items() if name != 'GLIBC_TUNABLES'}
+    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+  assert faults('keep') < 100
+  assert faults() > 1000  # in pages of 4 kB or of 64 kB
+
+
+def test_other_allocators_are_left_alone(monkeypatch):
+  monkeypatch.setattr('ctypes.CDLL', lambda name: object())
+  backend.keep_freed_memory()

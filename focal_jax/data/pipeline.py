@@ -4,7 +4,6 @@ and crops of photographs with depth, from which the device makes stacks.
 The only file that uses grain. Pixels stay uint8; photometric augmentation happens on the device (`augment`).
 """
 
-import ctypes
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from focal_jax import warp
+from focal_jax.backend import keep_freed_memory
 from focal_jax.data.sources import Source
 from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack
@@ -95,7 +95,7 @@ class Batches:
 
   def iterate(self, first_step: int = 0) -> Iterator[Any]:
     """This host's share from batch `first_step` on, each array with an axis for its devices: [devices, share, ...]."""
-    _keep_large_blocks()
+    keep_freed_memory()
     iterator = iter(self._data)
     iterator.set_state({'next_index': first_step * self._share})
     for batch in iterator:
@@ -286,18 +286,3 @@ def _check_example(example: dict[str, Any], settings: BatchSettings, frames: int
     raise InputError(f'stack {example["name"]!r}: found {found} frames, expected {expected}')
   if with_motion and not np.isfinite(example['motion']).all():
     raise InputError(f'stack {example["name"]!r}: its motion is not known, expected it of all stacks or of none')
-
-
-def _keep_large_blocks() -> None:
-  """Makes glibc's allocator keep blocks of the size of a stack, which doubles the speed of reading.
-
-  By default it maps and unmaps every such block, and the kernel clears its pages each time. Does nothing where the
-  allocator is not glibc's.
-  """
-  m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-  try:
-    mallopt = ctypes.CDLL(None).mallopt
-  except (AttributeError, OSError, TypeError):
-    return
-  mallopt(m_mmap_threshold, 1 << 30)
-  mallopt(m_trim_threshold, 2**31 - 1)

@@ -88,7 +88,9 @@ def _plain(x: Planes, kernel: PlaneKernel, stride: int, padding: tuple[int, int]
 
 def _to_input(cotangent, x, kernel, *, stride, padding):
   """The transpose in x, of which only the shape is known."""
-  (cotangent,) = _stored(cotangent)  # else what leads to it may be computed twice, for `_to_kernel` too
+  if stride == 1:
+    before, after = (kernel.shape[0] - 1 - p for p in padding)
+    return _wide(cotangent, kernel[::-1, ::-1].swapaxes(2, 3), stride=1, padding=(before, after))
   if stride == 2 and kernel.shape[0] == 3:
     # Dense over the four phases: two to three times as fast as XLA's dilated form.
     return _interleave(_plain(cotangent, _phases_of(kernel.swapaxes(2, 3)), 1, (0, 1)))
@@ -171,26 +173,6 @@ def _conv_phases(x: Stack, kernel: Kernel) -> Stack:
   return y.transpose(0, 3, 1, 4, 2, 5).reshape(b, n, h, w, -1)
 
 
-def _add_shifted(parts: Float[Array, 'B N H W D O']) -> Stack:
-  """out[n] = parts[n - 1][0] + parts[n][1] + parts[n + 1][2]; there is nothing before the first frame or after the
-  last.
-  """
-  return _add_shifted_p.bind(parts)
-
-
-def _add(parts: Float[Array, 'B N H W D O']) -> Stack:
-  return _later(parts[..., 0, :]) + parts[..., 1, :] + _earlier(parts[..., 2, :])
-
-
-def _spread(cotangent: Stack) -> Float[Array, 'B N H W D O']:
-  """The transpose at once: what JAX derives pads each part with zeros and adds the three."""
-  return jnp.stack([_earlier(cotangent), cotangent, _later(cotangent)], axis=-2)
-
-
-_add_shifted_p = _primitive('add_shifted', _add)
-ad.deflinear2(_add_shifted_p, lambda cotangent, _: (_spread(cotangent),))
-
-
 def _later(x: Stack) -> Stack:
   """out[n] = x[n - 1]. Concatenated, not padded: a CPU adds that eight times faster."""
   return jnp.concatenate([jnp.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
@@ -203,13 +185,48 @@ def _earlier(x: Stack) -> Stack:
 
 def _conv_planes(x: Stack, kernel: Kernel, stride: int) -> Stack:
   """One convolution for all frames of the kernel, whose outputs are shifted along the frames and added."""
+  if kernel.shape[0] == 3:
+    return _conv_cube_p.bind(x, kernel, stride=stride)
+  parts, frames = _parts(x, kernel, stride), kernel.shape[0]
+  return sum(_from_place(parts[..., n, :], n - frames // 2) for n in range(frames))
+
+
+def _parts(x: Stack, kernel: Kernel, stride: int) -> Float[Array, 'B N H W D O']:
+  """What each frame of the kernel makes of each frame of the stack."""
   frames, size = kernel.shape[:2]
   flat = jnp.moveaxis(kernel, 0, 3).reshape(size, size, x.shape[-1], -1)
   y = _conv_plane(_fold(x), flat, stride, ((size - 1) // 2,) * 2)
-  parts = y.reshape(*x.shape[:2], *y.shape[1:3], frames, -1)
-  if frames == 3:
-    return _add_shifted(parts)
-  return sum(_from_place(parts[..., n, :], n - frames // 2) for n in range(frames))
+  return y.reshape(*x.shape[:2], *y.shape[1:3], frames, -1)
+
+
+def _cube(x: Stack, kernel: Kernel, *, stride: int) -> Stack:
+  parts = _parts(x, kernel, stride)
+  return _later(parts[..., 0, :]) + parts[..., 1, :] + _earlier(parts[..., 2, :])
+
+
+def _cube_to_input(cotangent, x, kernel, *, stride):
+  swapped = kernel.swapaxes(3, 4)
+  if stride == 1:  # the frames' results are shifted, not the frames: fewer numbers to copy, wider matrix products
+    return _cube(cotangent, swapped[::-1, ::-1, ::-1], stride=1)
+  if kernel.shape[1] == 3:
+    return conv_transpose(cotangent, swapped)
+  return jax.linear_transpose(lambda x: _cube(x, kernel, stride=stride), _shape(x))(cotangent)[0]
+
+
+def _cube_to_kernel(cotangent, x, kernel, *, stride):
+  size, (b, n) = kernel.aval.shape[1], x.shape[:2]
+  # Stored before it is repeated for each frame of the kernel: a third to be written and read.
+  x, cotangent = _stored(_fold(x), _fold(cotangent))
+  cotangent = cotangent.reshape(b, n, *cotangent.shape[1:])
+  spread = jnp.concatenate([_earlier(cotangent), cotangent, _later(cotangent)], axis=-1)
+  flat = jax.ShapeDtypeStruct((size, size, x.shape[-1], spread.shape[-1]), x.dtype)
+  plain = lambda kernel: _plain(x, kernel, stride, ((size - 1) // 2,) * 2)  # noqa: E731
+  gradient = jax.linear_transpose(plain, flat)(_fold(spread))[0]
+  return jnp.moveaxis(gradient.reshape(size, size, x.shape[-1], 3, -1), 3, 0)
+
+
+_conv_cube_p = _primitive('conv_cube', _cube)
+ad.defbilinear(_conv_cube_p, _cube_to_input, _cube_to_kernel)
 
 
 def _from_place(x: Stack, places: int) -> Stack:

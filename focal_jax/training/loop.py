@@ -18,7 +18,7 @@ import optax
 from ml_collections import ConfigDict
 
 from focal_jax import losses
-from focal_jax.backend import huge_pages_hint
+from focal_jax.backend import keep_freed_memory
 from focal_jax.config import check_fields
 from focal_jax.data.sources import parse_sources
 from focal_jax.errors import DISK_FULL, InputError, RunError, Stopped, one_line
@@ -40,7 +40,6 @@ from focal_jax.training.writers import Progress, Writer, memory_gb
 log = logging.getLogger(__name__)
 
 WEIGHTS_FILE, BEST_FILE = 'weights.npz', 'best.npz'
-_LONG_STEPS = 1000  # from which on it is worth while to say how a run gets faster
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[int, int] | None = None) -> Path:
@@ -59,6 +58,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
     RunError: the disk is full, or too many steps in a row were not finite. The run can be gone on with.
     Stopped: SIGTERM or SIGINT came; a checkpoint was written first.
   """
+  keep_freed_memory()
   workdir = Path(workdir)
   devices = Devices(config.parallel)
   _check(config, devices)
@@ -144,10 +144,6 @@ class _Run:
       self._validate(validation)
     if self._step < config.steps:
       log.info('compiling the training step for %d device(s)', devices.count)
-      long = config.steps - self._step >= _LONG_STEPS
-      hint = huge_pages_hint() if devices.platform == 'cpu' and long else None
-      if hint:
-        log.info(hint)
     trace = contextlib.ExitStack()
     while self._step < config.steps and not self._stop.requested(self._step):
       if profile and self._step + 1 == profile[0]:

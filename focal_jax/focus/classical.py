@@ -292,6 +292,8 @@ def separable_by_shifts(x: Float[Array, 'N H W'], taps: np.ndarray) -> Float[Arr
 
 def separable_by_matrices(x: Float[Array, 'N H W'], taps: np.ndarray) -> Float[Array, 'N H W']:
   """`separable_by_shifts` as two matrix products."""
+  # XLA would compute the shifts of a focus measure inside the first product, for which a TPU's memory does not suffice.
+  x = lax.optimization_barrier(x)
   along_y, along_x = (_taps_matrix(taps, length).astype(x.dtype) for length in x.shape[1:])
   rows = jnp.einsum('yj,nji->nyi', along_y, x, precision=lax.Precision.HIGHEST)
   return jnp.einsum('xi,nyi->nyx', along_x, rows, precision=lax.Precision.HIGHEST)

@@ -293,6 +293,8 @@ def out_of_memory(message: str) -> str | None:
   if 'RESOURCE_EXHAUSTED' not in message:
     return None
   match = re.search(r'Used ([\d.]+\w) of ([\d.]+\w) (\w+)', message)
+  # Of the memory beside the multipliers, in which XLA computes what it has fused.
+  match = match or re.search(r'size ([\d.]+\w) and limit ([\d.]+\w) exceeded scoped (\w+)', message)
   return f'{match[1]} of {match[2]} {match[3]}' if match else 'out of memory'
 
 
@@ -333,8 +335,8 @@ def markdown(document: dict[str, Any]) -> str:
     lines += ['', f'## {part}', '']
     lines += [
       '| program | memory, GiB | of the chip | temporary, GiB | Mcycles | GFLOP | GB accessed | all-reduces '
-      '| compiled in, s | with |',
-      '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |',
+      '| compiled in, s | with | on |',
+      '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |',
     ]
     lines += [_line(row) for row in sorted(rows, key=lambda row: tuple(map(str, row['case'].values())))]
   return '\n'.join(lines) + '\n'
@@ -344,7 +346,7 @@ def _line(row: dict[str, Any]) -> str:
   name = Case(**row['case']).text().partition(', ')[2]
   if 'does_not_fit' in row or 'error' in row:
     why = f'does not fit: {row["does_not_fit"]}' if 'does_not_fit' in row else row['error']
-    return f'| {name} | {why} | | | | | | | {report.number(row.get("compile_s"))} | {row["versions"]} |'
+    return f'| {name} | {why} | | | | | | | {report.number(row.get("compile_s"))} | {row["versions"]} | {row["date"]} |'
   needed, chip = needed_bytes(row) / _GIB, MEMORY_GIB.get(row['device'])
   reduced = (
     f'{row["all_reduces"]}, {report.number(row["all_reduce_bytes"] / 1e6)} MB' if row['case']['chips'] > 1 else ''
@@ -359,6 +361,7 @@ def _line(row: dict[str, Any]) -> str:
     reduced,
     report.number(row['compile_s']),
     row['versions'],
+    row['date'],
   ]
   return f'| {name} | {" | ".join(cells)} |'
 

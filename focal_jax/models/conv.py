@@ -37,7 +37,7 @@ Kernel = Float[Array, 'D K K I O']
 #   | | native: Mcycles | temporary, GiB | packed: Mcycles | temporary, GiB |
 #   | --- | ---: | ---: | ---: | ---: |
 #   | prediction, network as published | 63.5 | 1.04 | 32.5 | 0.078 |
-#   | step of both networks, one stack, level O0 | 1434 | 11.2 | 488 | 2.47 |
+#   | step of both networks, one stack, level O0 | 1434 | 11.2 | 437 | 2.65 |
 #   | layer 8 -> 8 at full resolution, with gradient | 24.2 | 0.48 | 2.5 | 0.00 |
 #   | layer 64 -> 64 at 1/8, with gradient | 0.78 | 0.00 | 0.61 | 0.00 |
 #

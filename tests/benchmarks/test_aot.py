@@ -28,6 +28,9 @@ def test_what_does_not_fit_is_a_result():
     'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 18.31G of '
   )
   assert aot.out_of_memory(message + '15.75G hbm. Exceeded hbm capacity by 2.56G.') == '18.31G of 15.75G hbm'
+  fused = 'RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:\nRan out of memory in memory space vmem. '
+  fused += 'Scoped allocation with size 17.19M and limit 16.00M exceeded scoped vmem limit by 1.19M.'
+  assert aot.out_of_memory(fused) == '17.19M of 16.00M vmem'
   assert aot.out_of_memory('RESOURCE_EXHAUSTED: Out of memory while trying to allocate') == 'out of memory'
   assert aot.out_of_memory('INTERNAL: something else') is None
 
@@ -53,13 +56,14 @@ def test_programs_by_default_and_on_fewer_chips():
 def test_memory_and_table():
   row = {'temp_bytes': 5 << 30, 'argument_bytes': 3 << 30, 'output_bytes': 2 << 30, 'alias_bytes': 2 << 30}
   row |= {'generated_code_bytes': 0, 'device': 'TPU v5 lite', 'cycles': 63_500_000, 'flops': None, 'bytes': 2.1e10}
-  row |= {'all_reduces': 134, 'all_reduce_bytes': 16_900_000, 'compile_s': 61.0, 'versions': 'jax 1'}
+  made = {'versions': 'jax 1', 'date': '2026-11-30'}
+  row |= {'all_reduces': 134, 'all_reduce_bytes': 16_900_000, 'compile_s': 61.0, **made}
   assert aot.needed_bytes(row) == 8 << 30
   rows = [row | {'case': vars(aot.Case('train', 'both', chips=4))}]
-  rows.append({'case': vars(aot.Case('train', 'depth')), 'does_not_fit': '18G of 15G hbm', 'versions': 'jax 1'})
+  rows.append({'case': vars(aot.Case('train', 'depth')), 'does_not_fit': '18G of 15G hbm', **made})
   text = aot.markdown({'topology': 'v5e:2x2', 'rows': rows})
   assert 'compiled, not run' in text.lower()
-  assert '| 8.00 | 51% | 5.00 | 63.5 |  | 21.0 | 134, 16.9 MB | 61.0 | jax 1 |' in text
+  assert '| 8.00 | 51% | 5.00 | 63.5 |  | 21.0 | 134, 16.9 MB | 61.0 | jax 1 | 2026-11-30 |' in text
   assert '| does not fit: 18G of 15G hbm |' in text
 
 

@@ -178,6 +178,15 @@ def test_other_measures_recover_ramps_two_at_a_time(name):
   assert np.all(np.mean(error, axis=(1, 2)) < 0.03)
 
 
+@pytest.mark.parametrize('separable', [classical.separable_by_shifts, classical.separable_by_matrices])
+@pytest.mark.parametrize('shape', [(2, 30, 41), (1, 3, 20)], ids=['larger than the taps', 'smaller'])
+def test_separable_windows_equal_scipy(separable, shape):
+  rng = np.random.default_rng(0)
+  x, taps = rng.random(shape, np.float32), rng.random(9)
+  expected = ndimage.correlate1d(ndimage.correlate1d(x.astype(float), taps, 1, mode='nearest'), taps, 2, mode='nearest')
+  np.testing.assert_allclose(separable(jnp.asarray(x), taps), expected, rtol=1e-5)
+
+
 def test_an_unknown_measure_is_named():
   images = np.zeros((2, 8, 8, 3), np.float32)
   with pytest.raises(InputError, match="'sobel', expected one of laplacian, ring_difference, tenengrad"):

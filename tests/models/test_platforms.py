@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import pytest
 
 from focal_jax import backend, warp
+from focal_jax.focus import classical
 from focal_jax.models import conv
 from focal_jax.models.alignment import AlignmentNetwork, NoAlignment
 from focal_jax.models.blocks import Conv, ConvNorm, expected_focus, focus_distribution
 from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.end_to_end import EndToEnd, variable_shapes
+from focal_jax.simulate.stacks import map_stacks
 from focal_jax.stack import FocalStack
 
 STACK, KERNEL = jax.ShapeDtypeStruct((1, 4, 32, 64, 8), jnp.float32), jax.ShapeDtypeStruct((3, 3, 3, 8, 8), jnp.float32)
@@ -69,6 +71,24 @@ def test_warp(platform, gathers):
   gradient = program(jax.grad(lambda *x: warp.warp(*x).sum(), 2), *arguments, platforms=[platform])
   assert 'stablehlo.gather' not in gradient
   assert 'stablehlo.scatter' not in gradient
+
+
+@pytest.mark.parametrize(('platform', 'shifts'), [('cpu', True), ('cuda', True), ('tpu', False)])
+def test_windows_of_focus_measures(platform, shifts):
+  text = program(lambda x: classical.gaussian_window(x, 1.5), jnp.ones((2, 16, 16)), platforms=[platform])
+  assert ('stablehlo.slice' in text) == shifts
+  products = [line for line in text.splitlines() if 'stablehlo.dot_general' in line]
+  assert len(products) == (0 if shifts else 2)
+  assert all('HIGHEST' in line for line in products)
+
+
+@pytest.mark.parametrize(('platform', 'loops'), [('cpu', True), ('cuda', False), ('tpu', False)])
+def test_simulated_stacks(platform, loops):
+  def stack(images):
+    return FocalStack(jnp.sin(images), images[:, 0, 0, 0], images[:, 0, 0, 1])
+
+  text = program(lambda x: map_stacks(stack, x).images, jnp.ones((4, 2, 8, 8, 3)), platforms=[platform])
+  assert ('stablehlo.while' in text) == loops
 
 
 class SmallDepth(nn.Module):

@@ -33,8 +33,8 @@ from focal_jax.models.refinement import RefinementNetwork
 class EstimatedMotion:
   """Fields of an alignment network that looks at the frames."""
 
-  side_px: int = 0  # longer side that frames are reduced to before their motion is estimated; 0: not at all
-  passes: Literal[1, 2, 3, 4] = 1  # times that the motion is estimated, each from frames warped by the one before
+  side_px: int = 0  # longer side that frames are reduced to for motion estimation; 0: full size
+  passes: Literal[1, 2, 3, 4] = 1  # number of motion estimates, each from frames warped by the previous one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,16 +112,16 @@ def complete_network(section: str, given: Any) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-  """How frames reach the networks, and which networks these are."""
+  """The networks and their input."""
 
-  channels: Literal['RGB', 'BGR'] = 'RGB'  # order of the channels that the networks see
-  padding: Literal['edge', 'black', 'reflect'] = 'edge'  # what fills up frames to multiples of 32 px
-  # Of the frames that the depth network is given: linear as published; lanczos keeps them sharp.
+  channels: Literal['RGB', 'BGR'] = 'RGB'  # channel order of the networks' input
+  padding: Literal['edge', 'black', 'reflect'] = 'edge'  # padding of frames to multiples of 32 px
+  # Resampling of the aligned frames for the depth network: linear as published; lanczos keeps them sharp.
   resampling: Literal['linear', 'lanczos'] = 'linear'
-  # The depth network: its name, and its own fields.
+  # The depth network: its name and its own fields.
   depth: Mapping[str, Any] = dataclasses.field(default_factory=lambda: complete_network('depth', {}))
-  # What aligns the frames before: its name, and its own fields. learned as published; fitted also sees zooms that
-  # metadata do not tell; metadata crops to the common field of view only; none leaves the frames as they are.
+  # The alignment before it: its name and its own fields. learned: the published network; fitted: a network that also
+  # finds zooms missing from the metadata; metadata: only the crop to the common field of view; none: no alignment.
   align: Mapping[str, Any] = dataclasses.field(default_factory=lambda: complete_network('align', {}))
 
 

@@ -126,7 +126,7 @@ class ModelSettings:
 
 
 def complete(model: Mapping[str, Any]) -> dict[str, Any]:
-  """The description of a model with all fields; those that are not given have their default.
+  """The description of a model with all fields; omitted ones have their default.
 
   Raises:
     InputError: an unknown network or field, or a value that is not allowed.
@@ -150,13 +150,13 @@ def make_model(
   precision: str = 'default',
   remat: bool = False,
 ) -> EndToEnd:
-  """The model of a description.
+  """The model for a description.
 
   Args:
     model: see `ModelSettings`.
     axis_name: devices over which batch normalisation averages in training.
     dtype, precision: see `EndToEnd`.
-    remat: compute the activations of each block anew in the backward pass, for less memory.
+    remat: recompute the activations of each block in the backward pass, to save memory.
 
   Raises:
     InputError: see `complete`.

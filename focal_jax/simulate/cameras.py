@@ -21,13 +21,13 @@ SPACINGS = ('dioptres', 'random', 'camera')
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-  """A camera and the sweep that it usually makes.
+  """A camera and its usual sweep.
 
-  The zoom error alpha = alpha_slope_m * dioptres + alpha_intercept comes on top of the thin lens's relative field of
-  view.
+  The zoom error alpha = alpha_slope_m * dioptres + alpha_intercept is added to the relative field of view of the thin
+  lens.
 
   Raises:
-    InputError: naming camera and field, for a value that no camera can have.
+    InputError: naming camera and field, for an impossible value.
   """
 
   name: str
@@ -38,14 +38,14 @@ class Camera:
   alpha_slope_m: float = 0.0
   alpha_intercept: float = 0.0
   beta_px: tuple[float, float] = (0.0, 0.0)  # drift along x of each frame: mean and standard deviation, sensor px
-  gamma_px: tuple[float, float] = (0.0, 0.0)  # along y
-  # Two or more focus distances, far to near, infinity allowed. A sweep with another number of frames interpolates them
-  # in dioptres: two ends give a sweep that is linear in dioptres, and so in disparity.
+  gamma_px: tuple[float, float] = (0.0, 0.0)  # the same along y
+  # Two or more focus distances, far to near, infinity allowed. Sweeps with another number of frames interpolate them in
+  # dioptres: two ends give a sweep that is linear in dioptres, and so in disparity.
   focus_m: tuple[float, ...] = (0.9, 0.1)
-  num_frames: int = 10  # of the usual sweep
-  unit: str = '1/m'  # of focus and target: one of UNITS; 'px' is DDFF-12's disparity
-  kernel: str = 'disc'  # or 'views': a grid of VIEWS x VIEWS pinholes that spans the aperture, as of a light field
-  aligned: bool = False  # computed or rendered frames: one field of view (image distance f), no drift, one exposure
+  num_frames: int = 10  # frames of the usual sweep
+  unit: str = '1/m'  # unit of focus and target, one of UNITS; 'px' is DDFF-12's disparity
+  kernel: str = 'disc'  # or 'views': VIEWS x VIEWS pinholes across the aperture, as in a light field
+  aligned: bool = False  # computed or rendered frames: constant field of view (image distance f) and exposure, no drift
 
   def __post_init__(self):
     def check(field, holds, expected):

@@ -91,7 +91,7 @@ class SimulatorSettings:
 
 
 def simulate_batch(keys: Key[Array, 'B'], settings: SimulatorSettings, textures: Textures | None = None) -> FocalStack:
-  """A batch of stacks of procedural scenes, one for each key. See `simulate`."""
+  """A batch of stacks of procedural scenes, one per key. See `simulate`."""
   return map_stacks(lambda key: simulate(key, settings, textures), keys)
 
 
@@ -108,7 +108,7 @@ def simulate(key: PRNGKeyArray, settings: SimulatorSettings, textures: Textures 
   """One random stack of a random procedural scene, with all ground truth. See `photograph`.
 
   Args:
-    textures: photographs that some surfaces show; geometry, sweep and sensor do not depend on them.
+    textures: photographs used as textures of some surfaces; geometry, sweep and sensor do not depend on them.
   """
   scene_key, sweep_key, camera_key = random.split(key, 3)
   scene = draw_scene(scene_key, settings.num_surfaces, *settings.canvas, settings.scene, textures)
@@ -122,10 +122,10 @@ def simulate_rgbd(
   depth_m: Float[Array, 'H W'],
   settings: SimulatorSettings,
 ) -> FocalStack:
-  """One random stack of a photograph with depth, which is rescaled to fill the sweep's range in inverse depth.
+  """One random stack of an RGB-D photograph, with its depth rescaled to fill the sweep's range in inverse depth.
 
   Args:
-    rgb: display values 0 .. 1, of the size of `settings.canvas`.
+    rgb: display values 0 .. 1, with the size of `settings.canvas`.
     depth_m: 0 or not finite where unknown.
   """
   sweep_key, camera_key = random.split(key)

@@ -47,17 +47,17 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
   """Trains to `config.steps` on all devices of all processes; returns the weights file, `workdir`/weights.npz (flat,
   float32).
 
-  Besides it the folder gets best.npz (the weights that had the least `config.best_metric`), config.json, checkpoints,
-  metrics.jsonl, TensorBoard files and validation pictures. Called again on the same folder it continues from the newest
-  checkpoint, with the data and random numbers that it would have had.
+  Also writes best.npz (the weights with the lowest `config.best_metric`), config.json, checkpoints, metrics.jsonl,
+  TensorBoard files and validation pictures. A second call on the same folder continues from the newest checkpoint, with
+  the data and random numbers of an uninterrupted run.
 
   Args:
     profile: first and last step of a trace for `jax.profiler`, written to the folder `profile`.
 
   Raises:
-    InputError: a config value that makes no sense, or a folder of another model; before anything is written.
-    RunError: the disk is full, or too many steps in a row were not finite. The run can be gone on with.
-    Stopped: SIGTERM or SIGINT came; a checkpoint was written first.
+    InputError: an invalid config value, or a folder of another model; before anything is written.
+    RunError: the disk is full, or too many consecutive steps were not finite. The run can be continued.
+    Stopped: SIGTERM or SIGINT was received; a checkpoint was written first.
   """
   workdir = Path(workdir)
   devices = Devices(config.parallel)

@@ -46,8 +46,8 @@ def load(
       * the name of shipped weights: a file in `weights/` without its suffix; or 'shipped', the default (None), for
         general use;
       * a .npz written by this project;
-      * a .pth (.pt, .tar) with published weights of Won and Jeon's network, DefocusNet, AiFDepthNet or DFV, read with no
-        PyTorch; channel order and padding are then as published;
+      * a .pth (.pt, .tar) with published weights of Won and Jeon's network, DefocusNet, AiFDepthNet or DFV, read
+        without PyTorch; channel order and padding are then as published;
       * 'classical' or 'classical:MEASURE' (`classical.MEASURES`) for depth from focus without a network.
 
       Names with a suffix are paths: 'classical.npz' is a weights file.

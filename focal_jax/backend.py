@@ -1,7 +1,6 @@
-"""What differs between the platforms that programs are compiled for; where what was compiled is kept; and pages of
-memory.
+"""Differences between platforms, the compilation cache, and memory pages.
 
-Results and parameters do not depend on it. All times are of one machine: two CPU cores, jax 0.10.2, float32.
+Results and parameters do not depend on the platform. Times are for one machine: two CPU cores, jax 0.10.2, float32.
 
 | what | CPU | TPU | elsewhere |
 | --- | --- | --- | --- |
@@ -9,9 +8,8 @@ Results and parameters do not depend on it. All times are of one machine: two CP
 | XLA's 2-D convolutions | Eigen's, not YNNPACK's | | |
 | the warp, not differentiated (`warp`) | two-tap gathers along either axis | two matrix products | the same |
 
-Convolutions and warp are decided when a program is lowered, by the platform that it is lowered for and not by the one
-that it is lowered on: what is exported on a CPU has another form on each platform. What each is worth stands where it
-is done.
+The form of convolutions and warp is chosen when a program is lowered, by its target platform, not by the platform that
+lowers it: a model exported on a CPU has a different form for each platform. The gains are noted beside the code.
 """
 
 import ctypes
@@ -30,19 +28,19 @@ _HUGE_PAGES = '/sys/kernel/mm/transparent_hugepage/enabled'
 
 
 def default_platform() -> str:
-  """Of what is compiled with no word about a device: 'cpu', 'gpu', 'tpu', as JAX calls them.
+  """The platform that programs are compiled for by default: 'cpu', 'gpu' or 'tpu', as JAX names them.
 
-  `jax.default_device` has the first word.
+  `jax.default_device` takes precedence.
   """
   device = jax.config.jax_default_device
   return jax.default_backend() if device is None else getattr(device, 'platform', device)
 
 
 def compiler_options(platform: str | None = None) -> dict[str, str]:
-  """For `jax.jit(..., compiler_options=...)`; {} where this version of XLA does not know them.
+  """Options for `jax.jit(..., compiler_options=...)`; {} if this version of XLA does not know them.
 
   Args:
-    platform: that is compiled for; None: the default one.
+    platform: the target; None: the default one.
   """
   return _known_options() if (platform or default_platform()) == 'cpu' else {}
 
@@ -58,13 +56,13 @@ def _known_options() -> dict[str, str]:
 
 
 def use_compilation_cache() -> Path | None:
-  """What a program compiles is kept for its next run, in a folder of the user's; every program of the project does so.
+  """Caches compiled programs for the next run in a folder of the user; all programs of the project call this.
 
-  `JAX_COMPILATION_CACHE_DIR` chooses another folder, `JAX_ENABLE_COMPILATION_CACHE=false` turns it off; what JAX was
-  told before stays as it is. Deleting the folder is safe at any time.
+  `JAX_COMPILATION_CACHE_DIR` sets another folder, `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off; earlier
+  settings of JAX are kept. Deleting the folder is safe at any time.
 
   Returns:
-    The folder; None where there is none, because it is turned off or cannot be made.
+    The folder; None if the cache is turned off or the folder cannot be created.
   """
   if not jax.config.jax_enable_compilation_cache:
     return None
@@ -80,8 +78,8 @@ def use_compilation_cache() -> Path | None:
 
 
 def release_memory() -> None:
-  """Gives memory that was freed back to the system: compiling a network leaves half a gigabyte of small pieces, which
-  glibc's allocator would keep beside what running it takes. Does nothing where the allocator is another one.
+  """Returns freed memory to the system: compiling a network leaves half a gigabyte of small blocks, which glibc's
+  allocator would otherwise keep. Does nothing with other allocators.
   """
   try:
     ctypes.CDLL(None).malloc_trim(0)
@@ -90,19 +88,18 @@ def release_memory() -> None:
 
 
 def huge_pages_hint() -> str | None:
-  """How to get memory in huge pages, in one line; None where it is so already, cannot be, or was decided against.
+  """A one-line hint how to enable huge pages; None if they are enabled, impossible, or ruled out by the user.
 
-  XLA gets a training step's memory anew each time, and on two CPU cores 450,000 pages of 4 kB that have to be cleared
-  first make it take 1.25 times as long. The C library reads what it is to do when a program starts, so only who starts
-  the program can say it.
+  XLA allocates the memory of a training step anew each time. On two CPU cores, clearing 450,000 pages of 4 kB makes the
+  step take 1.25 times as long. The C library reads the setting at program start, so a running program cannot change it.
   """
   if 'glibc.malloc.hugetlb' in os.environ.get('GLIBC_TUNABLES', '') or not _huge_pages_on_request(Path(_HUGE_PAGES)):
     return None
-  return 'a step takes less time with memory in huge pages: start with GLIBC_TUNABLES=glibc.malloc.hugetlb=1'
+  return 'steps are faster with huge pages: start with GLIBC_TUNABLES=glibc.malloc.hugetlb=1'
 
 
 def _huge_pages_on_request(setting: Path) -> bool:
-  """Whether Linux gives huge pages to those who ask, and the C library (glibc 2.35) can."""
+  """Whether Linux offers huge pages on request, and the C library (glibc 2.35) can request them."""
   name, version = platform.libc_ver()
   try:
     return name == 'glibc' and tuple(map(int, version.split('.'))) >= (2, 35) and '[madvise]' in setting.read_text()
@@ -111,7 +108,7 @@ def _huge_pages_on_request(setting: Path) -> bool:
 
 
 def _user_cache() -> Path:
-  """Where programs keep what they can make again (XDG Base Directory Specification)."""
+  """The user's cache folder (XDG Base Directory Specification)."""
   given = os.environ.get('XDG_CACHE_HOME', '')
   return Path(given) if Path(given).is_absolute() else Path.home() / '.cache'
 

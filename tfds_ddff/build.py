@@ -78,7 +78,7 @@ def build(
     splits = config.find_splits(manual_dir)
     for split, file in config.optional.items():
       if split not in splits:
-        print(f'{manual_dir / file}: not there, so there will be no split {split!r}')
+        print(f'{manual_dir / file}: missing, so the build has no split {split!r}')
 
   with staging(data_dir) as stage:
     free, needed = shutil.disk_usage(stage).free, sum(source.num_bytes for source in splits.values())
@@ -231,12 +231,12 @@ def main(argv: list[str]) -> int:
     print(f'tfds_ddff.build: error: {error}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    print('tfds_ddff.build: interrupted; nothing half-made is left', file=sys.stderr)
+    print('tfds_ddff.build: interrupted; no partial data set is left', file=sys.stderr)
     return 130
   print(f'{sheet.parent}: built')
   for split, count in counts.items():
     print(f'  {split:<6}{count:>6} examples')
-  print(f'{sheet}: some of them, to look at')
+  print(f'{sheet}: some of them for inspection')
   return 0
 
 

@@ -85,7 +85,7 @@ def submit(
   names = NAMES[: len(source)]
   complete = names == NAMES
   if not complete:
-    log.warning('%s: %d of %d stacks, which CodaLab will not take', test_file, len(names), len(NAMES))
+    log.warning('%s: %d of %d stacks; CodaLab will reject it', test_file, len(names), len(NAMES))
   model = focal_jax.load(weights)
   if corrected_focus and may_have_seen(model, 'ddff12'):
     raise InputError(
@@ -125,11 +125,11 @@ def submit(
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
   for name in NAMES[len(names) :]:  # of a submission that was overwritten; the folder holds what the zip does
     (out / FOLDER / f'{name}.npy').unlink(missing_ok=True)
-  log.info('%d stacks, %.2f s a stack; wrote %s', len(names), summary['seconds_a_stack'], out / 'contact_sheet.png')
+  log.info('%d stacks, %.2f s per stack; wrote %s', len(names), summary['seconds_a_stack'], out / 'contact_sheet.png')
   if complete:
     log.info('upload %s to CodaLab', out / ZIP)
   else:
-    log.warning('%s: %d of %d stacks, which CodaLab will not take', out / ZIP, len(names), len(NAMES))
+    log.warning('%s: %d of %d stacks; CodaLab will reject it', out / ZIP, len(names), len(NAMES))
   return out / ZIP
 
 

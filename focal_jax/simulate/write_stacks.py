@@ -120,7 +120,7 @@ def stack_maker(
       rgb, depth_m = fit_to_canvas(example['rgb'], example['depth_m'], *settings.canvas)
       facts = {'photograph': example['name']}
       if not (depth_m > 0).any():
-        raise InputError(f'photograph {example["name"]}: depth is known nowhere, expected some that is')
+        raise InputError(f'photograph {example["name"]}: has no known depth, expected some')
       scene = rgb / np.float32(255), depth_m
     stack = jax.device_get(render(jax.random.fold_in(first, index), *scene))
     stack = stack.replace(images=to_uint8(stack.images), all_in_focus=to_uint8(stack.all_in_focus))

@@ -161,7 +161,7 @@ def run_sweep(
     where = f'; see {_log_file(run)}' if _log_file(run).exists() else ''
     print(f'{run.name}: {reason}{where}', file=sys.stderr)
   if stopped_by:
-    print(f'interrupted, {len(runs) - len(missing)} of {len(runs)} runs finished; the same command goes on from here')
+    print(f'interrupted, {len(runs) - len(missing)} of {len(runs)} runs finished; the same command continues from here')
     return 128 + stopped_by
   return 1 if missing else 0
 
@@ -258,7 +258,7 @@ def _train_all(
         time.sleep(_POLL_S)
         if stop.times > told:
           if not told:
-            log.info('stopping: runs write what they have; once more ends them at once')
+            log.info('stopping: runs save their state; press again to end them at once')
           for job in jobs.values():
             with contextlib.suppress(ProcessLookupError):
               _kill(job.process) if told else job.process.terminate()

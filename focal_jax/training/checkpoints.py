@@ -184,7 +184,7 @@ def record_config(workdir: Path, config: dict) -> None:
   path = workdir / _CONFIG
   changes = config_changes(_read_config(path), _as_json(config))
   for name, before, after in changes:
-    log.warning('going on with %s = %s; it was %s', name, after, before)
+    log.warning('continuing with %s = %s; it was %s', name, after, before)
   if changes:
     write_whole(path, json.dumps(config, indent=2) + '\n')
 

@@ -180,7 +180,7 @@ class _Run:
       name = signal.Signals(self._stop.signal).name
       raise Stopped(
         f'{self._workdir}: stopped by {name} after step {self._step} of {config.steps}, which is saved; the same '
-        'command goes on from there',
+        'command continues from there',
         self._stop.signal,
       )
 
@@ -200,7 +200,7 @@ class _Run:
     if in_row >= config.max_skipped:
       raise RunError(
         f'{self._workdir}: the loss or gradient of {in_row} steps in a row, up to step {step}, was not finite '
-        '(max_skipped); nothing of them is in the weights. A lower optimizer.learning_rate or optimizer.clip_norm help'
+        '(max_skipped); none of them changed the weights. A lower optimizer.learning_rate or optimizer.clip_norm helps'
       )
     if step % config.log_every and step != config.steps:
       return

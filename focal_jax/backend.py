@@ -1,6 +1,7 @@
-"""Differences between platforms, the compilation cache, and memory pages.
+"""What differs between the platforms that programs are compiled for; where what was compiled is kept; and pages of
+memory.
 
-Results and parameters do not depend on the platform. Times are for one machine: two CPU cores, jax 0.10.2, float32.
+Results and parameters do not depend on it. All times are of one machine: two CPU cores, jax 0.10.2, float32.
 
 | what | CPU | TPU | elsewhere |
 | --- | --- | --- | --- |
@@ -8,8 +9,9 @@ Results and parameters do not depend on the platform. Times are for one machine:
 | XLA's 2-D convolutions | Eigen's, not YNNPACK's | | |
 | the warp, not differentiated (`warp`) | two-tap gathers along either axis | two matrix products | the same |
 
-The form of convolutions and warp is chosen when a program is lowered, by its target platform, not by the platform that
-lowers it: a model exported on a CPU has a different form for each platform. The gains are noted beside the code.
+Convolutions and warp are decided when a program is lowered, by the platform that it is lowered for and not by the one
+that it is lowered on: what is exported on a CPU has another form on each platform. What each is worth stands where it
+is done.
 """
 
 import ctypes

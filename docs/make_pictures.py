@@ -21,7 +21,7 @@ from focal_jax.files.pictures import Panel, contact_sheet
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, OUT = ROOT / 'docs', ROOT / 'runs' / 'pictures'
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
-REPORT_PX = (1280, 1850)  # of the browser's window
+REPORT_PX = (1280, 1930)  # of the browser's window
 SHOWN_PX = 1000  # width of the screenshot in the documentation
 COMPARISON_PX = 1600  # width of the comparisons
 NETWORKS = ('shipped', 'classical', 'won_jeon', 'dfv', 'defocusnet')

@@ -258,7 +258,7 @@ def run() -> None:
   )
   flags.DEFINE_string('data_dir', None, 'Folder to build in; made if it does not exist.', required=True)
   flags.DEFINE_bool('overwrite', False, 'Replace the data set if it is already built.')
-  config_flags.DEFINE_config_file('config', None, 'simulated: recipe whose simulator makes the stacks.')
+  config_flags.DEFINE_config_file('config', None, 'For simulated: recipe with the settings of the simulator.')
   flags.DEFINE_integer('num_train', 1000, 'simulated: examples of the split train.')
   flags.DEFINE_integer('num_val', 0, 'simulated: examples of the split val; 0: there is none.')
   flags.DEFINE_integer('seed', 0, 'simulated: another one gives other stacks.')

@@ -49,7 +49,7 @@ def find_motion(
   Args:
     stack: on the host, as `checked_stack` returns it.
     align: one of ALIGNMENTS.
-    given: [N, 3] or [N, 4], a motion that is known, in px of these frames; taken in place of `align`.
+    given: [N, 3] or [N, 4], a known motion, in px of these frames; used instead of `align`.
     network: finds the motion of a stack; None if there is no alignment network.
     name: of what has the network, or has none, for messages.
 

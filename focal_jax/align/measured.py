@@ -82,7 +82,7 @@ class ResidualMotion:
 
   @property
   def measured(self) -> Bool[np.ndarray, 'N']:
-    """Frames whose motion could be measured, the reference included."""
+    """Frames with a measured motion, including the reference."""
     return self.quality > 0
 
   @property
@@ -261,7 +261,7 @@ def _count_measured(pairs: list[_Pair]) -> int:
 
 
 def _chain(pair: _Pair, base: _Pair) -> _Pair:
-  """Motion relative to the reference, of a frame whose motion `pair` is relative to one that has moved by `base`."""
+  """Motion relative to the reference of a frame with motion `pair` relative to a frame with motion `base`."""
   return _Pair(
     pair.motion.after(base.motion),
     min(pair.quality, base.quality),

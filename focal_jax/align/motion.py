@@ -291,7 +291,7 @@ def _lines(
 
 
 def reduced(images: Shaped[np.ndarray, 'N H W 3'], side: int) -> Shaped[np.ndarray, 'N h w 3']:
-  """Frames whose longer side is `side` px, float32 0 .. 1, one after the other; the same if it is no longer already."""
+  """Frames reduced to a longer side of at most `side` px, float32 0 .. 1, one after the other."""
   size = images.shape[1:3]
   scale = side / max(size)
   if scale >= 1:

@@ -21,7 +21,7 @@ BETTER = 0.85  # of the squared differences of neighbours that are left when a p
 EXPLAINED = 0.2  # of them, that a motion leaves which needs no pattern
 LEAST_PX = 0.5  # by which the motion is another one without the pattern
 ROUNDS = 3  # of separating the layers and measuring
-MOST_FRAMES = 16  # of which the pattern is made, evenly spread over the sweep
+MOST_FRAMES = 16  # maximum number of frames to compute the pattern from, evenly spread over the sweep
 GROWN_PX, EDGE_PX = 2, 1.0  # by how much a place is enlarged, and the standard deviation of its soft edge
 
 Picture = Float[np.ndarray, 'h w']

@@ -52,7 +52,7 @@ def evaluate(config: ConfigDict, weights: str | None, out: Path, overwrite: bool
 def evaluate_methods(
   config: ConfigDict, texts: list[str], out: Path, overwrite: bool, *, paired: bool = False
 ) -> dict[str, Any]:
-  """`evaluate` for any methods (`evaluation.methods.open_methods`), the first of which is the one that is drawn.
+  """`evaluate` for any methods (`evaluation.methods.open_methods`); pictures show the first.
 
   Where the data set's focus labels are known to be off (`protocols.FocusCorrection`), methods that have not been
   trained on it are measured with the labels and with corrected focus.

@@ -93,7 +93,7 @@ def complete_network(section: str, given: Any) -> dict[str, Any]:
     given: a mapping.
 
   Raises:
-    InputError: an unknown network, a field that this network has not, or a value that is not allowed.
+    InputError: an unknown network, a field that the network lacks, or an invalid value.
   """
   if not isinstance(given, Mapping):
     raise InputError(f"model.{section} is {given!r}, expected a section with a name, as {{'name': {given!r}}}")
@@ -164,7 +164,7 @@ def make_model(
   whole = complete(model)
   depth, align = whole.pop('depth'), whole.pop('align')
   network, alignment = DEPTH[depth.pop('name')], ALIGN[align.pop('name')]
-  # An alignment that repeats its own estimate does so on features, in place of the frames.
+  # An alignment network with its own passes repeats them on features instead of frames.
   repeats_itself = 'passes' in (field.name for field in dataclasses.fields(alignment.module))
   passes = {'passes': align.get('passes', 1)}
   return EndToEnd(

@@ -236,4 +236,4 @@ class SweepSettings:
       near = far[1] + (self.range_dpt[1] if self.range_dpt else usual[1] - usual[0])
       field = 'far_dpt' if self.range_dpt is None else 'range_dpt'
       check(field, near * camera.focal_length_m < 1, f'a focus beyond the focal length of {camera.name}')
-      check('far_dpt', camera.unit != 'm' or far[0] > 0, f'more than 0 for {camera.name}, whose unit is m')
+      check('far_dpt', camera.unit != 'm' or far[0] > 0, f'more than 0 for {camera.name} with unit m')

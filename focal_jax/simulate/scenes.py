@@ -91,7 +91,7 @@ def draw_scene(
   settings: SceneSettings = SceneSettings(),
   textures: Textures | None = None,
 ) -> Scene:
-  """A random scene. With the same key, `textures` change nothing but the colours of surfaces that show photographs."""
+  """A random scene. With the same key, `textures` only changes the colours of surfaces that show photographs."""
   depth_key, key = random.split(key)
   # A scene spans a fifth of the sweep's range up to all of it and a little beyond.
   numbers = random.uniform(depth_key, (2 + num_surfaces,))
@@ -255,7 +255,7 @@ def _pick(draw: Draws, choices) -> Float[Array, 'H W']:
 
 
 def _noise(seed, slope, height: int, width: int) -> Float[Array, 'H W']:
-  """Noise of variance 1 whose amplitude falls as 1 / frequency^slope: from grain to clouds. Periodic."""
+  """Periodic noise of variance 1 with an amplitude of 1 / frequency^slope: from grain to clouds."""
   frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) + 1 / max(height, width)
   # Random phases make Gaussian noise; eight bits for each are plenty.
   turns = _share(_hash(*jnp.meshgrid(*(jnp.arange(side) for side in frequency.shape), indexing='ij'), seed), 0)

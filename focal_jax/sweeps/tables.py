@@ -39,7 +39,7 @@ class Row:
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-  """Mean, and sample standard deviation, which one value has not."""
+  """Mean and sample standard deviation; the latter is undefined for one value."""
   return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 

@@ -69,7 +69,7 @@ class Add:
       report: whether it is in the table.
 
     Raises:
-      InputError: a field that the config has not, a value of another type, or a variant that was declared before.
+      InputError: a field that the config lacks, a value of the wrong type, or a variant declared before.
     """
     given = {**(overrides or {}), **more}
     config, values = copy.deepcopy(self._base), {}

@@ -94,7 +94,7 @@ class _Run:
   def __init__(
     self, config: ConfigDict, workdir: Path, state: TrainState, stop: StopSignals, opened: contextlib.ExitStack
   ):
-    """Restores the newest checkpoint, if there is one, in place of `state`; files are closed with `opened`."""
+    """Replaces `state` by the newest checkpoint, if there is one; files are closed with `opened`."""
     self._config, self._workdir, self._stop = config, workdir, stop
     self._checkpoints = self._writer = None
     # stacks: position in the data; validated: last step whose validation is done; best: its step and value.
@@ -109,7 +109,7 @@ class _Run:
       self._writer = opened.enter_context(contextlib.closing(Writer(workdir, int(state.step))))
     self._state, self._note = parallel.from_first_process(state, note)
     self._note['config'] = config.to_dict()
-    # All that the weights have seen, for a run may go on with other data.
+    # All data used for the weights, because a run may continue with other data.
     self._note['data'] = sorted({*self._note.get('data', ()), *data_names(config)})
     self._step = int(self._state.step)
 
@@ -217,7 +217,7 @@ class _Run:
     alone = jax.process_count() == 1
     result = validation(self._state, self._step, lambda: alone and self._stop.requested(self._step))
     if result is None:
-      return  # told to stop: it is done again when the run goes on
+      return  # told to stop: the validation is repeated when the run continues
     scalars, picture = result
     self._note['validated'] = self._step
     log.info('validation at step %d: %s', self._step, ', '.join(f'{n} {v:.4g}' for n, v in scalars.items()))
@@ -298,7 +298,7 @@ def _check_trained(networks: str, loss: LossSettings, motion_known: bool) -> Non
 
 
 def _check_loss(model: nn.Module, variables: dict, example: FocalStack, loss: LossSettings) -> None:
-  """InputError if the loss is of something that the model or the data has not; nothing is computed."""
+  """InputError if the loss needs something that the model or the data lack; nothing is computed."""
 
   def check(variables, stack):
     losses.check_parts(model.apply(variables, stack, align=False), stack, loss)

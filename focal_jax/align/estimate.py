@@ -1,11 +1,11 @@
-"""How the frames of a stack are aligned, by name: the one place where a motion comes from.
+"""Estimation of the frames' motion, by name.
 
 | name | motion |
 | --- | --- |
-| measured | as phase correlation finds it in the pictures, with rotation (`measured`); needs no network |
-| network | as an alignment network finds it |
-| metadata | none beside the field-of-view crop that the metadata asks for |
-| off | frames stay as they are, without that crop |
+| measured | measured in the images by phase correlation, with rotation (`measured`); needs no network |
+| network | by the alignment network |
+| metadata | only the field-of-view crop from the metadata |
+| off | none, not even that crop |
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""`--mode=compare`: several weights and baselines on the same stacks, in one picture and one table."""
+"""`focal-jax compare`: several weights and baselines on the same stacks, in one table and one picture."""
 
 from pathlib import Path
 from typing import Any

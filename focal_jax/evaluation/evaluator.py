@@ -1,4 +1,4 @@
-"""`--mode=evaluate`: a network's errors beside baselines and published figures, by each data set's own protocol."""
+"""`focal-jax evaluate`: errors of a network, baselines and published figures, by the protocol of each data set."""
 
 import heapq
 import json

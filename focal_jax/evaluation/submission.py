@@ -1,9 +1,9 @@
-"""`--mode=submit`: the official test file of DDFF-12 to what its benchmark on CodaLab takes.
+"""`focal-jax submit`: predictions for the official test file of DDFF-12, as the zip for its benchmark on CodaLab.
 
-The depth of the test split is hidden; a server of the authors compares. It takes a zip with, at its root,
+The depth of the test split is hidden; the authors' server compares. The zip contains, at its root,
 
   <scene>/DISP_0001.npy .. DISP_0020.npy    float32 [383, 552], disparity px, of each of six scenes
-  runtime.txt                               '<scene>/DISP_0001 seconds' of each, one a line
+  runtime.txt                               '<scene>/DISP_0001 seconds', one line each
 
 The stacks of the test file are 20 of each scene, in the order of the scenes.
 """

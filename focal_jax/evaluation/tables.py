@@ -1,4 +1,4 @@
-"""What an evaluation ends in: numbers of each stack, means with intervals, and published rows beside them."""
+"""Tables of an evaluation: values of each stack, means with intervals, and published results."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""Files that ship with the project: weights, examples and recipes."""
+"""Files included in the package: weights, examples and recipes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Weights that authors published: which network a state dict holds, and where each of its tensors lies in ours.
+"""Published weights: identifies the network of a state dict and maps its tensors to this project's.
 
 Modules are named as in the state dicts that the authors' code saves; those of Won and Jeon's network here (`DFF_net.*`
 is the depth network, `optical_flow_aggregation.*` the alignment network), the others' beside the networks.

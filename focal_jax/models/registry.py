@@ -1,13 +1,13 @@
-"""The depth and alignment networks by name, and the model that a config or a weights file makes of them.
+"""The depth and alignment networks by name, and the model for a config or a weights file.
 
-A model is described by a mapping with the fields of `ModelSettings`; what is missing takes its default:
+A model is described by a mapping with the fields of `ModelSettings`; missing fields have their default:
 
   {'channels': 'RGB', 'padding': 'edge', 'resampling': 'linear',
    'depth': {'name': 'dfv', 'level': 4}, 'align': {'name': 'fitted', 'side_px': 256}}
 
-A network's own fields are those of its class but for `axis_name` and `remat`, which do not change the weights. Their
-annotations say what is allowed, a Literal, bool, or int or float for numbers from 0, and each has a default, so that
-weights files written before there was a field still load.
+A network's own fields are those of its class except `axis_name` and `remat`, which do not change the weights. Their
+annotations give the allowed values: a Literal, bool, or int or float for numbers from 0. Each field has a default, so
+that older weights files without it still load.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The devices that a sweep's runs are spread over, found without taking them."""
+"""The devices for the runs of a sweep, listed without allocating them."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What a sweep ends in: tables with mean and spread over the seeds, and a plot."""
+"""Results of a sweep: tables with mean and spread over the seeds, and a plot."""
 
 import csv
 import dataclasses

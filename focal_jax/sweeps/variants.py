@@ -1,4 +1,4 @@
-"""What a sweep is made of: variants of a recipe, runs of them, and how far each run is."""
+"""Variants of a recipe, their runs, and the progress of each run."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, by Orbax: the training state, and a note of where the run stood. Nothing else knows Orbax."""
+"""Checkpoints of a run: the training state, and a note on its progress. The only module that uses Orbax."""
 
 import json
 import logging

@@ -1,6 +1,4 @@
-"""Training: `train_and_evaluate(config, workdir)` runs a config to its last step, going on where an earlier run
-stopped.
-"""
+"""Training: `train_and_evaluate(config, workdir)` runs a config to its last step, continuing an earlier run."""
 
 import collections
 import contextlib

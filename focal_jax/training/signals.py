@@ -1,4 +1,4 @@
-"""How a run learns that it is to stop."""
+"""Signals that stop a run."""
 
 import contextlib
 import logging

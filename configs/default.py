@@ -1,7 +1,6 @@
-"""What every experiment starts from: all settings as they are by default, see `focal_jax.config` and
-docs/configuration.md.
+"""The default settings, see `focal_jax.config` and docs/configuration.md.
 
-Not trained as it stands; the other files of this folder change what they need.
+Not meant for training as it is; the other recipes start from it.
 """
 
 from ml_collections import ConfigDict

@@ -1,14 +1,14 @@
-"""FlyingThings3D_FS, the published recipe: aligned stacks of 15 frames, depth network alone, crops of 256 px.
+"""FlyingThings3D_FS, the published recipe: aligned stacks of 15 frames, depth network only, crops of 256 px.
 
   python -m tfds_ddff.build --dataset=flyingthings_fs --manual_dir=DOWNLOADS --data_dir=data
   python -m tfds_ddff.build --dataset=middlebury_fs --manual_dir=DOWNLOADS --data_dir=data
   python -m focal_jax.main --config=configs/flyingthings.py --workdir=runs/flyingthings
   python -m focal_jax.main --config=configs/flyingthings.py:smoke --workdir=runs/smoke
 
-Protocol: training and validation on FlyingThings3D, wherever its disparity is known; errors on Middlebury_FS, which is
-for the test alone, where disparity is 10 .. 60 px.
+Protocol: training and validation on FlyingThings3D, wherever disparity is known; test on Middlebury_FS, where disparity
+is 10 .. 60 px.
 
-Not run to its end: wants an accelerator; no time or figures are known. `smoke` takes a few steps on small crops.
+Not run to its end; needs an accelerator; time and results are not known. `smoke` takes a few steps on small crops.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""FoD500 (DefocusNet's fs_6), the published recipe: aligned stacks of five frames, depth network alone, whole frames of
+"""FoD500 (DefocusNet's fs_6), the published recipe: aligned stacks of five frames, depth network only, whole frames of
 256 px.
 
   python -m tfds_ddff.build --dataset=fod500 --manual_dir=DOWNLOADS --data_dir=data
@@ -6,10 +6,10 @@
   python -m focal_jax.main --config=configs/fod500.py:smoke --workdir=runs/smoke
 
 Protocol: training on the first 400 scenes where depth is at most 2 m; errors on the last 100 where it is 0.1 .. 1.5 m.
-There is no split to validate on but that one: best.npz is chosen on what results are reported on, so report those of
-weights.npz, the last step's.
+Validation uses the same scenes as the test, so best.npz is selected on them: report results of weights.npz, the last
+step.
 
-Not run to its end: wants an accelerator; no time or figures are known. `smoke` takes a few steps on small crops.
+Not run to its end; needs an accelerator; time and results are not known. `smoke` takes a few steps on small crops.
 """
 
 from ml_collections import ConfigDict

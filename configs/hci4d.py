@@ -1,14 +1,14 @@
-"""HCI 4D Light Field, the published recipe: aligned stacks, depth network alone, crops of 256 px.
+"""HCI 4D Light Field, the published recipe: aligned stacks, depth network only, crops of 256 px.
 
   python -m tfds_ddff.build --dataset=hci4d --manual_dir=DOWNLOADS --data_dir=data
   python -m focal_jax.main --config=configs/hci4d.py --workdir=runs/hci4d
   python -m focal_jax.main --config=configs/hci4d.py:smoke --workdir=runs/smoke
 
 Protocol: training on 20 scenes; MSE, RMS error and bumpiness on the other four (boxes, cotton, dino and sideboard)
-where disparity is -2.5 .. 2.5 px. These four are the split val, so best.npz is chosen on what results are reported on:
-report those of weights.npz, the last step's.
+where disparity is -2.5 .. 2.5 px. These four are the split val, so best.npz is selected on them: report
+results of weights.npz, the last step.
 
-Not run to its end: wants an accelerator; no time or figures are known. `smoke` takes a few steps on small crops.
+Not run to its end; needs an accelerator; time and results are not known. `smoke` takes a few steps on small crops.
 """
 
 from ml_collections import ConfigDict

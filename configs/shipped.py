@@ -1,5 +1,5 @@
-r"""The weights in `weights/`: simulated stacks only, each network by itself; `depth_large` for an accelerator, the rest
-sized for two CPU cores.
+r"""The weights in `weights/`: simulated stacks only, each network trained separately; `depth_large` is for an
+accelerator, the other stages are sized for two CPU cores.
 
   python -m tfds_ddff.textures --out=textures
   TEXTURES="--config.data.textures=folder:textures/train --config.validation_textures=folder:textures/val"
@@ -12,10 +12,10 @@ sized for two CPU cores.
   python -m focal_jax.main --config=configs/shipped.py --workdir=runs/shipped \
     --config.init.depth=runs/depth_large/weights.npz --config.init.alignment=runs/alignment/best.npz
 
-Each network alone learns faster than both together from nothing: a depth network that sees frames moved by an untrained
-alignment network learns little. What differs between cameras, scenes and pictures is drawn from as wide a range as can
-be thought of, for a network that sees one simulator alone learns that simulator. See `weights/README.md` for the
-hardware, the time, the figures and what differed from these commands, and `weights/LOG.md` for what else was tried.
+Trained separately, the networks learn faster than jointly from random weights: a depth network learns little from
+frames moved by an untrained alignment network. Cameras, scenes and images vary as widely as possible, because a network
+trained on a narrow simulator learns that simulator. `weights/README.md` has the hardware, time, results and deviations
+from these commands, `weights/LOG.md` other experiments.
 """
 
 from ml_collections import ConfigDict

@@ -7,14 +7,13 @@ px.
 
 Protocol: training on 355 scenes, MAE and MSE on 47 others in the centre of 336 x 252 of the 504 x 378 px (height x
 width); loss and errors are weighted by the confidence of the depth, which is the data set's `valid`. Crops of 256 px,
-as published for all but DDFF-12, would be wider than that centre; 224 is the multiple of 32 px that fits in it. They
-are taken from all over the frame. The true motion is not known, so the alignment network learns from the error of depth
-alone; `--config.init.alignment=FILE` starts from one that has seen true motion.
+as published for all but DDFF-12, would be larger than that centre; 224 is the multiple of 32 px that fits. Crops come
+from the whole frame. The true motion is unknown, so the alignment network learns only from the depth error;
+`--config.init.alignment=FILE` starts from a network trained on true motion.
 
-There is no split to validate on but test: best.npz is chosen on what results are reported on, so report those of
-weights.npz, the last step's.
+Validation uses the split test, so best.npz is selected on it: report results of weights.npz, the last step.
 
-Not run to its end: wants an accelerator; no time or figures are known. `smoke` takes a few steps on small crops.
+Not run to its end; needs an accelerator; time and results are not known. `smoke` takes a few steps on small crops.
 """
 
 from ml_collections import ConfigDict

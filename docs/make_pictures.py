@@ -1,10 +1,10 @@
-"""`make pictures`: the pictures of README and front page that depend on the shipped weights, from the stacks that ship.
+"""`make pictures`: the pictures of README and site that depend on the shipped weights, from the included stacks.
 
   python docs/make_pictures.py
 
-A prediction of examples/pcb gives docs/pcb.png and docs/alignment.gif, and with a Chromium its report docs/report.jpg;
-a comparison on the five crops gives docs/comparison.png. All networks whose weights ship give docs/networks.png, of the
-crops with focus corrected, and docs/networks_pcb.png. Everything else that is written goes into runs/pictures.
+A prediction of examples/pcb makes docs/pcb.png and docs/alignment.gif, and with Chromium a picture of its report,
+docs/report.jpg. A comparison on the five crops makes docs/comparison.png. All networks with shipped weights make
+docs/networks.png, on the crops with corrected focus, and docs/networks_pcb.png. Other output goes to runs/pictures.
 """
 
 import shutil
@@ -21,14 +21,14 @@ from focal_jax.files.pictures import Panel, contact_sheet
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, OUT = ROOT / 'docs', ROOT / 'runs' / 'pictures'
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
-REPORT_PX = (1280, 1850)  # of the browser's window
+REPORT_PX = (1280, 1930)  # of the browser's window
 SHOWN_PX = 1000  # width of the screenshot in the documentation
 COMPARISON_PX = 1600  # width of the comparisons
 NETWORKS = ('shipped', 'classical', 'won_jeon', 'dfv', 'defocusnet')
 
 
 def run(mode: str, *arguments: str, out: str = '') -> Path:
-  """The folder that the command has written."""
+  """Runs a command and returns its output folder."""
   folder = OUT / (out or mode)
   command = [sys.executable, '-m', 'focal_jax.main', mode, *arguments, f'--out={folder}', '--overwrite']
   subprocess.run(command, cwd=ROOT, check=True)
@@ -36,7 +36,7 @@ def run(mode: str, *arguments: str, out: str = '') -> Path:
 
 
 def networks_on_pcb(path: Path) -> None:
-  """What each network makes of frames that the alignment network has aligned, once for all."""
+  """The depth by each network on frames aligned once by the alignment network."""
   stack = read_stack_folder(ROOT / 'examples' / 'pcb', max_side=512, reverse=True)
   models = {name: focal_jax.load(name) for name in NETWORKS}
   motion = models['shipped'].estimate_motion(stack.images, stack.focus, stack.fov, align='network')
@@ -52,10 +52,10 @@ def networks_on_pcb(path: Path) -> None:
 
 
 def screenshot(page: Path, path: Path) -> None:
-  """Of a page in a browser, if there is one."""
+  """A picture of a page in a browser, if one is installed."""
   browser = next(filter(None, map(shutil.which, BROWSERS)), None)
   if browser is None:
-    print(f'{path}: left as it is, for none of {", ".join(BROWSERS)} is installed')
+    print(f'{path}: unchanged, because none of {", ".join(BROWSERS)} is installed')
     return
   shot = OUT / 'report.png'
   width, height = REPORT_PX

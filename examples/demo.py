@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
   print('\n== 1. Training end to end on simulated stacks, a few steps (configs/simulated.py:smoke)')
   train_and_evaluate(simulated.get_config('smoke'), out / 'training')
 
-  print('\n== 2. Evaluating the shipped weights on real DDFF-12 crops, beside two baselines')
+  print('\n== 2. Evaluating the shipped weights on real DDFF-12 crops, with two baselines')
   evaluate(default.get_config(), None, out / 'evaluation', overwrite=True)
 
   print('\n== 3. Depth of a real, unaligned stack of a circuit board, recorded near to far, without metadata')

@@ -1,4 +1,4 @@
-"""What other programs call: `focal_jax.load(...)` and `.predict(...)`. The command line takes the same path."""
+"""The entry points for other programs: `focal_jax.load(...)` and `.predict(...)`. The command line uses them too."""
 
 import logging
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from focal_jax.prediction.network_predictor import NetworkPredictor
 
 log = logging.getLogger(__name__)
 
-Model, ClassicalModel = NetworkPredictor, ClassicalPredictor  # what they were called first
+Model, ClassicalModel = NetworkPredictor, ClassicalPredictor  # their older names
 
 PUBLISHED_SUFFIXES = ('.pth', '.pt', '.tar')
 
 SHIPPED = 'shipped'
-_SHIPPED_FILE = 'simulated'  # whose weights 'shipped' are
+_SHIPPED_FILE = 'simulated'  # the file that 'shipped' stands for
 # In an installed package, and in a checkout.
 _WEIGHTS_FOLDERS = (Path(__file__).parent / 'weights', Path(__file__).parents[1] / 'weights')
 
 
 def shipped_weights() -> dict[str, Path]:
-  """The weights files that ship with the project, by name; 'shipped' is the one for general use."""
+  """The shipped weights files by name; 'shipped' is the one for general use."""
   folder = next((folder for folder in _WEIGHTS_FOLDERS if folder.is_dir()), None)
   files = {path.stem: path for path in sorted(folder.glob('*.npz'))} if folder else {}
   return ({SHIPPED: files[_SHIPPED_FILE]} if _SHIPPED_FILE in files else {}) | files
@@ -38,25 +38,25 @@ def shipped_weights() -> dict[str, Path]:
 def load(
   weights: str | Path | None = None, arguments: Mapping[str, Any] | None = None
 ) -> NetworkPredictor | ClassicalPredictor:
-  """A predictor, ready to predict. What is compiled for it is kept for the next program (`use_compilation_cache`).
+  """Loads a predictor. Its compiled programs are cached on disk (`use_compilation_cache`).
 
   Args:
     weights: one of
 
-      * the name of weights that ship with the project: that of a file in `weights/`, without its suffix; or 'shipped',
-        the same as None, for those of general use;
-      * a .npz that this project wrote;
-      * a .pth (.pt, .tar) with a published network's weights (Won and Jeon's, DefocusNet's, AiFDepthNet's or DFV's),
-        read without PyTorch, whose channel order and padding are then followed;
+      * the name of shipped weights: a file in `weights/` without its suffix; or 'shipped', the default (None), for
+        general use;
+      * a .npz written by this project;
+      * a .pth (.pt, .tar) with published weights of Won and Jeon's network, DefocusNet, AiFDepthNet or DFV, read
+        without PyTorch; channel order and padding are then as published;
       * 'classical' or 'classical:MEASURE' (`classical.MEASURES`) for depth from focus without a network.
 
-      What has a suffix is a path: 'classical.npz' is a weights file.
-    arguments: for a .pth: fields of the model that the file does not tell, as {'depth.differential': False} for DFV's
-      plain focus volume, or that are to differ from the published ones, as {'align.name': 'metadata'}; 'depth.' may be
-      left out (`models.description.with_arguments`).
+      Names with a suffix are paths: 'classical.npz' is a weights file.
+    arguments: only for a .pth: fields of the model that the file lacks, such as {'depth.differential': False} for DFV's
+      plain focus volume, or that differ from the published ones, such as {'align.name': 'metadata'}; 'depth.' may be
+      omitted (`models.description.with_arguments`).
 
   Raises:
-    InputError: there is no such name or measure; or the file is missing, unreadable, or not this network's.
+    InputError: an unknown name or measure; or the file is missing, unreadable, or not weights of this network.
   """
   use_compilation_cache()
   name = SHIPPED if weights is None else str(weights)
@@ -73,7 +73,7 @@ def load(
   if path.suffix in PUBLISHED_SUFFIXES:
     return _load_published(path, arguments or {})
   if arguments:
-    raise InputError(f'{path}: arguments {dict(arguments)}, expected none: only a .pth does not say them itself')
+    raise InputError(f'{path}: arguments {dict(arguments)}, expected none: only a .pth takes them')
   if path.suffix != '.npz':
     raise InputError(f"{path}: weights of type '{path.suffix}', expected .npz or .pth")
   variables, description = load_weights(path)
@@ -81,7 +81,7 @@ def load(
     network = make_model(described_model(description))
   except InputError as error:
     raise InputError(f'{path}: {error}') from None
-  if path not in files.values():  # which the tests check: tracing the network takes a second or two
+  if path not in files.values():  # those are checked by the tests; tracing the network takes a second or two
     check_weights(path, variables, variable_shapes(network))
   return NetworkPredictor(str(path), network, variables, description, [])
 

@@ -31,19 +31,19 @@ _CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_IND
 
 
 def default_platform() -> str:
-  """Of what is compiled with no word about a device: 'cpu', 'gpu', 'tpu', as JAX calls them.
+  """The platform that programs are compiled for by default: 'cpu', 'gpu' or 'tpu', as JAX names them.
 
-  `jax.default_device` has the first word.
+  `jax.default_device` takes precedence.
   """
   device = jax.config.jax_default_device
   return jax.default_backend() if device is None else getattr(device, 'platform', device)
 
 
 def compiler_options(platform: str | None = None) -> dict[str, str]:
-  """For `jax.jit(..., compiler_options=...)`; {} where this version of XLA does not know them.
+  """Options for `jax.jit(..., compiler_options=...)`; {} if this version of XLA does not know them.
 
   Args:
-    platform: that is compiled for; None: the default one.
+    platform: the target; None: the default one.
   """
   return _known_options() if (platform or default_platform()) == 'cpu' else {}
 
@@ -59,13 +59,13 @@ def _known_options() -> dict[str, str]:
 
 
 def use_compilation_cache() -> Path | None:
-  """What a program compiles is kept for its next run, in a folder of the user's; every program of the project does so.
+  """Caches compiled programs for the next run in a folder of the user; all programs of the project call this.
 
-  `JAX_COMPILATION_CACHE_DIR` chooses another folder, `JAX_ENABLE_COMPILATION_CACHE=false` turns it off; what JAX was
-  told before stays as it is. Deleting the folder is safe at any time.
+  `JAX_COMPILATION_CACHE_DIR` sets another folder, `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off; earlier
+  settings of JAX are kept. Deleting the folder is safe at any time.
 
   Returns:
-    The folder; None where there is none, because it is turned off or cannot be made.
+    The folder; None if the cache is turned off or the folder cannot be created.
   """
   if not jax.config.jax_enable_compilation_cache:
     return None
@@ -81,8 +81,8 @@ def use_compilation_cache() -> Path | None:
 
 
 def release_memory() -> None:
-  """Gives memory that was freed back to the system: compiling a network leaves half a gigabyte of small pieces, which
-  glibc's allocator would keep beside what running it takes. Does nothing where the allocator is another one.
+  """Returns freed memory to the system: compiling a network leaves half a gigabyte of small blocks, which glibc's
+  allocator would otherwise keep. Does nothing with other allocators.
   """
   try:
     ctypes.CDLL(None).malloc_trim(0)
@@ -111,7 +111,7 @@ def keep_freed_memory() -> None:
 
 
 def _user_cache() -> Path:
-  """Where programs keep what they can make again (XDG Base Directory Specification)."""
+  """The user's cache folder (XDG Base Directory Specification)."""
   given = os.environ.get('XDG_CACHE_HOME', '')
   return Path(given) if Path(given).is_absolute() else Path.home() / '.cache'
 

@@ -1,4 +1,4 @@
-"""What the project's programs have in common: flags, config files among them, modes, help, and errors of one line."""
+"""Shared by the project's programs: flags including config files, modes, help, and one-line errors."""
 
 import dataclasses
 import logging
@@ -18,7 +18,7 @@ from focal_jax.errors import InputError, RunError
 from focal_jax.files.shipped import find_recipe
 
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # config files are programs
-# Modules that predicting does without, which the extra `train` installs.
+# Modules that only the extra `train` installs.
 _TRAIN_MODULES = (
   'array_record', 'etils', 'grain', 'h5py', 'importlib_resources', 'OpenEXR', 'optax', 'orbax', 'tensorflow_datasets',
 )  # fmt: skip
@@ -28,16 +28,16 @@ _WIDTH, _COLUMN = 100, 26  # of help, characters
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-  """One of the things that a program does.
+  """A mode of a program.
 
   Attributes:
     summary: one line for --help.
-    run: does it, after the flags are parsed; returns the exit status, or None for 0.
-    usage: what follows the mode on the command line, an example for each way to call it.
-    flags: the names of those that it takes.
-    required: those of them that it needs.
-    words: the one of them whose value may stand behind the mode instead; None: nothing may.
-    help: what a flag means in this mode, where its own help is not enough.
+    run: called after the flags are parsed; returns the exit status, or None for 0.
+    usage: command lines after the mode, one for each way to call it.
+    flags: names of the accepted flags.
+    required: names of the required flags.
+    words: the flag that positional arguments set; None: none are accepted.
+    help: flag help that differs in this mode.
   """
 
   summary: str
@@ -50,16 +50,16 @@ class Mode:
 
 
 def show_progress() -> None:
-  """Logs what this project says, and of others warnings only: Orbax alone writes some twenty lines a checkpoint."""
+  """Logs this project's messages, and only warnings of others: Orbax writes some twenty lines per checkpoint."""
   absl.logging.set_verbosity(absl.logging.WARNING)
   logging.getLogger('focal_jax').setLevel(logging.INFO)
 
 
 def run_program(main: Callable[[list[str]], int | None], name: str) -> None:
-  """Parses the flags, calls `main` with what is left, and exits; what it compiles is kept for the next run.
+  """Parses the flags, calls `main` with the remaining arguments, and exits; uses the compilation cache.
 
-  An InputError or RunError is printed as one line, after `name`, and its status is the program's; so is whatever is
-  wrong with the flags, a config's unknown field too, and a missing package.
+  An InputError or RunError is printed as one line after `name`, and sets the exit status. So are flag errors, unknown
+  config fields and missing packages.
   """
 
   _run(lambda argv: _with_cache(lambda: main(argv)), name)
@@ -86,7 +86,7 @@ def _run(main: Callable[[list[str]], int | None], name: str) -> None:
     module = (error.name or '').partition('.')[0]
     if module not in _TRAIN_MODULES:
       raise
-    print(f"{name}: error: this needs '{module}', expected it by: pip install 'focal_jax[train]'", file=sys.stderr)
+    print(f"{name}: error: this needs '{module}'; install it with: pip install 'focal_jax[train]'", file=sys.stderr)
     sys.exit(InputError.status)
   except KeyboardInterrupt:
     print(f'{name}: interrupted', file=sys.stderr)
@@ -98,14 +98,14 @@ def _terminate(number: int, _: Any) -> None:
 
 
 def run_modes(modes: Mapping[str, Mode], name: str, about: str, default: str, only: str | None = None) -> None:
-  """Runs the mode that the command line names: by its first word, or by --mode.
+  """Runs the mode given by the first word of the command line, or by --mode.
 
   Args:
-    modes: by name. Their flags, and the string flag `mode`, are defined in absl's FLAGS.
-    name: before errors.
+    modes: by name. Their flags and the string flag `mode` are defined in absl's FLAGS.
+    name: prefix of errors.
     about: one line for --help.
-    default: the mode where none is named.
-    only: the mode of a program that has no other.
+    default: the mode if none is given.
+    only: the only mode of a program without others.
   """
   flags.FLAGS.set_gnu_getopt(True)  # flags and words in any order
   arguments = sys.argv[1:]
@@ -138,7 +138,7 @@ def _run_mode(modes: Mapping[str, Mode], words: list[str], default: str, only: s
 
 
 def _take_words(name: str, mode: Mode, words: list[str], see: str) -> None:
-  """Gives what stands behind the mode to its flag."""
+  """Sets the mode's flag from the positional arguments."""
   if mode.words is None:
     raise InputError(f"unexpected argument '{words[0]}', expected flags only; {see}")
   flag = flags.FLAGS[mode.words]
@@ -153,7 +153,7 @@ def _take_words(name: str, mode: Mode, words: list[str], see: str) -> None:
 
 
 def _mentioned_mode(modes: Mapping[str, Mode], arguments: list[str]) -> str | None:
-  """Of a command line that asks for help, and need not be right."""
+  """The mode in a command line that asks for help, which may be invalid."""
   words = [re.sub(r'^--?mode=', '', argument) for argument in arguments]
   return next((word for word in words if word in modes), None)
 
@@ -167,7 +167,7 @@ def _program_name() -> str:
 
 
 def _help(modes: Mapping[str, Mode], about: str, only: str | None, mentioned: str | None) -> str:
-  """Of the program, or of one mode."""
+  """Help of the program, or of one mode."""
   program = _program_name()
   if only is None and mentioned is None:
     return '\n'.join(
@@ -180,7 +180,7 @@ def _help(modes: Mapping[str, Mode], about: str, only: str | None, mentioned: st
         *(line for key, mode in modes.items() for line in _entry(key, mode.summary)),
         '',
         f'{program} MODE --help shows the flags of one mode, --helpfull those of all libraries.',
-        'The mode may be given as --mode=MODE too.',
+        'The mode may also be given as --mode=MODE.',
       ]
     )
   mode = modes[only or mentioned]
@@ -200,7 +200,7 @@ def _flag_help(flag: flags.Flag, mode: Mode) -> tuple[str, str]:
       text = f'{text} One of {", ".join(flag.parser.enum_values)}.'
   if flag.default not in (None, []) and 'efault' not in text:
     text = f'{text} Default: {flag.default}.'
-  return f'--{flag.name}={flag.name.upper()}', f'{text} Needed.' if flag.name in mode.required else text
+  return f'--{flag.name}={flag.name.upper()}', f'{text} Required.' if flag.name in mode.required else text
 
 
 def _entry(name: str, text: str) -> list[str]:
@@ -237,7 +237,7 @@ def _with_found_recipe(argv: list[str]) -> list[str]:
 
 
 def _switch_networks(config: ConfigDict) -> None:
-  """What `--config.model.depth.name=curves` and the like mean, see `config.switch_networks`."""
+  """Applies flags such as `--config.model.depth.name=curves`, see `config.switch_networks`."""
   overrides = config_flags.get_override_values(flags.FLAGS['config'])
   if any(field.startswith(('model.depth', 'model.align')) for field in overrides):
     from focal_jax.config import switch_networks  # with all networks, which other programs need not wait for
@@ -246,9 +246,7 @@ def _switch_networks(config: ConfigDict) -> None:
 
 
 def flag_message(error: Exception) -> str:
-  """What is wrong with the flags, in one line, from the exception that parsing them raised; config files are programs
-  and may raise anything.
-  """
+  """A one-line message of an exception raised by parsing flags; config files are programs and may raise anything."""
   if isinstance(error, KeyError | AttributeError):
     name = re.search(r'\w+', str(error))[0]  # the first quoted; proposals may follow
     return f'--config: no field {name!r}; expected one of those in the config file'

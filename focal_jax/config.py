@@ -1,11 +1,11 @@
-"""Every setting of a run, once: type, default and, in the comment beside it or above it, its meaning.
+"""All settings of a run: type, default and, in the comment beside or above it, the meaning of each.
 
-Recipes start from `to_config_dict()`, change what they need and hand the ConfigDict to training and evaluation. The
-sections `model`, `simulator` and `loss` are declared beside the code that they are settings of.
+Recipes start from `to_config_dict()`, change some fields and pass the ConfigDict to training and evaluation. The
+sections `model`, `simulator` and `loss` are declared next to the code that uses them.
 
   python -m focal_jax.config docs/configuration.md
 
-writes the reference of all fields, those of each network too.
+writes the reference of all fields, including those of each network.
 """
 
 import collections.abc
@@ -28,118 +28,118 @@ from focal_jax.simulate.stacks import SimulatorSettings
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-  """What is trained on, and where built data sets lie."""
+  """Training data."""
 
-  # simulated; a data set built by tfds_ddff.build; folder:DIR with a folder of images and target.npy for each stack in
-  # DIR/train and DIR/val; or several of them with weights, as in '0.7*ddff12 + 0.3*simulated'.
+  # simulated; a data set built by tfds_ddff.build; folder:DIR with one folder of images and target.npy per stack in
+  # DIR/train and DIR/val; or a weighted mixture, such as '0.7*ddff12 + 0.3*simulated'.
   source: str = 'simulated'
-  # Photographs with depth that become stacks in the training step, beside procedural scenes; with the source simulated
-  # alone. nyu_depth, or folder:DIR in a layout of `focal_jax.data.rgbd`; empty: procedural scenes only.
+  # RGB-D photographs that the training step turns into stacks, in addition to procedural scenes; only with
+  # source='simulated'. nyu_depth, or folder:DIR in a layout of `focal_jax.data.rgbd`; empty: procedural scenes only.
   rgbd: str = ''
-  rgbd_share: float = 0.5  # of the stacks, those made of photographs, drawn at random; 0 .. 1
-  # Photographs as textures of procedural surfaces, folder:DIR with pictures in it, also in folders of folders; with the
-  # source simulated alone. `python -m tfds_ddff.textures` collects free ones. Empty: procedural textures only.
+  rgbd_share: float = 0.5  # share of stacks made from RGB-D photographs, drawn at random
+  # Photographs as textures of procedural surfaces: folder:DIR with pictures in it or its subfolders; only with
+  # source='simulated'. `python -m tfds_ddff.textures` downloads free ones. Empty: procedural textures only.
   textures: str = ''
-  textures_share: float = 0.5  # of the surfaces, those that carry a part of a photograph, drawn at random; 0 .. 1
-  # Numbers of frames of simulated stacks, of which each batch draws one; a number given twice is drawn twice as often.
-  # The training step is compiled for each. With the source simulated alone; empty: simulator.num_frames.
+  textures_share: float = 0.5  # share of surfaces textured with part of a photograph, drawn at random
+  # Numbers of frames of simulated stacks; each batch draws one, and repeated numbers are drawn more often. The training
+  # step is compiled for each number. Only with source='simulated'; empty: simulator.num_frames.
   simulated_frames: tuple[int, ...] = ()
-  data_dir: str = ''  # folder that data sets were built in, for training, validation and evaluation
-  num_threads: int = 16  # that read and crop; the batches do not depend on it
-  # Side of the random crop, a multiple of 32 px. This and what follows have no use with the source simulated alone,
-  # whose stacks are rendered as they are wanted.
+  data_dir: str = ''  # folder of the built data sets, for training, validation and evaluation
+  num_threads: int = 16  # threads that read and crop; batches do not depend on it
+  # Side of the random crop, a multiple of 32 px. This and the following fields have no effect with source='simulated'.
   crop_px: int = 224
-  min_valid: float = 0.8  # least share of valid pixels in a crop, 0 .. 1
-  num_frames: tuple[int, ...] = ()  # least and greatest number of frames of a batch, drawn at random; empty: all frames
-  augment: bool = True  # published photometric and geometric augmentation
+  min_valid: float = 0.8  # minimum share of valid pixels in a crop, 0 .. 1
+  num_frames: tuple[int, ...] = ()  # minimum and maximum number of frames per batch, drawn at random; empty: all
+  augment: bool = True  # photometric and geometric augmentation as published
 
 
 @dataclasses.dataclass(frozen=True)
 class InitSettings:
   """Weights to start from."""
 
-  depth: str = ''  # a .npz of ours from which the depth network starts; empty: random
-  alignment: str = ''  # a .npz of ours from which the alignment network starts; empty: random
+  depth: str = ''  # .npz weights file of this project for the depth network; empty: random initialisation
+  alignment: str = ''  # .npz weights file of this project for the alignment network; empty: random initialisation
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-  """Adam."""
+  """The Adam optimizer."""
 
-  learning_rate: float = 1e-4  # not published; what others in the field use
-  b1: float = 0.9  # decay of the mean of the gradients, a step
-  b2: float = 0.99  # decay of the mean of their squares, a step
-  warmup_steps: int = 0  # in which the learning rate rises linearly from 0
-  schedule: Literal['constant', 'cosine'] = 'constant'  # of the learning rate after that; cosine: to 0 at the last step
-  clip_norm: float = 0.0  # gradients of a greater norm are scaled down to it; 0: none are
+  learning_rate: float = 1e-4  # not published; a common value in the field
+  b1: float = 0.9  # decay of the first moment, per step
+  b2: float = 0.99  # decay of the second moment, per step
+  warmup_steps: int = 0  # steps of linear warm-up from 0
+  schedule: Literal['constant', 'cosine'] = 'constant'  # learning rate after warm-up; cosine: to 0 at the last step
+  clip_norm: float = 0.0  # gradients with a larger norm are scaled down to this norm; 0: no clipping
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalSettings:
-  """What `--mode=evaluate` and `--mode=compare` measure on; the folder of data sets is data.data_dir."""
+  """Data and methods of `focal-jax evaluate` and `focal-jax compare`; data sets are in data.data_dir."""
 
-  # examples (ships with the project), the name of a built data set, folder:DIR, or simulated, by the section simulator,
-  # or with a camera's own sweep, as in simulated/pixel_6.
+  # examples (included in the package), the name of a built data set, folder:DIR, simulated (by the section simulator),
+  # or simulated/CAMERA with the camera's own sweep, such as simulated/pixel_6.
   dataset: str = 'examples'
-  split: str = 'val'  # of the data set
-  # How frames are aligned first. DDFF-12 is refocused from light fields: aligned as it is.
+  split: str = 'val'  # split of the data set
+  # Alignment before prediction. DDFF-12 is refocused from light fields and already aligned.
   align: Literal['measured', 'network', 'metadata', 'off'] = 'off'
-  # Of frames that a data set is known to label wrongly (DDFF-12): as labelled, corrected, or each method with both.
+  # Focus of data sets with known label errors (DDFF-12): as labelled, corrected, or each method with both.
   focus: Literal['both', 'labelled', 'corrected'] = 'both'
-  num_stacks: int = 0  # the first so many of the split; 0: all
-  # Beside the network: constant (the mean target of the split train), classical, classical:laplacian and so on.
+  num_stacks: int = 0  # number of stacks, from the start of the split; 0: all
+  # Methods to compare with: constant (the mean target of the split train), classical, classical:laplacian and so on.
   baselines: tuple[str, ...] = ('constant', 'classical')
-  pictures: int = 5  # stacks of least, and of greatest, error that are drawn
+  pictures: int = 5  # number of stacks with the smallest, and with the largest, error to draw
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """A run: the published recipe where it is known (Won and Jeon, ECCV 2022, section 4)."""
+  """A run. The defaults are the published recipe as far as it is known (Won and Jeon, ECCV 2022, section 4)."""
 
-  seed: int = 0  # of weights, data and augmentation
+  seed: int = 0  # random seed of weights, data and augmentation
   model: ModelSettings = ModelSettings()  # networks, and how frames reach them
   data: DataSettings = DataSettings()  # what is trained on
   # Scenes, cameras and sensor of simulated stacks.
   simulator: SimulatorSettings = SimulatorSettings(height_px=224, width_px=224, margin_px=24)
-  # What is trained. both: end to end; depth: alone, on frames as they are; alignment: alone, from known motion.
+  # Networks to train. both: end to end; depth: only depth, without alignment; alignment: only alignment, from known
+  # motion.
   networks: Literal['both', 'depth', 'alignment'] = 'both'
   init: InitSettings = InitSettings()  # weights to start from
-  batch_size: int = 4  # stacks a step, over all devices of all processes
-  accumulate: int = 1  # parts that a device takes its share of the batch in, one after the other, to save memory
-  steps: int = 100_000  # of training, all in all
-  parallel: Literal['pmap', 'shard_map'] = 'pmap'  # how the step runs on the devices
-  compute_dtype: Literal['float32', 'bfloat16'] = 'float32'  # of the networks' activations; parameters are float32
-  # Of the networks' convolutions and matrix products in float32. default: the device's, bfloat16 on TPUs and TF32 on
-  # recent GPUs; high: bfloat16 in three passes, or TF32; highest: float32. The warp, geometry and statistics are
-  # float32 in any case, and so is all on CPUs.
+  batch_size: int = 4  # stacks per step, over all devices of all processes
+  accumulate: int = 1  # number of sequential parts of a device's share of the batch, to save memory
+  steps: int = 100_000  # total training steps
+  parallel: Literal['pmap', 'shard_map'] = 'pmap'  # how the step is distributed over devices
+  compute_dtype: Literal['float32', 'bfloat16'] = 'float32'  # type of activations; parameters are float32
+  # Precision of float32 convolutions and matrix products in the networks. default: the device's default, bfloat16 on
+  # TPUs and TF32 on recent GPUs; high: bfloat16 in three passes, or TF32; highest: float32. Warp, geometry and
+  # statistics are always float32, and so is everything on CPUs.
   precision: Literal['default', 'high', 'highest'] = 'default'
-  remat: bool = False  # compute each block's activations anew in the backward pass: slower, in less memory
-  ema_decay: float = 0.0  # of a moving average of the weights, which is then validated and written; 0: none
+  remat: bool = False  # recompute each block's activations in the backward pass: slower, less memory
+  ema_decay: float = 0.0  # decay of a moving average of the weights, which is then validated and saved; 0: none
   optimizer: OptimizerSettings = OptimizerSettings()  # how weights follow gradients
   loss: LossSettings = LossSettings()  # what is minimised
-  max_skipped: int = 20  # steps in a row with a loss or gradient that is not finite, after which the run stops
-  log_every: int = 50  # steps from one line of metrics to the next
-  checkpoint_every: int = 500  # steps from one checkpoint to the next
-  keep_checkpoints: int = 2  # at least 2, so that there is one to fall back to
-  validation_every: int = 1000  # steps from one validation to the next
-  validation_stacks: int = 32  # stacks that a validation is over
-  validation_split: str = 'val'  # of a data set
-  validation_seed: int = 0  # of simulated stacks: runs of any seed are measured on the same
-  validation_textures: str = ''  # as data.textures, for simulated stacks: photographs that training does not see
-  best_metric: str = 'mse'  # of the validation, mse, mae or motion_px: best.npz keeps the weights that had the least
-  eval: EvalSettings = EvalSettings()  # what --mode=evaluate measures on
+  max_skipped: int = 20  # the run stops after this many consecutive steps with a non-finite loss or gradient
+  log_every: int = 50  # steps between lines of metrics
+  checkpoint_every: int = 500  # steps between checkpoints
+  keep_checkpoints: int = 2  # number of checkpoints to keep, at least 2, so that one is left if one is damaged
+  validation_every: int = 1000  # steps between validations
+  validation_stacks: int = 32  # number of stacks to validate on
+  validation_split: str = 'val'  # split of the data set to validate on
+  validation_seed: int = 0  # seed of simulated validation stacks: runs with any seed validate on the same stacks
+  validation_textures: str = ''  # as data.textures, for simulated validation stacks: photographs not used in training
+  best_metric: str = 'mse'  # validation metric, mse, mae or motion_px; best.npz has the weights with the lowest value
+  eval: EvalSettings = EvalSettings()  # data and methods of focal-jax evaluate and compare
 
 
 def to_config_dict(config: Config = Config()) -> ConfigDict:
-  """The settings as recipes have them, to be changed and handed to training and evaluation."""
+  """The settings as a ConfigDict, for recipes to change and pass to training and evaluation."""
   return ConfigDict(dataclasses.asdict(config))
 
 
 def network(section: Literal['depth', 'align'], name: str, **own: Any) -> ConfigDict:
-  """A section `model.depth` or `model.align` with all fields of this network, so that each can be changed.
+  """A section `model.depth` or `model.align` with all fields of this network.
 
   Args:
-    own: its own fields that are not to have their default.
+    own: fields of the network that differ from their default.
 
   Raises:
     InputError: an unknown network or field, or a value that is not allowed.
@@ -148,7 +148,7 @@ def network(section: Literal['depth', 'align'], name: str, **own: Any) -> Config
 
 
 def check_fields(config: ConfigDict) -> None:
-  """InputError naming the first field that no setting has; networks' own are checked where a model is made."""
+  """Raises InputError for the first unknown field. Fields of networks are checked where a model is made."""
 
   def check(section: ConfigDict, kind: type, path: str) -> None:
     kinds = {field.name: field.type for field in dataclasses.fields(kind)}
@@ -163,13 +163,13 @@ def check_fields(config: ConfigDict) -> None:
 
 
 def switch_networks(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
-  """Gives networks that the command line names the fields they have, in place of those of the recipe's network.
+  """Replaces the recipe's networks by those that the command line names, with their own fields.
 
   Args:
-    overrides: the fields that the command line sets, dotted. What it says of the network's own fields stays.
+    overrides: dotted fields that the command line sets; those of the new network are kept.
 
   Raises:
-    InputError: an unknown network, or a field that it has not.
+    InputError: an unknown network, or a field that the network lacks.
   """
   for section in SECTIONS:
     prefix = f'model.{section}.'
@@ -181,7 +181,7 @@ def switch_networks(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
 
 
 def meanings(kind: type) -> dict[str, str]:
-  """What the comment at the end of each field's line says, or else the comment in the lines above it."""
+  """The comment at the end of each field's line, or else the comment in the lines above it."""
   names, found, above = {field.name for field in dataclasses.fields(kind)}, {}, []
   for line in inspect.getsource(kind).splitlines():
     code, _, comment = line.partition('# ')
@@ -220,7 +220,7 @@ def _type_name(annotation: Any) -> str:
     return ' or '.join(map(_type_name, parts))
   if origin is tuple:
     if parts[-1] is Ellipsis:
-      return f'any number of {_type_name(parts[0])}'
+      return f'list of {_type_name(parts[0])}'
     return ', '.join(map(_type_name, parts))
   return 'section' if origin is collections.abc.Mapping else 'None' if annotation is type(None) else annotation.__name__
 
@@ -259,19 +259,19 @@ def _network_tables() -> Iterator[str]:
       yield from (_row(field, f'model.{section}.', about[field.name], field.default) for field in own.values())
 
 
-_INTRODUCTION = """# All settings
+_INTRODUCTION = """# Settings
 
-Made by `make reference` from the dataclasses and their comments (`focal_jax/config.py`).
+Generated by `make reference` from the dataclasses and their comments (`focal_jax/config.py`).
 
-A recipe in `configs/` begins with `focal_jax.config.to_config_dict()` and changes what it needs. On the command line
-every field of the recipe can be set, as in `--config.batch_size=8 --config.optimizer.learning_rate=3e-4`.
+A recipe in `configs/` starts from `focal_jax.config.to_config_dict()` and changes some fields. Every field can be set
+on the command line, as in `--config.batch_size=8 --config.optimizer.learning_rate=3e-4`.
 
 The fields of `model.depth` and `model.align` depend on their `name`; a field of another network is an error.
 
-* In a recipe: `config.model.depth = network('depth', 'dfv', level=2)` (`focal_jax.config.network`) has all fields of
-  that network; in `config.model.depth = {'name': 'dfv', 'level': 2}` those that are left out have their defaults.
-* On the command line: `--config.model.depth.name=curves` chooses that network with its defaults, whatever the recipe
-  has. `--config.model.depth="{'name': 'dfv', 'level': 2}"` also sets fields that the recipe's network lacks.
+* In a recipe, `config.model.depth = network('depth', 'dfv', level=2)` (`focal_jax.config.network`) has all fields of
+  that network. In `config.model.depth = {'name': 'dfv', 'level': 2}` omitted fields have their defaults.
+* On the command line, `--config.model.depth.name=curves` selects that network with its defaults, regardless of the
+  recipe. `--config.model.depth="{'name': 'dfv', 'level': 2}"` also sets fields that the recipe's network lacks.
 """
 
 

@@ -1,6 +1,4 @@
-"""The exceptions that end a command with one line: bad input, and work that cannot go on; and what others say, in one
-line.
-"""
+"""Exceptions that end a command with one line: bad input, and work that cannot continue."""
 
 import errno
 
@@ -17,13 +15,13 @@ class InputError(ValueError):
 
 
 class RunError(RuntimeError):
-  """Work that was under way cannot go on: a full disk, say. The message is one line: what happened, what is left."""
+  """Work that cannot continue, for example on a full disk. The message is one line: what happened, what is left."""
 
   status = 1
 
 
 class Stopped(RunError):
-  """A run was told to stop, and has saved what it had. The status is what shells give a program killed by `signal`."""
+  """A run was told to stop and has saved its state. The status is that of a program killed by `signal`."""
 
   def __init__(self, message: str, signal: int):
     super().__init__(message)
@@ -31,5 +29,5 @@ class Stopped(RunError):
 
 
 def one_line(error: Exception) -> str:
-  """What another library's exception says, in one line."""
+  """The message of another library's exception, in one line."""
   return ' '.join(str(error).split())

@@ -23,26 +23,26 @@ PENALTIES = ('squared', 'absolute', 'huber', 'charbonnier')
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-  """What is minimised; the defaults are the published loss (Won and Jeon, section 3.3), but for the motion."""
+  """The training loss. The defaults are the published loss (Won and Jeon, section 3.3) plus a loss on the motion."""
 
-  # Of the losses of a network's depth maps, coarse to fine; of Won and Jeon's, D1 .. D4.
+  # Weights of the losses of a network's depth maps, coarse to fine; for Won and Jeon's network D1 .. D4.
   pyramid_weights: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
-  # Of a pixel's error, in the unit of the depth: squared, absolute, huber or charbonnier (`penalty`).
+  # Penalty on the depth error of a pixel: squared, absolute, huber or charbonnier (`penalty`).
   penalty: str = 'squared'
-  penalty_scale: float = 0.05  # where huber and charbonnier turn from squared to absolute, in the unit of the depth
-  gradient_weight: float = 0.0  # of the error of the depth's slopes (`gradient_sum`); published: none
-  gradient_scales: int = 4  # of them: slopes between pixels 1, 2, 4, 8 px apart
-  motion_weight: float = 0.05  # of the mean displacement error in px, where the motion is known; published: none
-  # Of focus and depth in training: focus_range is 0 .. 1 over each stack's focus (`unit_focus`); given is that of the
-  # data, for networks or losses that are of a certain unit.
+  penalty_scale: float = 0.05  # where huber and charbonnier change from squared to absolute, in the unit of depth
+  gradient_weight: float = 0.0  # weight of the error of the depth slopes (`gradient_sum`); not published
+  gradient_scales: int = 4  # number of scales of the slopes: between pixels 1, 2, 4, 8 px apart
+  motion_weight: float = 0.05  # weight of the mean displacement error in px, if motion is known; not published
+  # Unit of focus and depth in training. focus_range: 0 .. 1 over each stack's focus range (`unit_focus`); given: the
+  # unit of the data, for networks or losses that need a certain unit.
   unit: str = 'focus_range'
-  within_focus: bool = False  # whether only pixels count whose depth is within the range of their stack's focus
-  # Above 0: each stack counts 1 / (its mean squared error + balance) times, so that the loss falls alike for a stack of
-  # which little can be told and for one with all but everything right. In the square of the unit of the depth.
+  within_focus: bool = False  # whether only pixels with a depth within the stack's focus range count
+  # If above 0, each stack is weighted by 1 / (its mean squared error + balance), so that relative improvements count
+  # alike on hard and easy stacks. In the squared unit of depth.
   balance: float = 0.0
-  defocus_weight: float = 0.0  # of the mean squared error of every frame's defocus (`defocus_target`; DefocusNet)
-  all_in_focus_weight: float = 0.0  # of the mean absolute error of the all-in-focus image (AiFDepthNet)
-  smoothness_weight: float = 0.0  # of the depth's changes where the all-in-focus image has none (`smoothness`)
+  defocus_weight: float = 0.0  # weight of the mean squared error of each frame's defocus (`defocus_target`; DefocusNet)
+  all_in_focus_weight: float = 0.0  # weight of the mean absolute error of the all-in-focus image (AiFDepthNet)
+  smoothness_weight: float = 0.0  # weight of depth changes where the all-in-focus image is smooth (`smoothness`)
 
   @property
   def weights(self) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The command line: `focal-jax MODE ...`, `python -m focal_jax.main MODE ...`, or the same with --mode=MODE.
 
-Modes import what they need when they run: `--help`, and an error in the flags, are there at once.
+Modes import what they need only when they run, so that `--help` and flag errors appear at once.
 """
 
 from pathlib import Path
@@ -16,90 +16,92 @@ ABOUT = 'Depth from a stack of photographs of one scene with different focus.'
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
-  'Recipe: a file, or the name of one that ships, perhaps with a variant: configs/ddff12.py, simulated:smoke. Any '
-  'field of it can be set by a flag of its own: --config.optimizer.learning_rate=1e-3.',
+  'Recipe: a file or the name of an included recipe, optionally with a variant: configs/ddff12.py, simulated:smoke. '
+  'Each field can be set by a flag: --config.optimizer.learning_rate=1e-3.',
 )
-_MODE = flags.DEFINE_string('mode', None, 'What to do, in place of the first word.')
+_MODE = flags.DEFINE_string('mode', None, 'The mode, instead of the first word.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for the results.')
-_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace results that are in --out already.')
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace existing results in --out.')
 _WEIGHTS = flags.DEFINE_string(
-  'weights', None, 'A .npz that training wrote, or a published .pth. Default: the weights that ship.'
+  'weights', None, 'A .npz written by training, or a published .pth. Default: the shipped weights.'
 )
 
 # train and sweep
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run. A run that is there already is continued.')
-_PROFILE = flags.DEFINE_list('profile', None, 'First and last step of a trace for jax.profiler: 20,30.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run. An existing run is continued.')
+_PROFILE = flags.DEFINE_list('profile', None, 'First and last step to trace with jax.profiler: 20,30.')
 _DISTRIBUTED = flags.DEFINE_bool(
-  'distributed', False, 'This is one of several processes that Cloud TPU, GKE, SLURM or Open MPI started.'
+  'distributed', False, 'This is one of several processes started by Cloud TPU, GKE, SLURM or Open MPI.'
 )
 _COORDINATOR = flags.DEFINE_string(
-  'coordinator', None, 'host:port of the first process, for several processes that none of these started.'
+  'coordinator', None, 'host:port of the first process, for processes started in another way.'
 )
-_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are, with --coordinator.')
-_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which one this process is, from 0, with --coordinator.')
-_SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of each variant, with seeds from that of the config on.')
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Number of processes, with --coordinator.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Index of this process, from 0, with --coordinator.')
+_SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs per variant, with consecutive seeds from that of the config.')
 _DEVICES = flags.DEFINE_list('devices', [], 'Numbers of the GPUs or TPU chips to use. Default: all.')
-_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only list the runs and how far they are.')
+_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only list the runs and their progress.')
 
 # predict
-_METHOD = flags.DEFINE_string('method', 'network', 'network, classical, or classical:MEASURE, which need no weights.')
-_STACK = flags.DEFINE_list('stack', None, 'Folder with the frames of one stack, or the frames: a.jpg,b.jpg,...')
-_ALIGN = flags.DEFINE_enum('align', None, ('measured', 'network', 'metadata', 'off'), 'How frames are aligned.')
-_MOTION = flags.DEFINE_string('motion', None, 'motion.json of an earlier prediction, in place of --align.')
-_ONLY_ALIGN = flags.DEFINE_bool('only_align', False, 'Write aligned frames and motion.json, no depth.')
+_METHOD = flags.DEFINE_string('method', 'network', 'network, or without weights classical or classical:MEASURE.')
+_STACK = flags.DEFINE_list('stack', None, 'Folder with the frames of one stack, or a list of files: a.jpg,b.jpg,...')
+_ALIGN = flags.DEFINE_enum('align', None, ('measured', 'network', 'metadata', 'off'), 'Alignment of the frames.')
+_MOTION = flags.DEFINE_string('motion', None, 'motion.json of an earlier prediction, instead of --align.')
+_ONLY_ALIGN = flags.DEFINE_bool('only_align', False, 'Write only aligned frames and motion.json, no depth.')
 _NEAR_TO_FAR = flags.DEFINE_bool('near_to_far', False, 'Without focus distances, the first frame is the nearest.')
 _FAR_TO_NEAR = flags.DEFINE_bool(
-  'far_to_near', False, 'Without focus distances, the first frame is the farthest. Default: as the zoom tells.'
+  'far_to_near', False, 'Without focus distances, the first frame is the farthest. Default: derived from the zoom.'
 )
 _EXIF_DIOPTRES = flags.DEFINE_bool(
-  'exif_dioptres', False, 'SubjectDistance in EXIF is in dioptres, not in metres as its standard says.'
+  'exif_dioptres', False, 'SubjectDistance in EXIF is in dioptres, not in metres as in the standard.'
 )
 _CHANNEL = flags.DEFINE_integer(
-  'channel', None, 'Of a TIFF of several channels, counted from 0. Default: the one with most structure.'
+  'channel', None, 'Channel of a multi-channel TIFF, from 0. Default: the one with most structure.'
 )
-_REGION = flags.DEFINE_list('region', None, 'Part of the frames, in px: left,top,width,height.')
+_REGION = flags.DEFINE_list('region', None, 'Region of the frames to use, in px: left,top,width,height.')
 _MAX_SIDE = flags.DEFINE_integer(
-  'max_side', 1024, 'Longer side of what is written, px; frames are reduced to it. 0: that of the frames.'
+  'max_side', 1024, 'Longer side of the results, px; frames are reduced to it. 0: the size of the frames.'
 )
 _DEPTH_SIDE = flags.DEFINE_integer(
   'depth_side',
   1024,
-  'Longer side that frames are reduced to before depth is computed, px; it is brought up to --max_side by the '
-  'all-in-focus image. 0: depth is computed in full size.',
+  'Longer side that frames are reduced to for computing depth, px; depth is then enlarged to --max_side, guided by the '
+  'all-in-focus image. 0: depth is computed at full size.',
 )
 _TILE_PX = flags.DEFINE_integer(
-  'tile_px', None, 'Largest side of the tiles that large frames are predicted in, px. Smaller tiles take less memory.'
+  'tile_px', None, 'Maximum side of the tiles for predicting large frames, px. Smaller tiles take less memory.'
 )
 _UNIT = flags.DEFINE_enum(
   'unit',
   None,
   ('metres', 'dioptres', 'index'),
-  'Of depth: metres, dioptres or index. Default: as the metadata have it.',
+  'Unit of depth: metres, dioptres or index. Default: that of the metadata.',
 )
-_MIN_CONFIDENCE = flags.DEFINE_float('min_confidence', 0.1, 'Least confidence of a point in cloud and mesh, 0 .. 1.')
+_MIN_CONFIDENCE = flags.DEFINE_float(
+  'min_confidence', 0.1, 'Minimum confidence of points in the cloud and mesh, 0 .. 1.'
+)
 
 # the others
 _METHODS = flags.DEFINE_list(
   'methods',
   None,
-  'Weights files, shipped, classical, classical:MEASURE or constant; LABEL=METHOD gives one a name.',
+  'Weights files, shipped, classical, classical:MEASURE or constant; LABEL=METHOD sets a label.',
 )
 _TEST_FILE = flags.DEFINE_string('test_file', None, "DDFF-12's ddff-dataset-test.h5.")
 _CORRECTED_FOCUS = flags.DEFINE_bool(
-  'corrected_focus', False, "Correct DDFF-12's focus labels, for weights that were not trained on it."
+  'corrected_focus', False, "Correct DDFF-12's focus labels, for weights not trained on DDFF-12."
 )
-_PARTIAL = flags.DEFINE_bool('partial', False, 'Accept a file of fewer stacks, for a trial.')
+_PARTIAL = flags.DEFINE_bool('partial', False, 'Accept a file with fewer stacks, for a trial.')
 _ARGUMENTS = flags.DEFINE_list(
-  'arguments', [], 'Arguments of the model that the .pth does not tell: depth.differential=False,channels=BGR.'
+  'arguments', [], 'Model arguments missing from the .pth: depth.differential=False,channels=BGR.'
 )
 _PRESETS = flags.DEFINE_list('presets', [], 'Cameras, each with its own sweep. Default: those of the config.')
-_COUNT = flags.DEFINE_integer('count', 4, 'Number of stacks, for each preset.')
+_COUNT = flags.DEFINE_integer('count', 4, 'Number of stacks per preset.')
 _RGBD = flags.DEFINE_string('rgbd', None, 'Photographs with depth: folder:DIR or a data set. Default: random scenes.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Another seed gives other stacks.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Random seed of the stacks.')
 
 
 def _default_config() -> ConfigDict:
-  """Of the modes that need no recipe."""
+  """For modes that need no recipe."""
   from focal_jax.config import to_config_dict
 
   return to_config_dict()
@@ -236,16 +238,16 @@ def _profile() -> tuple[int, int] | None:
 
 _RESULTS = ('out', 'overwrite')
 _ALIGN_PREDICT = (
-  'How frames are aligned: measured, by their motion as measured in the pictures (the default); network, by the motion '
-  'that the alignment network finds; metadata, by the field of view that the metadata tell alone; off, not at all.'
+  'Alignment of the frames: measured, by the motion measured in the images (default); network, by the alignment '
+  'network; metadata, only by the field of view from the metadata; off, none.'
 )
 _ALIGN_EXPORT = (
-  'network: with the alignment network (the default); metadata: with the crop to the common field of view alone; off: '
-  'for frames that are aligned already.'
+  'network: with the alignment network (default); metadata: only with the crop to the common field of view; off: for '
+  'aligned frames.'
 )
 MODES = {
   'predict': Mode(
-    'Depth, an all-in-focus image and a 3-D model of one stack.',
+    'Predict depth, an all-in-focus image and a 3-D model from one stack.',
     _predict,
     ('FOLDER --out=FOLDER', 'FRAME FRAME ... --out=FOLDER'),
     (
@@ -264,25 +266,25 @@ MODES = {
     ('config', 'workdir'),
   ),
   'evaluate': Mode(
-    'Errors of a network on a data set, beside baselines and published figures.',
+    'Evaluate a network on a data set, with baselines and published figures.',
     _evaluate,
     ('[WEIGHTS] --out=FOLDER [--config=RECIPE]',),
     ('weights', *_RESULTS, 'config'),
     ('out',),
     'weights',
-    {'config': 'Recipe whose data set is measured on: ddff12. Default: the crops that ship.'},
+    {'config': 'Recipe with the data set, such as ddff12. Default: the included crops.'},
   ),
   'compare': Mode(
-    'Several weights and baselines on the same stacks, in one table.',
+    'Compare several weights and baselines on the same stacks.',
     _compare,
     ('METHOD METHOD ... --out=FOLDER [--config=RECIPE]',),
     ('methods', *_RESULTS, 'config'),
     ('methods', 'out'),
     'methods',
-    {'config': 'Recipe whose data set is measured on: ddff12. Default: the crops that ship.'},
+    {'config': 'Recipe with the data set, such as ddff12. Default: the included crops.'},
   ),
   'submit': Mode(
-    "Predictions for DDFF-12's test file, as the zip that its benchmark takes.",
+    "Predict DDFF-12's test file and write the zip for its benchmark.",
     _submit,
     ('FILE --out=FOLDER',),
     ('test_file', *_RESULTS, 'weights', 'corrected_focus', 'partial'),
@@ -290,7 +292,7 @@ MODES = {
     'test_file',
   ),
   'export': Mode(
-    'A network as one StableHLO file, which runs without this package.',
+    'Export a network as one StableHLO file that runs without this package.',
     _export,
     ('[WEIGHTS] --out=FOLDER',),
     ('weights', *_RESULTS, 'align'),
@@ -299,7 +301,7 @@ MODES = {
     {'align': _ALIGN_EXPORT},
   ),
   'convert': Mode(
-    'A published .pth as a weights file of this package.',
+    'Convert a published .pth to a weights file of this package.',
     _convert,
     ('FILE --out=FOLDER',),
     ('weights', *_RESULTS, 'arguments'),
@@ -308,13 +310,13 @@ MODES = {
     {'weights': 'The published .pth.'},
   ),
   'simulate': Mode(
-    'Simulated stacks with their true depth and motion.',
+    'Simulate stacks with true depth and motion.',
     _simulate,
     ('--out=FOLDER [--config=RECIPE]',),
     (*_RESULTS, 'config', 'presets', 'count', 'rgbd', 'seed'),
     ('out',),
     None,
-    {'config': 'Recipe whose simulator makes the stacks. Default: the default settings.'},
+    {'config': 'Recipe with the settings of the simulator. Default: the default settings.'},
   ),
   'sweep': Mode(
     'Train and compare the variants of a recipe.',
@@ -324,15 +326,15 @@ MODES = {
     ('config', 'workdir'),
     None,
     {
-      'config': 'Recipe with a function sweep(add), of configs/ablations or of yours: ablations/alignment.',
-      'workdir': 'Folder of the sweep. A sweep that is there already is continued.',
+      'config': 'Recipe with a function sweep(add), your own or from configs/ablations: ablations/alignment.',
+      'workdir': 'Folder of the sweep. An existing sweep is continued.',
     },
   ),
 }
 
 
 def run(only: str | None = None, name: str = 'focal_jax') -> None:
-  """Entry point: of the program, or of one that has a single mode."""
+  """Entry point of the program, or of one with a single mode."""
   run_modes(MODES, name, ABOUT, 'train', only)
 
 

@@ -68,19 +68,19 @@ def per_image(
   | bumpiness  | 100 sum w min(Hessian norm of (p - t), 0.05) / n | target's, x100 | 0..5   |
   | mae        | sum w abs(p - t) / n                             | target's       | >= 0   |
 
-  Pixels with p <= 0 leave the sum of log_rms, not its n, as in the published code, and fail every delta. A NaN or an
-  infinity in the prediction is a failed delta and a bad pixel; NaN makes the other measures NaN, infinity makes them
-  infinite and bumpiness NaN. The thresholds of badpix and bumpiness are absolute, for disparity px of DDFF-12. `mae` is
-  not among the benchmark's.
+  Pixels with p <= 0 are left out of the sum of log_rms but not of its n, as in the published code, and fail every
+  delta. NaN or infinity in the prediction fails every delta and is a bad pixel; NaN makes the other measures NaN,
+  infinity makes them infinite and bumpiness NaN. The thresholds of badpix and bumpiness are absolute, in disparity px
+  of DDFF-12. `mae` is not part of the benchmark.
 
   Args:
-    prediction: any values; what lies under invalid pixels counts in bumpiness only, where it touches a valid one.
+    prediction: any values; invalid pixels only affect bumpiness, next to a valid pixel.
     target: any values where `valid` is 0; taken as 0 there.
     valid: weight of each pixel, 0 .. 1.
 
   Returns:
-    One value per image and name of `NAMES`. All are NaN where no pixel is counted. Logarithms and ratios (log_rms,
-    abs_rel, sqr_rel, delta) are NaN, too, for an image with targets <= 0 (signed disparities), where they mean nothing.
+    One value per image and name of `NAMES`. All are NaN if no pixel is valid. Logarithms and ratios (log_rms, abs_rel,
+    sqr_rel, delta) are also NaN for images with targets <= 0 (signed disparities), where they are undefined.
   """
   return from_sums(pixel_sums(prediction, target, valid))
 

@@ -1,8 +1,8 @@
 """Thin-lens optics: image distance, field of view, circle of confusion, and units of depth.
 
-Lengths are in metres unless a name says otherwise; functions take scalars or arrays of any shape and broadcast. A
-distance of infinity is allowed everywhere. Arithmetic is plain jax.numpy, so everything may be traced and
-differentiated; `check_focus_distances` is for the host, where values are known.
+Lengths are in metres unless a name says otherwise; functions take scalars or arrays of any shape and broadcast.
+Infinite distances are allowed everywhere. Everything is plain jax.numpy and can be traced and differentiated, except
+`check_focus_distances`, which runs on the host.
 """
 
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ DDFF_FOCUS_OFFSET_PX = 0.062
 def image_distance(focal_length: Scalar, focus_distance: Scalar) -> Float[Array, '*S']:
   """Distance between lens and sensor when the lens is focused at `focus_distance`: v = 1 / (1/f - 1/d).
 
-  Both lengths in one unit (any), which is also the result's. An infinite focus distance gives f.
+  Both lengths are in the same unit (any), as is the result. An infinite focus distance gives f.
   """
   return 1.0 / (1.0 / jnp.asarray(focal_length) - 1.0 / jnp.asarray(focus_distance))
 
@@ -50,13 +50,13 @@ def relative_field_of_view(
 
 
 def field_of_view_of_sweep(focal_length: float, focus_distance: np.ndarray, source: str) -> np.ndarray:
-  """`relative_field_of_view` of [N] measured distances, on the host, of lengths that are checked first.
+  """`relative_field_of_view` of [N] measured distances, on the host, with checks.
 
   Args:
-    source: what to call the numbers in a message: a file or a field.
+    source: name of the numbers in messages: a file or a field.
 
   Raises:
-    InputError: as `check_focus_distances`, or if a distance equals the focal length but for rounding.
+    InputError: as `check_focus_distances`, or if a distance equals the focal length up to rounding.
   """
   check_focus_distances(focus_distance, focal_length, source)
   # The ratio does not depend on the unit. In multiples of the focal length it suits float32 best, in which 1e300 is
@@ -65,14 +65,14 @@ def field_of_view_of_sweep(focal_length: float, focus_distance: np.ndarray, sour
     fov = np.asarray(relative_field_of_view(1.0, focus_distance / focal_length), dtype=np.float64)
   if not np.all(np.isfinite(fov)):
     raise InputError(
-      f'{source}: focus distance {focus_distance.min()} is all but the focal length {focal_length}, '
+      f'{source}: focus distance {focus_distance.min()} is close to the focal length {focal_length}, '
       'expected a larger one'
     )
   return fov
 
 
 def blur_per_dioptre(focal_length: Scalar, f_number: Scalar, focus_distance: Scalar) -> Float[Array, '*S']:
-  """Diameter on the sensor, in metres, of the disc that a point out of focus by 1/m makes: v f / F.
+  """Diameter on the sensor, in metres, of the blur disc of a point out of focus by one dioptre: v f / F.
 
   For an aperture f / F and image distance v. The diameter is proportional to defocus in dioptres.
   """
@@ -82,9 +82,9 @@ def blur_per_dioptre(focal_length: Scalar, f_number: Scalar, focus_distance: Sca
 def circle_of_confusion(
   focal_length: Scalar, f_number: Scalar, focus_distance: Scalar, depth: Scalar
 ) -> Float[Array, '*S']:
-  """Diameter on the sensor, in metres, of the disc that a point at `depth` makes: v (f / F) |1/d - 1/Z|.
+  """Diameter on the sensor, in metres, of the blur disc of a point at `depth`: v (f / F) |1/d - 1/Z|.
 
-  The same as v (f / F) / d * |Z - d| / Z, in the form that allows infinite Z or d.
+  Equal to v (f / F) / d * |Z - d| / Z, in a form that allows infinite Z or d.
   """
   defocus_dpt = jnp.abs(1.0 / jnp.asarray(focus_distance) - 1.0 / jnp.asarray(depth))
   return blur_per_dioptre(focal_length, f_number, focus_distance) * defocus_dpt
@@ -99,8 +99,8 @@ def ddff_focus_disparities(num_frames: int = 10, corrected: bool = False) -> np.
   """[N] focus coordinates of DDFF-12 in the order of its files, nearest first: linear in disparity, px.
 
   Args:
-    corrected: False for the labels as published, 0.2825 .. 0.0202 px; True for the true disparity of what is sharpest
-      in each frame, `DDFF_FOCUS_OFFSET_PX` more.
+    corrected: False for the labels as published, 0.2825 .. 0.0202 px; True for the true disparity in focus in each
+      frame, `DDFF_FOCUS_OFFSET_PX` more.
   """
   near, far = DDFF_DISPARITY_M_PX / DDFF_NEAREST_M, DDFF_DISPARITY_M_PX / DDFF_FARTHEST_M
   return np.linspace(near, far, num_frames) + (DDFF_FOCUS_OFFSET_PX if corrected else 0.0)
@@ -112,7 +112,7 @@ def check_focus_distances(focus_distance: np.ndarray, focal_length: float, sourc
   Args:
     focus_distance: [N], in the unit of `focal_length`.
     focal_length: of the lens.
-    source: what to call them in the message: a file or a field.
+    source: name of the distances in messages: a file or a field.
   """
   if not (np.isfinite(focal_length) and focal_length > 0):
     raise InputError(f'{source}: focal length is {focal_length}, expected a finite number above 0')

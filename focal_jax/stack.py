@@ -1,6 +1,6 @@
-"""The two things that flow through the project: a `FocalStack` goes in, a `Prediction` comes out.
+"""The two data types of the project: a `FocalStack` is the input of models, a `Prediction` their output.
 
-Shape letters, used everywhere: B batch, N frames, H height, W width, C channels; channels last; `*B` any leading axes.
+Shape letters: B batch, N frames, H height, W width, C channels; channels last; `*B` any leading axes.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,10 @@ class FocalStack:
 
   Attributes:
     images: RGB; uint8 0 .. 255 on the host, float 0 .. 1 on the device.
-    focus: focus coordinate of each frame, in the unit the depth is wanted in (dioptres, disparity pixels, metres,
-      index).
+    focus: focus coordinate of each frame, in the unit of the depth (dioptres, disparity pixels, metres, index).
     fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`).
     target: true depth of the reference frame, in the unit of `focus`; None if unknown.
-    valid: weight of each pixel of `target`, 0 .. 1; None where `target` is None.
+    valid: weight of each pixel of `target`, 0 .. 1; None if `target` is None.
     motion: true (alpha, beta, gamma) of each frame (`warp`); None if unknown.
     all_in_focus: the reference frame with everything in focus, of the type of `images`; None if unknown.
   """
@@ -44,23 +43,23 @@ class FocalStack:
 
 @flax.struct.dataclass
 class Prediction:
-  """What every model returns.
+  """The output of every model.
 
   Attributes:
     depth: the finest depth map, in the unit of the stack's `focus`.
-    confidence: 0 .. 1; of a network, from the spread of the focus distribution (`confidence_from_spread`); 0 for a
-      method that cannot judge itself.
-    aligned: the frames aligned to the last one, RGB 0 .. 1; outside black, or a network's grey.
+    confidence: 0 .. 1; for a network from the spread of the focus distribution (`confidence_from_spread`); 0 for
+      methods without confidence.
+    aligned: the frames aligned to the last one, RGB 0 .. 1; black outside, or grey from a network.
     coverage: share of each aligned pixel that came from inside its frame, 0 .. 1.
     motion: estimated (alpha, beta, gamma) of each frame (`warp`).
-    rotation: by which the content of each frame was turned, radians, clockwise as seen; it is undone before the motion
-      (`align.motion.turned_back`). None where no rotation was looked for: alignment networks find none.
+    rotation: rotation of the content of each frame, radians, clockwise as seen; undone before the motion
+      (`align.motion.turned_back`). None if not estimated; alignment networks do not estimate it.
     pyramid: a network's depth maps, coarse to fine, all at full resolution; the last one is `depth`.
-    weights: the focus distribution of `depth`; sums to 1 over the frames. The frames at the ends include the shares of
-      what lies beyond them.
-    uncertainty: its standard deviation (`spread`), in the unit of `depth`.
-    all_in_focus: the reference frame with everything in focus, RGB 0 .. 1, if a network predicts it.
-    defocus: of each frame, 0 .. 1, if a network predicts it.
+    weights: the focus distribution of `depth`; sums to 1 over the frames. The end frames include the weight of what
+      lies beyond them.
+    uncertainty: standard deviation of `weights` (`spread`), in the unit of `depth`.
+    all_in_focus: the reference frame with everything in focus, RGB 0 .. 1, if the network predicts it.
+    defocus: defocus of each frame, 0 .. 1, if the network predicts it.
 
   `pyramid`, `weights`, `uncertainty`, `all_in_focus`, `defocus` and `rotation` are None if the method lacks them.
   """
@@ -98,10 +97,10 @@ def spread(weights: Float[Array, '*B N H W'], focus: Float[Array, '*B N']) -> Fl
 
 
 def checked_stack(images: Images, focus: Numbers, fov: Numbers | None) -> FocalStack:
-  """A caller's stack on the host, as `Predictor.predict` describes it: uint8 or float32 images, float32 numbers.
+  """A stack from the arguments of `Predictor.predict`, on the host: uint8 or float32 images, float32 numbers.
 
   Raises:
-    InputError: an argument of another shape, type or range.
+    InputError: an argument with a wrong shape, type or range.
   """
   images = np.asarray(images)
   if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
@@ -122,7 +121,7 @@ def checked_stack(images: Images, focus: Numbers, fov: Numbers | None) -> FocalS
   }
   for name, value in values.items():
     if value.shape != (frames,):
-      raise InputError(f'{name}: shape {value.shape}, expected ({frames},), one for each frame')
+      raise InputError(f'{name}: shape {value.shape}, expected ({frames},), one per frame')
     if not np.isfinite(value).all():
       raise InputError(
         f'{name}: {value[~np.isfinite(value)][0]} at frame {np.argmin(np.isfinite(value))}, expected finite'
@@ -139,8 +138,8 @@ def confidence_from_spread(
 ) -> Float[Array, '*B H W']:
   """1 - sigma / sigma_max of the focus distribution: 1 for all weight on one frame, 0 for half at either end.
 
-  sigma is its standard deviation (`spread`), which is at most (b - a) / 2 for a distribution on [a, b] (Popoviciu's
-  inequality), so the result lies in 0 .. 1 whatever the unit.
+  sigma is its standard deviation (`spread`), at most (b - a) / 2 for a distribution on [a, b] (Popoviciu's inequality),
+  so the result lies in 0 .. 1 in any unit.
 
   Args:
     disagreement: difference of two estimates of the depth, in the unit of `focus`; adds to sigma in quadrature.

@@ -74,7 +74,7 @@ def test_the_reference_is_up_to_date():
   for line in ('| `loss.balance` |', '| `simulator.sweep.blur_px` |', "`config.model.depth.name = 'dfv'`"):
     assert line in text
   assert '|  |\n' not in text
-  assert reference().startswith('# All settings')
+  assert reference().startswith('# Settings')
 
 
 def test_a_field_that_no_setting_has():

@@ -1,11 +1,11 @@
-"""Builds a data set from the files that its authors publish, or from the simulator.
+"""Builds a data set from published files, or from the simulator.
 
   python -m tfds_ddff.build --dataset=ddff12 --manual_dir=DIR --data_dir=DIR [--overwrite]
   python -m tfds_ddff.build --dataset=simulated --config=configs/simulated.py --num_train=1000 --data_dir=DIR
 
-`--manual_dir` holds the published files, which are only read; `--data_dir` receives the data set, for `tfds_ddff.load`,
-with a picture of some examples in its folder. All input is checked before anything is written, and a build that fails
-or is interrupted leaves `--data_dir` as it was. Exit status: 0; 2 for bad input, with one line on stderr; 130 if
+`--manual_dir` contains the published files, which are only read; `--data_dir` receives the data set for
+`tfds_ddff.load`, with a picture of some examples. All input is checked before anything is written, and a build that
+fails or is interrupted leaves `--data_dir` unchanged. Exit status: 0; 2 for bad input, with one line on stderr; 130 if
 interrupted.
 """
 
@@ -78,7 +78,7 @@ def build(
     splits = config.find_splits(manual_dir)
     for split, file in config.optional.items():
       if split not in splits:
-        print(f'{manual_dir / file}: not there, so there will be no split {split!r}')
+        print(f'{manual_dir / file}: missing, so the build has no split {split!r}')
 
   with staging(data_dir) as stage:
     free, needed = shutil.disk_usage(stage).free, sum(source.num_bytes for source in splits.values())
@@ -231,17 +231,17 @@ def main(argv: list[str]) -> int:
     print(f'tfds_ddff.build: error: {error}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    print('tfds_ddff.build: interrupted; nothing half-made is left', file=sys.stderr)
+    print('tfds_ddff.build: interrupted; no partial data set is left', file=sys.stderr)
     return 130
   print(f'{sheet.parent}: built')
   for split, count in counts.items():
     print(f'  {split:<6}{count:>6} examples')
-  print(f'{sheet}: some of them, to look at')
+  print(f'{sheet}: some of them for inspection')
   return 0
 
 
 def _simulator_settings(config: ConfigDict | None) -> SimulatorSettings:
-  """Of the flag --config. InputError if it is missing or wrong."""
+  """The settings from the flag --config. InputError if it is missing or invalid."""
   if config is None:
     raise InputError('simulated needs --config, for example configs/simulated.py')
   try:
@@ -253,16 +253,14 @@ def _simulator_settings(config: ConfigDict | None) -> SimulatorSettings:
 def run() -> None:
   """Entry point. Flags are global, so they are defined here and not on import: other programs have a --data_dir too."""
   flags.DEFINE_string('dataset', None, f'One of {", ".join(DATASETS)}; a config may follow a slash.', required=True)
-  flags.DEFINE_string(
-    'manual_dir', None, 'Folder with the files that the authors publish; only read. Not for simulated.'
-  )
-  flags.DEFINE_string('data_dir', None, 'Folder to build in; made if it does not exist.', required=True)
+  flags.DEFINE_string('manual_dir', None, 'Folder with the published files; only read. Not for simulated.')
+  flags.DEFINE_string('data_dir', None, 'Folder for the data set; created if it does not exist.', required=True)
   flags.DEFINE_bool('overwrite', False, 'Replace the data set if it is already built.')
-  config_flags.DEFINE_config_file('config', None, 'simulated: recipe whose simulator makes the stacks.')
-  flags.DEFINE_integer('num_train', 1000, 'simulated: examples of the split train.')
-  flags.DEFINE_integer('num_val', 0, 'simulated: examples of the split val; 0: there is none.')
-  flags.DEFINE_integer('seed', 0, 'simulated: another one gives other stacks.')
-  flags.DEFINE_integer('process_count', 1, 'simulated: parts that it is built in, each by a process of its own.')
+  config_flags.DEFINE_config_file('config', None, 'simulated: recipe with the settings of the simulator.')
+  flags.DEFINE_integer('num_train', 1000, 'simulated: number of examples of the split train.')
+  flags.DEFINE_integer('num_val', 0, 'simulated: number of examples of the split val; 0: no such split.')
+  flags.DEFINE_integer('seed', 0, 'simulated: random seed of the stacks.')
+  flags.DEFINE_integer('process_count', 1, 'simulated: number of parts, each built by its own process.')
   flags.DEFINE_integer('process_index', None, 'simulated: the part to build, from 0. Without it, the parts are joined.')
   run_program(main, 'tfds_ddff.build')
 

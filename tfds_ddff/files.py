@@ -74,7 +74,7 @@ def to_uint8(values: np.ndarray, source: str) -> np.ndarray:
 
 
 def image_size(path: Path, homepage: str, modes: tuple[str, ...] = ('RGB',)) -> Size:
-  """Height and width of an image file, of which only the header is read.
+  """Height and width of an image file; only its header is read.
 
   Args:
     modes: Pillow's names of the pixel formats that are expected.
@@ -115,7 +115,7 @@ def _open_image(path: Path, homepage: str) -> Iterator[Image.Image]:
 
 
 def exr_size(path: Path, homepage: str) -> Size:
-  """Height and width of an OpenEXR file, of which only the header is read."""
+  """Height and width of an OpenEXR file; only its header is read."""
   low, high = _open_exr(path, homepage, header_only=True).header()['dataWindow']
   width, height = high - low + 1
   return int(height), int(width)

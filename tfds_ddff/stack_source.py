@@ -89,7 +89,7 @@ def locate_features(record: memoryview) -> dict[str, tuple[int, int]]:
 
 
 def _fields(record: memoryview, start: int, end: int) -> Iterator[tuple[int, int]]:
-  """The fields of a message, of which all have a length and come in order of their numbers."""
+  """The fields of a message; all have a length and come in order of their numbers."""
   while start < end:
     length, start = _varint(record, start + 1)  # behind the tag, one byte for numbers below 16
     yield start, start + length

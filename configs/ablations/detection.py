@@ -3,7 +3,7 @@
   python -m focal_jax.sweeps --config=configs/ablations/detection.py --workdir=runs/detection
   python -m focal_jax.sweeps --config=configs/ablations/detection.py:smoke --seeds=1 --workdir=runs/detection_smoke
 
-The depth network alone, on stacks that are aligned, so that errors of the alignment do not cover what it does.
+Trains only the depth network, on aligned stacks, so that alignment errors do not mask the effect.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
-"""How should feature maps be made smaller: by strided convolution, by pooling, or by both side by side?
+"""How should feature maps be downsampled: by strided convolution, by pooling, or by both in parallel?
 
   python -m focal_jax.sweeps --config=configs/ablations/downsampling.py --workdir=runs/downsampling
   python -m focal_jax.sweeps --config=configs/ablations/downsampling.py:smoke --seeds=1 --workdir=runs/downsampling_try
 
-The depth network alone, on stacks that are aligned, so that errors of the alignment do not cover what it does.
+Trains only the depth network, on aligned stacks, so that alignment errors do not mask the effect.
 """
 
 from ml_collections import ConfigDict

@@ -1,16 +1,16 @@
-"""The networks of the field side by side, in sizes for small budgets, and each behind this project's alignment network.
+"""All networks side by side, in sizes for small budgets, and each behind this project's alignment network.
 
   python -m focal_jax.sweeps --config=configs/ablations/networks.py --seeds=1 --workdir=runs/networks
   python -m focal_jax.sweeps --config=configs/ablations/networks.py:smoke --seeds=1 --workdir=runs/networks_smoke
 
-Each depth network is trained on the same aligned simulated stacks, for as many steps, with the loss of its authors as
-far as it can be had in units of the focus range. It is then measured, untrained further, on stacks that breathe, drift
-and shake: as they are, behind the crop that metadata tell, and behind the alignment network that ships. Widths are
-divided so that each has about a million parameters; Won and Jeon's has four. Moved frames are resampled by Lanczos'
-kernel; the last column shows what linear interpolation does, which takes noise out of all frames but the last, so that
-this one looks the sharpest.
+Each depth network is trained on the same aligned simulated stacks, for the same number of steps, with the loss of its
+authors as far as it applies in units of the focus range. It is then measured, without further training, on stacks with
+breathing, drift and shake: without alignment, behind the crop by metadata, and behind the shipped alignment network.
+Widths are divided so that each network has about a million parameters; Won and Jeon's has four. Moved frames are
+resampled with the Lanczos kernel. The last column shows linear interpolation, which removes noise from all frames but
+the last, so that the last one looks sharpest.
 
-In the table 'aligned' is the validation on aligned stacks, the rest that on moved ones.
+In the table 'aligned' is the validation on aligned stacks, the other columns that on moved ones.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@
   python -m focal_jax.sweeps --config=configs/ablations/num_frames.py --workdir=runs/num_frames
   python -m focal_jax.sweeps --config=configs/ablations/num_frames.py:smoke --seeds=1 --workdir=runs/num_frames_smoke
 
-End to end; trained and validated with the same number of frames, which share the same range of focus distances.
+End to end; trained and validated with the same number of frames, over the same range of focus distances.
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,11 @@
-"""Is it better to train end to end, or each network by itself?
+"""Is it better to train end to end, or each network separately?
 
   python -m focal_jax.sweeps --config=configs/ablations/stages.py --workdir=runs/stages
   python -m focal_jax.sweeps --config=configs/ablations/stages.py:smoke --seeds=1 --workdir=runs/stages_smoke
 
-End to end; the alignment and the depth network alone, on stacks that are aligned, for half of the steps each, then
-joined; and alone for a quarter each, then joined and trained end to end. All of them take as many steps altogether; a
-step of one network alone costs less than one of both.
+Three variants with the same total number of steps: end to end; alignment and depth network separately, the latter on
+aligned stacks, half of the steps each, then joined; and separately for a quarter each, then joined and trained end to
+end. A step of one network costs less than one of both.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,8 @@ that detect sharp regions still needed then?
   python -m focal_jax.sweeps --config=configs/ablations/stem.py --workdir=runs/stem
   python -m focal_jax.sweeps --config=configs/ablations/stem.py:smoke --seeds=1 --workdir=runs/stem_smoke
 
-The depth network alone, on aligned stacks of faint blur, a pixel or two between the ends of the sweep: a pixel's
-difference to its neighbour is where that shows.
+Trains only the depth network, on aligned stacks with faint blur, a pixel or two between the ends of the sweep, which
+shows in the difference of neighbouring pixels.
 """
 
 from ml_collections import ConfigDict

@@ -1,1 +1,1 @@
-"""The other networks of the field, by their own recipes as far as those were published."""
+"""Other published networks, with their own recipes as far as those were published."""

@@ -6,13 +6,13 @@
   python -m focal_jax.main --config=configs/baselines/aifdepthnet.py:unsupervised_hci4d --workdir=runs/aif_hci4d
   python -m focal_jax.main --config=configs/baselines/aifdepthnet.py:smoke --workdir=runs/smoke
 
-The training code was never released. Published are the losses: supervised, the absolute error of depth; unsupervised,
-that of the all-in-focus image and the smoothness of depth where the image has no edges. Not published, and ours: batch,
-crop, steps, the weight of the smoothness; Adam at 1e-4 is what others in the field use. `unsupervised` learns from
-simulated stacks, `unsupervised_hci4d` from HCI 4D Light Field with its central views, as one of the authors' tables;
-that is built with `--dataset=hci4d`.
+The training code was never released. The losses are published: supervised, the absolute error of depth; unsupervised,
+that of the all-in-focus image and the smoothness of depth where the image has no edges. Batch, crop, steps and the
+weight of the smoothness are not published and chosen here; Adam at 1e-4 is common in the field. `unsupervised` learns
+from simulated stacks, `unsupervised_hci4d` from HCI 4D Light Field with its central views, as in one of the authors'
+tables; build it with `--dataset=hci4d`.
 
-Not run to its end: wants an accelerator; no time or figures are known. `smoke` takes a few steps on small crops.
+Not run to its end; needs an accelerator; time and results are not known. `smoke` takes a few steps on small crops.
 """
 
 from ml_collections import ConfigDict

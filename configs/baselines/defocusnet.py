@@ -4,10 +4,10 @@
   python -m focal_jax.main --config=configs/baselines/defocusnet.py --workdir=runs/defocusnet
   python -m focal_jax.main --config=configs/baselines/defocusnet.py:smoke --workdir=runs/smoke
 
-In metres. Differs in what is not known or not here: the published run starts from weights that were never released, and
-its loss is of all pixels, with depth cut off at 3 m, ours of those with depth up to 2 m, as the data set is read.
+In metres. Differences: the published run starts from weights that were never released, and its loss covers all pixels,
+with depth clipped at 3 m; here it covers those with depth up to 2 m, as the data set is read.
 
-Not run to its end: wants an accelerator; no time or figures are known. `smoke` takes a few steps on small crops.
+Not run to its end; needs an accelerator; time and results are not known. `smoke` takes a few steps on small crops.
 """
 
 from ml_collections import ConfigDict

@@ -7,12 +7,12 @@
   python -m focal_jax.main --config=configs/baselines/dfv.py:smoke --workdir=runs/smoke
 
 `volume` is the plain focus volume (FV), without differences of neighbouring frames. As published: smooth L1 of all four
-depth maps over pixels within the frames' focus, Adam at 1e-4, gradients cut to a norm of 0.5, batches of 20, crops of
-224 px, random sorted frames of DDFF-12. Differs: both data sets are in units of their own focus range, where the
-published run multiplies FoD500's metres by 0.2 to be like DDFF-12's disparities; the encoder starts at random, not from
-ImageNet; the augmentation is this project's, with colours beside flips.
+depth maps over pixels within the focus range of the frames, Adam at 1e-4, gradients clipped to a norm of 0.5, batches
+of 20, crops of 224 px, random sorted frames of DDFF-12. Differences: both data sets are in units of their own focus
+range, whereas the published run multiplies FoD500's metres by 0.2 to resemble DDFF-12's disparities; the encoder starts
+from random weights, not from ImageNet; the augmentation is this project's, with colours in addition to flips.
 
-Not run to its end: wants an accelerator; no time or figures are known. `smoke` takes a few steps on small crops.
+Not run to its end; needs an accelerator; time and results are not known. `smoke` takes a few steps on small crops.
 """
 
 from ml_collections import ConfigDict

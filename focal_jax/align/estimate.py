@@ -1,11 +1,11 @@
-"""How the frames of a stack are aligned, by name: the one place where a motion comes from.
+"""Estimation of the frames' motion, by name.
 
 | name | motion |
 | --- | --- |
-| measured | as phase correlation finds it in the pictures, with rotation (`measured`); needs no network |
-| network | as an alignment network finds it |
-| metadata | none beside the field-of-view crop that the metadata asks for |
-| off | frames stay as they are, without that crop |
+| measured | measured in the images by phase correlation, with rotation (`measured`); needs no network |
+| network | by the alignment network |
+| metadata | only the field-of-view crop from the metadata |
+| off | none, not even that crop |
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ def find_motion(
   Args:
     stack: on the host, as `checked_stack` returns it.
     align: one of ALIGNMENTS.
-    given: [N, 3] or [N, 4], a motion that is known, in px of these frames; taken in place of `align`.
+    given: [N, 3] or [N, 4], a known motion, in px of these frames; used instead of `align`.
     network: finds the motion of a stack; None if there is no alignment network.
     name: of what has the network, or has none, for messages.
 

@@ -55,20 +55,20 @@ REACH = 3  # frames: how far to look for a partner when the neighbour cannot be 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ResidualMotion:
-  """Motion of each frame relative to the reference, in px of the given frames; NaN where it could not be measured.
+  """Motion of each frame relative to the reference, in px of the given frames; NaN if it could not be measured.
 
   Attributes:
-    zoom: factor by which content is larger than in the reference, about the image centre; 1 for none.
-    shift_px: (x, y): where the reference's centre lies in the frame, from its centre; right and down are positive.
-    rotation: radians by which content is turned, clockwise as seen (from x, right, to y, down).
-    quality: share of textured blocks that agree on the motion, 0 .. 1, the least along the chain to the reference; 0
-      where the motion is NaN, 1 for the reference.
+    zoom: magnification relative to the reference, about the image centre; 1 for none.
+    shift_px: (x, y) position of the reference's centre in the frame, from its centre; right and down are positive.
+    rotation: rotation of the content, radians, clockwise as seen (from x, right, to y, down).
+    quality: share of textured blocks that agree on the motion, 0 .. 1, the minimum along the chain to the reference; 0
+      if the motion is NaN, 1 for the reference.
     zoom_error: standard error of the zoom, and of the rotation in radians, from the scatter of the blocks and the
       length of the chain.
     reference: index of the frame that the others are compared with.
     size: height and width of the frames, px.
-    standing: what stands still in all frames and was taken off before, in luminance 0 .. 1, at most `MAX_SIDE` px long.
-      None: nothing was found, or looked for.
+    standing: static content of all frames that was subtracted first, in luminance 0 .. 1, at most `MAX_SIDE` px long.
+      None: nothing was found, or not searched for.
   """
 
   zoom: Float64[np.ndarray, 'N']
@@ -82,7 +82,7 @@ class ResidualMotion:
 
   @property
   def measured(self) -> Bool[np.ndarray, 'N']:
-    """Frames whose motion could be measured, the reference included."""
+    """Frames with a measured motion, including the reference."""
     return self.quality > 0
 
   @property
@@ -181,22 +181,22 @@ def residual_motion(
 ) -> ResidualMotion:
   """Zoom, shift and rotation of every frame relative to frame `reference`. Deterministic.
 
-  Between neighbours up to 15 % of zoom, 10 % of the longer side of shift and 3 degrees of rotation were found in
-  synthetic pictures. A frame that no chain of comparable neighbours, at most `REACH` apart, connects to the reference
-  is NaN with quality 0, and so are all others in a stack without texture.
+  In synthetic images, up to 15 % of zoom, 10 % of the longer side of shift and 3 degrees of rotation between neighbours
+  were found. A frame is NaN with quality 0 if no chain of comparable neighbours, at most `REACH` apart, connects it to
+  the reference; without texture this holds for all other frames.
 
   Args:
-    frames: RGB, uint8 or float 0 .. 1, in the order of the sweep, either way. A border that a warp
-      left black counts as picture, but straight edges do not vote.
+    frames: RGB, uint8 or float 0 .. 1, in the order of the sweep, in either direction. A border left black by a warp
+      counts as image, but straight edges do not vote.
     reference: index of the reference, from the end if negative; by default the last, as in `warp`.
-    elsewhere: if fewer than half of the others can be compared with it, another is the reference: the last of those
-      that most can be compared with. A picture that is none of the series, or black, never is.
-    find_standing: look for what stands still in all frames, and take it off (`ResidualMotion.standing`).
-    standing_in: what stood still in frames that were aligned since, as it lies in each of them, in the size of
-      `ResidualMotion.standing`; it is taken off.
+    elsewhere: if fewer than half of the other frames are comparable with the reference, use another one: the last of
+      those comparable with most frames. Black frames and frames of another scene are never chosen.
+    find_standing: find static content of all frames and subtract it (`ResidualMotion.standing`).
+    standing_in: static content to subtract from frames that were aligned afterwards, as it appears in each of them, in
+      the size of `ResidualMotion.standing`.
 
   Raises:
-    IndexError: there is no such frame.
+    IndexError: no such frame.
   """
   count, height, width = frames.shape[:3]
   reference = range(count)[reference]
@@ -261,7 +261,7 @@ def _count_measured(pairs: list[_Pair]) -> int:
 
 
 def _chain(pair: _Pair, base: _Pair) -> _Pair:
-  """Motion relative to the reference, of a frame whose motion `pair` is relative to one that has moved by `base`."""
+  """Motion relative to the reference of a frame with motion `pair` relative to a frame with motion `base`."""
   return _Pair(
     pair.motion.after(base.motion),
     min(pair.quality, base.quality),

@@ -52,21 +52,20 @@ def scaled_motion(
 def align(
   images: Images, motion: np.ndarray | jax.Array, fov: Numbers | None = None
 ) -> tuple[Shaped[np.ndarray, 'N H W 3'], Float32[np.ndarray, 'N H W']]:
-  """Frames aligned by a motion that is known, without a network: `warp.warp`, on the host, one frame after the other,
-  and before it `turned_back`.
+  """Aligns frames by a known motion, without a network: `turned_back`, then `warp.warp`, on the host, frame by frame.
 
   Args:
     images: [N, H, W, 3] RGB, uint8 or float 0 .. 1; any H and W.
-    motion: [N, 3] (alpha, beta, gamma) as of `Prediction.motion`, in px of these frames; zeros for the field-of-view
-      crop alone. [N, 4] with a rotation.
+    motion: [N, 3] (alpha, beta, gamma) as in `Prediction.motion`, in px of these frames; zeros for only the
+      field-of-view crop. [N, 4] with a rotation.
     fov: [N] relative field of view, 1 for the narrowest; None: all 1.
 
   Returns:
-    The frames in the type given (uint8 or float32), black outside; and the share 0 .. 1 of each pixel that came from
+    The frames in their own type (uint8 or float32), black outside; and the share 0 .. 1 of each pixel that came from
     inside its frame.
 
   Raises:
-    InputError: an argument of another shape, type or range.
+    InputError: an argument with a wrong shape, type or range.
   """
   stack = checked_stack(images, np.zeros(np.shape(images)[:1]), fov)
   motion = checked_motion(motion, len(stack.images))
@@ -83,8 +82,8 @@ def align(
 def align_sharp(
   frame: UInt8[np.ndarray, 'H W 3'], motion: Float[np.ndarray, 'K'], fov: float = 1.0
 ) -> tuple[UInt8[np.ndarray, 'H W 3'], Bool[np.ndarray, 'H W']]:
-  """One frame aligned as `align` does it, but by Lanczos's kernel as `warp.warp_sharp` has it, or, of frames that are
-  turned, by cubic splines; these keep detail that a linear kernel loses. For pictures that people look at, in any size.
+  """Aligns one frame as `align` does, but with the Lanczos kernel of `warp.warp_sharp`, or cubic splines for rotated
+  frames, which keep detail that a linear kernel loses. For display, in any size.
 
   Args:
     frame: whole.
@@ -292,7 +291,7 @@ def _lines(
 
 
 def reduced(images: Shaped[np.ndarray, 'N H W 3'], side: int) -> Shaped[np.ndarray, 'N h w 3']:
-  """Frames whose longer side is `side` px, float32 0 .. 1, one after the other; the same if it is no longer already."""
+  """Frames reduced to a longer side of at most `side` px, float32 0 .. 1, one after the other."""
   size = images.shape[1:3]
   scale = side / max(size)
   if scale >= 1:

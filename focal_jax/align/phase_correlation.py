@@ -1,4 +1,4 @@
-"""Phase correlation of pictures in blocks (Kuglin and Hines, 1975): how far each block moved, and how surely."""
+"""Phase correlation of images in blocks (Kuglin and Hines, 1975): the shift of each block and its confidence."""
 
 import functools
 

@@ -1,9 +1,9 @@
-"""What stands still in all frames while the scene moves: dust on the sensor, hot pixels, a scale bar or a date that was
-drawn into the pictures. If it is stronger than the texture of the scene, it draws a measured motion to none.
+"""Static content of all frames while the scene moves: dust on the sensor, hot pixels, a scale bar or a date drawn into
+the images. If it is stronger than the texture of the scene, it pulls the measured motion towards zero.
 
-A frame is taken as the sum of two layers, one that moves and one that does not. The one that does not is looked for
-where a picture hardly changes from frame to frame, in a small part of it only: of a scene that does not move either,
-most of the picture is like that. It is believed if, without it, the frames can be aligned much better.
+A frame is modelled as the sum of a moving and a static layer. The static layer is searched where the image hardly
+changes from frame to frame, if that is a small part of the image; in a scene without motion it is most of it. It is
+accepted if the frames align much better without it.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ BETTER = 0.85  # of the squared differences of neighbours that are left when a p
 EXPLAINED = 0.2  # of them, that a motion leaves which needs no pattern
 LEAST_PX = 0.5  # by which the motion is another one without the pattern
 ROUNDS = 3  # of separating the layers and measuring
-MOST_FRAMES = 16  # of which the pattern is made, evenly spread over the sweep
+MOST_FRAMES = 16  # maximum number of frames to compute the pattern from, evenly spread over the sweep
 GROWN_PX, EDGE_PX = 2, 1.0  # by how much a place is enlarged, and the standard deviation of its soft edge
 
 Picture = Float[np.ndarray, 'h w']

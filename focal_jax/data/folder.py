@@ -1,4 +1,4 @@
-"""Reads a user's focal stack: images, and what is known about them (`data.metadata`). Nothing is written."""
+"""Reads a user's focal stack: images and their metadata (`data.metadata`). Nothing is written."""
 
 import dataclasses
 import itertools
@@ -28,19 +28,20 @@ class FolderStack:
   Attributes:
     images: sRGB, 0 .. 255.
     focus: focus coordinate of each frame: 1 / focus distance, so 0 at infinity; or its position along the axis; or,
-      without either, the place of its file (0 .. N-1, and N-1 .. 0 where the stack was reversed).
-    fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`); 1 where unknown.
-    focus_unit: `DIOPTRE_UNIT`, `INVERSE_DISTANCE_UNIT` or `FRAME_INDEX_UNIT` (`data.metadata`), or, of positions, any
-      other that their source names.
-    names: of each frame, in text that can be printed and written: the file's, or, of a page, the file's with the page.
+      without either, the index of its file (0 .. N-1, or N-1 .. 0 if the stack was reversed).
+    fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`); 1 if unknown.
+    focus_unit: `DIOPTRE_UNIT`, `INVERSE_DISTANCE_UNIT` or `FRAME_INDEX_UNIT` (`data.metadata`), or for positions any
+      other unit given by their source.
+    names: printable name of each frame: that of the file, with the page number for pages.
     notes: remarks for the user, one sentence each: what was used, assumed, reordered, left out or ignored.
-    focal_length_px: of the lens, in pixels of `images` across. None: unknown.
-    focal_length: of the lens, in the unit of focus distances: m where `focus_unit` is 1/m. None: unknown.
+    focal_length_px: of the lens, in pixels of `images`. None: unknown.
+    focal_length: of the lens, in the unit of focus distances: m if `focus_unit` is 1/m. None: unknown.
     f_number: of the lens. None: unknown.
-    principal_point_px: x and y in `images`, pixel centres at integers. Unless a sidecar tells, that is the centre of
-      the whole frames, which a region need not hold.
-    order_known: focus distances tell which end is far. False: the order, or of positions its direction, is a guess.
-    paths: of the file of each frame; of pages it is the same.
+    principal_point_px: x and y in `images`, pixel centres at integers. By default the centre of the whole frames, which
+      may lie outside a region.
+    order_known: whether focus distances determine which end is far. False: the order, or the direction of positions, is
+      a guess.
+    paths: file of each frame; the same for all pages of a file.
     reader: reads single frames again, in another size (`frame`). None: there are no files.
   """
 
@@ -114,24 +115,24 @@ def read_stack_folder(
 ) -> FolderStack:
   """Reads images and their metadata.
 
-  Frames are put in order far to near by their focus distances. Without any, the order of the names is taken for it,
-  numbers in them as numbers; or that of capture by EXIF, where a counter in the names passes its end.
+  Frames are sorted far to near by their focus distances. Without these, they keep the natural order of their names, or
+  the order of capture by EXIF if a counter in the names wraps around.
 
   Args:
     source: one of
 
-      * a folder: the images directly in it (`formats.readable_suffixes`, any case; no hidden files). Files that are no
-        frames by their names, or differ in size or in being grey from nearly all others, are left out (`data.series`);
+      * a folder: the images directly in it (`formats.readable_suffixes`, any case; no hidden files). Files whose names
+        do not fit the series, or that differ from nearly all others in size or colour, are left out (`data.series`);
       * a pattern such as `frames/*.jpg`, taken as a folder of these files alone;
       * a TIFF of several pages, or a folder with it alone (`data.pages`);
       * image files, in their order; if they are not all in one folder, their EXIF is all the metadata.
 
       At least two images of one size.
-    max_side: limit of the longer side in pixels; larger images are shrunk, smaller ones left alone. None: no limit.
-    reverse: the order is near to far. Only for stacks without distances, which tell by themselves.
+    max_side: maximum of the longer side in pixels; larger images are reduced. None: no limit.
+    reverse: the order is near to far. Only for stacks without focus distances.
     region: left, top, width and height of the part to read, in pixels of the upright images. None: all.
-    exif_dioptres: SubjectDistance in EXIF is in dioptres, 0 at infinity, not in metres as its standard says.
-    channel: of a TIFF of several channels, counted from 0. None: the one with most structure.
+    exif_dioptres: SubjectDistance in EXIF is in dioptres, 0 at infinity, not in metres as in the standard.
+    channel: channel of a multi-channel TIFF, from 0. None: the one with most structure.
 
   Raises:
     InputError: naming the file or folder, what was found and what was expected.

@@ -1,9 +1,9 @@
-"""Where stacks come from: data sets built by `tfds_ddff`, folders of stacks, the simulator, or the crops that ship with
-the project. Random access.
+"""Sources of stacks: data sets built by `tfds_ddff`, folders of stacks, the simulator, or the included crops. Random
+access.
 
-A source is named by a text: `ddff12` or `ddff12/raw` (built data sets), `folder:DIR`, `simulated`, `simulated/pixel_6`
-(by a preset, `simulate.cameras.CAMERAS`), `simulated/frozen` (the simulator's stacks as a built data set), `examples`;
-several of them, with the proportions in which their stacks are drawn, by `0.7*ddff12 + 0.3*simulated`.
+Names of sources: `ddff12` or `ddff12/raw` (built data sets), `folder:DIR`, `simulated`, `simulated/pixel_6` (a preset
+of `simulate.cameras.CAMERAS`), `simulated/frozen` (a built data set of simulated stacks), `examples`; or a mixture with
+proportions, `0.7*ddff12 + 0.3*simulated`.
 """
 
 import re
@@ -56,17 +56,17 @@ def parse_sources(text: str) -> list[tuple[str, float]]:
 def open_source(
   name: str, split: str, data_dir: str, simulator: SimulatorSettings | None = None, seed: int = 0
 ) -> Source:
-  """One source.
+  """Opens one source.
 
   Args:
-    name: of one source, as in the module's text.
-    split: 'train', 'val' or what else the data set has. `examples` has 'val' only.
-    data_dir: where data sets were built.
-    simulator: what to simulate, needed for `simulated` only; of a preset, all but camera, sweep and number of frames.
-    seed: of simulated stacks; others do not depend on it.
+    name: name of the source, as described in the module.
+    split: 'train', 'val' or another split of the data set. `examples` has only 'val'.
+    data_dir: folder of the built data sets.
+    simulator: settings for `simulated`, required only there; a preset overrides camera, sweep and number of frames.
+    seed: seed of simulated stacks; other sources do not depend on it.
 
   Raises:
-    InputError: there is no such source or split.
+    InputError: unknown source or split.
   """
   if is_simulated(name):
     settings, preset = simulator or SimulatorSettings(), name.partition('/')[2]

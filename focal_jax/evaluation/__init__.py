@@ -1,1 +1,1 @@
-"""What the modes evaluate, compare and submit are made of."""
+"""Evaluation, comparison and submission."""

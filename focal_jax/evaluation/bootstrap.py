@@ -1,4 +1,4 @@
-"""How far a mean over stacks could have come out otherwise: bootstrap intervals (Efron, 1979; percentile method)."""
+"""Bootstrap intervals of means over stacks (Efron, 1979; percentile method)."""
 
 import numpy as np
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""`--mode=compare`: several weights and baselines on the same stacks, in one picture and one table."""
+"""`focal-jax compare`: several weights and baselines on the same stacks, in one table and one picture."""
 
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,19 @@ from focal_jax.evaluation.evaluator import evaluate_methods
 def compare(config: ConfigDict, methods: list[str], out: Path, overwrite: bool = False) -> dict[str, Any]:
   """Evaluates methods as `focal_jax.evaluation.evaluator.evaluate` does, and writes into `out`:
 
-  summary.json and summary.md, with the differences of each method to the first, stack by stack, and their bootstrap
-  intervals; comparison.png, a row for each of a few stacks (RGB, truth, each method, its error); per_image.csv,
+  summary.json and summary.md, with the differences of each method to the first, paired by stack, and their bootstrap
+  intervals; comparison.png, one row per stack for a few stacks (RGB, truth, each method, its error); per_image.csv,
   error_by_depth.png and sparsification.png.
 
   Args:
     config: as for `evaluate`.
-    methods: texts as for `evaluation.methods.open_methods`, the first of which the others are compared with.
+    methods: names as for `evaluation.methods.open_methods`; the others are compared with the first.
 
   Returns:
-    What is in summary.json.
+    The content of summary.json.
 
   Raises:
-    InputError: as for `evaluate`; fewer than two methods.
+    InputError: as for `evaluate`; or fewer than two methods.
   """
   if len(methods) < 2:
     raise InputError(f'--methods has {len(methods)} method, expected at least two to compare: shipped,classical')

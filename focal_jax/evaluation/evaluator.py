@@ -1,4 +1,4 @@
-"""`--mode=evaluate`: a network's errors beside baselines and published figures, by each data set's own protocol."""
+"""`focal-jax evaluate`: errors of a network, baselines and published figures, by the protocol of each data set."""
 
 import heapq
 import json
@@ -33,17 +33,17 @@ def evaluate(config: ConfigDict, weights: str | None, out: Path, overwrite: bool
   """Predicts every stack of a split with a network and baselines, on the same pixels, and writes into `out`:
 
   summary.json and summary.md (means, intervals, published rows, run time, alignment), per_image.csv, best.png and
-  worst.png (the network's stacks of least and greatest error), error_by_depth.png and sparsification.png.
+  worst.png (the network's stacks with the smallest and largest error), error_by_depth.png and sparsification.png.
 
   Args:
-    config: its `eval`, and `data.data_dir`; its `simulator` for the data set 'simulated'.
+    config: uses `eval` and `data.data_dir`, and `simulator` for the data set 'simulated'.
     weights: as for `focal_jax.load`.
 
   Returns:
-    What is in summary.json.
+    The content of summary.json.
 
   Raises:
-    InputError: a data set that is not built or has no targets, or bad weights; nothing is written then.
+    InputError: a data set that is not built or has no targets, or invalid weights; nothing is written then.
   """
   texts = [f'network={weights or SHIPPED}', *config.eval.baselines]
   return evaluate_methods(config, texts, out, overwrite)
@@ -52,7 +52,7 @@ def evaluate(config: ConfigDict, weights: str | None, out: Path, overwrite: bool
 def evaluate_methods(
   config: ConfigDict, texts: list[str], out: Path, overwrite: bool, *, paired: bool = False
 ) -> dict[str, Any]:
-  """`evaluate` for any methods (`evaluation.methods.open_methods`), the first of which is the one that is drawn.
+  """`evaluate` for any methods (`evaluation.methods.open_methods`); pictures show the first.
 
   Where the data set's focus labels are known to be off (`protocols.FocusCorrection`), methods that have not been
   trained on it are measured with the labels and with corrected focus.

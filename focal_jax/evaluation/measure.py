@@ -1,4 +1,4 @@
-"""Every method on every stack of a source: errors, run time and alignment, one stack after the other."""
+"""Runs every method on every stack of a source: errors, run time and alignment, stack by stack."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping

@@ -1,5 +1,5 @@
-"""What is evaluated: networks by their weights, and baselines, all predicting alike; with focus as it is labelled, and
-where a data set is known to label it wrongly also with corrected focus.
+"""The evaluated methods: networks and baselines with a common interface; with labelled focus and, for data sets with
+known label errors, corrected focus.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: curves, and stacks beside their truth."""
+"""Plots of an evaluation: curves, and stacks with their ground truth."""
 
 from collections.abc import Sequence
 from pathlib import Path

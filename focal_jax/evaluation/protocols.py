@@ -1,7 +1,7 @@
-"""How results are reported on each data set: what is measured, in which unit, and what others have published.
+"""Evaluation protocol of each data set: measures, units and published figures.
 
-Published figures are quoted, with their source, for what they are: `Published.measured_on` says on which stacks they
-were measured, and only `Published.same_as` names splits on which ours are comparable digit for digit.
+Published figures are quoted with their source. `Published.measured_on` gives the stacks they were measured on; only on
+the splits in `Published.same_as` are results strictly comparable.
 """
 
 import dataclasses

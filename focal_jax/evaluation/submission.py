@@ -1,9 +1,9 @@
-"""`--mode=submit`: the official test file of DDFF-12 to what its benchmark on CodaLab takes.
+"""`focal-jax submit`: predictions for the official test file of DDFF-12, as the zip for its benchmark on CodaLab.
 
-The depth of the test split is hidden; a server of the authors compares. It takes a zip with, at its root,
+The depth of the test split is hidden; the authors' server compares. The zip contains, at its root,
 
   <scene>/DISP_0001.npy .. DISP_0020.npy    float32 [383, 552], disparity px, of each of six scenes
-  runtime.txt                               '<scene>/DISP_0001 seconds' of each, one a line
+  runtime.txt                               '<scene>/DISP_0001 seconds', one line each
 
 The stacks of the test file are 20 of each scene, in the order of the scenes.
 """
@@ -58,22 +58,22 @@ def submit(
 ) -> Path:
   """Predicts every stack of the test file and writes into `out`:
 
-  submission/ and submission.zip, as the module's text says, of which the zip is what is uploaded; contact_sheet.png,
-  the first stack of each scene; and summary.json. Frames are aligned by construction, so that the alignment is left
-  out. Seconds are host to host, compiled, on one stack at a time.
+  submission/ and submission.zip (the file to upload), as described in the module; contact_sheet.png with the first
+  stack of each scene; and summary.json. Frames are aligned by construction, so there is no alignment step. Run times
+  are host to host, after compilation, one stack at a time.
 
   Args:
     test_file: `ddff-dataset-test.h5`.
     weights: as for `focal_jax.load`.
-    corrected_focus: for weights that were not trained on DDFF-12: frames are focused where they are sharp, and not
-      where they are labelled (`optics.DDFF_FOCUS_OFFSET_PX`).
-    partial: take a file of fewer stacks than 120 for the first of them. The benchmark does not take the result.
+    corrected_focus: for weights not trained on DDFF-12: use the true focus of the frames instead of the labels
+      (`optics.DDFF_FOCUS_OFFSET_PX`).
+    partial: accept a file with only the first of the 120 stacks. The benchmark does not accept the result.
 
   Returns:
     The zip, which has passed `check_submission`.
 
   Raises:
-    InputError: something about the file, the weights, what they predict, or `out`; nothing is written then.
+    InputError: invalid file, weights, predictions, or `out`; nothing is written then.
   """
   check_output(out, overwrite)
   source = official_test_split(test_file)
@@ -85,7 +85,7 @@ def submit(
   names = NAMES[: len(source)]
   complete = names == NAMES
   if not complete:
-    log.warning('%s: %d of %d stacks, which CodaLab will not take', test_file, len(names), len(NAMES))
+    log.warning('%s: %d of %d stacks; CodaLab will reject it', test_file, len(names), len(NAMES))
   model = focal_jax.load(weights)
   if corrected_focus and may_have_seen(model, 'ddff12'):
     raise InputError(
@@ -125,26 +125,26 @@ def submit(
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
   for name in NAMES[len(names) :]:  # of a submission that was overwritten; the folder holds what the zip does
     (out / FOLDER / f'{name}.npy').unlink(missing_ok=True)
-  log.info('%d stacks, %.2f s a stack; wrote %s', len(names), summary['seconds_a_stack'], out / 'contact_sheet.png')
+  log.info('%d stacks, %.2f s per stack; wrote %s', len(names), summary['seconds_a_stack'], out / 'contact_sheet.png')
   if complete:
     log.info('upload %s to CodaLab', out / ZIP)
   else:
-    log.warning('%s: %d of %d stacks, which CodaLab will not take', out / ZIP, len(names), len(NAMES))
+    log.warning('%s: %d of %d stacks; CodaLab will reject it', out / ZIP, len(names), len(NAMES))
   return out / ZIP
 
 
 def check_submission(path: Path, count: int = len(NAMES)) -> None:
-  """Reads a submission back.
+  """Reads and checks a submission.
 
-  Nothing is unpacked to disk or unpickled, and no more is read of a file in it than such a file may hold.
+  Nothing is unpacked to disk or unpickled, and at most the expected size of each file is read.
 
   Args:
-    path: a zip as the module's text says.
-    count: how many stacks it has, the first of the test file; the benchmark wants all.
+    path: a zip as described in the module.
+    count: number of stacks, from the start of the test file; the benchmark requires all.
 
   Raises:
-    InputError: a file is missing or too many, or damaged; a map has another shape or type or is not finite; or
-      runtime.txt does not have just one line for each map, with positive and finite seconds.
+    InputError: a missing, unexpected or damaged file; a map with a wrong shape or type, or not finite; or runtime.txt
+      does not have exactly one line per map, with positive and finite seconds.
   """
   if not path.is_file():
     raise InputError(f'{path}: found no such file, expected the zip of a submission')

@@ -1,4 +1,4 @@
-"""What an evaluation ends in: numbers of each stack, means with intervals, and published rows beside them."""
+"""Tables of an evaluation: values of each stack, means with intervals, and published results."""
 
 import csv
 import dataclasses
@@ -206,9 +206,9 @@ def markdown(summary: Mapping[str, Any]) -> str:
       lines += [
         '',
         'Residual zoom (largest over smallest among the frames) and displacement (root mean square over pixels and '
-        'frames) are measured in the pictures, by phase correlation, without the network or the truth.',
+        'frames) are measured in the images by phase correlation, without the network or ground truth.',
       ]
-  lines += ['', '## Run time', '', _row('method', 's a stack, median', 'fastest', 'slowest'), _rule(3)]
+  lines += ['', '## Run time', '', _row('method', 's per stack, median', 'fastest', 'slowest'), _rule(3)]
   lines += [
     _row(label, *(f'{method["seconds_a_stack"][name]:.3f}' for name in ('median', 'fastest', 'slowest')))
     for label, method in methods.items()
@@ -269,8 +269,7 @@ def _differences(differences: Mapping[str, Any], names: Sequence[str]) -> list[s
   return [
     *lines,
     '',
-    f'Means over the stacks of the difference on each, with {LEVEL:.0%} bootstrap intervals; bold where the interval '
-    'leaves out 0.',
+    f'Mean differences, paired by stack, with {LEVEL:.0%} bootstrap intervals; bold where the interval excludes 0.',
   ]
 
 

@@ -1,4 +1,4 @@
-"""Folders for results: complete or not there, and never over something that was there before."""
+"""Output folders: written completely or not at all, and never over existing files."""
 
 import contextlib
 import os

@@ -1,7 +1,7 @@
-"""Pictures for people: depth maps in colour, with a scale, beside the frames they come from.
+"""Pictures: depth maps in colour, with a scale, beside their frames.
 
-Titles hold names of files. They are drawn letter by letter, never as formulas, shortened where they are too long, and
-with a question mark for what no font on the machine can draw.
+Titles contain file names. They are drawn literally, never as formulas, shortened if too long, and with a question mark
+for characters that no installed font has.
 """
 
 import dataclasses

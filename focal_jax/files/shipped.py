@@ -1,4 +1,4 @@
-"""Files that ship with the project: weights, examples and recipes."""
+"""Files included in the package: weights, examples and recipes."""
 
 from pathlib import Path
 
@@ -48,6 +48,6 @@ def find_recipe(text: str) -> str:
   name = file.removeprefix('configs/').removesuffix('.py')
   if name not in recipe_names():
     raise InputError(
-      f"--config: found no file '{file}', expected one, or a recipe that ships: {', '.join(recipe_names())}"
+      f"--config: found no file '{file}', expected one, or an included recipe: {', '.join(recipe_names())}"
     )
   return f'{shipped_folder("configs") / name}.py{colon}{variant}'

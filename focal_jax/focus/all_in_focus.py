@@ -1,10 +1,9 @@
 """The reference frame with everything in focus.
 
-Depth says around which frames a pixel is sharp, but not to a fraction of a frame, nor to a pixel at the edges of
-surfaces. Among the frames around its depth, and that of its neighbours, each pixel is taken from those that show most
-detail there. Frames far from its depth have no part, however much detail they show: noise, and the blurred edges of
-surfaces at other distances. Where nothing shows detail, the frames around the depth are averaged, which takes noise out
-rather than picking it.
+Depth tells near which frames a pixel is sharp, but not to a fraction of a frame, nor to the pixel at surface edges.
+Each pixel is therefore taken from the frames with most detail among those near its depth and that of its neighbours.
+Frames far from its depth are excluded, however much detail they show: it is noise, or blurred edges of surfaces at
+other distances. Where no frame shows detail, the frames near the depth are averaged, which reduces noise.
 """
 
 import functools
@@ -64,10 +63,10 @@ class Fusion:
 
 
 def all_in_focus(prediction: Prediction, focus: Float[np.ndarray, 'N']) -> Float[np.ndarray, 'H W 3']:
-  """Of the aligned frames of a prediction: see above; RGB 0 .. 1, float32.
+  """All-in-focus image from the aligned frames of a prediction, as described above; RGB 0 .. 1, float32.
 
-  Frames that do not show all of a pixel are left out; where that leaves none, the reference frame is shown. If a
-  network predicts the image itself, its image is used wherever all frames show the pixel.
+  Frames that do not fully cover a pixel are left out; where none is left, the reference frame is used. If the network
+  predicts an all-in-focus image, that is used wherever all frames cover the pixel.
 
   Args:
     prediction: of one stack, on the host.

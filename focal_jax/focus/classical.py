@@ -51,31 +51,31 @@ def depth_from_focus(
   guide_radius_px: int = GUIDE_RADIUS_PX,
   guide_contrast: float = GUIDE_CONTRAST,
 ) -> tuple[Float[Array, 'H W'], Float[Array, 'H W']]:
-  """Depth and confidence of one aligned stack; `jax.vmap` it for more. `focus.frame_by_frame` does the same in less
+  """Depth and confidence of one aligned stack; use `jax.vmap` for batches. `focus.frame_by_frame` does the same in less
   memory.
 
   Args:
-    images: RGB, 0 .. 1. Any number of frames, one included.
+    images: RGB, 0 .. 1. Any number of frames, even one.
     focus: focus coordinate of each frame, in any unit and spacing, ascending or descending. None: the frames' index.
     measure: one of `MEASURES`.
-    step_px: of 'laplacian', see `modified_laplacian`; larger is less sensitive to noise.
-    ring_px: of 'ring_difference', see `ring_difference`.
+    step_px: for 'laplacian', see `modified_laplacian`; larger is less sensitive to noise.
+    ring_px: for 'ring_difference', see `ring_difference`.
     window_px: standard deviation of the Gaussian window that sums the measure.
-    margin_px: outermost pixels that are ignored, because alignment or refocusing makes them up; the pixels inside are
-      repeated in their place. In a small image at most all but the centre.
-    noise: standard deviation of white noise, in luminance 0 .. 1, whose response counts as no texture; a larger value
-      trusts weak texture less.
-    smoothness: weight of the next coarser scale for a pixel of the stack's mean weight, whose own weight is 1.
-    guide_radius_px: half the width of the windows of the edge-aware smoothing; 0 for none.
+    margin_px: width of a border that is ignored, because alignment or refocusing extrapolates there, and replaced by
+      repeating the pixels inside. At least the centre of a small image is kept.
+    noise: standard deviation of white noise, in luminance 0 .. 1. Responses up to that of this noise count as no
+      texture; a larger value trusts weak texture less.
+    smoothness: weight of the next coarser scale for a pixel with the mean weight of the stack, relative to its own.
+    guide_radius_px: half the window width of the edge-aware smoothing; 0 for none.
     guide_contrast: standard deviation of the all-in-focus luminance, 0 .. 1, above which a window counts as an edge.
 
   Returns:
     depth: in the unit of `focus` and within its range.
-    confidence: how far the peak stands out, 0 .. 1: 1 - lowest / highest focus measure over the frames, noise added to
-      both. 0 for no texture or one frame.
+    confidence: prominence of the peak, 0 .. 1: 1 - lowest / highest focus measure over the frames, with noise added to
+      both. 0 without texture or for one frame.
 
   Raises:
-    InputError: there is no such measure.
+    InputError: unknown measure.
   """
   response = focus_measure(images, step_px, window_px, margin_px, measure, ring_px)
   index, lowest, highest = gaussian_peak(response), jnp.min(response, axis=0), jnp.max(response, axis=0)
@@ -149,12 +149,12 @@ def focus_measure(
   measure: str = 'laplacian',
   ring_px: tuple[float, float, float] = RING_PX,
 ) -> Float[Array, 'N H W']:
-  """One of `MEASURES` of the luminance, Gaussian-averaged, without the outermost `margin_px` (`depth_from_focus`).
+  """One of `MEASURES` of the luminance, Gaussian-averaged, without a border of `margin_px` (`depth_from_focus`).
 
-  Edges are repeated. Blind to a constant added to a frame.
+  Edges are repeated. Unaffected by a constant added to a frame.
 
   Raises:
-    InputError: there is no such measure.
+    InputError: unknown measure.
   """
   return focus_measure_of_luma(luminance(images), step_px, window_px, margin_px, measure, ring_px)
 

@@ -1,8 +1,8 @@
-"""Maps of a reduced picture brought up to the whole one, their edges where those of the picture are.
+"""Enlarges maps of a reduced image to full size, with edges aligned to those of the full-size image.
 
 Joint bilateral upsampling: Kopf, Cohen, Lischinski and Uyttendaele, SIGGRAPH 2007. Each pixel is a mean of the 4 x 4
-values around it, by their distance (a cubic B-spline, under which straight slopes stay what they are) and by how much
-their colour in the reduced picture resembles its own.
+values around it, weighted by distance (a cubic B-spline, which preserves linear slopes) and by the similarity of their
+colour in the reduced image to its own.
 """
 
 import jax

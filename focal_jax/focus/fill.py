@@ -1,4 +1,4 @@
-"""Fills what is not known from what is, at the finest scale that knows anything: push-pull.
+"""Fills unknown values from known ones at the finest scale that has any: push-pull.
 
 Gortler, Grzeszczuk, Szeliski and Cohen, "The lumigraph", SIGGRAPH 1996, section 3.4. Classical depth, the refinement
 network and the simulator's scenes all fill with this function.

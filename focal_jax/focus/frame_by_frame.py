@@ -1,7 +1,7 @@
-"""Classical depth from focus of a stack that is never in memory as a whole: the same as `classical`, to rounding.
+"""Classical depth from focus without the whole stack in memory: equal to `classical` up to rounding.
 
-Of the focus measures each pixel keeps the highest and its neighbours. The all-in-focus image that guides the smoothing
-needs the depth first, so that the frames are gone through twice.
+Each pixel keeps its highest focus measure and the neighbouring ones. The all-in-focus image that guides the smoothing
+needs depth first, so there are two passes over the frames.
 """
 
 from collections.abc import Callable

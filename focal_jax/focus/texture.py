@@ -1,6 +1,7 @@
-"""Where the frames show texture: elsewhere, whatever a method says of its own depth, there is nothing to know it by.
+"""Where the frames show texture; elsewhere depth cannot be known, whatever a method reports.
 
-A background far beyond the sweep is sharp in no frame. Networks fill it in from what is around, and may be sure of it.
+A background far beyond the sweep is sharp in no frame. Networks fill it in from its surroundings, sometimes with high
+confidence.
 """
 
 from collections.abc import Callable

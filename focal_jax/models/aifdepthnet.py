@@ -103,11 +103,11 @@ class AiFDepthNet(nn.Module):
   `apply_block`.
   """
 
-  # How scores become the focus distribution. With one score channel the image's is softmax in any case.
+  # Normalisation of scores to the focus distribution. With one score channel the image always uses softmax.
   normalisation: Literal['softplus', 'softmax'] = 'softplus'
-  score_channels: Literal[1, 2] = 1  # 1: depth and image share their scores; 2: each has its own, depth first
-  frame_channel: bool = False  # a fourth input channel that numbers the frames, nearest first: (n + 1) / N
-  channel_divisor: Literal[1, 2, 4, 8] = 1  # the published widths are divided by it
+  score_channels: Literal[1, 2] = 1  # 1: depth and image share the scores; 2: each has its own, depth first
+  frame_channel: bool = False  # a fourth input channel with the frame number, nearest first: (n + 1) / N
+  channel_divisor: Literal[1, 2, 4, 8] = 1  # divisor of the published widths
   axis_name: str | None = None
   remat: bool = False
 

@@ -154,7 +154,7 @@ class AlignmentNetwork(nn.Module):
       images: normalised to -1 .. 1, height and width multiples of 4.
       fov: relative field of view of each frame.
       size: (height, width) of the image within a padded array; None: all of it.
-      train: batch statistics in place of running averages.
+      train: batch statistics instead of running averages.
     """
     size = size or images.shape[2:4]
     run = partial(apply_block, train=train, remat=self.remat)
@@ -284,7 +284,7 @@ class FittedAlignment(nn.Module):
         return jnp.concatenate([x[:, 1:], x[:, -1:]], axis=1) if level == 2 else x[:, -1:]
 
       found = run(heads[level], warped, other(warped), seen * other(seen), size=level_size)
-      found = found - found[:, -1:]  # of the last with itself, which has not moved
+      found = found - found[:, -1:]  # the last frame compared with itself has not moved
       if level == 2:
         # From motions against the next frame to motions against the last.
         found = jnp.cumsum(found[:, ::-1], axis=1)[:, ::-1]
@@ -305,7 +305,7 @@ class MetadataAlignment(nn.Module):
 
 
 class NoAlignment(nn.Module):
-  """The motion whose warp leaves every frame unchanged: a zoom that undoes the field-of-view crop."""
+  """The motion with a warp that leaves every frame unchanged: a zoom that undoes the field-of-view crop."""
 
   axis_name: str | None = None
   remat: bool = False

@@ -75,16 +75,16 @@ class Decoder(nn.Module):
 class DefocusNet(nn.Module):
   """Aligned frames, -1 .. 1 and far to near, to depth and to the defocus of each; see `EndToEnd`.
 
-  There is no focus distribution, and depth is no mixture of the focus coordinates but a number of the network's own.
+  There is no focus distribution: depth is a direct output of the network, not a mixture of the focus coordinates.
 
-  `axis_name` has no use, for nothing is normalised; `remat`: see `apply_block`.
+  `axis_name` is unused, because nothing is normalised; `remat`: see `apply_block`.
   """
 
-  # What focus and depth are to the network. metres, as published: the second U-Net is given each focus over that of the
-  # farthest frame, and answers in units of 3 m; defocus is the circle of confusion, 1 for 0.1 mm. focus_range: both are
-  # 0 for the farthest frame and 1 for the nearest, whatever the coordinate; defocus is to be the distance between them.
+  # Unit of focus and depth in the network. metres, as published: the second U-Net receives each focus divided by that
+  # of the farthest frame and returns units of 3 m; defocus is the circle of confusion, 1 for 0.1 mm. focus_range: both
+  # are 0 for the farthest frame and 1 for the nearest, in any unit; the target of defocus is their distance.
   unit: Literal['metres', 'focus_range'] = 'focus_range'
-  channel_divisor: Literal[1, 2, 4, 8] = 1  # the published widths are divided by it
+  channel_divisor: Literal[1, 2, 4, 8] = 1  # divisor of the published widths
   axis_name: str | None = None
   remat: bool = False
 

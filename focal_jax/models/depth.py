@@ -119,13 +119,12 @@ class DepthNetwork(nn.Module):
   """
 
   axis_name: str | None = None
-  detection: Literal['both', 'plane', 'attention', 'none'] = 'both'  # of sharp regions: plane is the 2-D block only
+  detection: Literal['both', 'plane', 'attention', 'none'] = 'both'  # sharp region detection; plane: only the 2-D block
   downsampling: Literal['both', 'stride', 'pooling'] = 'both'  # strided convolution, pooling, or both side by side
   remat: bool = False
-  # Step in px between the taps of the first layer: 2 as published; 1 compares neighbours, in which a blur of a pixel
-  # shows most.
+  # Dilation of the first layer in px: 2 as published; 1 compares neighbours, which shows a blur of one pixel best.
   stem_dilation: Literal[1, 2] = 2
-  focus_measures: bool = False  # whether the first layer is given `relative_sharpness` beside the frames
+  focus_measures: bool = False  # whether `relative_sharpness` is an additional input of the first layer
 
   @nn.compact
   def __call__(self, images: Float[Array, 'B N H W 3'], focus: Float[Array, 'B N'], *, train: bool) -> DepthMaps:

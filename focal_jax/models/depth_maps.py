@@ -1,4 +1,4 @@
-"""What a depth network returns to the end-to-end network around it."""
+"""The output of a depth network inside the end-to-end network."""
 
 import flax.struct
 from jaxtyping import Array, Float

@@ -1,4 +1,4 @@
-"""What a weights file says of its model (`registry.ModelSettings`), and what older files say in other words.
+"""The description of a model in a weights file (`registry.ModelSettings`), and the format of older files.
 
 New: {'model': {'channels': .., 'depth': {'name': .., ..}, 'align': {'name': .., ..}}, 'steps': .., 'data': ..}
 Old: {'model': 'end_to_end', 'arguments': {'depth': 'refined', 'alignment': 'fitted', 'motion_side_px': 256, ..}, ..}

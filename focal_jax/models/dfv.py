@@ -136,8 +136,8 @@ class DFV(nn.Module):
   """
 
   differential: bool = True  # volumes of differences between each frame and the next farther one (DFV), or plain (FV)
-  level: Literal[1, 2, 3, 4] = 4  # number of scales that are decoded, 4 as published; fewer leave out the coarsest
-  channel_divisor: Literal[1, 2, 4, 8] = 1  # the published widths are divided by it
+  level: Literal[1, 2, 3, 4] = 4  # number of decoded scales, 4 as published; fewer omit the coarsest
+  channel_divisor: Literal[1, 2, 4, 8] = 1  # divisor of the published widths
   axis_name: str | None = None
   remat: bool = False
 

@@ -68,11 +68,11 @@ class EndToEnd(nn.Module):
     Args:
       stack: images float 0 .. 1, any height and width.
       align: False skips the alignment network and the field-of-view crop.
-      train: batch statistics in place of running averages.
+      train: batch statistics instead of running averages.
       size: height and width of what holds the frames, at the top left of `images`; the rest of the prediction is of no
         meaning. Integers, or arrays, so that frames of many sizes in arrays of one (`padded_size`) are predicted by
         what was compiled once. None: all of it.
-      motion: that is undone in place of an estimated one.
+      motion: undone instead of an estimated motion.
     """
     height, width = stack.images.shape[2:4]
     size = size or (height, width)

@@ -18,7 +18,7 @@ def save_weights(
 ) -> None:
   """Writes variables {'params', 'batch_stats'}; `description` = {'model': {...}, ...} must be JSON.
 
-  `kernel_dtype` float16 halves the file; what normalisation needs, of any magnitude, stays float32.
+  `kernel_dtype` float16 halves the file size; variables of normalisation, which have any magnitude, stay float32.
   """
   arrays = {}
   for name, value in flax.traverse_util.flatten_dict(variables, sep='/').items():
@@ -33,7 +33,7 @@ def save_weights(
 
 
 def load_weights(path: str | Path) -> tuple[dict, dict[str, Any]]:
-  """The variables, float32, and the description; InputError if the file is not one of ours."""
+  """The variables, float32, and the description; InputError if the file was not written by this project."""
   try:
     # Opened here: numpy would leave a damaged file open.
     with Path(path).open('rb') as stream, np.load(stream, allow_pickle=False) as file:

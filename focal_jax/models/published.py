@@ -1,4 +1,4 @@
-"""Weights that authors published: which network a state dict holds, and where each of its tensors lies in ours.
+"""Published weights: identifies the network of a state dict and maps its tensors to this project's.
 
 Modules are named as in the state dicts that the authors' code saves; those of Won and Jeon's network here (`DFF_net.*`
 is the depth network, `optical_flow_aggregation.*` the alignment network), the others' beside the networks.
@@ -18,7 +18,7 @@ from focal_jax.models import aifdepthnet, defocusnet, dfv
 # What Won and Jeon's weights expect of their input (`end_to_end.EndToEnd`).
 INPUT_CONVENTION = {'channels': 'BGR', 'padding': 'black'}
 
-# What the description of published weights has as 'data', in place of the sources that a run of ours was trained on.
+# 'data' in the description of published weights, instead of the sources of a training run of this project.
 DATA_OF_PUBLISHED = 'published'
 
 # Tensors of PyTorch's batch normalisation that ours has no use for.
@@ -132,7 +132,7 @@ def published_networks() -> list[Published]:
 
 
 def identify(path: str | Path, tensors: Mapping[str, np.ndarray]) -> Published:
-  """The network whose weights a state dict holds.
+  """The network that the weights of a state dict belong to.
 
   Raises:
     InputError: it is none that is known here.

@@ -73,9 +73,8 @@ class RefinementNetwork(nn.Module):
   `apply_block`.
   """
 
-  # Mean confidence of the classical estimate around a pixel, 0 .. 1, from which on that estimate is taken as it is,
-  # whatever the network has learned to say; 0: never. Where classical depth is sure of itself, real pictures show it to
-  # be right.
+  # Mean confidence of the classical estimate around a pixel, 0 .. 1, above which that estimate replaces the
+  # network's; 0: never. On real images, confident classical depth is right.
   trusted_confidence: float = 0.0
   remat: bool = False
 

@@ -1,13 +1,13 @@
-"""The depth and alignment networks by name, and the model that a config or a weights file makes of them.
+"""The depth and alignment networks by name, and the model for a config or a weights file.
 
-A model is described by a mapping with the fields of `ModelSettings`; what is missing takes its default:
+A model is described by a mapping with the fields of `ModelSettings`; missing fields have their default:
 
   {'channels': 'RGB', 'padding': 'edge', 'resampling': 'linear',
    'depth': {'name': 'dfv', 'level': 4}, 'align': {'name': 'fitted', 'side_px': 256}}
 
-A network's own fields are those of its class but for `axis_name` and `remat`, which do not change the weights. Their
-annotations say what is allowed, a Literal, bool, or int or float for numbers from 0, and each has a default, so that
-weights files written before there was a field still load.
+A network's own fields are those of its class except `axis_name` and `remat`, which do not change the weights. Their
+annotations give the allowed values: a Literal, bool, or int or float for numbers from 0. Each field has a default, so
+that older weights files without it still load.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ from focal_jax.models.refinement import RefinementNetwork
 class EstimatedMotion:
   """Fields of an alignment network that looks at the frames."""
 
-  side_px: int = 0  # longer side that frames are reduced to before their motion is estimated; 0: not at all
-  passes: Literal[1, 2, 3, 4] = 1  # times that the motion is estimated, each from frames warped by the one before
+  side_px: int = 0  # longer side that frames are reduced to for motion estimation; 0: full size
+  passes: Literal[1, 2, 3, 4] = 1  # number of motion estimates, each from frames warped by the previous one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ def complete_network(section: str, given: Any) -> dict[str, Any]:
     given: a mapping.
 
   Raises:
-    InputError: an unknown network, a field that this network has not, or a value that is not allowed.
+    InputError: an unknown network, a field that the network lacks, or an invalid value.
   """
   if not isinstance(given, Mapping):
     raise InputError(f"model.{section} is {given!r}, expected a section with a name, as {{'name': {given!r}}}")
@@ -112,21 +112,21 @@ def complete_network(section: str, given: Any) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-  """How frames reach the networks, and which networks these are."""
+  """The networks and their input."""
 
-  channels: Literal['RGB', 'BGR'] = 'RGB'  # order of the channels that the networks see
-  padding: Literal['edge', 'black', 'reflect'] = 'edge'  # what fills up frames to multiples of 32 px
-  # Of the frames that the depth network is given: linear as published; lanczos keeps them sharp.
+  channels: Literal['RGB', 'BGR'] = 'RGB'  # channel order of the networks' input
+  padding: Literal['edge', 'black', 'reflect'] = 'edge'  # padding of frames to multiples of 32 px
+  # Resampling of the aligned frames for the depth network: linear as published; lanczos keeps them sharp.
   resampling: Literal['linear', 'lanczos'] = 'linear'
-  # The depth network: its name, and its own fields.
+  # The depth network: its name and its own fields.
   depth: Mapping[str, Any] = dataclasses.field(default_factory=lambda: complete_network('depth', {}))
-  # What aligns the frames before: its name, and its own fields. learned as published; fitted also sees zooms that
-  # metadata do not tell; metadata crops to the common field of view only; none leaves the frames as they are.
+  # The alignment before it: its name and its own fields. learned: the published network; fitted: a network that also
+  # finds zooms missing from the metadata; metadata: only the crop to the common field of view; none: no alignment.
   align: Mapping[str, Any] = dataclasses.field(default_factory=lambda: complete_network('align', {}))
 
 
 def complete(model: Mapping[str, Any]) -> dict[str, Any]:
-  """The description of a model with all fields; those that are not given have their default.
+  """The description of a model with all fields; omitted ones have their default.
 
   Raises:
     InputError: an unknown network or field, or a value that is not allowed.
@@ -150,13 +150,13 @@ def make_model(
   precision: str = 'default',
   remat: bool = False,
 ) -> EndToEnd:
-  """The model of a description.
+  """The model for a description.
 
   Args:
     model: see `ModelSettings`.
     axis_name: devices over which batch normalisation averages in training.
     dtype, precision: see `EndToEnd`.
-    remat: compute the activations of each block anew in the backward pass, for less memory.
+    remat: recompute the activations of each block in the backward pass, to save memory.
 
   Raises:
     InputError: see `complete`.
@@ -164,7 +164,7 @@ def make_model(
   whole = complete(model)
   depth, align = whole.pop('depth'), whole.pop('align')
   network, alignment = DEPTH[depth.pop('name')], ALIGN[align.pop('name')]
-  # An alignment that repeats its own estimate does so on features, in place of the frames.
+  # An alignment network with its own passes repeats them on features instead of frames.
   repeats_itself = 'passes' in (field.name for field in dataclasses.fields(alignment.module))
   passes = {'passes': align.get('passes', 1)}
   return EndToEnd(

@@ -1,4 +1,4 @@
-"""The sweep as a film, as given beside aligned."""
+"""An animation of the sweep, unaligned and aligned."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def write_animation(
   after: Shaped[np.ndarray, 'N H W 3'],
   max_side: int = 320,
 ) -> None:
-  """Writes an endless GIF of the sweep and back, frames as given on the left, aligned on the right.
+  """Writes an endless GIF of the sweep and back, unaligned frames on the left, aligned on the right.
 
   Args:
     before, after: uint8, or float 0 .. 1.
@@ -28,7 +28,7 @@ def write_animation(
   chosen = np.unique(np.linspace(0, count - 1, min(count, _MAX_FRAMES)).round().astype(int))
   films = []
   for index in chosen:
-    pair = (('as given', before[index]), ('aligned', after[index]))
+    pair = (('unaligned', before[index]), ('aligned', after[index]))
     panels = [pictures.Panel(title, reduced(image, max_side)) for title, image in pair]
     films.append(pictures.tile([panels], f'frame {index + 1} of {count}'))
   # One palette, of the whole sweep, or colours would flicker.

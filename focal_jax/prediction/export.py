@@ -1,4 +1,4 @@
-"""`--mode=export`: a network with its weights as one file that runs without this project, StableHLO by `jax.export`."""
+"""`focal-jax export`: a network with its weights as one StableHLO file (`jax.export`), which runs by itself."""
 
 import json
 import logging
@@ -50,24 +50,24 @@ _OUTPUTS = {
 
 def export_model(model: Predictor, out: Path, *, align: str = 'network', overwrite: bool = False) -> dict[str, Any]:
   """Writes into `out` the model, for any number of stacks, frames and pixels, on CPUs, CUDA and TPUs; and model.json,
-  which says what goes in and comes out, and which weights it has.
+  which describes inputs, outputs and weights.
 
   `examples/run_exported.py` runs it. On each platform, convolutions and warps have the form that is fastest there
-  (`backend`), whichever exports. XLA's options for CPUs are the caller's: without them (`backend`) it takes longer
-  there than `predict`.
+  (`backend`), independent of the exporting platform. XLA's CPU options are up to the caller; without them (`backend`)
+  the model is slower on CPUs than `predict`.
 
   Args:
-    model: from `focal_jax.load`: a network.
+    model: a network from `focal_jax.load`.
     out: new or empty folder, unless `overwrite`.
-    align: as for `Predictor.predict`, but not 'measured', which is no computation of the network's: 'network',
-      'metadata', or 'off', which leaves out the field-of-view crop, too.
-    overwrite: what is in `out` already is replaced.
+    align: as for `Predictor.predict`, except 'measured', which is not part of the network: 'network', 'metadata', or
+      'off', which also omits the field-of-view crop.
+    overwrite: replace existing content of `out`.
 
   Returns:
-    What model.json says.
+    The content of model.json.
 
   Raises:
-    InputError: something about the model, `align` or `out`; then nothing has been written.
+    InputError: an invalid model, `align` or `out`; nothing is written then.
   """
   check_output(out, overwrite)
   check_alignment(align)

@@ -1,4 +1,4 @@
-"""`--mode=predict`: the frames of one stack to depth, an all-in-focus image and a 3-D model, in files and pictures."""
+"""`focal-jax predict`: depth, an all-in-focus image and a 3-D model from the frames of one stack, written to files."""
 
 import dataclasses
 import json
@@ -43,34 +43,34 @@ from focal_jax.stack import Prediction, as_float
 
 log = logging.getLogger(__name__)
 
-PLAIN_SHARE = 0.1  # of the picture without texture, from which on it is worth a remark
+PLAIN_SHARE = 0.1  # share of the image without texture above which a note is written
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """How a stack is predicted.
+  """Options of a prediction.
 
   Attributes:
     method: 'network'; or 'classical' or 'classical:MEASURE' (`classical.MEASURES`), which need no weights.
-    weights: as for `focal_jax.load`; the network's, so None for other methods.
+    weights: of the network, as for `focal_jax.load`; None for other methods.
     align: as for `Predictor.predict`: measured, network, metadata or off.
-    motion: motion.json of an earlier prediction, in place of `align`.
-    only_align: no depth.
+    motion: motion.json of an earlier prediction, instead of `align`.
+    only_align: only align, no depth.
     near_to_far: without focus distances, the order of the frames is near to far.
-    far_to_near: likewise, far to near. Neither: as the measured zoom tells (`ResidualMotion.near_end`), or else far to
-      near.
+    far_to_near: likewise, far to near. Neither: derived from the measured zoom (`ResidualMotion.near_end`), or else far
+      to near.
     exif_dioptres: see `read_stack_folder`.
     channel: see `read_stack_folder`.
     region: see `read_stack_folder`.
-    max_side: longer side of what is written, px; None: that of the frames.
-    depth_side: longer side that frames are reduced to before depth is computed, px, if they are larger; it is brought
-      up to `max_side` by the all-in-focus image (`prediction.full_size`). None: depth is computed in full size.
+    max_side: longer side of the results, px; None: that of the frames.
+    depth_side: longer side that larger frames are reduced to for computing depth, px; depth is then enlarged to
+      `max_side`, guided by the all-in-focus image (`prediction.full_size`). None: depth is computed at full size.
     tile_px: as for `Predictor.predict`.
-    unit: that depth is written in, one of UNITS; None: that of the focus distances.
-    min_confidence: of the points of cloud and mesh, 0 .. 1.
+    unit: unit of the written depth, one of UNITS; None: that of the focus distances.
+    min_confidence: minimum confidence of points in the cloud and mesh, 0 .. 1.
 
   Raises:
-    InputError: a value that is not allowed, or two that exclude each other.
+    InputError: an invalid value, or options that exclude each other.
   """
 
   method: str = 'network'
@@ -116,27 +116,27 @@ def predict_folder(
 ) -> Prediction | None:
   """Reads a stack (`data.folder`), predicts as `focal_jax.load(...).predict(...)` does, and writes into `out`:
 
-  * depth.npy (float32 [H, W], in the unit chosen), depth_16bit.png with its scale in depth_16bit.json, depth.png in
-    colour; confidence.npy and confidence.png: the method's own, times how surely some frame shows texture
-    (`focus.texture`), which methods that fill in depth do not tell;
-  * all_in_focus.png; aligned/*.png, the frames as aligned to the nearest one, motion.json, alignment.gif;
+  * depth.npy (float32 [H, W], in `options.unit`), depth_16bit.png with its scale in depth_16bit.json, depth.png in
+    colour; confidence.npy and confidence.png: the method's confidence times that of texture in some frame
+    (`focus.texture`), because methods that fill in depth do not report missing texture;
+  * all_in_focus.png; aligned/*.png (frames aligned to the nearest one), motion.json, alignment.gif;
   * points.ply, mesh.ply and mesh.glb (`prediction.surface`);
-  * report.html, to look at and to question; contact_sheet.png; and summary.json, which also says how far the frames
-    were from the nearest one before and after alignment (`residual_motion`), and the area that all of them show.
+  * report.html, interactive; contact_sheet.png; and summary.json, with the residual motion before and after alignment
+    (`residual_motion`) and the area covered by all frames.
 
-  With `only_align`: of these aligned/*.png, motion.json, alignment.gif and summary.json.
+  With `only_align`: only aligned/*.png, motion.json, alignment.gif and summary.json.
 
   Args:
     source: a folder or image files, see `read_stack_folder`.
-    out: new or empty, unless `overwrite`.
-    overwrite: results that are in `out` already are replaced.
+    out: new or empty folder, unless `overwrite`.
+    overwrite: replace existing results in `out`.
 
   Returns:
-    The prediction, in the size that depth was computed in and the unit of the focus distances, its confidence as
-    written; None with `only_align`.
+    The prediction, at the size of the depth computation and in the unit of the focus distances, with the written
+    confidence; None with `only_align`.
 
   Raises:
-    InputError: something about the stack, the weights, the options or `out`; then nothing has been written.
+    InputError: an invalid stack, weights, options or `out`; nothing is written then.
   """
   check_output(out, overwrite)
   model = focal_jax.load(options.weights if options.method == 'network' else options.method)
@@ -185,7 +185,7 @@ def predict_folder(
       prediction = prediction.replace(confidence=prediction.confidence * (1 - places))
     plain = np.mean(share < 0.5)
     if plain > PLAIN_SHARE:
-      note = f'No frame shows texture in {plain:.0%} of the picture: confidence is low there.'
+      note = f'No frame shows texture in {plain:.0%} of the image: confidence is low there.'
       log.info('%s', note)
       stack = dataclasses.replace(stack, notes=[*stack.notes, note])
     if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
@@ -243,7 +243,9 @@ def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[Folder
   if end == 'last':
     note = f'Taken as far to near: {evidence}. If it is not, use --near_to_far.'
     return dataclasses.replace(stack, notes=[*stack.notes, note]), motion
-  stack = stack.reversed(f'Taken as near to far, and reversed: {evidence}. If it is not, use --far_to_near.')
+  stack = stack.reversed(
+    f'The zoom says near to far, so the order was reversed: {evidence}. If not, use --far_to_near.'
+  )
   return stack, measured_residual(stack.images)
 
 

@@ -1,4 +1,4 @@
-"""What a network, the classical method and the baselines of an evaluation have in common."""
+"""The interface of networks, the classical method and the baselines of an evaluation."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -15,16 +15,16 @@ from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_sta
 
 @runtime_checkable
 class Predictor(Protocol):
-  """Makes a `Prediction` of a focal stack. Those of this project derive from it, for the values that most share.
+  """Predicts a `Prediction` from a focal stack. This project's predictors derive from it to share defaults.
 
   Attributes:
-    name: what reports call it: its weights file, 'classical', 'constant'.
-    description: what one must know to repeat its figures: what a weights file says of itself, the value of a constant.
-    trained_on: data sets that its weights have seen, as far as that is known; () for methods without weights.
-    network: what predicts, without its weights; None for methods that are no network.
+    name: its name in reports: the weights file, 'classical', 'constant'.
+    description: what is needed to reproduce its results: the description of a weights file, the value of a constant.
+    trained_on: data sets used to train its weights, as far as known; () for methods without weights.
+    network: the network without its weights; None for methods without a network.
     has_alignment_network: whether `align` may be 'network'.
-    reads_images: whether what the pictures show makes a difference; not to a constant.
-    focus_offset: what it adds to the focus that it is given, in its unit.
+    reads_images: whether the result depends on the images; False for a constant.
+    focus_offset: added to the given focus, in its unit.
   """
 
   name: str
@@ -48,21 +48,21 @@ class Predictor(Protocol):
     """Depth of one focal stack.
 
     Args:
-      images: [N, H, W, 3] RGB, uint8 or float 0 .. 1; N >= 2 frames, far to near, of which the last is what the others
-        are aligned to; any H and W.
+      images: [N, H, W, 3] RGB, uint8 or float 0 .. 1; N >= 2 frames, far to near; the others are aligned to the last;
+        any H and W.
       focus: [N] focus coordinate of each frame, in any unit.
       fov: [N] relative field of view, 1 for the narrowest (`optics.relative_field_of_view`); None: all 1.
-      align: where the motion of the frames comes from: 'measured' in the pictures, from the alignment 'network', from
-        the 'metadata' that is the field of view alone, or 'off', which takes the frames as they are (`align.estimate`).
-      motion: [N, 3] (alpha, beta, gamma), in px of these frames, in place of `align`: an earlier `Prediction.motion` or
-        `estimate_motion`; zeros for the field-of-view crop alone. [N, 4] with an earlier `Prediction.rotation`.
-      tile_px: largest height and width of the tiles in which a network predicts large frames; None: it decides.
+      align: source of the frames' motion: 'measured' in the images, from the alignment 'network', from the 'metadata'
+        (only the field of view), or 'off' for no alignment (`align.estimate`).
+      motion: [N, 3] (alpha, beta, gamma), in px of these frames, instead of `align`: an earlier `Prediction.motion` or
+        `estimate_motion`; zeros for only the field-of-view crop. [N, 4] with an earlier `Prediction.rotation`.
+      tile_px: maximum height and width of the tiles in which a network predicts large frames; None: automatic.
 
     Returns:
       numpy arrays, depth in the unit of `focus`; see `Prediction`.
 
     Raises:
-      InputError: an argument of another shape, type or range, a motion with 'off', or 'network' without an alignment
+      InputError: an argument with a wrong shape, type or range, a motion with 'off', or 'network' without an alignment
         network.
     """
     ...
@@ -70,8 +70,8 @@ class Predictor(Protocol):
   def estimate_motion(
     self, images: Images, focus: Numbers, fov: Numbers | None = None, align: str = 'measured'
   ) -> Float32[np.ndarray, 'N K'] | None:
-    """The motion that `predict` would undo, without depth; arguments and errors are its own. [N, 3], or [N, 4] with a
-    rotation if frames are turned; None with 'off'. As it stands here, of a predictor without an alignment network.
+    """The motion that `predict` would undo; arguments and errors are the same. [N, 3], or [N, 4] with a rotation if
+    frames are rotated; None with 'off'. This default is for predictors without an alignment network.
     """
     return find_motion(checked_stack(images, focus, fov), align, name=self.name)
 

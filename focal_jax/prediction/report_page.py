@@ -142,7 +142,7 @@ def _focus_measures(
 def _cloud_note(surface: Surface, points: int) -> str:
   camera = surface.camera
   view = f'focal length {camera.focal_length_px:.0f} px' + (' (assumed)' if camera.assumed else '')
-  scale = 'distances have no scale: depth is drawn as a relief' if surface.unit == RELIEF_UNIT else f'in {surface.unit}'
+  scale = 'distances have no scale; depth is shown as a relief' if surface.unit == RELIEF_UNIT else f'in {surface.unit}'
   left_out = [
     f'{count:,} pixels left out: {why}'
     for count, why in (

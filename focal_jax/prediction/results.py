@@ -259,7 +259,7 @@ def write_depth(
   write_depth_png(folder / 'depth_16bit.png', depth, unit.name)
   depth_panel = pictures.Panel('depth', _for_picture(depth), unit.name, limits)
   confidence_panel = pictures.Panel(
-    'confidence', _for_picture(full.confidence), 'share', (0.0, 1.0), pictures.CONFIDENCE_COLOURS
+    'confidence', _for_picture(full.confidence), '0 to 1', (0.0, 1.0), pictures.CONFIDENCE_COLOURS
   )
   pictures.contact_sheet(folder / 'depth.png', [[depth_panel]])
   pictures.contact_sheet(folder / 'confidence.png', [[confidence_panel]])
@@ -337,11 +337,11 @@ def _contact_rows(
     pictures.Panel(
       f'|farthest - nearest|, {when}',
       np.abs(pictures.to_uint8(a) / 255.0 - pictures.to_uint8(b) / 255.0).mean(-1),
-      'grey',
+      'grey levels, 0 to 1',
       (0.0, 0.3),
       'magma',
     )
-    for when, (a, b) in zip(('as given', 'aligned'), ends, strict=True)
+    for when, (a, b) in zip(('unaligned', 'aligned'), ends, strict=True)
   ]
   return [
     frames,

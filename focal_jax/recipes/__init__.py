@@ -1,7 +1,7 @@
-"""The recipes: `from focal_jax.recipes import default` works in a checkout and in an installed package alike.
+"""The recipes: `from focal_jax.recipes import default` works in a clone and in an installed package.
 
-A checkout has them in `configs/`, beside this package. A wheel has the files of `configs/` here, in place of this one,
-so that it puts no package called `configs` into other people's environments.
+In a clone they are in `configs/`, beside this package. A wheel has the files of `configs/` here, instead of this file,
+to avoid a top-level package called `configs`.
 """
 
 from pathlib import Path

@@ -21,13 +21,13 @@ SPACINGS = ('dioptres', 'random', 'camera')
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-  """A camera and the sweep that it usually makes.
+  """A camera and its usual sweep.
 
-  The zoom error alpha = alpha_slope_m * dioptres + alpha_intercept comes on top of the thin lens's relative field of
-  view.
+  The zoom error alpha = alpha_slope_m * dioptres + alpha_intercept is added to the relative field of view of the thin
+  lens.
 
   Raises:
-    InputError: naming camera and field, for a value that no camera can have.
+    InputError: naming camera and field, for an impossible value.
   """
 
   name: str
@@ -38,14 +38,14 @@ class Camera:
   alpha_slope_m: float = 0.0
   alpha_intercept: float = 0.0
   beta_px: tuple[float, float] = (0.0, 0.0)  # drift along x of each frame: mean and standard deviation, sensor px
-  gamma_px: tuple[float, float] = (0.0, 0.0)  # along y
-  # Two or more focus distances, far to near, infinity allowed. A sweep with another number of frames interpolates them
-  # in dioptres: two ends give a sweep that is linear in dioptres, and so in disparity.
+  gamma_px: tuple[float, float] = (0.0, 0.0)  # the same along y
+  # Two or more focus distances, far to near, infinity allowed. Sweeps with another number of frames interpolate them in
+  # dioptres: two ends give a sweep that is linear in dioptres, and so in disparity.
   focus_m: tuple[float, ...] = (0.9, 0.1)
-  num_frames: int = 10  # of the usual sweep
-  unit: str = '1/m'  # of focus and target: one of UNITS; 'px' is DDFF-12's disparity
-  kernel: str = 'disc'  # or 'views': a grid of VIEWS x VIEWS pinholes that spans the aperture, as of a light field
-  aligned: bool = False  # computed or rendered frames: one field of view (image distance f), no drift, one exposure
+  num_frames: int = 10  # frames of the usual sweep
+  unit: str = '1/m'  # unit of focus and target, one of UNITS; 'px' is DDFF-12's disparity
+  kernel: str = 'disc'  # or 'views': VIEWS x VIEWS pinholes across the aperture, as in a light field
+  aligned: bool = False  # computed or rendered frames: constant field of view (image distance f) and exposure, no drift
 
   def __post_init__(self):
     def check(field, holds, expected):
@@ -186,33 +186,32 @@ def as_camera(camera: str | Camera) -> Camera:
 
 @dataclasses.dataclass(frozen=True)
 class SweepSettings:
-  """What is drawn at random for each sweep; pairs are the ends of a uniform (or, where said, log-uniform)
-  distribution.
+  """Random parameters of each sweep. Pairs are the ends of a uniform distribution unless stated otherwise.
 
   Raises:
     InputError: naming the field, for an unknown camera, a pair in the wrong order, or a focus that a camera cannot
       reach.
   """
 
-  cameras: tuple[str | Camera, ...] = PHONES  # one is drawn, all equally often
-  far_dpt: tuple[float, float] | None = (0.0, 2.0)  # dioptres of the first frame's focus; None: the camera's sweep
-  range_dpt: tuple[float, float] | None = (2.0, 8.0)  # between first and last frame; None: the camera's sweep
-  spacing: str = 'dioptres'  # of the focus positions: even in dioptres, 'random', or as in the 'camera' sweep
-  uneven: float = 0.3  # focus positions deviate from that spacing by up to this share of half a step
-  # Log-uniform: blur radius of the far end when focused at the near end. None: what the optics give at the width.
+  cameras: tuple[str | Camera, ...] = PHONES  # cameras, drawn with equal probability
+  far_dpt: tuple[float, float] | None = (0.0, 2.0)  # focus of the first frame; None: the camera's sweep
+  range_dpt: tuple[float, float] | None = (2.0, 8.0)  # focus range from first to last frame; None: the camera's sweep
+  spacing: str = 'dioptres'  # focus positions: uniform in 'dioptres', 'random', or as in the 'camera' sweep
+  uneven: float = 0.3  # maximum deviation of focus positions from that spacing, as a share of half a step
+  # Blur radius of the far end when focused at the near end, log-uniform. None: from the optics at the image width.
   blur_px: tuple[float, float] | None = (0.8, 7.0)
   breathing: tuple[float, float] = (0.0, 3.0)  # factor on the camera's zoom error
-  # Limits of the zoom between the first and the last frame. A lens too long for them focuses internally: it has the
-  # field of view of a shorter one.
+  # Limits of the zoom between the first and the last frame. A lens too long for them is treated as internally
+  # focusing, with the field of view of a shorter one.
   zoom: tuple[float, float] = (0.96, 1.10)
-  shake_px: tuple[float, float] = (0.0, 1.5)  # standard deviation of a further drift, px of the rendered image
+  shake_px: tuple[float, float] = (0.0, 1.5)  # standard deviation of an additional drift, px of the rendered image
   aligned: float = 0.25  # share of sweeps without any motion, field of view 1
-  no_metadata: float = 0.25  # share of sweeps without metadata (fov = 1, all zoom is left to alpha)
-  # Share of all sweeps, taken from those without metadata, whose zoom is anything within the limits and linear in
-  # dioptres, unlike a real lens's: it covers stacks whose frames come in the opposite order.
+  no_metadata: float = 0.25  # share of sweeps without metadata (fov = 1, the whole zoom is in alpha)
+  # Share of all sweeps, taken from those without metadata, with a random zoom within the limits that is linear in
+  # dioptres, unlike that of real lenses. It covers stacks with frames in the opposite order.
   any_zoom: float = 0.0
-  exposure: tuple[float, float] = (0.0, 0.05)  # standard deviation, in stops, of frames against the last one
-  white_balance: tuple[float, float] = (0.0, 0.05)  # the same for the gains of red and of blue
+  exposure: tuple[float, float] = (0.0, 0.05)  # standard deviation of exposure relative to the last frame, in stops
+  white_balance: tuple[float, float] = (0.0, 0.05)  # the same for the gains of red and blue
 
   def __post_init__(self):
     def check(field, holds, expected):
@@ -237,4 +236,4 @@ class SweepSettings:
       near = far[1] + (self.range_dpt[1] if self.range_dpt else usual[1] - usual[0])
       field = 'far_dpt' if self.range_dpt is None else 'range_dpt'
       check(field, near * camera.focal_length_m < 1, f'a focus beyond the focal length of {camera.name}')
-      check('far_dpt', camera.unit != 'm' or far[0] > 0, f'more than 0 for {camera.name}, whose unit is m')
+      check('far_dpt', camera.unit != 'm' or far[0] > 0, f'more than 0 for {camera.name} with unit m')

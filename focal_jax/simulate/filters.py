@@ -1,4 +1,4 @@
-"""Separable Gaussian filters whose width may be traced (it is drawn) while their radius is static. Plain JAX."""
+"""Separable Gaussian filters with a traced (random) width and a static radius. Plain JAX."""
 
 from collections.abc import Sequence
 

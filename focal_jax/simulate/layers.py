@@ -91,7 +91,7 @@ def fill_holes(values: Float[Array, '*B C H W'], known: Bool[Array, '*B H W']) -
 
 
 def _layers(image, position, num_layers: int, edge_px: float, reach_px: int):
-  """Colour, alpha and position of the layers of an image [3, H, W] whose position is known everywhere."""
+  """Colour, alpha and position of the layers of an image [3, H, W] with known position everywhere."""
   low, high = jnp.min(position), jnp.max(position)
   depth = (position - low) / jnp.maximum(high - low, 1e-6) * num_layers  # layer l spans l .. l + 1
   layer = jnp.arange(num_layers)[:, None, None]

@@ -32,24 +32,24 @@ PATCH_LEVEL = (-1.0, 1.5)  # that noise's threshold, standard deviations: textur
 
 @dataclasses.dataclass(frozen=True)
 class SceneSettings:
-  """What is drawn for each surface. Pairs are the ends of a log-uniform distribution; shares lie in 0 .. 1."""
+  """Surfaces of procedural scenes. Pairs are the ends of a log-uniform distribution; shares lie in 0 .. 1."""
 
-  shape_px: tuple[float, float] = (6.0, 96.0)  # half-axes
+  shape_px: tuple[float, float] = (6.0, 96.0)  # half-axes of surfaces
   thin_px: tuple[float, float] = (0.8, 6.0)  # width of wires, bars and rims
-  period_px: tuple[float, float] = (3.0, 40.0)  # of stripes, tiles and text
-  contrast: tuple[float, float] = (0.05, 1.0)  # of a texture, as a share of the way between its two colours
-  highlight_level: tuple[float, float] = (1.5, 20.0)  # linear light, where 1 is white
+  period_px: tuple[float, float] = (3.0, 40.0)  # period of stripes, tiles and text
+  contrast: tuple[float, float] = (0.05, 1.0)  # texture contrast, as a share of the distance between its two colours
+  highlight_level: tuple[float, float] = (1.5, 20.0)  # brightness of highlights in linear light, where 1 is white
   thin: float = 0.35  # share of wires, rims, fences, grids and perforated plates
   curved: float = 0.5  # share of cylinders, balls, bowls and corrugated surfaces
   plain: float = 0.2  # share of surfaces with almost no texture
-  patchy: float = 0.0  # share of surfaces with texture only in places, as on walls, and plain elsewhere
+  patchy: float = 0.0  # share of surfaces that are textured only in patches, as walls are, and plain elsewhere
   highlights: float = 0.2  # share of surfaces with small, bright spots
-  relief: float = 0.15  # greatest change of position from the centre of a surface to its edge, by slant or curvature
+  relief: float = 0.15  # maximum depth change from the centre of a surface to its edge, as a share of the sweep's range
   background_relief: float = 0.3  # the same for the background: floors and walls
-  steep: float = 0.0  # share of surfaces whose relief is drawn, between the usual and the whole range of the sweep
+  steep: float = 0.0  # share of surfaces with a relief drawn between the usual one and the sweep's whole range
   rough: float = 0.0  # share of surfaces with bumps of all sizes
-  anywhere: float = 0.0  # share of scenes of any depth range, anywhere in the sweep's range or beyond its ends
-  beyond: float = 0.0  # share of scenes whose background lies beyond the sweep, where no frame is sharp
+  anywhere: float = 0.0  # share of scenes with any depth range, anywhere in the sweep's range or beyond its ends
+  beyond: float = 0.0  # share of scenes with a background beyond the sweep, where no frame is sharp
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
@@ -91,7 +91,7 @@ def draw_scene(
   settings: SceneSettings = SceneSettings(),
   textures: Textures | None = None,
 ) -> Scene:
-  """A random scene. With the same key, `textures` change nothing but the colours of surfaces that show photographs."""
+  """A random scene. With the same key, `textures` only changes the colours of surfaces that show photographs."""
   depth_key, key = random.split(key)
   # A scene spans a fifth of the sweep's range up to all of it and a little beyond.
   numbers = random.uniform(depth_key, (2 + num_surfaces,))
@@ -255,7 +255,7 @@ def _pick(draw: Draws, choices) -> Float[Array, 'H W']:
 
 
 def _noise(seed, slope, height: int, width: int) -> Float[Array, 'H W']:
-  """Noise of variance 1 whose amplitude falls as 1 / frequency^slope: from grain to clouds. Periodic."""
+  """Periodic noise of variance 1 with an amplitude of 1 / frequency^slope: from grain to clouds."""
   frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) + 1 / max(height, width)
   # Random phases make Gaussian noise; eight bits for each are plenty.
   turns = _share(_hash(*jnp.meshgrid(*(jnp.arange(side) for side in frequency.shape), indexing='ij'), seed), 0)

@@ -35,28 +35,28 @@ SHARPENING_PX = (0.6, 2.0)  # uniform: sigma of what detail is the difference fr
 
 @dataclasses.dataclass(frozen=True)
 class SensorSettings:
-  """What is drawn for each stack, the same for all its frames. Light and noise are linear, white is 1.
+  """Random parameters of each stack, the same for all its frames. Light and noise are linear, white is 1.
 
-  Pairs are the ends of a uniform distribution; for noise of a log-uniform one, because cameras differ by orders of
+  Pairs are the ends of a uniform distribution; for noise it is log-uniform, because cameras differ by orders of
   magnitude. Shares are shares of the stacks, 0 .. 1.
 
   Raises:
     InputError: naming the field, for a pair in the wrong order or out of range.
   """
 
-  vignetting: float = 0.3  # greatest darkening at the corners, 0 .. 0.95: uniform from 0
-  exposure_stops: tuple[float, float] = (-1.0, 0.7)  # of the whole stack: dark, or with highlights clipped
+  vignetting: float = 0.3  # maximum darkening at the corners, 0 .. 0.95; drawn uniformly from 0
+  exposure_stops: tuple[float, float] = (-1.0, 0.7)  # exposure of the whole stack: dark, or with clipped highlights
   shot_noise: tuple[float, float] = (3e-4, 0.03)  # standard deviation at white: 1 / sqrt(electrons of a full well)
-  read_noise: tuple[float, float] = (3e-5, 3e-3)  # standard deviation in the dark; (0, 0) in either is none
+  read_noise: tuple[float, float] = (3e-5, 3e-3)  # standard deviation in the dark; (0, 0) disables either noise
   noiseless: float = 0.15  # share without any noise
   correlated: float = 0.4  # share whose noise is correlated between neighbours, as after demosaicing
   contrast: tuple[float, float] = (0.8, 1.3)  # steepness of the tone curve at middle grey, 0.5 .. 1.5; 1 is straight
-  saturation: tuple[float, float] = (0.5, 1.3)  # factor on colour saturation: 0 is grey, 1 as it was
-  denoised: float = 0.15  # share passed through a denoiser, which removes faint texture
-  sharpened: float = 0.25  # share sharpened by an unsharp mask, with halos along edges
-  jpeg_quality: tuple[float, float] | None = (60.0, 98.0)  # libjpeg's scale, 1 .. 100; None: never JPEG
+  saturation: tuple[float, float] = (0.5, 1.3)  # factor on colour saturation: 0 is grey, 1 unchanged
+  denoised: float = 0.15  # share that is denoised, which removes faint texture
+  sharpened: float = 0.25  # share that is sharpened by an unsharp mask, with halos along edges
+  jpeg_quality: tuple[float, float] | None = (60.0, 98.0)  # JPEG quality on libjpeg's scale, 1 .. 100; None: no JPEG
   without_jpeg: float = 0.5  # share without JPEG
-  chroma_subsampled: float = 0.5  # share of the JPEG stacks with chroma at half its resolution (4:2:0)
+  chroma_subsampled: float = 0.5  # share of the JPEG stacks with chroma at half resolution (4:2:0)
 
   def __post_init__(self):
     limits = {'exposure_stops': (-10, 10), 'contrast': (0.5, 1.5), 'saturation': (0, 4), 'jpeg_quality': (1, 100)}

@@ -35,29 +35,30 @@ _VIEW_LEVELS = 6  # distances between views at which surfaces are blurred; pixel
 
 @dataclasses.dataclass(frozen=True)
 class SimulatorSettings:
-  """What the simulator draws; pairs are the ends of a uniform distribution unless stated otherwise.
+  """The simulator. Pairs are the ends of a uniform distribution unless stated otherwise.
 
   Raises:
-    InputError: naming the field, for a value that makes no sense.
+        InputError: naming the field, for an invalid value.
   """
 
-  num_frames: int = 10  # of a stack
-  height_px: int = 96  # of the frames
-  width_px: int = 96  # of the frames
-  view_width_px: int = 0  # of the camera's whole picture, of which frames are the middle; 0: frames are all of it
-  margin_px: int = 16  # around the frames, for what blur, zoom and drift bring in
-  num_surfaces: int = 10  # of procedural scenes
-  num_layers: int = 4  # into which photographs with depth are cut
-  lens_sigma_px: tuple[float, float] = (0.15, 1.6)  # log-uniform: standard deviation of the blur of lens and pixel
-  pattern: tuple[float, float] = (5e-4, 0.02)  # log-uniform: standard deviation of a fixed pattern, next to the light
-  patterned: float = 0.0  # share of stacks that have one
-  ends_valid: bool = False  # whether pixels beyond the sweep are valid, with the nearer end of the sweep as their depth
-  # How far beyond the ends of the sweep true depth goes, as a share of the sweep's range; depth is clipped there. Not
-  # for cameras with depth in metres, which has no limit beyond the far end.
+  num_frames: int = 10  # frames per stack
+  height_px: int = 96  # height of the frames
+  width_px: int = 96  # width of the frames
+  view_width_px: int = 0  # width of the camera's full image, of which frames are the centre; 0: the frames' width
+  margin_px: int = 16  # margin rendered around the frames, for content moved in by blur, zoom and drift
+  num_surfaces: int = 10  # number of surfaces of procedural scenes
+  num_layers: int = 4  # number of layers that RGB-D photographs are cut into
+  lens_sigma_px: tuple[float, float] = (0.15, 1.6)  # standard deviation of the blur of lens and pixel, log-uniform
+  # Standard deviation of a fixed pattern, relative to the light; log-uniform.
+  pattern: tuple[float, float] = (5e-4, 0.02)
+  patterned: float = 0.0  # share of stacks with a fixed pattern
+  ends_valid: bool = False  # whether pixels beyond the sweep are valid, with the nearer end of the sweep as depth
+  # How far true depth extends beyond the ends of the sweep before it is clipped, as a share of the sweep's range. Not
+  # for cameras with depth in metres, which is unbounded beyond the far end.
   truth_beyond: float = 0.0
-  scene: SceneSettings = SceneSettings()  # what is drawn for each surface
-  sweep: SweepSettings = SweepSettings()  # what is drawn for each sweep: camera, focus, blur and motion
-  sensor: SensorSettings = SensorSettings()  # what is drawn for each stack: noise, tone and JPEG
+  scene: SceneSettings = SceneSettings()  # surfaces
+  sweep: SweepSettings = SweepSettings()  # camera, focus, blur and motion
+  sensor: SensorSettings = SensorSettings()  # noise, tone and JPEG
 
   def __post_init__(self):
     lowest = {'num_frames': 2, 'height_px': 8, 'width_px': 8, 'margin_px': 0, 'num_surfaces': 1, 'num_layers': 1}
@@ -89,7 +90,7 @@ class SimulatorSettings:
 
 
 def simulate_batch(keys: Key[Array, 'B'], settings: SimulatorSettings, textures: Textures | None = None) -> FocalStack:
-  """A batch of stacks of procedural scenes, one for each key. See `simulate`."""
+  """A batch of stacks of procedural scenes, one per key. See `simulate`."""
   return map_stacks(lambda key: simulate(key, settings, textures), keys)
 
 
@@ -107,7 +108,7 @@ def simulate(key: PRNGKeyArray, settings: SimulatorSettings, textures: Textures 
   """One random stack of a random procedural scene, with all ground truth. See `photograph`.
 
   Args:
-    textures: photographs that some surfaces show; geometry, sweep and sensor do not depend on them.
+    textures: photographs used as textures of some surfaces; geometry, sweep and sensor do not depend on them.
   """
   scene_key, sweep_key, camera_key = random.split(key, 3)
   scene = draw_scene(scene_key, settings.num_surfaces, *settings.canvas, settings.scene, textures)
@@ -121,10 +122,10 @@ def simulate_rgbd(
   depth_m: Float[Array, 'H W'],
   settings: SimulatorSettings,
 ) -> FocalStack:
-  """One random stack of a photograph with depth, which is rescaled to fill the sweep's range in inverse depth.
+  """One random stack of an RGB-D photograph, with its depth rescaled to fill the sweep's range in inverse depth.
 
   Args:
-    rgb: display values 0 .. 1, of the size of `settings.canvas`.
+    rgb: display values 0 .. 1, with the size of `settings.canvas`.
     depth_m: 0 or not finite where unknown.
   """
   sweep_key, camera_key = random.split(key)

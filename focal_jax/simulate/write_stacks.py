@@ -1,14 +1,14 @@
-"""`--mode=simulate`: simulated stacks with all ground truth, in files and in pictures.
+"""`focal-jax simulate`: writes simulated stacks with complete ground truth, and pictures.
 
-Each stack is a folder that `--mode=predict` reads; together they are a data source, `folder:DIR`:
+Each stack is a folder that `focal-jax predict` reads; together they are a data source, `folder:DIR`:
 
   frame_00.png, ...        far to near
-  focus_distance.txt       one number a frame; frames, target and stack.json are in 1 / its unit
-  focal_length.txt         where the field of view changes with the focus
+  focus_distance.txt       one number per frame; frames, target and stack.json are in 1 / its unit
+  focal_length.txt         if the field of view changes with the focus
   target.npy               float32 [H, W], true depth of the nearest frame, NaN where it is not valid
   motion.npy               float32 [N, 3], true motion of every frame
-  truth/all_in_focus.png   in a folder of its own, or it would be one of the frames
-  stack.json               camera, unit, focus, field of view, and what the stack was made from
+  truth/all_in_focus.png   in a separate folder, or it would count as a frame
+  stack.json               camera, unit, focus, field of view, and the settings
 
 The unit is dioptres, or disparity in px for a camera with that unit. For a camera in metres it is dioptres, because
 folders of stacks have no other.
@@ -120,7 +120,7 @@ def stack_maker(
       rgb, depth_m = fit_to_canvas(example['rgb'], example['depth_m'], *settings.canvas)
       facts = {'photograph': example['name']}
       if not (depth_m > 0).any():
-        raise InputError(f'photograph {example["name"]}: depth is known nowhere, expected some that is')
+        raise InputError(f'photograph {example["name"]}: has no known depth, expected some')
       scene = rgb / np.float32(255), depth_m
     stack = jax.device_get(render(jax.random.fold_in(first, index), *scene))
     stack = stack.replace(images=to_uint8(stack.images), all_in_focus=to_uint8(stack.all_in_focus))

@@ -1,4 +1,4 @@
-"""The devices that a sweep's runs are spread over, found without taking them."""
+"""The devices for the runs of a sweep, listed without allocating them."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ class Device:
 
 
 def make_devices(kind: str, names: Sequence[str]) -> list[Device]:
-  """Devices of a kind as JAX calls it: gpu, tpu or cpu, of which there is one."""
+  """Devices of a kind in JAX's terms: gpu, tpu or cpu (a single one)."""
   if kind == 'gpu':
     return [Device(f'GPU {name}', {'CUDA_VISIBLE_DEVICES': name}) for name in names]
   if kind == 'tpu':  # one chip a process, none of which knows of the others; not tried

@@ -1,24 +1,24 @@
 """`focal-jax sweep --config=configs/ablations/X.py --workdir=DIR` trains the variants of a recipe.
 
-The config file has, beside `get_config`, a function `sweep(add)`:
+In addition to `get_config`, the config file has a function `sweep(add)`:
 
   def sweep(add):
-    add({'model.detection': 'plane'}, label='2-D block only')
+    add({'model.depth.detection': 'plane'}, label='2-D block only')
     stage = add(networks='depth', steps=add.config.steps // 2, report=False)
     add({'init.depth': stage.weights}, label='from a trained depth network')
 
-`add` takes fields of the config with their values. `add.config` is the recipe as the command line has it; `.weights` is
-what another variant trained, with the same seed; `report=False` trains a variant that is a step only. Each variant is
-trained with seeds from the recipe's on, `--seeds` of them.
+`add` takes config fields with their values. `add.config` is the recipe with the flags of the command line applied.
+`.weights` stands for the weights that another variant trains with the same seed. `report=False` leaves a variant out of
+the table, for intermediate stages. Each variant is trained with `--seeds` consecutive seeds, from the recipe's.
 
-  DIR/NAME,seed=0/     a run of `focal_jax.training.loop`, named by what it overrides
-  DIR/logs/            what the runs say
-  DIR/configs/         what they are trained with
+  DIR/NAME,seed=0/     a run of `focal_jax.training.loop`, named by its overrides
+  DIR/logs/            output of the runs
+  DIR/configs/         configs of the runs
   DIR/table.md, table.csv, plot.png    mean and spread over the seeds, at the last step
-  DIR/runs.csv         a row a run
+  DIR/runs.csv         one row per run
 
-Finished runs are kept and interrupted ones go on, so that the same command may be given any number of times. Exit
-status: 0; 1 if a run failed; 2 for bad input; 130 or 143 if interrupted.
+The same command again keeps finished runs and continues interrupted ones. Exit status: 0; 1 if a run
+failed; 2 for bad input; 130 or 143 if interrupted.
 """
 
 import contextlib
@@ -161,7 +161,7 @@ def run_sweep(
     where = f'; see {_log_file(run)}' if _log_file(run).exists() else ''
     print(f'{run.name}: {reason}{where}', file=sys.stderr)
   if stopped_by:
-    print(f'interrupted, {len(runs) - len(missing)} of {len(runs)} runs finished; the same command goes on from here')
+    print(f'interrupted, {len(runs) - len(missing)} of {len(runs)} runs finished; the same command continues from here')
     return 128 + stopped_by
   return 1 if missing else 0
 
@@ -258,7 +258,7 @@ def _train_all(
         time.sleep(_POLL_S)
         if stop.times > told:
           if not told:
-            log.info('stopping: runs write what they have; once more ends them at once')
+            log.info('stopping: runs save their state; press again to end them at once')
           for job in jobs.values():
             with contextlib.suppress(ProcessLookupError):
               _kill(job.process) if told else job.process.terminate()

@@ -1,4 +1,4 @@
-"""What a sweep ends in: tables with mean and spread over the seeds, and a plot."""
+"""Results of a sweep: tables with mean and spread over the seeds, and a plot."""
 
 import csv
 import dataclasses
@@ -39,7 +39,7 @@ class Row:
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-  """Mean, and sample standard deviation, which one value has not."""
+  """Mean and sample standard deviation; the latter is undefined for one value."""
   return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 

@@ -1,4 +1,4 @@
-"""`python -m focal_jax.sweeps.train_one CONFIG WORKDIR`: what a sweep starts for each of its runs."""
+"""`python -m focal_jax.sweeps.train_one CONFIG WORKDIR`: one run of a sweep, in its own process."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a sweep is made of: variants of a recipe, runs of them, and how far each run is."""
+"""Variants of a recipe, their runs, and the progress of each run."""
 
 import copy
 import dataclasses
@@ -69,7 +69,7 @@ class Add:
       report: whether it is in the table.
 
     Raises:
-      InputError: a field that the config has not, a value of another type, or a variant that was declared before.
+      InputError: a field that the config lacks, a value of the wrong type, or a variant declared before.
     """
     given = {**(overrides or {}), **more}
     config, values = copy.deepcopy(self._base), {}

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, by Orbax: the training state, and a note of where the run stood. Nothing else knows Orbax."""
+"""Checkpoints of a run: the training state, and a note on its progress. The only module that uses Orbax."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(epath.Path(folder), options=options)
 
   def save(self, step: int, state: Any, note: dict) -> None:
-    """Asynchronous: the run goes on while a copy of the state is written. A step already saved is left as it is.
+    """Asynchronous: the run continues while a copy of the state is written. A step already saved is kept.
 
     Args:
       state: a tree of arrays.
@@ -180,11 +180,11 @@ def claim_workdir(workdir: Path, config: dict) -> None:
 
 
 def record_config(workdir: Path, config: dict) -> None:
-  """config.json becomes `config`, with which the run goes on; fields that were others before are logged."""
+  """Writes `config` to config.json for the continued run; changed fields are logged."""
   path = workdir / _CONFIG
   changes = config_changes(_read_config(path), _as_json(config))
   for name, before, after in changes:
-    log.warning('going on with %s = %s; it was %s', name, after, before)
+    log.warning('continuing with %s = %s; it was %s', name, after, before)
   if changes:
     write_whole(path, json.dumps(config, indent=2) + '\n')
 

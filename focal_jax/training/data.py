@@ -1,4 +1,4 @@
-"""What a training step eats: stacks that the host reads, or that the device renders."""
+"""Input of a training step: stacks read by the host or rendered by the device."""
 
 import dataclasses
 import itertools

@@ -1,6 +1,4 @@
-"""Training: `train_and_evaluate(config, workdir)` runs a config to its last step, going on where an earlier run
-stopped.
-"""
+"""Training: `train_and_evaluate(config, workdir)` runs a config to its last step, continuing an earlier run."""
 
 import collections
 import contextlib
@@ -46,17 +44,17 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
   """Trains to `config.steps` on all devices of all processes; returns the weights file, `workdir`/weights.npz (flat,
   float32).
 
-  Besides it the folder gets best.npz (the weights that had the least `config.best_metric`), config.json, checkpoints,
-  metrics.jsonl, TensorBoard files and validation pictures. Called again on the same folder it continues from the newest
-  checkpoint, with the data and random numbers that it would have had.
+  Also writes best.npz (the weights with the lowest `config.best_metric`), config.json, checkpoints, metrics.jsonl,
+  TensorBoard files and validation pictures. A second call on the same folder continues from the newest checkpoint, with
+  the data and random numbers of an uninterrupted run.
 
   Args:
     profile: first and last step of a trace for `jax.profiler`, written to the folder `profile`.
 
   Raises:
-    InputError: a config value that makes no sense, or a folder of another model; before anything is written.
-    RunError: the disk is full, or too many steps in a row were not finite. The run can be gone on with.
-    Stopped: SIGTERM or SIGINT came; a checkpoint was written first.
+    InputError: an invalid config value, or a folder of another model; before anything is written.
+    RunError: the disk is full, or too many consecutive steps were not finite. The run can be continued.
+    Stopped: SIGTERM or SIGINT was received; a checkpoint was written first.
   """
   keep_freed_memory()
   workdir = Path(workdir)
@@ -94,7 +92,7 @@ class _Run:
   def __init__(
     self, config: ConfigDict, workdir: Path, state: TrainState, stop: StopSignals, opened: contextlib.ExitStack
   ):
-    """Restores the newest checkpoint, if there is one, in place of `state`; files are closed with `opened`."""
+    """Replaces `state` by the newest checkpoint, if there is one; files are closed with `opened`."""
     self._config, self._workdir, self._stop = config, workdir, stop
     self._checkpoints = self._writer = None
     # stacks: position in the data; validated: last step whose validation is done; best: its step and value.
@@ -109,7 +107,7 @@ class _Run:
       self._writer = opened.enter_context(contextlib.closing(Writer(workdir, int(state.step))))
     self._state, self._note = parallel.from_first_process(state, note)
     self._note['config'] = config.to_dict()
-    # All that the weights have seen, for a run may go on with other data.
+    # All data used for the weights, because a run may continue with other data.
     self._note['data'] = sorted({*self._note.get('data', ()), *data_names(config)})
     self._step = int(self._state.step)
 
@@ -176,7 +174,7 @@ class _Run:
       name = signal.Signals(self._stop.signal).name
       raise Stopped(
         f'{self._workdir}: stopped by {name} after step {self._step} of {config.steps}, which is saved; the same '
-        'command goes on from there',
+        'command continues from there',
         self._stop.signal,
       )
 
@@ -196,7 +194,7 @@ class _Run:
     if in_row >= config.max_skipped:
       raise RunError(
         f'{self._workdir}: the loss or gradient of {in_row} steps in a row, up to step {step}, was not finite '
-        '(max_skipped); nothing of them is in the weights. A lower optimizer.learning_rate or optimizer.clip_norm help'
+        '(max_skipped); none of them changed the weights. A lower optimizer.learning_rate or optimizer.clip_norm helps'
       )
     if step % config.log_every and step != config.steps:
       return
@@ -213,7 +211,7 @@ class _Run:
     alone = jax.process_count() == 1
     result = validation(self._state, self._step, lambda: alone and self._stop.requested(self._step))
     if result is None:
-      return  # told to stop: it is done again when the run goes on
+      return  # told to stop: the validation is repeated when the run continues
     scalars, picture = result
     self._note['validated'] = self._step
     log.info('validation at step %d: %s', self._step, ', '.join(f'{n} {v:.4g}' for n, v in scalars.items()))
@@ -294,7 +292,7 @@ def _check_trained(networks: str, loss: LossSettings, motion_known: bool) -> Non
 
 
 def _check_loss(model: nn.Module, variables: dict, example: FocalStack, loss: LossSettings) -> None:
-  """InputError if the loss is of something that the model or the data has not; nothing is computed."""
+  """InputError if the loss needs something that the model or the data lack; nothing is computed."""
 
   def check(variables, stack):
     losses.check_parts(model.apply(variables, stack, align=False), stack, loss)

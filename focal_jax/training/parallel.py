@@ -1,7 +1,7 @@
-"""How a function runs on many devices: `jax.pmap` or `jax.shard_map`, of one process or several.
+"""Runs a function on many devices, by `jax.pmap` or `jax.shard_map`, in one process or several.
 
-A batch has one share a device, on a leading axis; the training state has none, every device holds all of it. Reductions
-go over `AXIS`.
+A batch is divided among the devices along a leading axis; every device holds the whole training state. Reductions are
+over `AXIS`.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""How a run learns that it is to stop."""
+"""Signals that stop a run."""
 
 import contextlib
 import logging
@@ -44,7 +44,7 @@ class StopSignals(contextlib.AbstractContextManager):
     self.__exit__()
 
   def _hand_on(self, number: int, _: Any) -> None:
-    """SIGINT becomes the SIGTERM that the service listens to, of which the other processes learn."""
+    """Turns SIGINT into the SIGTERM that the service listens to and passes to the other processes."""
     log.warning('%s: stopping all processes after a common step', signal.Signals(number).name)
     self._interrupted = True
     self.__exit__()

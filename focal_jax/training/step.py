@@ -19,13 +19,14 @@ from focal_jax.training.parallel import AXIS
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything a run needs to go on, besides the position in the data.
+  """Everything needed to continue a run, besides the position in the data.
 
   Attributes:
-    step: steps taken, those that were skipped included.
+    step: steps taken, including skipped ones.
     seed: of augmentation and simulation. Not part of the program, so that runs of other seeds need not compile it.
     ema: {'params', 'batch_stats'}, moving averages; None without.
-    skipped: steps whose loss or gradient was not finite and that changed nothing; `skipped_in_row`, at the end.
+    skipped: number of steps without an update because loss or gradient was not finite; `skipped_in_row`: the latest
+      of these in a row.
   """
 
   step: Any  # int32 scalar: an array, or its shape where a checkpoint is restored

@@ -1,4 +1,4 @@
-"""Validation while training: errors on a fixed set of stacks, and pictures of its first ones."""
+"""Validation during training: errors on a fixed set of stacks, and pictures of the first ones."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -155,7 +155,7 @@ def _shapes_everywhere(examples: list[dict[str, Any]]) -> list[tuple[int, ...]]:
 
 
 def _together(examples: list[dict[str, Any]], shape: tuple[int, ...]) -> FocalStack:
-  """The examples with images of that shape, and black stacks in place of the others, [devices, 1, ...].
+  """The examples with images of that shape, and black stacks instead of the others, [devices, 1, ...].
 
   Devices compute one program, of arrays of one shape, and a network's answer would not bear padding.
   """

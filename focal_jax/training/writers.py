@@ -1,4 +1,4 @@
-"""Where a run's numbers and pictures go: the terminal, JSON lines, and TensorBoard where tensorboardX is installed."""
+"""Writes metrics and pictures of a run: to the terminal, JSON lines, and TensorBoard if tensorboardX is installed."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from focal_jax.files.outputs import write_whole
 class Writer:
   """Scalars to `metrics.jsonl`, one line a call; scalars and pictures to TensorBoard.
 
-  What an earlier run wrote beyond `step`, from where this one goes on, is dropped: it will be written again.
+  Lines of an earlier run beyond `step` are dropped, because the resumed run writes them again.
   """
 
   def __init__(self, workdir: Path, step: int = 0):

@@ -222,7 +222,7 @@ def test_a_file_of_fewer_stacks_is_an_error_unless_it_is_asked_for(model, three,
 
   with caplog.at_level(logging.WARNING):
     submit(three, tmp_path / 'new' / 'out', partial=True)
-  assert 'submission.zip: 3 of 120 stacks, which CodaLab will not take' in caplog.text
+  assert 'submission.zip: 3 of 120 stacks; CodaLab will reject it' in caplog.text
   out = tmp_path / 'new' / 'out'
   assert set(files_below(out / 'submission')) == {FIRST, SECOND, THIRD, 'runtime.txt'}
   summary = json.loads((out / 'summary.json').read_text())

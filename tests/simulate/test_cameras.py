@@ -366,7 +366,7 @@ def test_bad_cameras_name_the_field(field, value, expected):
     ({'range_dpt': (0.0, 1.0)}, 'simulator.sweep.range_dpt is .*, expected more than 0'),
     ({'spacing': 'even'}, "simulator.sweep.spacing is 'even', expected one of dioptres, random, camera"),
     ({'uneven': 1.0}, 'simulator.sweep.uneven is 1.0, expected a number from 0 to below 1'),
-    ({'cameras': ('defocusnet',)}, 'simulator.sweep.far_dpt is .* more than 0 for defocusnet, whose unit is m'),
+    ({'cameras': ('defocusnet',)}, 'simulator.sweep.far_dpt is .* more than 0 for defocusnet with unit m'),
     ({'cameras': (MINE,), 'range_dpt': (2.0, 48.0)}, 'simulator.sweep.range_dpt is .* beyond the focal length of mine'),
   ],
 )

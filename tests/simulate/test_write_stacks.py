@@ -134,7 +134,7 @@ def test_photographs_are_taken_in_turn_and_named(sweeps_only, tmp_path):
     assert json.loads((folder / 'stack.json').read_text())['photograph'] == f'grey {level}'
     assert (np.asarray(Image.open(folder / 'truth' / 'all_in_focus.png')) == level).all()
   photographs[1]['depth_m'][:] = np.nan
-  with pytest.raises(InputError, match='photograph grey 20: depth is known nowhere'):
+  with pytest.raises(InputError, match='photograph grey 20: has no known depth'):
     simulate_stacks.simulate_stacks(SETTINGS, tmp_path / 'new' / 'out', count=3, photographs=photographs)
   assert not (tmp_path / 'new').exists()
 

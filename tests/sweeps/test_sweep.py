@@ -300,7 +300,7 @@ def test_signals_reach_the_runs_and_the_sweep_goes_on_later(sweep, number):
   process.send_signal(number)
   out, err = process.communicate(timeout=60)
   assert process.returncode == 128 + number, err
-  assert '0 of 3 runs finished; the same command goes on' in out
+  assert '0 of 3 runs finished; the same command continues' in out
   assert len(names(sweep.folder, 'stop')) == 2
   assert not (sweep.folder / 'table.md').exists()
 

@@ -107,7 +107,7 @@ def test_a_large_split_is_several_files_in_order_and_is_not_sorted(official: Pat
 
 def test_without_the_test_file_there_is_no_test_split(official: Path, tmp_path: Path, capsys):
   assert build('ddff12/official', official, tmp_path / 'data') == COUNTS
-  assert f"{TEST}: not there, so there will be no split 'test'" in capsys.readouterr().out
+  assert f"{TEST}: missing, so the build has no split 'test'" in capsys.readouterr().out
   with pytest.raises(InputError, match=r"no split 'test', expected train, val; .*tfds_ddff\.build.*--overwrite"):
     load('ddff12', 'test', tmp_path / 'data')
 
@@ -291,7 +291,7 @@ def test_a_signal_ends_the_command_and_nothing_is_left(number: int, command, tmp
 
   monkeypatch.setattr(tfds_ddff.build, 'tqdm', Killed)
   assert command() == 130
-  assert capsys.readouterr().err.endswith('tfds_ddff.build: interrupted; nothing half-made is left\n')
+  assert capsys.readouterr().err.endswith('tfds_ddff.build: interrupted; no partial data set is left\n')
   assert not (tmp_path / 'data').exists()
 
 

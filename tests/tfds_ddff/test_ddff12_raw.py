@@ -179,7 +179,7 @@ def assert_refocused(folder: Path, data_dir: Path, split: str, names: list[str])
 def test_light_fields_are_refocused(raw: Path, tmp_path: Path, capsys):
   assert build('ddff12/raw', raw, tmp_path / 'data') == {'train': 5, 'val': 2}
   printed = capsys.readouterr().out
-  assert f"{raw / 'LightField' / 'test' / 'lockeroom'}: not there, so there will be no split 'test'" in printed
+  assert f"{raw / 'LightField' / 'test' / 'lockeroom'}: missing, so the build has no split 'test'" in printed
   assert "'train'" not in printed
   names = ['kitchen_0001', 'seminaroom_0001', 'seminaroom_0002', 'socialcorner_0001', 'studentlab_0001']
   assert_refocused(raw, tmp_path / 'data', 'train', names)

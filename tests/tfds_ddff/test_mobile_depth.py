@@ -200,7 +200,7 @@ BAD_INPUTS = {
   ),
   'at the focal length': (
     calibrate('9 1\n8 1\n0.40000000001 1\n0.4\n'),
-    r'balls/calibrated\.txt: focus distance 0\.40000000001 is all but the focal length 0\.4, expected',
+    r'balls/calibrated\.txt: focus distance 0\.40000000001 is close to the focal length 0\.4, expected',
   ),
   'no focal length at all': (
     calibrate('9 1\n8 1\n7 1\nnan\n'),

@@ -183,7 +183,7 @@ def test_smartphone_without_a_test_folder_and_with_its_first_config_by_default(t
   write_smartphone(tmp_path)
   (tmp_path / 'test').rename(tmp_path / 'later')
   assert build('smartphone', tmp_path, tmp_path / 'data') == {'train': 3}
-  assert "test: not there, so there will be no split 'test'" in capsys.readouterr().out
+  assert "test: missing, so the build has no split 'test'" in capsys.readouterr().out
   assert load('smartphone', 'train', tmp_path / 'data')[0]['images'].shape == (10, 7, 5, 3)
 
 

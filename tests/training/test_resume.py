@@ -257,7 +257,7 @@ def test_a_run_goes_on_with_another_config(interrupted, config, caplog):
   """Which is said, and remembered."""
   config.loss.motion_weight = 0.5
   train_and_evaluate(config, interrupted)
-  assert 'going on with loss.motion_weight = 0.5; it was 0.05' in caplog.text
+  assert 'continuing with loss.motion_weight = 0.5; it was 0.05' in caplog.text
   assert json.loads((interrupted / 'config.json').read_text())['loss']['motion_weight'] == 0.5
   before, after = (next(line for line in metrics(interrupted) if line['step'] == step) for step in (26, 27))
   for line, weight in ((before, 0.05), (after, 0.5)):

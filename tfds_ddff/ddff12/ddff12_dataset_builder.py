@@ -22,7 +22,7 @@ Config `official` reads the two files of the benchmark:
   test         120  383 x 552       ddff-dataset-test.h5      stack_test               hidden: target and valid are 0
 
 Train and val are crops of the same six scenes, so val says little about other rooms. The benchmark is the test split:
-six other scenes, whose depth only the server of the authors knows. Examples keep the order of the files.
+six other scenes, with depth known only to the authors' server. Examples keep the order of the files.
 
 Config `scene_disjoint` reads `my_ddff_trainVal.h5` (17 GB), a repacking by the authors of DFV (Yang, Huang and Zhou,
 CVPR 2022): frames in the order of the official files, nearest first, but whole and in RGB, and `all_in_focus`. That is
@@ -45,7 +45,7 @@ level in about one pixel of a thousand. `all_in_focus` is the centre view, and t
 
 Its files are `LightField/<folder>/<scene>/LF_0001.npy` and so on, [9, 9, H, W, 3] uint8 RGB, and for train and val
 `DepthRegistered/train/<scene>/DEPTH_0001.png`, [H, W] uint16 mm, 0 where not known. `<folder>` is `test` for the split
-test, else `train`. A split of which no scene is there is left out. Examples are named `<scene>_0001`.
+test, else `train`. A split without any scene is left out. Examples are named `<scene>_0001`.
 """
 
 import functools
@@ -177,7 +177,7 @@ def _read_scene_disjoint(path: Path, split: str, index: int) -> Example:
 
 
 def raw_splits(manual_dir: Path) -> dict[str, SourceSplit]:
-  """The splits of which there are light fields.
+  """The splits with light fields.
 
   Args:
     manual_dir: folder with `LightField` and `DepthRegistered`.
@@ -230,7 +230,7 @@ def _raw_split(manual_dir: Path, split: str) -> SourceSplit:
 
 
 def _open_light_field(path: Path) -> np.ndarray:
-  """[9, 9, H, W, 3] uint8, of which nothing is read yet."""
+  """[9, 9, H, W, 3] uint8, not read yet."""
   if not path.is_file():
     raise InputError(f'{path}: found no such file, expected the one from {HOMEPAGE}')
   try:

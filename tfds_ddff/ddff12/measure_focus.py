@@ -225,7 +225,7 @@ def main(argv: list[str]) -> None:
   options = flags.FLAGS
   path = Path(options.out).expanduser() if options.out else None
   if path and (path.is_dir() or not path.parent.is_dir()):  # before the work
-    raise InputError(f'--out is {path}, expected a file in a folder that is there')
+    raise InputError(f'--out is {path}, expected a file in an existing folder')
   examples = train_examples(options.dataset, options.manual_dir, options.data_dir)
   found = measure(tqdm(examples, desc=f'{options.dataset} train', unit='stack'))
   print(found.table())

@@ -87,7 +87,7 @@ def find_splits(manual_dir: Path, aligned: bool) -> dict[str, SourceSplit]:
     aligned: take the frames that the authors aligned.
 
   Raises:
-    InputError: there are no scenes, an unknown one, or one whose frames and calibration do not fit each other.
+    InputError: no scenes, an unknown scene, or a scene with frames and calibration that do not match.
   """
   calibration = _find_folder(manual_dir, 'calibration')
   folders = _scene_folders(_find_folder(manual_dir, 'Aligned') if aligned else calibration.parent)
@@ -184,7 +184,7 @@ class Builder(StackBuilder):
       focus_unit=FOCUS_UNIT,
     )
     for name, description in (
-      ('unaligned', 'The photos, whose field of view changes with the focus and which the hand has shaken.'),
+      ('unaligned', 'The photos as taken: the field of view changes with the focus, and the hand shakes.'),
       ('aligned', 'The frames as the authors aligned them.'),
     )
   ]

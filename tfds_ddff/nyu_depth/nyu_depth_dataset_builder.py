@@ -6,7 +6,7 @@ publish it at https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html; a licence i
   split  examples  height x width  file                        keys
   train      1449  480 x 640       nyu_depth_v2_labeled.mat    images, depths
 
-Every example is a picture of a Kinect with the depth registered to it, whose holes the authors have filled. It holds
+Every example is a Kinect image with registered depth; its holes were filled by the authors. It holds
 one frame, taken as sharp everywhere, that has no focus coordinate (`focus` is NaN, `fov` is 1); `all_in_focus` does not
 repeat it and is one black pixel. The target is depth in metres, about 0.7 to 10, and `valid` is 1 where it is finite
 and above 0, else 0. Examples keep the order of the file.
@@ -70,7 +70,7 @@ class Builder(StackBuilder):
   BUILDER_CONFIGS = [  # noqa: RUF012 (so TFDS wants it)
     Config(
       name='labelled',
-      description='All pictures of the labelled part, with depth whose holes are filled.',
+      description='All images of the labelled part, with filled depth.',
       find_splits=find_splits,
       num_frames=1,
       focus_unit='m',

@@ -69,7 +69,7 @@ def simulated_splits(
 def joined_splits(
   folders: Sequence[Path], counts: Mapping[str, int], metadata: dict[str, Any]
 ) -> dict[str, SourceSplit]:
-  """The splits whose parts were built into these folders, in their order.
+  """The splits with parts in these folders, in their order.
 
   Raises:
     InputError: a part is missing, or is one of another data set.

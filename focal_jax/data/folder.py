@@ -297,7 +297,8 @@ def _pages_of(paths: list[Path], channel: int | None) -> tuple[PageStack, list[s
 def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[str]]:
   """Two or more image files, or one that is a stack, in natural order; and remarks about pictures that are not read."""
   try:
-    entries = [path for path in folder.iterdir() if not path.is_dir()]
+    # Neither folders nor pipes, of which reading does not end; links that lead nowhere are told when they are read.
+    entries = [path for path in folder.iterdir() if path.is_file() or not path.exists()]
   except OSError as error:
     advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([folder])) if folder.is_file() else ''
     raise InputError(

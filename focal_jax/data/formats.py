@@ -79,6 +79,7 @@ def readable_suffixes() -> tuple[str, ...]:
   plugins = {module for module, register in _PLUGINS.items() if _import_plugin(module, register)}
   Image.init()
   known = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+  known.add('.mpo')  # which Pillow opens as JPEG
   # Pillow registers the suffix even where it was built without the decoder.
   if not ('avif' in features.modules and features.check('avif')) and 'pillow_avif' not in plugins:
     known.discard('.avif')

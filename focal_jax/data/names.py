@@ -11,9 +11,11 @@ from pathlib import Path
 # (`natural_order`), and after a digit it separates, as in a date. One point or comma between digits is a decimal one,
 # but for dates and times such as 12.30.59.
 _UNSIGNED = r'(?<![\d.,])\d+[.,]\d+(?![.,]?\d)|\d+'
+# Of a frame focused at infinity, perhaps before a unit of length: a number, too.
+_INFINITE = r'(?<![^\W\d_])(?:inf(?:init[ye])?|∞)(?=(?:mm|cm|m)?(?![^\W_]))'
 _SIGNED = {
-  False: re.compile(rf'((?:(?<![^\W_])[-+\u2212](?=\d))?(?:{_UNSIGNED}))'),
-  True: re.compile(rf'((?:(?<!\d)[-+\u2212](?=\d))?(?:{_UNSIGNED}))'),
+  False: re.compile(rf'((?:(?<![^\W_])[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),
+  True: re.compile(rf'((?:(?<!\d)[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),
 }
 
 
@@ -57,7 +59,14 @@ def _split(stem: str, pattern: re.Pattern[str]) -> list[str | Decimal]:
   return [_number(part) if n % 2 else part for n, part in enumerate(pattern.split(stem))]
 
 
+def infinity_as_digit(stem: str) -> str:
+  """A comparable name with 9 for a word that means infinity: where it counts as a number."""
+  return re.sub(_INFINITE, '9', stem)
+
+
 def _number(text: str) -> Decimal:
+  if re.fullmatch(_INFINITE, text):
+    return Decimal('Infinity')
   return Decimal(text.replace(',', '.').replace('\u2212', '-'))
 
 

@@ -1,6 +1,7 @@
 """Small folders made here, and real stacks where they are beside this repository."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,7 @@ def test_which_files_are_frames(tmp_path):
   (tmp_path / 'readme.txt').write_text('hello')
   (tmp_path / 'folder.jpg').mkdir()
   write_images(tmp_path / 'folder.jpg', 'inside.png')
+  os.mkfifo(tmp_path / '7.jpg')  # which would be waited for
   assert read_stack_folder(tmp_path).names == names
 
 
@@ -441,7 +443,7 @@ def test_real_stacks_without_metadata(name, shape):
   assert 20 < stack.images.mean() < 235
 
 
-@pytest.mark.parametrize('suffix', ['jfif', 'jpe', 'gif', 'ppm', 'tga', 'JFIF'])
+@pytest.mark.parametrize('suffix', ['jfif', 'jpe', 'mpo', 'gif', 'ppm', 'tga', 'JFIF'])
 def test_less_usual_suffixes(tmp_path, suffix):
   picture = Image.fromarray(
     np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
@@ -503,6 +505,14 @@ def test_second_downloads_are_left_out(tmp_path):
   stack = read_stack_folder(tmp_path)
   assert stack.names == ['IMG_1.png', 'IMG_2.png', 'IMG_3.png']
   assert any('Left out: IMG_2 (1).png, IMG_3(2).png' in note for note in stack.notes)
+
+
+def test_copies_of_pictures_named_by_their_time(tmp_path):
+  names = ['20240501_102030.png', '20240501_102031.png', '20240501_102031(1).png', '20240501_102032.png']
+  write_images(tmp_path, *names)
+  assert read_stack_folder(tmp_path).names == names  # two of one second
+  (tmp_path / names[2]).write_bytes((tmp_path / names[1]).read_bytes())
+  assert read_stack_folder(tmp_path).names == [names[0], names[1], names[3]]
 
 
 def test_a_series_that_counts_in_brackets(tmp_path):

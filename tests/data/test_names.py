@@ -31,6 +31,10 @@ def write_images(folder: Path, *names: str) -> None:
     ['t 12.30.07.png', 't 12.30.59.png', 't 12.31.00.png'],
     ['z_0,5.png', 'z_2.png', 'z_10,25.png'],
     ['\u22121.5um.png', '-1um.png', '0um.png', '+1um.png'],
+    ['focus 0.5m.jpg', 'focus 10m.jpg', 'focus infm.jpg'],
+    ['1.png', '10.png', 'Infinity.png'],
+    ['f_0,3.png', 'f_2.png', 'f_∞.png'],
+    ['info 2.png', 'info 10.png'],
     ['image_1_0.5.jpg', 'image_2_0.65.jpg', 'image_10_0.80.jpg'],
   ],
 )
@@ -56,6 +60,12 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (SERIES, ['ZS PMax.tif', 'ZS DMap.tif']),
     (SERIES, ['IMG_0002 edited.jpg', 'IMG_0005-Edit.jpg']),
     (SERIES, ['IMG_E0003.jpg']),
+    (SERIES, ['IMG_0002-2.jpg', 'IMG_0004~2.jpg']),
+    (SERIES, ['IMG_0005 2.jpg']),
+    ([f'focus_{at}m.jpg' for at in ('0.2', '0.5', '1', 'inf')], []),
+    ([f'{at}.png' for at in (1, 2, 5, '∞')], []),
+    ([f'img_{n}.{suffix}' for n, suffix in enumerate(['jpg', 'JPG', 'jpeg', 'jpg', 'jpe'])], []),
+    (['20240501_102030.jpg', '20240501_102031.jpg', '20240501_102031(1).jpg', '20240501_102032.jpg'], []),
     (SERIES, [f'IMG_{n:04}_depth.png' for n in range(1, 7)]),
     (SERIES, [f'confidence_{n:04}.png' for n in range(1, 7)]),
     (SERIES, ['IMG_0007.png']),  # the only one of its kind
@@ -117,6 +127,11 @@ def test_one_photograph_in_two_kinds():
     (['D0001', 'D9999'], [1, 1], None, None),
     (['D0001', 'D9999'], [2, None], None, None),
     (['D0001', 'D9999'], [1, 2], None, None),
+    (['D00001', 'D00003', 'D09998', 'D09999'], [None] * 4, [2, 3, 0, 1], 'D09998 was taken as the first frame'),
+    (['D0001', 'D0002', 'D9999'], [7, 7, 7], [2, 0, 1], 'and D0002 as the last'),
+    (['D0001', 'D0002', 'D9999'], [1, 2, 3], None, None),
+    (['D0001', 'D0090', 'D9999'], [None] * 3, None, None),  # no series of photographs
+    (['D01', 'D02', 'D99'], [None] * 3, None, None),
   ],
 )
 def test_capture_time(names, times, order, note):

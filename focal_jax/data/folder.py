@@ -42,6 +42,7 @@ class FolderStack:
     order_known: focus distances tell which end is far. False: the order, or of positions its direction, is a guess.
     paths: of the file of each frame; of pages it is the same.
     reader: reads single frames again, in another size (`frame`). None: there are no files.
+    all_meant: the user named every file, one by one or in a sidecar, so that none is left out for its pixels.
   """
 
   images: UInt8[np.ndarray, 'N H W 3']
@@ -57,6 +58,7 @@ class FolderStack:
   paths: tuple[Path, ...] = ()
   focal_length: float | None = None
   reader: FrameReader | None = None
+  all_meant: bool = True
 
   def size(self, max_side: int | None = None) -> tuple[int, int]:
     """Height and width of what `frame` gives, px."""
@@ -75,9 +77,22 @@ class FolderStack:
 
   def reversed(self, note: str) -> 'FolderStack':
     """The frames from the last to the first, each with its own focus; `note` says why."""
-    turned = {name: getattr(self, name)[::-1] for name in ('images', 'focus', 'fov', 'names', 'paths')}
-    turned['reader'] = self.reader and self.reader.ordered(range(len(self.names))[::-1])
-    return dataclasses.replace(self, **turned, notes=[*self.notes, note])
+    return self._taken(slice(None, None, -1), note)
+
+  def without(self, places: Sequence[int], note: str) -> 'FolderStack':
+    """The other frames, those at `places` left out; `note` says why. Of frames without focus the index closes up."""
+    stack = self._taken([n for n in range(len(self.names)) if n not in places], note)
+    if self.focus_unit != FRAME_INDEX_UNIT:
+      return stack
+    gone = self.focus[list(places)]
+    return dataclasses.replace(stack, focus=stack.focus - (stack.focus[:, None] > gone).sum(axis=1))
+
+  def _taken(self, index: slice | list[int], note: str) -> 'FolderStack':
+    places = np.arange(len(self.names))[index].tolist()
+    fields = {name: getattr(self, name)[index] for name in ('images', 'focus', 'fov')}
+    fields |= {'names': [self.names[n] for n in places], 'paths': tuple(self.paths[n] for n in places if self.paths)}
+    reader = self.reader and self.reader.ordered(places)
+    return dataclasses.replace(self, **fields, reader=reader, notes=[*self.notes, note])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,6 +206,7 @@ def read_stack_folder(
     paths=tuple(chosen.headers[n].file.path for n in order),
     focal_length=metadata.sweep and metadata.sweep.focal_length,
     reader=frames.reader.ordered(order.tolist()),
+    all_meant=chosen.all_meant,
   )
 
 

@@ -15,9 +15,9 @@ from jaxtyping import Float64
 
 from focal_jax import optics
 from focal_jax.data.exif import FrameExif
-from focal_jax.data.names import shown
-from focal_jax.data.sidecar import Sidecar, known_unit, read_sidecar
-from focal_jax.data.texts import decimal_point, read_text
+from focal_jax.data.names import listed, shown
+from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
+from focal_jax.data.texts import beside, plain_number, read_text
 from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
@@ -127,6 +127,8 @@ def read_metadata(
       notes.append(f'exif_dioptres was ignored: {sweep.source} comes first.')
   elif (focus := _exif_focus(names, exif, focal_length_m, exif_dioptres, notes)) is not None:
     sweep = Sweep(focus, DIOPTRE_UNIT, 'EXIF', focal_length_m, length_source)
+  elif folder and (tables := sorted(path.name for path in folder.glob('*.[cC][sS][vV]') if path != sidecar.path)):
+    notes.append(f'{listed(tables)} was not read: focus distances are expected in {SIDECAR_FILES[0]}.')
 
   return Metadata(
     sweep=sweep,
@@ -152,14 +154,14 @@ def _lens(exif: list[FrameExif], notes: list[str]) -> FrameExif:
 
 def count_distances(folder: Path) -> int | None:
   """How many images `focus_distance.txt` is about; None if there is none."""
-  path = folder / FOCUS_DISTANCE_FILE
+  path = beside(folder, FOCUS_DISTANCE_FILE)
   return len(_read_numbers(path)[0]) if path.exists() else None
 
 
 def _read_text_files(
   folder: Path, names: list[str], all_names: list[str], sidecar_unit: str | None, notes: list[str]
 ) -> Sweep | None:
-  distance_file, length_file = folder / FOCUS_DISTANCE_FILE, folder / FOCAL_LENGTH_FILE
+  distance_file, length_file = (beside(folder, name) for name in (FOCUS_DISTANCE_FILE, FOCAL_LENGTH_FILE))
   if not distance_file.exists():
     if length_file.exists():
       notes.append(f'{FOCAL_LENGTH_FILE} was ignored: it says nothing without {FOCUS_DISTANCE_FILE}.')
@@ -215,7 +217,7 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
     if ',' in line and ('.' in line or re.fullmatch(r'\s*[^\s,;]+(,\s*[^\s,;]+){2,},?\s*', line)):
       line = line.replace(',', ' ')  # which separate here
     for word in re.split(r'[\s;]+|,\s', line):
-      number = re.fullmatch(r'([-+]?[\d.,]+(?:[eE][-+]?\d+)?)([^\W\d_]+)', word)
+      number = re.fullmatch(r'([-+\u2212]?[\d.,]+(?:[eE][-+]?\d+)?)([^\W\d_]+)', word)
       if word in _UNIT_WORDS and numbers:
         units.append(word)
       elif number and number[2] in _UNIT_WORDS:
@@ -230,7 +232,7 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
 
 def _number(path: Path, place: int, word: str) -> float:
   try:
-    return float(decimal_point(word.replace('∞', 'inf')))
+    return float(plain_number(word))
   except ValueError:
     raise InputError(f'{shown(path)}: number {place + 1} is {word[:40]!r}, expected a number such as 0.35') from None
 

@@ -18,7 +18,8 @@ from focal_jax.align.motion import align as warped_frames
 from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT
-from focal_jax.data.names import shown
+from focal_jax.data.names import listed, shown
+from focal_jax.data.other_scene import other_scenes
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
 from focal_jax.files.pictures import save_image
@@ -150,6 +151,11 @@ def predict_folder(
   )
   unit = DepthUnit(stack, options.unit)  # before the work, for it may not be known
   before = measured_residual(stack.images)
+  if not stack.all_meant and (others := other_scenes(stack.images, before.measured)):
+    names = [stack.names[n] for n in others]
+    verb = 'shows' if len(names) == 1 else 'show'
+    stack = stack.without(others, f'Left out: {listed(names)}, which {verb} another scene than the rest, or is turned.')
+    unit, before = DepthUnit(stack, options.unit), measured_residual(stack.images)
   if not (stack.order_known or options.near_to_far or options.far_to_near):
     stack, before = _ordered_by_zoom(stack, before)
     unit = DepthUnit(stack, options.unit)
@@ -238,8 +244,15 @@ def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[Folder
   """A stack whose order is a guess, in the order that its zoom tells; and its motion, measured anew if that changed."""
   end = motion.near_end()
   if end is None:
+    if motion.turns_back:
+      note = (
+        'The zoom of the frames rises and falls again: the sweep seems to go there and back, and depth is then that of '
+        'either way. Give the frames of one way alone.'
+      )
+      stack = dataclasses.replace(stack, notes=[*stack.notes, note])
     return stack, motion
-  evidence = f'{stack.names[0 if end == "first" else -1]} is larger, as the near end is of a lens that breathes'
+  nearest = np.flatnonzero(motion.measured)[0 if end == 'first' else -1]
+  evidence = f'{stack.names[nearest]} is larger, as the near end is of a lens that breathes'
   if end == 'last':
     note = f'Taken as far to near: {evidence}. If it is not, use --near_to_far.'
     return dataclasses.replace(stack, notes=[*stack.notes, note]), motion

@@ -165,7 +165,7 @@ def read_header(file: FrameFile) -> FrameHeader:
         deep=deep,
         exif=exif,
         # A second JPEG picture in a file is a preview, or made for 3-D displays.
-        pages=1 if image.format == 'MPO' else getattr(image, 'n_frames', 1),
+        pages={'MPO': 1, 'TIFF': _count_pictures(file.path)}.get(image.format) or getattr(image, 'n_frames', 1),
         measured=measured,
       )
 
@@ -200,6 +200,14 @@ def _pages_beyond_pillow(path: Path, page: int) -> list[tiff.TiffPage] | None:
     raise reason from None
 
 
+def _count_pictures(path: Path) -> int | None:
+  """The pages of a TIFF without previews. None: it is none, or of a kind that Pillow alone reads."""
+  try:
+    return len(tiff.pictures(tiff.read_pages(path)))
+  except ValueError:
+    return None
+
+
 def _header_of_page(file: FrameFile, pages: list[tiff.TiffPage]) -> FrameHeader:
   page = pages[file.page]
   exif = Image.Exif()
@@ -213,7 +221,7 @@ def _header_of_page(file: FrameFile, pages: list[tiff.TiffPage]) -> FrameHeader:
     grey=page.is_grey,
     deep=page.dtype == np.uint16,
     exif=dataclasses.replace(facts, orientation=orientation if orientation in range(1, 9) else 1),
-    pages=len(pages),
+    pages=len(tiff.pictures(pages)),
     measured=page.dtype not in (np.uint8, np.uint16),
     tiff_page=page,
   )
@@ -233,7 +241,12 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
       is_tiff = image.format == 'TIFF'
       inverted = is_tiff and image.mode.startswith('I') and image.tag_v2.get(tiff.PHOTOMETRIC) == tiff.WHITE_IS_ZERO
       deep_colour, deep_alpha = _is_deep_colour(image), _is_deep_grey_with_alpha(image)
-      image.load()
+      try:
+        image.load()
+      except OSError:
+        if is_tiff and (unread := _compression_of(file)):
+          raise ValueError(unread) from None
+        raise
       upper = image.copy()
       profile, transparent = image.info.get('icc_profile'), image.has_transparency_data
     turns = [] if is_tiff and own == orientation else [_INVERSE.get(own, own)] * is_tiff + [orientation]
@@ -257,6 +270,15 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
     elif upper.mode.startswith(('I', 'F')):
       pixels = np.asarray(pixels)
     return Decoded(pixels, inverted, profile, transparent)
+
+
+def _compression_of(file: FrameFile) -> str | None:
+  """Of a page that Pillow does not decode, if that is why."""
+  try:
+    page = tiff.read_pages(file.path)[file.page]
+  except (ValueError, IndexError):
+    return None
+  return tiff.compression_of(page) if page.get(tiff.COMPRESSION) not in tiff.USUAL_COMPRESSIONS else None
 
 
 def _decode_page(path: Path, page: tiff.TiffPage, orientation: int) -> Decoded:

@@ -7,6 +7,8 @@ bytes exchanged, so that the lower ones come where the upper ones do.
 
 import contextlib
 import dataclasses
+import functools
+import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,10 +141,23 @@ def open_page(path: Path, page: int = 0) -> Iterator[Image.Image]:
   if path.stat().st_size == 0:
     raise ValueError('the file is empty')
   # Given a name, Pillow maps some TIFFs into memory, and mixes up height and width of those that lie on their side.
+  with path.open('rb') as file:
+    moves = page > 0 and not tiff.is_tiff(file.read(4))
+  if moves:
+    # Pictures of a film build on those before: it stays open, for the next one is asked for next.
+    image = _opened(path, path.stat().st_mtime_ns, path.stat().st_size)
+    image.seek(page)
+    yield image
+    return
   with path.open('rb') as file, Image.open(file) as image:
     if page:
       image.seek(page)
     yield image
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(path: Path, mtime_ns: int, size: int) -> Image.Image:
+  return Image.open(io.BytesIO(path.read_bytes()))
 
 
 def read_header(file: FrameFile) -> FrameHeader:
@@ -249,6 +264,8 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
         raise
       upper = image.copy()
       profile, transparent = image.info.get('icc_profile'), image.has_transparency_data
+      if transparent and 'A' in image.getbands():
+        transparent = image.getchannel('A').getextrema()[0] < 255
     turns = [] if is_tiff and own == orientation else [_INVERSE.get(own, own)] * is_tiff + [orientation]
     pixels: Image.Image | np.ndarray = _turned(upper, turns)
     if deep_colour:

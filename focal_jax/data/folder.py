@@ -10,13 +10,13 @@ from jaxtyping import Float64, Int64, UInt8
 
 from focal_jax.data import paths as file_paths
 from focal_jax.data import series
-from focal_jax.data.decode import FrameFile, FrameHeader, read_header
+from focal_jax.data.decode import FrameHeader, read_header
 from focal_jax.data.formats import expected_suffixes, is_image, unread
 from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, count_distances, read_metadata
 from focal_jax.data.names import listed, natural_order, shown
-from focal_jax.data.pages import PageStack, clearest, read_page_stack
+from focal_jax.data.pages import TIFF_SUFFIXES, PageStack, clearest, picture_file, read_page_stack, read_plane_files
 from focal_jax.data.sidecar import read_sidecar
 from focal_jax.errors import InputError
 
@@ -138,7 +138,7 @@ def read_stack_folder(
       * a folder: the images directly in it (`formats.readable_suffixes`, any case; no hidden files). Files that are no
         frames by their names, or differ in size or in being grey from nearly all others, are left out (`data.series`);
       * a pattern such as `frames/*.jpg`, taken as a folder of these files alone;
-      * a TIFF of several pages, or a folder with it alone (`data.pages`);
+      * a TIFF of several pages or an animation, or a folder with it alone (`data.pages`);
       * image files, in their order; if they are not all in one folder, their EXIF is all the metadata.
 
       At least two images of one size.
@@ -241,7 +241,7 @@ def _choose_pages(stack: PageStack, notes: list[str]) -> _Chosen:
 
 def _choose_files(paths: list[Path]) -> _Chosen:
   """Of files that were given one by one: all of them, in their order."""
-  headers = [read_header(FrameFile(path, shown(path.name))) for path in paths]
+  headers = [read_header(picture_file(path)) for path in paths]
   folders = {path.parent for path in paths}
   folder = folders.pop() if len(folders) == 1 else None
   all_names, notes = [], []
@@ -263,7 +263,7 @@ def _choose_series(folder: Path, paths: list[Path], notes: list[str], channel: i
   count = count_distances(folder)
   kept = {path.name for path in paths} if count == len(paths) else set(read_sidecar(folder, []).files)
   frames, remarks = _frames_of(paths, kept)
-  headers = [read_header(FrameFile(path, shown(path.name))) for path in frames]
+  headers = [read_header(picture_file(path)) for path in frames]
   headers, odd = series.without_odd_pixels(headers, {path for path in frames if path.name in kept})
   if len(headers) < 2:
     raise InputError(f'{shown(folder)}: {"; ".join([*remarks, *odd])} expected at least two frames')
@@ -291,7 +291,11 @@ def _pages_of(paths: list[Path], channel: int | None) -> tuple[PageStack, list[s
   if len(paths) == 1:
     stack = read_page_stack(paths[0], channel)
     return (stack, []) if stack else None
-  found = [stack for path in paths if (stack := read_page_stack(path))]
+  if (stack := read_plane_files(paths, channel)) is not None:
+    return stack, []
+  # Beside other files an animation shows what they are.
+  tiffs = [path for path in paths if path.suffix.lower() in TIFF_SUFFIXES]
+  found = [stack for path in tiffs if (stack := read_page_stack(path))]
   # Two pages may be a picture and what a scanner saw in infrared.
   stacks = [stack for stack in found if len(stack.files) >= max(3, len(paths))]
   if not stacks or (len(stacks) > 1 and len(stacks) < len(paths)):

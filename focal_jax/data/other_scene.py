@@ -1,4 +1,4 @@
-"""Finds frames that show something else than the others: another scene, or the same one turned or mirrored."""
+"""Finds frames that show something else than the others: another scene, nothing, or the same turned or mirrored."""
 
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
@@ -12,8 +12,8 @@ _FLAT = 1.0  # standard deviation, of 255, below which a picture shows nothing
 
 
 def other_scenes(images: UInt8[np.ndarray, 'N H W 3'], comparable: Bool[np.ndarray, 'N']) -> list[int]:
-  """The frames that show something else, of those that were not comparable with the rest; none if these are fewer than
-  three or than half. Frames that show nothing, say black ones, do not count.
+  """The frames that show something else, or nothing, of those that were not comparable with the rest; none if the rest
+  are fewer than three or than half.
   """
   if comparable.sum() < max(3, len(images) / 2):
     return []
@@ -22,8 +22,11 @@ def other_scenes(images: UInt8[np.ndarray, 'N H W 3'], comparable: Bool[np.ndarr
   same = small[comparable & (spread >= _FLAT)]
   if not len(same):
     return []
-  others = np.flatnonzero(~comparable & (spread >= _FLAT))
-  return [int(n) for n in others if np.corrcoef(small[n], same)[0, 1:].max() < _ALIKE]
+  return [
+    int(n)
+    for n in np.flatnonzero(~comparable)
+    if spread[n] < _FLAT or np.corrcoef(small[n], same)[0, 1:].max() < _ALIKE
+  ]
 
 
 def _reduced(image: UInt8[np.ndarray, 'H W 3']) -> Float64[np.ndarray, 'K']:

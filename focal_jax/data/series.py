@@ -114,7 +114,7 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
 
 
 def without_odd_pixels(headers: list[FrameHeader], kept: set[Path]) -> tuple[list[FrameHeader], list[str]]:
-  """Without frames whose size, or whose being grey, differs from what nearly all others have.
+  """Without frames whose size, or whose being grey or an animation, differs from what nearly all others have.
 
   Args:
     headers: of the frames.
@@ -125,6 +125,7 @@ def without_odd_pixels(headers: list[FrameHeader], kept: set[Path]) -> tuple[lis
   sizes = {header.file: header.size(turn) for header, turn in zip(headers, turns, strict=True)}
   tests: list[tuple[Callable[[FrameHeader], Hashable], Callable[[Hashable], str], int]] = [
     (lambda header: sizes[header.file], lambda size: f'{size[0]} x {size[1]} pixels', 2),
+    (lambda header: header.pages > 1, lambda several: 'of several pictures' if several else 'single pictures', 2),
     (lambda header: header.grey, lambda grey: 'grey' if grey else 'in colour', 3),
   ]
   for value_of, described, fewest in tests:

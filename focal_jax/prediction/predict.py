@@ -153,8 +153,9 @@ def predict_folder(
   before = measured_residual(stack.images)
   if not stack.all_meant and (others := other_scenes(stack.images, before.measured)):
     names = [stack.names[n] for n in others]
-    verb = 'shows' if len(names) == 1 else 'show'
-    stack = stack.without(others, f'Left out: {listed(names)}, which {verb} another scene than the rest, or is turned.')
+    does, is_ = ('shows', 'is') if len(names) == 1 else ('show', 'are')
+    note = f'Left out: {listed(names)}, which {does} another scene than the rest, or nothing, or {is_} turned.'
+    stack = stack.without(others, note)
     unit, before = DepthUnit(stack, options.unit), measured_residual(stack.images)
   if not (stack.order_known or options.near_to_far or options.far_to_near):
     stack, before = _ordered_by_zoom(stack, before)

@@ -141,9 +141,12 @@ def test_a_black_frame_is_no_evidence_of_the_order(canvas, tmp_path):
   for n in range(4):
     photograph(canvas, tmp_path / f'a_{n + 1}.png', zoom=1 - 0.01 * n, blur_px=0.5 * (n > 0))
   Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / 'a_0.png')
-  summary, _ = aligned(tmp_path, tmp_path / 'out')
+  summary, _ = aligned(sorted(tmp_path.glob('*.png')), tmp_path / 'out')
   assert summary['frames'][-1] == 'a_0.png'
   assert any('a_1.png is larger' in note for note in summary['notes'])
+  summary, _ = aligned(tmp_path, tmp_path / 'of_folder')
+  assert summary['frames'][-1] == 'a_1.png'
+  assert any('Left out: a_0.png' in note for note in summary['notes'])
 
 
 def test_a_sweep_there_and_back_is_told(canvas, tmp_path):

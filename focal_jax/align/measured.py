@@ -48,7 +48,9 @@ TOLERANCE_PX = 1.0  # of a vote that agrees with a RANSAC hypothesis
 HYPOTHESES = 256
 SURE_ZOOM = 5.0  # standard errors by which the ends of a sweep must differ to tell which is nearer,
 LEAST_ZOOM = 0.002  # and at least so much: other bands of frequencies move the zoom by this (see above)
-BACK_ZOOM = 0.01  # by which a sweep that goes there and back must differ in the middle: hands move by less and anyhow
+BACK_ZOOM = (
+  0.01  # by which a sweep must zoom against its direction to be told: real ones, hand-held too, stay below 0.003
+)
 TURNED_PX = 0.05  # rotations that move no pixel farther are not resampled by: without one, resampling is separable
 ROUNDS = 4  # of comparing and resampling, at most
 REACH = 3  # frames: how far to look for a partner when the neighbour cannot be compared
@@ -134,18 +136,14 @@ class ResidualMotion:
     return 'last' if growth > 0 else 'first'
 
   @property
-  def turns_back(self) -> bool:
-    """Whether the zoom goes far up, or down, over one part of the sweep and all the way back over the other."""
+  def zooms_both_ways(self) -> bool:
+    """Whether content grows over one part of the sweep and shrinks over another, by much more than in a sweep that goes
+    one way: it goes there and back, or its frames are in another order.
+    """
     zoom = np.log(self.zoom[self.measured])
-    if len(zoom) < 5:
-      return False
-    middle = zoom[1:-1][np.abs(zoom[1:-1] - zoom[0]).argmax()]
-    top = int(np.flatnonzero(zoom == middle)[0])
-    rises = np.sign(middle - zoom[0]) * np.diff(zoom)
-    least = max(BACK_ZOOM, SURE_ZOOM * float(self.zoom_error[self.measured].max()))
-    slack = -0.1 * abs(middle - zoom[0])
-    there_and_back = (rises[:top] > slack).all() and (rises[top:] < -slack).all()
-    return bool(there_and_back and min(abs(middle - zoom[0]), abs(middle - zoom[-1])) > least)
+    growth = np.triu(zoom - zoom[:, None])  # from each frame to each later one
+    error = float(self.zoom_error[self.measured].max())
+    return bool(min(growth.max(), -growth.min()) > max(BACK_ZOOM, SURE_ZOOM * error))
 
 
 class _Similarity(NamedTuple):

@@ -243,14 +243,14 @@ def predict_folder(
 
 def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:
   """A stack whose order is a guess, in the order that its zoom tells; and its motion, measured anew if that changed."""
+  if motion.zooms_both_ways:
+    note = (
+      'The zoom of the frames goes both ways: they are out of order, or go there and back, and depth is wrong then. '
+      'Give the frames one by one in their order, of one way alone.'
+    )
+    return dataclasses.replace(stack, notes=[*stack.notes, note]), motion
   end = motion.near_end()
   if end is None:
-    if motion.turns_back:
-      note = (
-        'The zoom of the frames rises and falls again: the sweep seems to go there and back, and depth is then that of '
-        'either way. Give the frames of one way alone.'
-      )
-      stack = dataclasses.replace(stack, notes=[*stack.notes, note])
     return stack, motion
   nearest = np.flatnonzero(motion.measured)[0 if end == 'first' else -1]
   evidence = f'{stack.names[nearest]} is larger, as the near end is of a lens that breathes'

@@ -48,9 +48,7 @@ TOLERANCE_PX = 1.0  # of a vote that agrees with a RANSAC hypothesis
 HYPOTHESES = 256
 SURE_ZOOM = 5.0  # standard errors by which the ends of a sweep must differ to tell which is nearer,
 LEAST_ZOOM = 0.002  # and at least so much: other bands of frequencies move the zoom by this (see above)
-BACK_ZOOM = (
-  0.01  # by which a sweep must zoom against its direction to be told: real ones, hand-held too, stay below 0.003
-)
+BACK_ZOOM = 0.01  # by which a sweep must zoom against its direction to be told; of real ones at most 0.003
 TURNED_PX = 0.05  # rotations that move no pixel farther are not resampled by: without one, resampling is separable
 ROUNDS = 4  # of comparing and resampling, at most
 REACH = 3  # frames: how far to look for a partner when the neighbour cannot be compared

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64, UInt8
 from focal_jax.data import paths as file_paths
 from focal_jax.data import series
 from focal_jax.data.decode import FrameHeader, read_header
-from focal_jax.data.formats import expected_suffixes, is_image, unread
+from focal_jax.data.formats import expected_suffixes, is_image, unread, without_suffix
 from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, count_distances, read_metadata
@@ -328,7 +328,7 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
   if len(paths) < 2 and not (paths and read_page_stack(paths[0], channel)):
     found = f'one image ({shown(paths[0].name)})' if paths else 'no images'
     message = f'{shown(folder)}: {found}, expected at least two ({expected_suffixes()})'
-    if notes:
+    if notes := [*notes, *without_suffix(entries)]:
       message += f'; {" ".join(notes).removesuffix(".")}'
     if folders := file_paths.stack_folders(folder, is_image):
       message += (

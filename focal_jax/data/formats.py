@@ -1,11 +1,14 @@
 """Which files are read, and what to do with those that are not."""
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image, features
+
+from focal_jax.data.names import listed
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
 # Less usual ones, which Pillow reads too if it was built so: browsers save JPEG as .jfif, cameras write .mpo.
@@ -42,6 +45,7 @@ _RAW = (
 )
 _MICROSCOPE = ('.czi', '.dv', '.ims', '.lif', '.lsm', '.nd2', '.oib', '.oif', '.oir', '.vsi', '.zvi')
 _VIDEO = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.mts', '.webm', '.wmv')
+_ARCHIVES = ('.7z', '.gz', '.rar', '.tar', '.tgz', '.zip')
 _OTHER = (
   '.bpg',
   '.dcm',
@@ -67,6 +71,7 @@ _ADVICE = {
   **dict.fromkeys(_RAW, 'develop raw files with a raw converter (darktable, RawTherapee), all alike, to TIFF or JPEG'),
   **dict.fromkeys(_MICROSCOPE, 'export them as OME-TIFF from Fiji or the program of the microscope'),
   **dict.fromkeys(_VIDEO, 'write the frames of a film as images first (ffmpeg -i FILM frame_%04d.png)'),
+  **dict.fromkeys(_ARCHIVES, 'unpack what is in it'),
   **dict.fromkeys(_OTHER, 'convert them to TIFF or PNG'),
 }
 # Modules that teach Pillow a format when they are imported, and how that is done.
@@ -122,6 +127,18 @@ def unread(paths: Iterable[Path]) -> list[str]:
     f'{"was" if len(written) == 1 else "were"} not read: {_ADVICE[suffix]}.'
     for suffix, written in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
   ]
+
+
+def without_suffix(paths: Iterable[Path]) -> list[str]:
+  """A sentence about pictures whose names do not say that they are: none, or one."""
+  found = []
+  for path in sorted(paths):
+    if not path.suffix and not path.name.startswith('.') and path.is_file():
+      with contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError), Image.open(path):
+        found.append(path.name)
+  if not found:
+    return []
+  return [f'{listed(found)}: images by their content, of names without a suffix; give them one, such as .jpg.']
 
 
 def advice_for_content(start: bytes) -> str | None:

@@ -23,6 +23,7 @@ Region = tuple[int, int, int, int]
 # Brightest values below which a stack is worth a remark, and a frame among brighter ones.
 _DARK, _BLACK = 32, 16
 _WHITES = (1, 255, 1023, 4095, 16383, 65535)  # of values that may have any range
+_MOST_DUPLICATES = 3  # that are told one by one
 _OUTSIDE, _MOST_SAMPLES = 0.001, 1_000_000  # share of the pixels beyond black and beyond white; how many are looked at
 
 
@@ -235,11 +236,15 @@ def _dark(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
 
 
 def _duplicates(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
-  """A remark for every frame whose pixels are those of an earlier one."""
+  """A remark for every frame whose pixels are those of an earlier one; of many, one for all."""
   notes, seen = [], {}
   for name, image in zip(names, images, strict=True):
     digest = hashlib.blake2b(image).digest()
     if digest in seen:
       notes.append(f'{seen[digest]} and {name} have the same pixels.')
     seen.setdefault(digest, name)
+  if len(seen) == 1:
+    return ['All frames have the same pixels: they tell no depth.']
+  if len(notes) > _MOST_DUPLICATES:
+    return [f'{len(notes)} frames have the pixels of earlier ones: {notes[0].removesuffix(".")}, for one.']
   return notes

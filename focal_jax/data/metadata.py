@@ -253,7 +253,8 @@ def _exif_focus(
     return None
   shortest = focal_length_m or 0.0
   if np.isnan(values).any():
-    reason = f'{", ".join(name for name, value in zip(names, values, strict=True) if np.isnan(value))} have none'
+    without = [name for name, value in zip(names, values, strict=True) if np.isnan(value)]
+    reason = f'{listed(without)} {"has" if len(without) == 1 else "have"} none'
   elif np.all(values == values[0]):
     reason = f'it is {values[0]:g} m in every frame'
   elif values.min() <= shortest:

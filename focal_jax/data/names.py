@@ -20,15 +20,15 @@ _SIGNED = {
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-  """The name as text that can be printed and written; bytes that are no UTF-8 are taken as Latin-1, as old cameras and
-  archives have them.
+  """The name as text that can be printed and written, in one line; bytes that are no UTF-8 are taken as Latin-1, as old
+  cameras and archives have them.
   """
   text = os.fspath(name)
   try:
     text.encode()
   except UnicodeEncodeError:
-    return os.fsencode(text).decode('latin-1')
-  return text
+    text = os.fsencode(text).decode('latin-1')
+  return re.sub(r'[\x00-\x1f\x7f-\x9f]', '\N{REPLACEMENT CHARACTER}', text)
 
 
 def comparable(name: str) -> str:

@@ -66,7 +66,12 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
   words = {path: _words(path) for path in paths}
   numbered = Counter(words[path] for path in paths if _has_number(path))
   if not numbered:
-    return paths, []
+    results = [path for path in paths if _is_result(words[path]) and path.name not in kept]
+    if not results or 3 * len(results) > len(paths) or len(paths) - len(results) < 2:
+      return paths, []
+    verb = 'is called' if len(results) == 1 else 'are called'
+    names = listed([path.name for path in results])
+    return [path for path in paths if path not in results], [f'Left out: {names}, which {verb} like a result.']
   # Maps beside frames may be as many: IMG_1.jpg and IMG_1_depth.png.
   series = max(numbered, key=lambda group: (numbered[group] - 0.5 * _is_result(group), -len(group)))
   members = numbered[series]

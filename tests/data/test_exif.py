@@ -97,7 +97,7 @@ def test_near_to_far(tmp_path):
     ([(0, 1), INFINITY, (3, 1)], '0 in 00.jpg is no distance in metres.'),
     ([(1, 2), (1, 2), (2, 4)], 'it is 0.5 m in every frame'),
     ([None, (1, 2), None], '00.jpg, 02.jpg have none'),
-    ([(1, 0), (1, 2), (0, 0)], '02.jpg have none'),
+    ([(1, 0), (1, 2), (0, 0)], '02.jpg has none'),
     ([(0, 1), (0, 1), (0, 1)], None),
     ([None, None, None], None),
   ],

@@ -271,6 +271,17 @@ def test_duplicates_are_named(tmp_path):
   ]
 
 
+def test_many_duplicates_are_one_remark(tmp_path):
+  write_images(tmp_path, *(f'{n}.png' for n in range(5)))
+  for n in range(5, 10):
+    (tmp_path / f'{n}.png').write_bytes((tmp_path / f'{n - 5}.png').read_bytes())
+  notes = read_stack_folder(tmp_path).notes
+  assert '5 frames have the pixels of earlier ones: 0.png and 5.png have the same pixels, for one.' in notes
+  for n in range(1, 10):
+    (tmp_path / f'{n}.png').write_bytes((tmp_path / '0.png').read_bytes())
+  assert read_stack_folder(tmp_path).notes[-1] == 'All frames have the same pixels: they tell no depth.'
+
+
 class TestList:
   def test_is_taken_in_its_order(self, tmp_path):
     values = write_images(tmp_path, 'a1.png', 'a2.png', 'a10.png', 'unused.png')
@@ -463,12 +474,26 @@ def test_16_bit_pgm(tmp_path):
 
 @pytest.mark.parametrize(
   ('name', 'advice'),
-  [('film.mp4', 'write the frames of a film as images first'), ('z.czi', 'export them as OME-TIFF'), ('a.txt', '')],
+  [
+    ('film.mp4', 'write the frames of a film as images first'),
+    ('z.czi', 'export them as OME-TIFF'),
+    ('z.zip', 'unpack what is in it'),
+    ('a.txt', ''),
+  ],
 )
 def test_a_file_that_is_no_stack(tmp_path, name, advice):
   (tmp_path / name).write_bytes(b'0' * 100)
   with pytest.raises(InputError, match=rf'{name}: .*expected a folder of images, or a TIFF of several pages.*{advice}'):
     read_stack_folder(tmp_path / name)
+
+
+def test_images_without_a_suffix_are_told(tmp_path):
+  write_images(tmp_path, 'a.png', 'b.png')
+  for name in 'ab':
+    (tmp_path / f'{name}.png').rename(tmp_path / name)
+  (tmp_path / 'LICENSE').write_text('all rights')
+  with pytest.raises(InputError, match=r'no images, .*; a, b: images by their content, of names without a suffix'):
+    read_stack_folder(tmp_path)
 
 
 def test_what_is_no_image_by_its_content(tmp_path):

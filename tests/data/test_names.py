@@ -45,6 +45,7 @@ def test_numbers_sort_as_numbers(names):
 def test_names_are_shown_and_compared():
   assert shown(os.fsdecode(b'K\xe4fer.jpg')) == 'Käfer.jpg'
   assert shown('Käfer.jpg') == 'Käfer.jpg'
+  assert shown('a\nb\x1b[31m.jpg') == 'a\ufffdb\ufffd[31m.jpg'
   assert comparable(unicodedata.normalize('NFD', 'KÄFER.JPG')) == comparable('Käfer.jpg')
 
 
@@ -62,6 +63,8 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (SERIES, ['IMG_E0003.jpg']),
     (SERIES, ['IMG_0002-2.jpg', 'IMG_0004~2.jpg']),
     (SERIES, ['IMG_0005 2.jpg']),
+    (['far.jpg', 'middle.jpg', 'near.jpg'], ['stacked.jpg']),
+    (['focus far.jpg', 'focus near.jpg', 'middle.jpg'], []),
     ([f'focus_{at}m.jpg' for at in ('0.2', '0.5', '1', 'inf')], []),
     ([f'{at}.png' for at in (1, 2, 5, '∞')], []),
     ([f'img_{n}.{suffix}' for n, suffix in enumerate(['jpg', 'JPG', 'jpeg', 'jpg', 'jpe'])], []),
@@ -151,6 +154,7 @@ class TestPaths:
     assert stack_source([part.strip() for part in ','.join(files).split(',')]) == files
     assert stack_source(['nowhere']) == 'nowhere'
     assert stack_source(['nowhere', 'else']) == ['nowhere', 'else']
+    assert stack_source([folder.as_uri().replace(',', '%2C')]) == str(folder)
 
   def test_patterns(self, tmp_path):
     write_images(tmp_path, 'f1.png', 'f10.png', 'f2.png', 'f_depth.png', 'other.png')

@@ -16,7 +16,15 @@ from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, count_distances, read_metadata
 from focal_jax.data.names import listed, natural_order, shown
-from focal_jax.data.pages import TIFF_SUFFIXES, PageStack, clearest, picture_file, read_page_stack, read_plane_files
+from focal_jax.data.pages import (
+  TIFF_SUFFIXES,
+  PageStack,
+  choose_channel,
+  clearest,
+  picture_file,
+  read_page_stack,
+  read_plane_files,
+)
 from focal_jax.data.sidecar import read_sidecar
 from focal_jax.errors import InputError
 
@@ -263,6 +271,9 @@ def _choose_series(folder: Path, paths: list[Path], notes: list[str], channel: i
   count = count_distances(folder)
   kept = {path.name for path in paths} if count == len(paths) else set(read_sidecar(folder, []).files)
   frames, remarks = _frames_of(paths, kept)
+  if not kept and (channels := series.by_channel(frames)):
+    files = [[picture_file(path) for path in one] for one in channels]
+    frames = channels[choose_channel(files, channel, folder, remarks)]
   headers = [read_header(picture_file(path)) for path in frames]
   headers, odd = series.without_odd_pixels(headers, {path for path in frames if path.name in kept})
   if len(headers) < 2:

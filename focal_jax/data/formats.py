@@ -118,15 +118,20 @@ def expected_suffixes() -> str:
 def unread(paths: Iterable[Path]) -> list[str]:
   """A sentence for each type of pictures that are not read: how many there are and what to do."""
   found: dict[str, list[str]] = {}
+  away = 0
   for path in paths:
+    away += path.name.startswith('.') and path.suffix == '.icloud'  # stands for a file that was not downloaded
     suffix = path.suffix.lower()
     if suffix in _ADVICE and suffix not in readable_suffixes() and not path.name.startswith('.'):
       found.setdefault(suffix, []).append(path.suffix)
-  return [
+  notes = [
     f'{len(written)} {"file" if len(written) == 1 else "files"} of type {written[0]} '
     f'{"was" if len(written) == 1 else "were"} not read: {_ADVICE[suffix]}.'
     for suffix, written in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
   ]
+  if away:
+    notes.append(f'{away} {"file is" if away == 1 else "files are"} in iCloud alone: download them first.')
+  return notes
 
 
 def without_suffix(paths: Iterable[Path]) -> list[str]:

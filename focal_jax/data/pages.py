@@ -91,7 +91,7 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   elif times > 1:
     notes.append(f'Of the {times} times in {shown(path.name)} the first was read.')
   by_channel = [_page_files(path, layout.pages[0, :, c].tolist()) for c in range(channels)]
-  chosen = _choose_channel(by_channel, channel, path, notes)
+  chosen = choose_channel(by_channel, channel, path, notes)
   return PageStack(by_channel[chosen], layout.positions, layout.unit, layout.source, chosen, channels, notes)
 
 
@@ -181,7 +181,7 @@ def read_plane_files(paths: list[Path], channel: int | None = None) -> PageStack
   notes = ['Which plane is where is from OME-XML.']
   if len({time for time, _, _ in planes}) > 1:
     notes.append('Of several times in the files the first was read.')
-  chosen = _choose_channel(by_channel, channel, tiffs[0].parent, notes)
+  chosen = choose_channel(by_channel, channel, tiffs[0].parent, notes)
   ome = next(ome for ome in found.values() if ome.planes)
   positions = None if ome.positions is None else ome.positions[depths]
   read = {file.path for file in by_channel[chosen]}
@@ -204,7 +204,7 @@ def _planes_of_all(found: dict[Path, '_Ome'], tiffs: list[Path]) -> dict[tuple[i
   return {}
 
 
-def _choose_channel(by_channel: list[list[FrameFile]], channel: int | None, path: Path, notes: list[str]) -> int:
+def choose_channel(by_channel: list[list[FrameFile]], channel: int | None, path: Path, notes: list[str]) -> int:
   """Adds to the notes which one it is, if there are several; `path`: of what holds them."""
   if channel is not None and not 0 <= channel < len(by_channel):
     raise InputError(f'channel is {channel}, expected 0 .. {len(by_channel) - 1}, the channels of {shown(path)}')

@@ -27,6 +27,7 @@ _OF_CAMERAS = re.compile('cover|burst|mp|hdr|portrait|night|img|top|bottom|far|n
 _COPY = re.compile(r'(.+?)(?: ?\(\d+\)|~\d+|[- ]\d)')
 # In the name of a picture taken at that time: then (1) is the next one of the same second.
 _TIME = re.compile(r'\d{8}[-_ t]?\d{6}|(?<!\d)\d{2}[.:h_-]\d{2}[.:m_-]\d{2}(?!\d)')
+_CHANNEL_WORDS = ('c', 'ch', 'chan', 'channel', 'w', 'wavelength')
 # Of the kinds that one photograph is stored in, the first is taken.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
 _MOST_LEFT_OUT = 4  # steps of a counter between photographs of one stack, of which some were deleted
@@ -147,6 +148,27 @@ def without_odd_pixels(headers: list[FrameHeader], kept: set[Path]) -> tuple[lis
     notes.append(f'Left out: {names}, which {verb} {seen}; the others are {described(usual)}.')
     headers = [header for header in headers if header not in odd]
   return headers, notes
+
+
+def by_channel(paths: list[Path]) -> list[list[Path]] | None:
+  """The files of each channel, by its number, where names count channels beside frames, as in z000_ch00, z000_ch01.
+  None: they do not.
+  """
+  rows = [re.findall(r'([^\W\d_]*)[\W_]?(\d+)', comparable(path.stem)) for path in paths]
+  if len({tuple(word for word, _ in row) for row in rows}) != 1:
+    return None
+  columns = list(zip(*rows, strict=True))
+  varying = [column for column in columns if len(set(column)) > 1]
+  named = [column for column in varying if column[0][0] in _CHANNEL_WORDS]
+  if len(varying) != 2 or len(named) != 1:
+    return None
+  groups: dict[int, list[Path]] = {}
+  for path, (_, number) in zip(paths, named[0], strict=True):
+    groups.setdefault(int(number), []).append(path)
+  others = len(set(varying[1 - varying.index(named[0])]))
+  if others < 2 or any(len(group) != others for group in groups.values()):
+    return None
+  return [groups[number] for number in sorted(groups)]
 
 
 def by_time(names: Sequence[str], taken_s: Sequence[float | None]) -> tuple[list[int] | None, list[str]]:

@@ -149,6 +149,8 @@ def predict_folder(
     exif_dioptres=options.exif_dioptres,
     channel=options.channel,
   )
+  if any(path.parent.resolve() == out.resolve() for path in stack.paths):
+    raise InputError(f'{out}: holds the frames, expected another folder for the results')
   unit = DepthUnit(stack, options.unit)  # before the work, for it may not be known
   before = measured_residual(stack.images)
   if not stack.all_meant and (others := other_scenes(stack.images, before.measured)):

@@ -547,10 +547,34 @@ def test_a_series_that_counts_in_brackets(tmp_path):
 
 
 @pytest.mark.parametrize(
+  'name', ['{z:03d}_ch{c}.png', 'img_channel{c:03d}_position000_z{z:03d}.png', 'scan_z{z}c{c}.png', 's1_w{c}_z{z}.png']
+)
+def test_channels_that_names_count(tmp_path, name):
+  noise = np.random.default_rng(1)
+  structure = noise.integers(20, 200, (8, 8)).repeat(4, 0).repeat(4, 1)
+  for z in range(3):
+    clear, dim = structure + z, 100 + noise.normal(0, 5, structure.shape)
+    for c, picture in enumerate((dim, clear)):
+      Image.fromarray(picture.astype(np.uint8)).save(tmp_path / name.format(z=z, c=c))
+  for options, channel in (({}, 1), ({'channel': 0}, 0)):
+    stack = read_stack_folder(tmp_path, **options)
+    assert stack.names == [name.format(z=z, c=channel) for z in range(3)]
+    assert any(f'depth is from channel {channel}' in note for note in stack.notes)
+  with pytest.raises(InputError, match=r'channel is 2, expected 0 \.\. 1'):
+    read_stack_folder(tmp_path, channel=2)
+
+
+def test_pictures_that_were_not_downloaded(tmp_path):
+  for n in range(3):
+    (tmp_path / f'.IMG_{n}.HEIC.icloud').write_bytes(b'bplist')
+  with pytest.raises(InputError, match=r'no images, .*; 3 files are in iCloud alone: download them first'):
+    read_stack_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
   ('names', 'told'),
   [
     ([f'cam{c}_{n:03d}.png' for c in (0, 1) for n in range(4)], 'cam0_000.png ..., cam1_000.png ...'),
-    ([f'{n:03d}_ch{c}.png' for n in range(4) for c in (1, 2)], '000_ch1.png ..., 000_ch2.png ...'),
     ([f'L{light}_{n}.jpg' for light in (1, 2) for n in range(5)], 'L1_0.jpg ..., L2_0.jpg ...'),
     ([f'{n:03d}_{20 + n}.png' for n in range(4)], None),
     ([f'day{d}_{n}.png' for d, n in ((1, 8), (1, 9), (2, 0), (2, 1))], None),

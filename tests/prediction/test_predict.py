@@ -162,6 +162,13 @@ def test_options_are_checked(options, message):
     Options(**options)
 
 
+def test_results_do_not_go_among_the_frames(folder):
+  before = files(folder)
+  with pytest.raises(InputError, match='holds the frames, expected another folder for the results'):
+    predict_folder(folder, folder, Options(method='classical'), overwrite=True)
+  assert files(folder) == before
+
+
 def test_what_does_not_fit_the_stack_leaves_nothing(folder, result, tmp_path):
   out = tmp_path / 'out'
   bare = tmp_path / 'bare'

@@ -96,6 +96,9 @@ class Options:
       raise InputError('near_to_far and far_to_near are both set, expected one of the two')
     if self.unit is not None and self.unit not in UNITS:
       raise InputError(f"unit is '{self.unit}', expected one of {', '.join(UNITS)}")
+    for name in ('max_side', 'depth_side'):
+      if (side := getattr(self, name)) is not None and side < 1:
+        raise InputError(f'{name} is {side}, expected at least 1 pixel')
     if not 0 <= self.min_confidence <= 1:
       raise InputError(f'min_confidence is {self.min_confidence}, expected 0 .. 1')
     if self.method != 'network' and self.method.partition(':')[0] != 'classical':

@@ -236,11 +236,15 @@ def residual_motion(
 
 
 def _measure(pictures: Sequence[Float[np.ndarray, 'h w']], reference: int, elsewhere: bool) -> _Motions:
-  count, pyramids = len(pictures), [_pyramid(picture) for picture in pictures]
+  count = len(pictures)
+
+  @functools.lru_cache(maxsize=2 * REACH + 2)  # neighbours are compared: not those of all frames are needed at once
+  def pyramid(n: int) -> list[Float[np.ndarray, '_ _']]:
+    return _pyramid(pictures[n])
 
   @functools.cache
   def compare(n: int, base: int) -> _Pair:
-    return _compare(pyramids[n], pyramids[base])
+    return _compare(pyramid(n), pyramid(base))
 
   pairs = _pairs_with(reference, count, compare)
   if elsewhere:

@@ -28,6 +28,9 @@ from focal_jax.data.pages import (
 from focal_jax.data.sidecar import read_sidecar
 from focal_jax.errors import InputError
 
+# Pictures that prediction writes.
+_RESULTS = ('all_in_focus.png', 'alignment.gif', 'confidence.png', 'contact_sheet.png', 'depth.png', 'depth_16bit.png')
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderStack:
@@ -274,6 +277,8 @@ def _choose_series(folder: Path, paths: list[Path], notes: list[str], channel: i
   if not kept and (channels := series.by_channel(frames)):
     files = [[picture_file(path) for path in one] for one in channels]
     frames = channels[choose_channel(files, channel, folder, remarks)]
+  elif channel is not None:
+    remarks.append('channel was ignored: the names of the files count no channels.')
   headers = [read_header(picture_file(path)) for path in frames]
   headers, odd = series.without_odd_pixels(headers, {path for path in frames if path.name in kept})
   if len(headers) < 2:
@@ -336,6 +341,10 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
       f'{shown(folder)}: {error.strerror}, expected a folder of images, or a TIFF of several pages{advice}'
     ) from error
   paths, notes = natural_order(path for path in entries if is_image(path)), unread(entries)
+  if {'summary.json', 'motion.json'} <= {path.name for path in entries} and all(
+    path.name in _RESULTS for path in paths
+  ):
+    raise InputError(f'{shown(folder)}: holds results of a prediction, expected frames; in aligned/ they are aligned')
   if len(paths) < 2 and not (paths and read_page_stack(paths[0], channel)):
     found = f'one image ({shown(paths[0].name)})' if paths else 'no images'
     message = f'{shown(folder)}: {found}, expected at least two ({expected_suffixes()})'

@@ -78,11 +78,13 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
         return None
     found = tiff.read_pages(path)
     pages = tiff.pictures(found)
+    if (is_cut := tiff.is_cut(path)) and len(pages) < 2:
+      raise ValueError('the file is truncated: it has more pages, which are not there')
   if len(pages) < 2:
     return None
   layout = _layout(found[0].description or found[pages[0]].description, pages, path.name)
   times, depths, channels = layout.pages.shape
-  notes = []
+  notes = [f'{shown(path.name)} is truncated: {len(pages)} of its pages were read.'] if is_cut else []
   if depths < 2:
     if times < 2:
       return None  # channels of one picture

@@ -137,12 +137,21 @@ def read_pages(path: Path) -> list[TiffPage]:
   Raises:
     ValueError: it is no TIFF, or damaged.
   """
+  return _read_pages(path, *_version(path))[0]
+
+
+def is_cut(path: Path) -> bool:
+  """Whether a file says that it has more pages than `read_pages` finds: it is truncated, or damaged."""
+  return _read_pages(path, *_version(path))[1]
+
+
+def _version(path: Path) -> tuple[int, int]:
   status = path.stat()
-  return _read_pages(path, status.st_mtime_ns, status.st_size)
+  return status.st_mtime_ns, status.st_size
 
 
 @functools.lru_cache(maxsize=1)  # a stack asks for its file once a page
-def _read_pages(path: Path, mtime_ns: int, size: int) -> list[TiffPage]:
+def _read_pages(path: Path, mtime_ns: int, size: int) -> tuple[list[TiffPage], bool]:
   with path.open('rb') as file:
     head = file.read(16)
     if not is_tiff(head):
@@ -150,7 +159,7 @@ def _read_pages(path: Path, mtime_ns: int, size: int) -> list[TiffPage]:
     order, big = '<' if head[:2] == b'II' else '>', b'+' in head[2:4]
     number, count = ('Q', 'Q') if big else ('I', 'H')
     (offset,) = struct.unpack_from(f'{order}{number}', head, 8 if big else 4)
-    pages, seen = [], set()
+    pages, seen, cut = [], set(), False
     while offset and offset not in seen and len(pages) < _MOST_PAGES:
       seen.add(offset)
       start = offset
@@ -165,8 +174,9 @@ def _read_pages(path: Path, mtime_ns: int, size: int) -> list[TiffPage]:
       except (ValueError, OverflowError):
         if not pages:
           raise
+        cut = True
         break
-  return _pages_of_imagej(pages[0]) if len(pages) == 1 else pages
+  return _pages_of_imagej(pages[0]) if len(pages) == 1 else pages, cut
 
 
 def _pages_of_imagej(page: TiffPage) -> list[TiffPage]:

@@ -487,6 +487,21 @@ def test_a_file_that_is_no_stack(tmp_path, name, advice):
     read_stack_folder(tmp_path / name)
 
 
+def test_results_of_a_prediction_are_no_frames(tmp_path):
+  write_images(tmp_path, 'depth.png', 'confidence.png', 'all_in_focus.png')
+  for name in ('summary.json', 'motion.json'):
+    (tmp_path / name).write_text('{}')
+  with pytest.raises(InputError, match='holds results of a prediction, expected frames'):
+    read_stack_folder(tmp_path)
+  write_images(tmp_path, 'IMG_1.png', 'IMG_2.png', 'IMG_3.png')
+  assert read_stack_folder(tmp_path).names == ['IMG_1.png', 'IMG_2.png', 'IMG_3.png']
+
+
+def test_channel_of_files_that_count_none(tmp_path):
+  write_images(tmp_path, 'a.png', 'b.png')
+  assert any('channel was ignored' in note for note in read_stack_folder(tmp_path, channel=1).notes)
+
+
 def test_images_without_a_suffix_are_told(tmp_path):
   write_images(tmp_path, 'a.png', 'b.png')
   for name in 'ab':

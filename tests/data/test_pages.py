@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from focal_jax.data import tiff
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.data.formats import readable_suffixes
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
@@ -183,6 +184,20 @@ def test_previews_may_come_first(tmp_path):
   first, *rest = (Image.fromarray(one) for one in brighter(4))
   first.resize((8, 8)).save(tmp_path / 'z.tif', save_all=True, append_images=[first, *rest])
   assert page_numbers(read_stack_folder(tmp_path / 'z.tif')) == [0, 1, 2, 3]
+
+
+def test_a_truncated_stack(tmp_path):
+  pages = [Image.fromarray(page) for page in brighter(4)]
+  pages[0].save(tmp_path / 'z.tif', save_all=True, append_images=pages[1:])
+  whole = (tmp_path / 'z.tif').read_bytes()
+  starts = [page.offset for page in tiff.read_pages(tmp_path / 'z.tif')]
+  (tmp_path / 'z.tif').write_bytes(whole[: starts[3]])
+  stack = read_stack_folder(tmp_path)
+  assert page_numbers(stack) == [0, 1, 2]
+  assert 'z.tif is truncated: 3 of its pages were read.' in stack.notes
+  (tmp_path / 'z.tif').write_bytes(whole[: starts[1]])
+  with pytest.raises(InputError, match=r'z\.tif: cannot be read as an image .*truncated: it has more pages'):
+    read_stack_folder(tmp_path)
 
 
 def plane_of(file, z, c=0, page=0):

@@ -191,7 +191,7 @@ def read_stack_folder(
       )
       order = order[order != fused]
       focus = focus - (focus > fused)  # so that it leaves no gap
-    direction = 'near to far (reversed here)' if reverse else 'far to near (reverse it if it is not)'
+    direction = 'near to far (reversed here)' if reverse else 'far to near (--near_to_far if it is not)'
     notes.append(f'No focus distances: {chosen.order} was taken as {direction}, and depth is in frames.')
   images = frames.images
   if len(order) < len(images):
@@ -408,7 +408,7 @@ def _along_axis(sweep: Sweep, reverse: bool, notes: list[str]) -> Int64[np.ndarr
     order = order[::-1]
   notes.append(
     f'Which end is far is not known: positions from {first:g} to {last:g} were taken as '
-    + ('near to far (reversed here).' if reverse else 'far to near (reverse it if it is not).')
+    + ('near to far (reversed here).' if reverse else 'far to near (--near_to_far if it is not).')
   )
   return order
 

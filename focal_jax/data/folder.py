@@ -21,6 +21,7 @@ from focal_jax.data.pages import (
   PageStack,
   choose_channel,
   clearest,
+  is_truncated_stack,
   picture_file,
   read_page_stack,
   read_plane_files,
@@ -337,6 +338,8 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
     entries = [path for path in folder.iterdir() if path.is_file() or not path.exists()]
   except OSError as error:
     advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([folder])) if folder.is_file() else ''
+    if is_truncated_stack(folder):
+      advice = '; it is truncated: it has more pages, which are not there'
     raise InputError(
       f'{shown(folder)}: {error.strerror}, expected a folder of images, or a TIFF of several pages{advice}'
     ) from error
@@ -348,6 +351,8 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
   if len(paths) < 2 and not (paths and read_page_stack(paths[0], channel)):
     found = f'one image ({shown(paths[0].name)})' if paths else 'no images'
     message = f'{shown(folder)}: {found}, expected at least two ({expected_suffixes()})'
+    if paths and is_truncated_stack(paths[0]):
+      message += '; it is truncated: it has more pages, which are not there'
     if notes := [*notes, *without_suffix(entries)]:
       message += f'; {" ".join(notes).removesuffix(".")}'
     if folders := file_paths.stack_folders(folder, is_image):

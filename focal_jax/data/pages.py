@@ -78,8 +78,7 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
         return None
     found = tiff.read_pages(path)
     pages = tiff.pictures(found)
-    if (is_cut := tiff.is_cut(path)) and len(pages) < 2:
-      raise ValueError('the file is truncated: it has more pages, which are not there')
+    is_cut = tiff.is_cut(path)
   if len(pages) < 2:
     return None
   layout = _layout(found[0].description or found[pages[0]].description, pages, path.name)
@@ -95,6 +94,14 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   by_channel = [_page_files(path, layout.pages[0, :, c].tolist()) for c in range(channels)]
   chosen = choose_channel(by_channel, channel, path, notes)
   return PageStack(by_channel[chosen], layout.positions, layout.unit, layout.source, chosen, channels, notes)
+
+
+def is_truncated_stack(path: Path) -> bool:
+  """Whether a file is a TIFF that says it has more pages than there are."""
+  try:
+    return path.suffix.lower() in TIFF_SUFFIXES and tiff.is_cut(path)
+  except (OSError, ValueError):
+    return False
 
 
 def picture_file(path: Path) -> FrameFile:

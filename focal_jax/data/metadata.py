@@ -3,7 +3,8 @@
 * text files in the layout of the published code: `focus_distance.txt`, one distance per image of the folder in name
   order, and `focal_length.txt`, one number in the same unit, whichever that is;
 * a sidecar, `metadata.csv` or `metadata.json` (`data.sidecar`);
-* EXIF in the images (`data.exif`).
+* EXIF in the images (`data.exif`);
+* the names of the files, if they say a unit (`data.named_focus`).
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from jaxtyping import Float64
 
 from focal_jax import optics
 from focal_jax.data.exif import FrameExif
+from focal_jax.data.named_focus import focus_of_names
 from focal_jax.data.names import listed, shown
 from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
 from focal_jax.data.texts import beside, plain_number, read_text
@@ -28,6 +30,8 @@ INVERSE_DISTANCE_UNIT = f'1 / unit of {FOCUS_DISTANCE_FILE}'
 DIOPTRE_UNIT = '1/m'
 FRAME_INDEX_UNIT = 'frame index'
 POSITION_UNIT = f'unit of {FOCUS_DISTANCE_FILE}'  # of positions along the axis, where nobody says it
+
+_NAMES = 'the names of the files'
 
 # Units that may stand behind the numbers of a text file.
 _UNIT_WORDS = ('nm', 'um', 'µm', 'μm', 'mm', 'cm', 'm', 'dpt', 'in', 'steps')
@@ -127,6 +131,13 @@ def read_metadata(
       notes.append(f'exif_dioptres was ignored: {sweep.source} comes first.')
   elif (focus := _exif_focus(names, exif, focal_length_m, exif_dioptres, notes)) is not None:
     sweep = Sweep(focus, DIOPTRE_UNIT, 'EXIF', focal_length_m, length_source)
+  elif (named := focus_of_names(names)) is not None:
+    focus, unit = named
+    if known_unit(unit) is None:
+      sweep = Sweep(focus, unit, _NAMES)
+    else:
+      dioptres = 1.0 / focus if unit == 'm' else focus
+      sweep = Sweep(dioptres, DIOPTRE_UNIT, _NAMES, focal_length_m, length_source)
   elif folder and (tables := sorted(path.name for path in folder.glob('*.[cC][sS][vV]') if path != sidecar.path)):
     notes.append(f'{listed(tables)} was not read: focus distances are expected in {SIDECAR_FILES[0]}.')
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
 from focal_jax.data.names import comparable, natural_order, shown
 from focal_jax.data.paths import stack_source
 from focal_jax.data.series import by_time, without_strangers, without_twins
@@ -47,6 +48,30 @@ def test_names_are_shown_and_compared():
   assert shown('Käfer.jpg') == 'Käfer.jpg'
   assert shown('a\nb\x1b[31m.jpg') == 'a\ufffdb\ufffd[31m.jpg'
   assert comparable(unicodedata.normalize('NFD', 'KÄFER.JPG')) == comparable('Käfer.jpg')
+
+
+@pytest.mark.parametrize(
+  ('names', 'focus', 'unit'),
+  [
+    (['focus_0.5m.jpg', 'focus_2m.jpg', 'focus_inf.jpg'], [0, 0.5, 2], DIOPTRE_UNIT),
+    (['focus 50 cm.jpg', 'focus 200 cm.jpg'], [0.5, 2], DIOPTRE_UNIT),
+    (['1_dist0,25m.png', '2_dist0,5m.png'], [2, 4], DIOPTRE_UNIT),
+    (['f1_0dpt.png', 'f2_2.5dpt.png'], [0, 2.5], DIOPTRE_UNIT),
+    (['z=-1.5mm.png', 'z=-1mm.png', 'z=0mm.png'], [-1.5, -1, 0], 'mm'),
+    (['ant_-05um_10nm.tif', 'ant_+00um_10nm.tif', 'ant_+05um_10nm.tif'], [-5, 0, 5], 'um'),
+    (['50mm_1.jpg', '50mm_2.jpg'], [0, 1], FRAME_INDEX_UNIT),
+    (['t1m.jpg', 't2m.jpg'], [0, 1], FRAME_INDEX_UNIT),  # minutes, perhaps
+    (['z1um_x1um.png', 'z2um_x2um.png'], [0, 1], FRAME_INDEX_UNIT),
+    (['focus_0m.jpg', 'focus_1m.jpg'], [0, 1], FRAME_INDEX_UNIT),
+    (['step1_mm.jpg', 'step2_mm.jpg'], [0, 1], FRAME_INDEX_UNIT),
+  ],
+)
+def test_focus_in_names(tmp_path, names, focus, unit):
+  write_images(tmp_path, *names)
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_allclose(stack.focus, focus)
+  assert (stack.focus_unit, stack.order_known) == (unit, unit == DIOPTRE_UNIT)
+  assert any('from the names of the files' in note for note in stack.notes) == (unit != FRAME_INDEX_UNIT)
 
 
 SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]

@@ -15,11 +15,11 @@ from focal_jax.align import standing
 from focal_jax.align.estimate import check_alignment, motion_from_measured
 from focal_jax.align.measured import ResidualMotion
 from focal_jax.align.motion import align as warped_frames
+from focal_jax.align.other_scene import other_scenes
 from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT
 from focal_jax.data.names import listed, shown
-from focal_jax.data.other_scene import other_scenes
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
 from focal_jax.files.pictures import save_image

@@ -277,7 +277,11 @@ def _choose_series(folder: Path, paths: list[Path], notes: list[str], channel: i
   frames, remarks = _frames_of(paths, kept)
   if not kept and (channels := series.by_channel(frames)):
     files = [[picture_file(path) for path in one] for one in channels]
-    frames = channels[choose_channel(files, channel, folder, remarks)]
+    which = []
+    chosen = channels[choose_channel(files, channel, folder, which)]
+    others = set(frames) - set(chosen)
+    frames, remarks = _frames_of([path for path in paths if path not in others], kept)
+    remarks += which
   elif channel is not None:
     remarks.append('channel was ignored: the names of the files count no channels.')
   headers = [read_header(picture_file(path)) for path in frames]
@@ -385,14 +389,15 @@ def _check_images(paths: list[Path]) -> list[Path]:
 def _far_to_near(sweep: Sweep, names: list[str], notes: list[str]) -> Int64[np.ndarray, 'N']:
   """The order of the frames; adds to the notes what is odd about the sweep."""
   focus = sweep.focus
+  source = sweep.source.replace('the series', 'The series')
   order = np.argsort(focus, kind='stable')  # Of equal distances the first in name order stays first.
   farther = focus[1:] < focus[:-1]
   nearer = focus[1:] > focus[:-1]
   if farther.any() and not nearer.any():
     order = np.arange(len(names))[::-1]
-    notes.append(f'{sweep.source} goes near to far: the frames were reversed.')
+    notes.append(f'{source} goes near to far: the frames were reversed.')
   elif farther.any():
-    notes.append(f'{sweep.source} is in no order: the frames were sorted far to near.')
+    notes.append(f'{source} is in no order: the frames were sorted far to near.')
   with np.errstate(divide='ignore'):
     notes += [
       f'{names[a]} and {names[b]} have the same focus distance, {1 / focus[a]:g}.'

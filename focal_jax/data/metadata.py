@@ -31,7 +31,7 @@ DIOPTRE_UNIT = '1/m'
 FRAME_INDEX_UNIT = 'frame index'
 POSITION_UNIT = f'unit of {FOCUS_DISTANCE_FILE}'  # of positions along the axis, where nobody says it
 
-_NAMES = 'the names of the files'
+_NAMES = 'the series of file names'
 
 # Units that may stand behind the numbers of a text file.
 _UNIT_WORDS = ('nm', 'um', 'µm', 'μm', 'mm', 'cm', 'm', 'dpt', 'in', 'steps')

@@ -28,6 +28,7 @@ _COPY = re.compile(r'(.+?)(?: ?\(\d+\)|~\d+|[- ]\d)')
 # In the name of a picture taken at that time: then (1) is the next one of the same second.
 _TIME = re.compile(r'\d{8}[-_ t]?\d{6}|(?<!\d)\d{2}[.:h_-]\d{2}[.:m_-]\d{2}(?!\d)')
 _CHANNEL_WORDS = ('c', 'ch', 'chan', 'channel', 'w', 'wavelength')
+_VERSIONS = re.compile('hdr|portrait|night')  # of a picture that is there without the word, too
 # Of the kinds that one photograph is stored in, the first is taken.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
 _MOST_LEFT_OUT = 4  # steps of a counter between photographs of one stack, of which some were deleted
@@ -102,6 +103,8 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
     derived = any(stem.startswith(member) for member in stems)  # as in IMG_1 edited
     if set(series) <= set(words[path]) and all(len(word) == 1 or _OF_CAMERAS.fullmatch(word) for word in added):
       # IMG_E0001 is IMG_0001 edited, on phones, but frame1b may follow frame1.
+      if derived and any(_VERSIONS.fullmatch(word) for word in added):
+        return True
       same_number = added == ('e',) and tuple(re.findall(r'\d+', stem)) in numbers and not derived
       return same_number or (not _has_number(path) and not _starts_series(path, inside))
     if not _has_number(path) or derived:

@@ -575,6 +575,7 @@ def test_channels_that_names_count(tmp_path, name):
     stack = read_stack_folder(tmp_path, **options)
     assert stack.names == [name.format(z=z, c=channel) for z in range(3)]
     assert any(f'depth is from channel {channel}' in note for note in stack.notes)
+    assert not any('more than one series' in note for note in stack.notes)
   with pytest.raises(InputError, match=r'channel is 2, expected 0 \.\. 1'):
     read_stack_folder(tmp_path, channel=2)
 

@@ -71,7 +71,7 @@ def test_focus_in_names(tmp_path, names, focus, unit):
   stack = read_stack_folder(tmp_path)
   np.testing.assert_allclose(stack.focus, focus)
   assert (stack.focus_unit, stack.order_known) == (unit, unit == DIOPTRE_UNIT)
-  assert any('from the names of the files' in note for note in stack.notes) == (unit != FRAME_INDEX_UNIT)
+  assert any('from the series of file names' in note for note in stack.notes) == (unit != FRAME_INDEX_UNIT)
 
 
 SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
@@ -88,6 +88,8 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (SERIES, ['IMG_E0003.jpg']),
     (SERIES, ['IMG_0002-2.jpg', 'IMG_0004~2.jpg']),
     (SERIES, ['IMG_0005 2.jpg']),
+    (SERIES, ['IMG_0004_HDR.jpg']),
+    ([f'frame{n}{letter}.jpg' for n in (1, 2, 3) for letter in ('', 'b')], []),
     (['far.jpg', 'middle.jpg', 'near.jpg'], ['stacked.jpg']),
     (['focus far.jpg', 'focus near.jpg', 'middle.jpg'], []),
     ([f'focus_{at}m.jpg' for at in ('0.2', '0.5', '1', 'inf')], []),

@@ -94,6 +94,7 @@ class FolderStack:
   def without(self, places: Sequence[int], note: str) -> 'FolderStack':
     """The other frames, those at `places` left out; `note` says why. Of frames without focus the index closes up."""
     stack = self._taken([n for n in range(len(self.names)) if n not in places], note)
+    stack = dataclasses.replace(stack, fov=stack.fov / stack.fov.min())
     if self.focus_unit != FRAME_INDEX_UNIT:
       return stack
     gone = self.focus[list(places)]

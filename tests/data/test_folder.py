@@ -547,6 +547,18 @@ def test_second_downloads_are_left_out(tmp_path):
   assert any('Left out: IMG_2 (1).png, IMG_3(2).png' in note for note in stack.notes)
 
 
+def test_without_some_frames(tmp_path):
+  values = write_images(tmp_path, 'a.png', 'b.png', 'c.png', 'd.png')
+  stack = read_stack_folder(tmp_path, reverse=True).without([1, 3], 'why')
+  assert (stack.names, greys(stack), stack.focus.tolist()) == (['d.png', 'b.png'], [values[3], values[1]], [1, 0])
+  assert (stack.notes[-1], stack.paths) == ('why', (tmp_path / 'd.png', tmp_path / 'b.png'))
+  np.testing.assert_array_equal(stack.frame(1, max_side=3), read_stack_folder(tmp_path, max_side=3).images[1])
+  write_metadata(tmp_path, '8 4 2 1', '0.1')
+  stack = read_stack_folder(tmp_path).without([3], 'why')
+  np.testing.assert_array_equal(stack.focus, [0.125, 0.25, 0.5])
+  np.testing.assert_allclose(stack.fov, [9.875 / 9.5, 9.75 / 9.5, 1], rtol=1e-6)
+
+
 def test_copies_of_pictures_named_by_their_time(tmp_path):
   names = ['20240501_102030.png', '20240501_102031.png', '20240501_102031(1).png', '20240501_102032.png']
   write_images(tmp_path, *names)

@@ -322,7 +322,7 @@ def to_rgb(decoded: Decoded, levels: Levels, header: FrameHeader, colours: Colou
 
 
 def _scaled(pixels: Shaped[np.ndarray, '...'], white: int) -> UInt8[np.ndarray, '...']:
-  return ((pixels.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+  return ((np.minimum(pixels, white).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
 
 
 def _scaled_range(pixels: Shaped[np.ndarray, '...'], black: float, white: float) -> UInt8[np.ndarray, '...']:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from focal_jax.data.colour import ColourReader
@@ -23,6 +23,7 @@ Region = tuple[int, int, int, int]
 # Brightest values below which a stack is worth a remark, and a frame among brighter ones.
 _DARK, _BLACK = 32, 16
 _WHITES = (1, 255, 1023, 4095, 16383, 65535)  # of values that may have any range
+_HOT = 3e-4  # share of the pixels of 16 bits that may be hot
 _MOST_DUPLICATES = 3  # that are told one by one
 _OUTSIDE, _MOST_SAMPLES = 0.001, 1_000_000  # share of the pixels beyond black and beyond white; how many are looked at
 
@@ -170,12 +171,33 @@ def _crop(image: Image.Image, region: Region) -> Image.Image:
 
 
 def _white_level(headers: list[FrameHeader]) -> tuple[int, list[str]]:
-  """The value that becomes white in 16 bits: the greatest of as many bits as the brightest frame needs."""
+  """The value that becomes white in 16 bits: the greatest of as many bits as the brightest frame needs, but for single
+  hot pixels.
+  """
   if not headers:
     return 65535, []
-  highest = max(int(np.max(decode(header, 1).pixels)) for header in headers)
-  white = next((2**bits - 1 for bits in (8, 10, 12, 14) if highest < 2**bits), 65535)
-  return white, [] if white == 65535 else [f'16-bit pixels reach {highest} only: white was taken as {white}.']
+  frames = [_reach(np.asarray(decode(header, 1).pixels)) for header in headers]
+  white, highest, hot = max(frame[0] for frame in frames), max(frame[1] for frame in frames), [n for *_, n in frames]
+  if white == 65535:
+    return white, []
+  notes = [f'16-bit pixels reach {highest} only: white was taken as {white}.']
+  if any(hot):
+    notes.append(f'Single pixels, {max(hot)} of a frame, are brighter: hot ones of the sensor, which became white.')
+  return white, notes
+
+
+def _reach(pixels: UInt16[np.ndarray, 'H W *C']) -> tuple[int, int, int]:
+  """Of a frame: the greatest value of the fewest bits above which no two by two pixels lie, and hardly any at all; the
+  greatest pixel up to there; and how many there are above.
+  """
+  highest = int(pixels.max())
+  for bits in (8, 10, 12, 14):
+    above = pixels >= 2**bits
+    count = int(np.count_nonzero(above))
+    together = above[:-1, :-1] & above[1:, :-1] & above[:-1, 1:] & above[1:, 1:]
+    if count <= _HOT * above.size and not together.any():
+      return 2**bits - 1, highest if not count else int(pixels[~above].max()), count
+  return 65535, highest, 0
 
 
 def _value_range(headers: list[FrameHeader]) -> tuple[tuple[float, float], list[str]]:

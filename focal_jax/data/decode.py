@@ -111,11 +111,13 @@ class Levels:
   """Values of a stack that become black and white.
 
   Attributes:
-    white: of 9 to 16 bits; black is 0.
+    white: of 9 to 16 bits.
+    black: of the same.
     range: black and white of values that may be of any range (`FrameHeader.measured`).
   """
 
   white: int = 65535
+  black: int = 0
   range: tuple[float, float] = (0.0, 1.0)
 
 
@@ -316,13 +318,14 @@ def to_rgb(decoded: Decoded, levels: Levels, header: FrameHeader, colours: Colou
   """sRGB of 8 bits; values of more bits become 0 .. 255 by the `levels`. Alpha is dropped."""
   pixels = decoded.pixels
   if isinstance(pixels, np.ndarray):
-    scaled = _scaled_range(pixels, *levels.range) if header.measured else _scaled(pixels, levels.white)
+    scaled = _scaled_range(pixels, *levels.range) if header.measured else _scaled(pixels, levels.black, levels.white)
     pixels = Image.fromarray(255 - scaled if decoded.inverted else scaled)
   return colours.convert(pixels, decoded.profile, header.exif.adobe_rgb, header.file.name)
 
 
-def _scaled(pixels: Shaped[np.ndarray, '...'], white: int) -> UInt8[np.ndarray, '...']:
-  return ((np.minimum(pixels, white).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+def _scaled(pixels: Shaped[np.ndarray, '...'], black: int, white: int) -> UInt8[np.ndarray, '...']:
+  above, span = np.clip(pixels, black, white).astype(np.uint32) - black, white - black
+  return ((above * 255 + span // 2) // span).astype(np.uint8)
 
 
 def _scaled_range(pixels: Shaped[np.ndarray, '...'], black: float, white: float) -> UInt8[np.ndarray, '...']:

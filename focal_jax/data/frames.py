@@ -178,10 +178,8 @@ def _deep_levels(headers: list[FrameHeader]) -> tuple[int, int, list[str]]:
   if not headers:
     return 0, 65535, []
   frames = [_reach(np.asarray(decode(header, 1).pixels)) for header in headers]
-  white, highest, least = (
-    pick(values) for pick, values in zip((max, max, min), zip(*frames, strict=True), strict=False)
-  )
-  hot = [frame[-1] for frame in frames]
+  whites, brightest, darkest, hot = zip(*frames, strict=True)
+  white, highest, least = max(whites), max(brightest), min(darkest)
   if 0 < highest - least < highest / _LEAST_CONTRAST:
     return least, highest, [f'16-bit pixels range from {least} to {highest}: they became black and white.']
   if white == 65535:

@@ -131,7 +131,7 @@ def _run_mode(modes: Mapping[str, Mode], words: list[str], default: str, only: s
   if words:
     _take_words(name, mode, words, see)
   for flag in mode.required:
-    if flags.FLAGS[flag].value is None:
+    if flags.FLAGS[flag].value in (None, '', [], ['']):
       raise InputError(f'{name} needs --{flag}; {see}')
   show_progress()
   return _with_cache(mode.run)

@@ -59,6 +59,8 @@ def frames(tmp_path):
     (['predict'], ['predict needs --stack', 'predict --help']),
     (['paint'], ['paint', 'predict, train, evaluate']),
     (['predict', 'stack'], ['predict needs --out']),
+    (['predict', '--stack=', '--out=o'], ['predict needs --stack']),
+    (['predict', 'stack', '--out='], ['predict needs --out']),
     (['predict', 'a', '--stack=b', '--out=x'], ['--stack', "'a'"]),
     (['predict', 'a', '--out=x', '--align=False'], ['align', 'measured', 'network', 'metadata', 'off']),
     (['predict', 'a', '--out=x', '--config=simulated'], ['--config', 'predict does not take']),

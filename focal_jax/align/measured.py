@@ -48,6 +48,7 @@ TOLERANCE_PX = 1.0  # of a vote that agrees with a RANSAC hypothesis
 HYPOTHESES = 256
 SURE_ZOOM = 5.0  # standard errors by which the ends of a sweep must differ to tell which is nearer,
 LEAST_ZOOM = 0.002  # and at least so much: other bands of frequencies move the zoom by this (see above)
+BACK_ZOOM = 0.01  # by which a sweep must zoom against its direction to be told; of real ones at most 0.003
 TURNED_PX = 0.05  # rotations that move no pixel farther are not resampled by: without one, resampling is separable
 ROUNDS = 4  # of comparing and resampling, at most
 REACH = 3  # frames: how far to look for a partner when the neighbour cannot be compared
@@ -131,6 +132,16 @@ class ResidualMotion:
     if abs(growth) <= max(SURE_ZOOM * self.zoom_error[ends].max(), LEAST_ZOOM):
       return None
     return 'last' if growth > 0 else 'first'
+
+  @property
+  def zooms_both_ways(self) -> bool:
+    """Whether content grows over one part of the sweep and shrinks over another, by much more than in a sweep that goes
+    one way: it goes there and back, or its frames are in another order.
+    """
+    zoom = np.log(self.zoom[self.measured])
+    growth = np.triu(zoom - zoom[:, None])  # from each frame to each later one
+    error = float(self.zoom_error[self.measured].max())
+    return bool(min(growth.max(), -growth.min()) > max(BACK_ZOOM, SURE_ZOOM * error))
 
 
 class _Similarity(NamedTuple):
@@ -225,11 +236,15 @@ def residual_motion(
 
 
 def _measure(pictures: Sequence[Float[np.ndarray, 'h w']], reference: int, elsewhere: bool) -> _Motions:
-  count, pyramids = len(pictures), [_pyramid(picture) for picture in pictures]
+  count = len(pictures)
+
+  @functools.lru_cache(maxsize=2 * REACH + 2)  # neighbours are compared: not those of all frames are needed at once
+  def pyramid(n: int) -> list[Float[np.ndarray, '_ _']]:
+    return _pyramid(pictures[n])
 
   @functools.cache
   def compare(n: int, base: int) -> _Pair:
-    return _compare(pyramids[n], pyramids[base])
+    return _compare(pyramid(n), pyramid(base))
 
   pairs = _pairs_with(reference, count, compare)
   if elsewhere:

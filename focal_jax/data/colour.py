@@ -39,6 +39,8 @@ class ColourReader:
       name: of the file, for the notes.
     """
     if image.mode not in ('L', 'CMYK'):
+      if image.mode == 'LAB':  # a profile is of those values, which Pillow knows how to convert
+        profile = None
       image = image.convert('L' if image.mode in ('1', 'LA') else 'RGB')
     if not profile and adobe_rgb and image.mode == 'RGB':
       profile = matrix_profile('Adobe RGB', _ADOBE_COLOURANTS, _ADOBE_GAMMA)

@@ -7,6 +7,8 @@ bytes exchanged, so that the lower ones come where the upper ones do.
 
 import contextlib
 import dataclasses
+import functools
+import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,11 +111,13 @@ class Levels:
   """Values of a stack that become black and white.
 
   Attributes:
-    white: of 9 to 16 bits; black is 0.
+    white: of 9 to 16 bits.
+    black: of the same.
     range: black and white of values that may be of any range (`FrameHeader.measured`).
   """
 
   white: int = 65535
+  black: int = 0
   range: tuple[float, float] = (0.0, 1.0)
 
 
@@ -139,10 +143,23 @@ def open_page(path: Path, page: int = 0) -> Iterator[Image.Image]:
   if path.stat().st_size == 0:
     raise ValueError('the file is empty')
   # Given a name, Pillow maps some TIFFs into memory, and mixes up height and width of those that lie on their side.
+  with path.open('rb') as file:
+    moves = page > 0 and not tiff.is_tiff(file.read(4))
+  if moves:
+    # Pictures of a film build on those before: it stays open, for the next one is asked for next.
+    image = _opened(path, path.stat().st_mtime_ns, path.stat().st_size)
+    image.seek(page)
+    yield image
+    return
   with path.open('rb') as file, Image.open(file) as image:
     if page:
       image.seek(page)
     yield image
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(path: Path, mtime_ns: int, size: int) -> Image.Image:
+  return Image.open(io.BytesIO(path.read_bytes()))
 
 
 def read_header(file: FrameFile) -> FrameHeader:
@@ -165,7 +182,7 @@ def read_header(file: FrameFile) -> FrameHeader:
         deep=deep,
         exif=exif,
         # A second JPEG picture in a file is a preview, or made for 3-D displays.
-        pages=1 if image.format == 'MPO' else getattr(image, 'n_frames', 1),
+        pages={'MPO': 1, 'TIFF': _count_pictures(file.path)}.get(image.format) or getattr(image, 'n_frames', 1),
         measured=measured,
       )
 
@@ -200,6 +217,14 @@ def _pages_beyond_pillow(path: Path, page: int) -> list[tiff.TiffPage] | None:
     raise reason from None
 
 
+def _count_pictures(path: Path) -> int | None:
+  """The pages of a TIFF without previews. None: it is none, or of a kind that Pillow alone reads."""
+  try:
+    return len(tiff.pictures(tiff.read_pages(path)))
+  except ValueError:
+    return None
+
+
 def _header_of_page(file: FrameFile, pages: list[tiff.TiffPage]) -> FrameHeader:
   page = pages[file.page]
   exif = Image.Exif()
@@ -213,7 +238,7 @@ def _header_of_page(file: FrameFile, pages: list[tiff.TiffPage]) -> FrameHeader:
     grey=page.is_grey,
     deep=page.dtype == np.uint16,
     exif=dataclasses.replace(facts, orientation=orientation if orientation in range(1, 9) else 1),
-    pages=len(pages),
+    pages=len(tiff.pictures(pages)),
     measured=page.dtype not in (np.uint8, np.uint16),
     tiff_page=page,
   )
@@ -233,9 +258,16 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
       is_tiff = image.format == 'TIFF'
       inverted = is_tiff and image.mode.startswith('I') and image.tag_v2.get(tiff.PHOTOMETRIC) == tiff.WHITE_IS_ZERO
       deep_colour, deep_alpha = _is_deep_colour(image), _is_deep_grey_with_alpha(image)
-      image.load()
+      try:
+        image.load()
+      except OSError:
+        if is_tiff and (unread := _compression_of(file)):
+          raise ValueError(unread) from None
+        raise
       upper = image.copy()
       profile, transparent = image.info.get('icc_profile'), image.has_transparency_data
+      if transparent and 'A' in image.getbands():
+        transparent = image.getchannel('A').getextrema()[0] < 255
     turns = [] if is_tiff and own == orientation else [_INVERSE.get(own, own)] * is_tiff + [orientation]
     pixels: Image.Image | np.ndarray = _turned(upper, turns)
     if deep_colour:
@@ -259,6 +291,15 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
     return Decoded(pixels, inverted, profile, transparent)
 
 
+def _compression_of(file: FrameFile) -> str | None:
+  """Of a page that Pillow does not decode, if that is why."""
+  try:
+    page = tiff.read_pages(file.path)[file.page]
+  except (ValueError, IndexError):
+    return None
+  return tiff.compression_of(page) if page.get(tiff.COMPRESSION) not in tiff.USUAL_COMPRESSIONS else None
+
+
 def _decode_page(path: Path, page: tiff.TiffPage, orientation: int) -> Decoded:
   values = tiff.read_pixels(path, page)
   channels = 1 if page.is_grey else 3
@@ -277,13 +318,14 @@ def to_rgb(decoded: Decoded, levels: Levels, header: FrameHeader, colours: Colou
   """sRGB of 8 bits; values of more bits become 0 .. 255 by the `levels`. Alpha is dropped."""
   pixels = decoded.pixels
   if isinstance(pixels, np.ndarray):
-    scaled = _scaled_range(pixels, *levels.range) if header.measured else _scaled(pixels, levels.white)
+    scaled = _scaled_range(pixels, *levels.range) if header.measured else _scaled(pixels, levels.black, levels.white)
     pixels = Image.fromarray(255 - scaled if decoded.inverted else scaled)
   return colours.convert(pixels, decoded.profile, header.exif.adobe_rgb, header.file.name)
 
 
-def _scaled(pixels: Shaped[np.ndarray, '...'], white: int) -> UInt8[np.ndarray, '...']:
-  return ((pixels.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+def _scaled(pixels: Shaped[np.ndarray, '...'], black: int, white: int) -> UInt8[np.ndarray, '...']:
+  above, span = np.clip(pixels, black, white).astype(np.uint32) - black, white - black
+  return ((above * 255 + span // 2) // span).astype(np.uint8)
 
 
 def _scaled_range(pixels: Shaped[np.ndarray, '...'], black: float, white: float) -> UInt8[np.ndarray, '...']:

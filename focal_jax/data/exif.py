@@ -45,6 +45,8 @@ def read_exif(exif: Image.Exif, size: tuple[int, int]) -> FrameExif:
 
   def number(name: str) -> float | None:
     value = tags.get(ExifTags.Base[name])
+    if isinstance(value, float):  # against the standard, as some programs write it
+      return None if math.isnan(value) else value
     try:
       # Some write infinity as a number over 0.
       infinite = value.numerator == _INFINITY or (value.denominator == 0 < value.numerator)

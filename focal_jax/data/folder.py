@@ -10,15 +10,27 @@ from jaxtyping import Float64, Int64, UInt8
 
 from focal_jax.data import paths as file_paths
 from focal_jax.data import series
-from focal_jax.data.decode import FrameFile, FrameHeader, read_header
-from focal_jax.data.formats import expected_suffixes, is_image, unread
+from focal_jax.data.decode import FrameHeader, read_header
+from focal_jax.data.formats import expected_suffixes, is_image, unread, without_suffix
 from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, count_distances, read_metadata
 from focal_jax.data.names import listed, natural_order, shown
-from focal_jax.data.pages import PageStack, clearest, read_page_stack
+from focal_jax.data.pages import (
+  TIFF_SUFFIXES,
+  PageStack,
+  choose_channel,
+  clearest,
+  is_truncated_stack,
+  picture_file,
+  read_page_stack,
+  read_plane_files,
+)
 from focal_jax.data.sidecar import read_sidecar
 from focal_jax.errors import InputError
+
+# Pictures that prediction writes.
+_RESULTS = ('all_in_focus.png', 'alignment.gif', 'confidence.png', 'contact_sheet.png', 'depth.png', 'depth_16bit.png')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +55,7 @@ class FolderStack:
       a guess.
     paths: file of each frame; the same for all pages of a file.
     reader: reads single frames again, in another size (`frame`). None: there are no files.
+    all_meant: the user named every file, one by one or in a sidecar, so that none is left out for its pixels.
   """
 
   images: UInt8[np.ndarray, 'N H W 3']
@@ -58,6 +71,7 @@ class FolderStack:
   paths: tuple[Path, ...] = ()
   focal_length: float | None = None
   reader: FrameReader | None = None
+  all_meant: bool = True
 
   def size(self, max_side: int | None = None) -> tuple[int, int]:
     """Height and width of what `frame` gives, px."""
@@ -76,9 +90,23 @@ class FolderStack:
 
   def reversed(self, note: str) -> 'FolderStack':
     """The frames from the last to the first, each with its own focus; `note` says why."""
-    turned = {name: getattr(self, name)[::-1] for name in ('images', 'focus', 'fov', 'names', 'paths')}
-    turned['reader'] = self.reader and self.reader.ordered(range(len(self.names))[::-1])
-    return dataclasses.replace(self, **turned, notes=[*self.notes, note])
+    return self._taken(slice(None, None, -1), note)
+
+  def without(self, places: Sequence[int], note: str) -> 'FolderStack':
+    """The other frames, those at `places` left out; `note` says why. Of frames without focus the index closes up."""
+    stack = self._taken([n for n in range(len(self.names)) if n not in places], note)
+    stack = dataclasses.replace(stack, fov=stack.fov / stack.fov.min())
+    if self.focus_unit != FRAME_INDEX_UNIT:
+      return stack
+    gone = self.focus[list(places)]
+    return dataclasses.replace(stack, focus=stack.focus - (stack.focus[:, None] > gone).sum(axis=1))
+
+  def _taken(self, index: slice | list[int], note: str) -> 'FolderStack':
+    places = np.arange(len(self.names))[index].tolist()
+    fields = {name: getattr(self, name)[index] for name in ('images', 'focus', 'fov')}
+    fields |= {'names': [self.names[n] for n in places], 'paths': tuple(self.paths[n] for n in places if self.paths)}
+    reader = self.reader and self.reader.ordered(places)
+    return dataclasses.replace(self, **fields, reader=reader, notes=[*self.notes, note])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,7 +152,7 @@ def read_stack_folder(
       * a folder: the images directly in it (`formats.readable_suffixes`, any case; no hidden files). Files whose names
         do not fit the series, or that differ from nearly all others in size or colour, are left out (`data.series`);
       * a pattern such as `frames/*.jpg`, taken as a folder of these files alone;
-      * a TIFF of several pages, or a folder with it alone (`data.pages`);
+      * a TIFF of several pages or an animation, or a folder with it alone (`data.pages`);
       * image files, in their order; if they are not all in one folder, their EXIF is all the metadata.
 
       At least two images of one size.
@@ -166,7 +194,7 @@ def read_stack_folder(
       )
       order = order[order != fused]
       focus = focus - (focus > fused)  # so that it leaves no gap
-    direction = 'near to far (reversed here)' if reverse else 'far to near (reverse it if it is not)'
+    direction = 'near to far (reversed here)' if reverse else 'far to near (--near_to_far if it is not)'
     notes.append(f'No focus distances: {chosen.order} was taken as {direction}, and depth is in frames.')
   images = frames.images
   if len(order) < len(images):
@@ -192,6 +220,7 @@ def read_stack_folder(
     paths=tuple(chosen.headers[n].file.path for n in order),
     focal_length=metadata.sweep and metadata.sweep.focal_length,
     reader=frames.reader.ordered(order.tolist()),
+    all_meant=chosen.all_meant,
   )
 
 
@@ -226,7 +255,7 @@ def _choose_pages(stack: PageStack, notes: list[str]) -> _Chosen:
 
 def _choose_files(paths: list[Path]) -> _Chosen:
   """Of files that were given one by one: all of them, in their order."""
-  headers = [read_header(FrameFile(path, shown(path.name))) for path in paths]
+  headers = [read_header(picture_file(path)) for path in paths]
   folders = {path.parent for path in paths}
   folder = folders.pop() if len(folders) == 1 else None
   all_names, notes = [], []
@@ -248,7 +277,16 @@ def _choose_series(folder: Path, paths: list[Path], notes: list[str], channel: i
   count = count_distances(folder)
   kept = {path.name for path in paths} if count == len(paths) else set(read_sidecar(folder, []).files)
   frames, remarks = _frames_of(paths, kept)
-  headers = [read_header(FrameFile(path, shown(path.name))) for path in frames]
+  if not kept and (channels := series.by_channel(frames)):
+    files = [[picture_file(path) for path in one] for one in channels]
+    which = []
+    chosen = channels[choose_channel(files, channel, folder, which)]
+    others = set(frames) - set(chosen)
+    frames, remarks = _frames_of([path for path in paths if path not in others], kept)
+    remarks += which
+  elif channel is not None:
+    remarks.append('channel was ignored: the names of the files count no channels.')
+  headers = [read_header(picture_file(path)) for path in frames]
   headers, odd = series.without_odd_pixels(headers, {path for path in frames if path.name in kept})
   if len(headers) < 2:
     raise InputError(f'{shown(folder)}: {"; ".join([*remarks, *odd])} expected at least two frames')
@@ -276,7 +314,11 @@ def _pages_of(paths: list[Path], channel: int | None) -> tuple[PageStack, list[s
   if len(paths) == 1:
     stack = read_page_stack(paths[0], channel)
     return (stack, []) if stack else None
-  found = [stack for path in paths if (stack := read_page_stack(path))]
+  if (stack := read_plane_files(paths, channel)) is not None:
+    return stack, []
+  # Beside other files an animation shows what they are.
+  tiffs = [path for path in paths if path.suffix.lower() in TIFF_SUFFIXES]
+  found = [stack for path in tiffs if (stack := read_page_stack(path))]
   # Two pages may be a picture and what a scanner saw in infrared.
   stacks = [stack for stack in found if len(stack.files) >= max(3, len(paths))]
   if not stacks or (len(stacks) > 1 and len(stacks) < len(paths)):
@@ -298,17 +340,26 @@ def _pages_of(paths: list[Path], channel: int | None) -> tuple[PageStack, list[s
 def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[str]]:
   """Two or more image files, or one that is a stack, in natural order; and remarks about pictures that are not read."""
   try:
-    entries = [path for path in folder.iterdir() if not path.is_dir()]
+    # Neither folders nor pipes, of which reading does not end; links that lead nowhere are told when they are read.
+    entries = [path for path in folder.iterdir() if path.is_file() or not path.exists()]
   except OSError as error:
     advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([folder])) if folder.is_file() else ''
+    if is_truncated_stack(folder):
+      advice = '; it is truncated: it has more pages, which are not there'
     raise InputError(
       f'{shown(folder)}: {error.strerror}, expected a folder of images, or a TIFF of several pages{advice}'
     ) from error
   paths, notes = natural_order(path for path in entries if is_image(path)), unread(entries)
+  if {'summary.json', 'motion.json'} <= {path.name for path in entries} and all(
+    path.name in _RESULTS for path in paths
+  ):
+    raise InputError(f'{shown(folder)}: holds results of a prediction, expected frames; in aligned/ they are aligned')
   if len(paths) < 2 and not (paths and read_page_stack(paths[0], channel)):
     found = f'one image ({shown(paths[0].name)})' if paths else 'no images'
     message = f'{shown(folder)}: {found}, expected at least two ({expected_suffixes()})'
-    if notes:
+    if paths and is_truncated_stack(paths[0]):
+      message += '; it is truncated: it has more pages, which are not there'
+    if notes := [*notes, *without_suffix(entries)]:
       message += f'; {" ".join(notes).removesuffix(".")}'
     if folders := file_paths.stack_folders(folder, is_image):
       message += (
@@ -340,14 +391,15 @@ def _check_images(paths: list[Path]) -> list[Path]:
 def _far_to_near(sweep: Sweep, names: list[str], notes: list[str]) -> Int64[np.ndarray, 'N']:
   """The order of the frames; adds to the notes what is odd about the sweep."""
   focus = sweep.focus
+  source = sweep.source.replace('the series', 'The series')
   order = np.argsort(focus, kind='stable')  # Of equal distances the first in name order stays first.
   farther = focus[1:] < focus[:-1]
   nearer = focus[1:] > focus[:-1]
   if farther.any() and not nearer.any():
     order = np.arange(len(names))[::-1]
-    notes.append(f'{sweep.source} goes near to far: the frames were reversed.')
+    notes.append(f'{source} goes near to far: the frames were reversed.')
   elif farther.any():
-    notes.append(f'{sweep.source} is in no order: the frames were sorted far to near.')
+    notes.append(f'{source} is in no order: the frames were sorted far to near.')
   with np.errstate(divide='ignore'):
     notes += [
       f'{names[a]} and {names[b]} have the same focus distance, {1 / focus[a]:g}.'
@@ -368,7 +420,7 @@ def _along_axis(sweep: Sweep, reverse: bool, notes: list[str]) -> Int64[np.ndarr
     order = order[::-1]
   notes.append(
     f'Which end is far is not known: positions from {first:g} to {last:g} were taken as '
-    + ('near to far (reversed here).' if reverse else 'far to near (reverse it if it is not).')
+    + ('near to far (reversed here).' if reverse else 'far to near (--near_to_far if it is not).')
   )
   return order
 

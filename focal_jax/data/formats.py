@@ -1,11 +1,14 @@
 """Which files are read, and what to do with those that are not."""
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image, features
+
+from focal_jax.data.names import listed
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
 # Less usual ones, which Pillow reads too if it was built so: browsers save JPEG as .jfif, cameras write .mpo.
@@ -42,6 +45,7 @@ _RAW = (
 )
 _MICROSCOPE = ('.czi', '.dv', '.ims', '.lif', '.lsm', '.nd2', '.oib', '.oif', '.oir', '.vsi', '.zvi')
 _VIDEO = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.mts', '.webm', '.wmv')
+_ARCHIVES = ('.7z', '.gz', '.rar', '.tar', '.tgz', '.zip')
 _OTHER = (
   '.bpg',
   '.dcm',
@@ -67,6 +71,7 @@ _ADVICE = {
   **dict.fromkeys(_RAW, 'develop raw files with a raw converter (darktable, RawTherapee), all alike, to TIFF or JPEG'),
   **dict.fromkeys(_MICROSCOPE, 'export them as OME-TIFF from Fiji or the program of the microscope'),
   **dict.fromkeys(_VIDEO, 'write the frames of a film as images first (ffmpeg -i FILM frame_%04d.png)'),
+  **dict.fromkeys(_ARCHIVES, 'unpack what is in it'),
   **dict.fromkeys(_OTHER, 'convert them to TIFF or PNG'),
 }
 # Modules that teach Pillow a format when they are imported, and how that is done.
@@ -79,6 +84,7 @@ def readable_suffixes() -> tuple[str, ...]:
   plugins = {module for module, register in _PLUGINS.items() if _import_plugin(module, register)}
   Image.init()
   known = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+  known.add('.mpo')  # which Pillow opens as JPEG
   # Pillow registers the suffix even where it was built without the decoder.
   if not ('avif' in features.modules and features.check('avif')) and 'pillow_avif' not in plugins:
     known.discard('.avif')
@@ -112,15 +118,32 @@ def expected_suffixes() -> str:
 def unread(paths: Iterable[Path]) -> list[str]:
   """A sentence for each type of pictures that are not read: how many there are and what to do."""
   found: dict[str, list[str]] = {}
+  away = 0
   for path in paths:
+    away += path.name.startswith('.') and path.suffix == '.icloud'  # stands for a file that was not downloaded
     suffix = path.suffix.lower()
     if suffix in _ADVICE and suffix not in readable_suffixes() and not path.name.startswith('.'):
       found.setdefault(suffix, []).append(path.suffix)
-  return [
+  notes = [
     f'{len(written)} {"file" if len(written) == 1 else "files"} of type {written[0]} '
     f'{"was" if len(written) == 1 else "were"} not read: {_ADVICE[suffix]}.'
     for suffix, written in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
   ]
+  if away:
+    notes.append(f'{away} {"file is" if away == 1 else "files are"} in iCloud alone: download them first.')
+  return notes
+
+
+def without_suffix(paths: Iterable[Path]) -> list[str]:
+  """A sentence about pictures whose names do not say that they are: none, or one."""
+  found = []
+  for path in sorted(paths):
+    if not path.suffix and not path.name.startswith('.') and path.is_file():
+      with contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError), Image.open(path):
+        found.append(path.name)
+  if not found:
+    return []
+  return [f'{listed(found)}: images by their content, of names without a suffix; give them one, such as .jpg.']
 
 
 def advice_for_content(start: bytes) -> str | None:

@@ -1,7 +1,7 @@
 """Reads the frames of a stack: upright, sRGB of 8 bits, all of one size.
 
-Pixels of 16 bits are scaled by what the brightest frame needs, as cameras put 12 bits into 16; floating-point ones and
-other wide ones by what range they have.
+Pixels of 16 bits are scaled by what the brightest frame needs, as cameras put 12 bits into 16, single hot pixels left
+aside; floating-point ones and other wide ones by what range they have.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from focal_jax.data.colour import ColourReader
@@ -23,6 +23,9 @@ Region = tuple[int, int, int, int]
 # Brightest values below which a stack is worth a remark, and a frame among brighter ones.
 _DARK, _BLACK = 32, 16
 _WHITES = (1, 255, 1023, 4095, 16383, 65535)  # of values that may have any range
+_LEAST_CONTRAST = 16  # times the range of the pixels of 16 bits that their greatest may be
+_HOT = 3e-4  # share of the pixels of 16 bits that may be hot
+_MOST_DUPLICATES = 3  # that are told one by one
 _OUTSIDE, _MOST_SAMPLES = 0.001, 1_000_000  # share of the pixels beyond black and beyond white; how many are looked at
 
 
@@ -133,11 +136,11 @@ def read_frames(headers: list[FrameHeader], region: Region | None, max_side: int
       )
   region = (0, 0, *full_size) if region is None else region
   _check_region(region, full_size)
-  white, white_notes = _white_level([header for header in headers if header.deep])
+  black, white, white_notes = _deep_levels([header for header in headers if header.deep])
   value_range, range_notes = _value_range([header for header in headers if header.measured])
   notes += white_notes + range_notes
 
-  reader = FrameReader(tuple(headers), tuple(turns), region, Levels(white, value_range), ColourReader())
+  reader = FrameReader(tuple(headers), tuple(turns), region, Levels(white, black, value_range), ColourReader())
   # Filled in place, for a stack of full-size photographs should not be in memory twice.
   images, transparent = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), False
   for place in range(len(headers)):
@@ -168,13 +171,37 @@ def _crop(image: Image.Image, region: Region) -> Image.Image:
   return image if (width, height) == image.size else image.crop((left, top, left + width, top + height))
 
 
-def _white_level(headers: list[FrameHeader]) -> tuple[int, list[str]]:
-  """The value that becomes white in 16 bits: the greatest of as many bits as the brightest frame needs."""
+def _deep_levels(headers: list[FrameHeader]) -> tuple[int, int, list[str]]:
+  """The values that become black and white in 16 bits: 0 and the greatest of as many bits as the brightest frame needs,
+  but for single hot pixels; or, if all pixels lie upon an offset that leaves them a few levels of 255, their ends.
+  """
   if not headers:
-    return 65535, []
-  highest = max(int(np.max(decode(header, 1).pixels)) for header in headers)
-  white = next((2**bits - 1 for bits in (8, 10, 12, 14) if highest < 2**bits), 65535)
-  return white, [] if white == 65535 else [f'16-bit pixels reach {highest} only: white was taken as {white}.']
+    return 0, 65535, []
+  frames = [_reach(np.asarray(decode(header, 1).pixels)) for header in headers]
+  whites, brightest, darkest, hot = zip(*frames, strict=True)
+  white, highest, least = max(whites), max(brightest), min(darkest)
+  if 0 < highest - least < highest / _LEAST_CONTRAST:
+    return least, highest, [f'16-bit pixels range from {least} to {highest}: they became black and white.']
+  if white == 65535:
+    return 0, white, []
+  notes = [f'16-bit pixels reach {highest} only: white was taken as {white}.']
+  if any(hot):
+    notes.append(f'Single pixels, {max(hot)} of a frame, are brighter: hot ones of the sensor, which became white.')
+  return 0, white, notes
+
+
+def _reach(pixels: UInt16[np.ndarray, 'H W *C']) -> tuple[int, int, int, int]:
+  """Of a frame: the greatest value of the fewest bits above which no two by two pixels lie, and hardly any at all; the
+  greatest pixel up to there; the least one; and how many there are above.
+  """
+  highest, least = int(pixels.max()), int(pixels.min())
+  for bits in (8, 10, 12, 14):
+    above = pixels >= 2**bits
+    count = int(np.count_nonzero(above))
+    together = above[:-1, :-1] & above[1:, :-1] & above[:-1, 1:] & above[1:, 1:]
+    if count <= _HOT * above.size and not together.any():
+      return 2**bits - 1, highest if not count else int(pixels[~above].max()), least, count
+  return 65535, highest, least, 0
 
 
 def _value_range(headers: list[FrameHeader]) -> tuple[tuple[float, float], list[str]]:
@@ -235,11 +262,15 @@ def _dark(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
 
 
 def _duplicates(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
-  """A remark for every frame whose pixels are those of an earlier one."""
+  """A remark for every frame whose pixels are those of an earlier one; of many, one for all."""
   notes, seen = [], {}
   for name, image in zip(names, images, strict=True):
     digest = hashlib.blake2b(image).digest()
     if digest in seen:
       notes.append(f'{seen[digest]} and {name} have the same pixels.')
     seen.setdefault(digest, name)
+  if len(seen) == 1:
+    return ['All frames have the same pixels: they tell no depth.']
+  if len(notes) > _MOST_DUPLICATES:
+    return [f'{len(notes)} frames have the pixels of earlier ones: {notes[0].removesuffix(".")}, for one.']
   return notes

@@ -3,7 +3,8 @@
 * text files in the layout of the published code: `focus_distance.txt`, one distance per image of the folder in name
   order, and `focal_length.txt`, one number in the same unit, whichever that is;
 * a sidecar, `metadata.csv` or `metadata.json` (`data.sidecar`);
-* EXIF in the images (`data.exif`).
+* EXIF in the images (`data.exif`);
+* the names of the files, if they say a unit (`data.named_focus`).
 """
 
 import dataclasses
@@ -15,9 +16,10 @@ from jaxtyping import Float64
 
 from focal_jax import optics
 from focal_jax.data.exif import FrameExif
-from focal_jax.data.names import shown
-from focal_jax.data.sidecar import Sidecar, known_unit, read_sidecar
-from focal_jax.data.texts import decimal_point, read_text
+from focal_jax.data.named_focus import focus_of_names
+from focal_jax.data.names import listed, shown
+from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
+from focal_jax.data.texts import beside, plain_number, read_text
 from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
@@ -28,6 +30,8 @@ INVERSE_DISTANCE_UNIT = f'1 / unit of {FOCUS_DISTANCE_FILE}'
 DIOPTRE_UNIT = '1/m'
 FRAME_INDEX_UNIT = 'frame index'
 POSITION_UNIT = f'unit of {FOCUS_DISTANCE_FILE}'  # of positions along the axis, where nobody says it
+
+_NAMES = 'the series of file names'
 
 # Units that may stand behind the numbers of a text file.
 _UNIT_WORDS = ('nm', 'um', 'µm', 'μm', 'mm', 'cm', 'm', 'dpt', 'in', 'steps')
@@ -127,6 +131,15 @@ def read_metadata(
       notes.append(f'exif_dioptres was ignored: {sweep.source} comes first.')
   elif (focus := _exif_focus(names, exif, focal_length_m, exif_dioptres, notes)) is not None:
     sweep = Sweep(focus, DIOPTRE_UNIT, 'EXIF', focal_length_m, length_source)
+  elif (named := focus_of_names(names)) is not None:
+    focus, unit = named
+    if known_unit(unit) is None:
+      sweep = Sweep(focus, unit, _NAMES)
+    else:
+      dioptres = 1.0 / focus if unit == 'm' else focus
+      sweep = Sweep(dioptres, DIOPTRE_UNIT, _NAMES, focal_length_m, length_source)
+  elif folder and (tables := sorted(path.name for path in folder.glob('*.[cC][sS][vV]') if path != sidecar.path)):
+    notes.append(f'{listed(tables)} was not read: focus distances are expected in {SIDECAR_FILES[0]}.')
 
   return Metadata(
     sweep=sweep,
@@ -152,14 +165,14 @@ def _lens(exif: list[FrameExif], notes: list[str]) -> FrameExif:
 
 def count_distances(folder: Path) -> int | None:
   """How many images `focus_distance.txt` is about; None if there is none."""
-  path = folder / FOCUS_DISTANCE_FILE
+  path = beside(folder, FOCUS_DISTANCE_FILE)
   return len(_read_numbers(path)[0]) if path.exists() else None
 
 
 def _read_text_files(
   folder: Path, names: list[str], all_names: list[str], sidecar_unit: str | None, notes: list[str]
 ) -> Sweep | None:
-  distance_file, length_file = folder / FOCUS_DISTANCE_FILE, folder / FOCAL_LENGTH_FILE
+  distance_file, length_file = (beside(folder, name) for name in (FOCUS_DISTANCE_FILE, FOCAL_LENGTH_FILE))
   if not distance_file.exists():
     if length_file.exists():
       notes.append(f'{FOCAL_LENGTH_FILE} was ignored: it says nothing without {FOCUS_DISTANCE_FILE}.')
@@ -215,7 +228,7 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
     if ',' in line and ('.' in line or re.fullmatch(r'\s*[^\s,;]+(,\s*[^\s,;]+){2,},?\s*', line)):
       line = line.replace(',', ' ')  # which separate here
     for word in re.split(r'[\s;]+|,\s', line):
-      number = re.fullmatch(r'([-+]?[\d.,]+(?:[eE][-+]?\d+)?)([^\W\d_]+)', word)
+      number = re.fullmatch(r'([-+\u2212]?[\d.,]+(?:[eE][-+]?\d+)?)([^\W\d_]+)', word)
       if word in _UNIT_WORDS and numbers:
         units.append(word)
       elif number and number[2] in _UNIT_WORDS:
@@ -230,7 +243,7 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
 
 def _number(path: Path, place: int, word: str) -> float:
   try:
-    return float(decimal_point(word.replace('∞', 'inf')))
+    return float(plain_number(word))
   except ValueError:
     raise InputError(f'{shown(path)}: number {place + 1} is {word[:40]!r}, expected a number such as 0.35') from None
 
@@ -251,7 +264,8 @@ def _exif_focus(
     return None
   shortest = focal_length_m or 0.0
   if np.isnan(values).any():
-    reason = f'{", ".join(name for name, value in zip(names, values, strict=True) if np.isnan(value))} have none'
+    without = [name for name, value in zip(names, values, strict=True) if np.isnan(value)]
+    reason = f'{listed(without)} {"has" if len(without) == 1 else "have"} none'
   elif np.all(values == values[0]):
     reason = f'it is {values[0]:g} m in every frame'
   elif values.min() <= shortest:

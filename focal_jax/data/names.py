@@ -11,22 +11,24 @@ from pathlib import Path
 # (`natural_order`), and after a digit it separates, as in a date. One point or comma between digits is a decimal one,
 # but for dates and times such as 12.30.59.
 _UNSIGNED = r'(?<![\d.,])\d+[.,]\d+(?![.,]?\d)|\d+'
+# Of a frame focused at infinity, perhaps before a unit of length: a number, too.
+_INFINITE = r'(?<![^\W\d_])(?:inf(?:init[ye])?|∞)(?=(?:mm|cm|m)?(?![^\W_]))'
 _SIGNED = {
-  False: re.compile(rf'((?:(?<![^\W_])[-+\u2212](?=\d))?(?:{_UNSIGNED}))'),
-  True: re.compile(rf'((?:(?<!\d)[-+\u2212](?=\d))?(?:{_UNSIGNED}))'),
+  False: re.compile(rf'((?:(?<![^\W_])[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),
+  True: re.compile(rf'((?:(?<!\d)[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),
 }
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-  """The name as text that can be printed and written; bytes that are no UTF-8 are taken as Latin-1, as old cameras and
-  archives have them.
+  """The name as text that can be printed and written, in one line; bytes that are no UTF-8 are taken as Latin-1, as old
+  cameras and archives have them.
   """
   text = os.fspath(name)
   try:
     text.encode()
   except UnicodeEncodeError:
-    return os.fsencode(text).decode('latin-1')
-  return text
+    text = os.fsencode(text).decode('latin-1')
+  return re.sub(r'[\x00-\x1f\x7f-\x9f]', '\N{REPLACEMENT CHARACTER}', text)
 
 
 def comparable(name: str) -> str:
@@ -57,7 +59,14 @@ def _split(stem: str, pattern: re.Pattern[str]) -> list[str | Decimal]:
   return [_number(part) if n % 2 else part for n, part in enumerate(pattern.split(stem))]
 
 
+def infinity_as_digit(stem: str) -> str:
+  """A comparable name with 9 for a word that means infinity: where it counts as a number."""
+  return re.sub(_INFINITE, '9', stem)
+
+
 def _number(text: str) -> Decimal:
+  if re.fullmatch(_INFINITE, text):
+    return Decimal('Infinity')
   return Decimal(text.replace(',', '.').replace('\u2212', '-'))
 
 

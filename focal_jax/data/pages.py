@@ -1,4 +1,6 @@
-"""TIFF files of several pages: the stacks of microscopes, with what OME-XML or ImageJ wrote about them."""
+"""Stacks in one file: TIFFs of several pages, as microscopes write them, with what OME-XML or ImageJ says about them;
+and animations (GIF, APNG, WebP, AVIF, HEIC). And OME-TIFFs of several files, whose XML says which plane lies where.
+"""
 
 import contextlib
 import dataclasses
@@ -11,11 +13,11 @@ from jaxtyping import Float64
 
 from focal_jax.data import tiff
 from focal_jax.data.decode import FrameFile, decode, naming, open_page, read_header
-from focal_jax.data.names import shown
+from focal_jax.data.names import comparable, listed, shown
 from focal_jax.errors import InputError
 
 TIFF_SUFFIXES = ('.tif', '.tiff')
-_REDUCED = 1  # bit of tiff.SUBFILE: the page is a preview of another
+ANIMATED_SUFFIXES = ('.gif', '.png', '.webp', '.avif', '.heic', '.heif', '.hif')
 _CHANNEL_SIDE_PX = 256  # at which channels are compared
 _MOST_CHANNELS = 4  # that ImageJ's are believed to be, where it knows neither positions nor times
 _MICRONS = ('µm', 'μm', 'um', 'micron', 'microns', 'micrometer', 'micrometers', 'micrometre', 'micrometres')
@@ -55,7 +57,7 @@ class _Layout:
 
 
 def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
-  """The stack in a TIFF; None if the file is another picture, with previews or without.
+  """The stack in a TIFF or an animation; None if the file is another picture, with previews or without.
 
   Args:
     path: of the file.
@@ -64,6 +66,8 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   Raises:
     InputError: the file cannot be read, or has no such channel.
   """
+  if path.suffix.lower() in ANIMATED_SUFFIXES:
+    return _read_animation(path)
   if path.suffix.lower() not in TIFF_SUFFIXES:
     return None
   with naming(path):
@@ -73,14 +77,13 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
       with open_page(path):
         return None
     found = tiff.read_pages(path)
-    pages = [
-      n for n, page in enumerate(found) if page.size == found[0].size and not int(page.get(tiff.SUBFILE, 0)) & _REDUCED
-    ]
+    pages = tiff.pictures(found)
+    is_cut = tiff.is_cut(path)
   if len(pages) < 2:
     return None
-  layout = _layout(found[0].description, pages)
+  layout = _layout(found[0].description or found[pages[0]].description, pages, path.name)
   times, depths, channels = layout.pages.shape
-  notes = []
+  notes = [f'{shown(path.name)} is truncated: {len(pages)} of its pages were read.'] if is_cut else []
   if depths < 2:
     if times < 2:
       return None  # channels of one picture
@@ -88,14 +91,38 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
     notes.append(f'{shown(path.name)} has times and one position: the times were taken as the stack.')
   elif times > 1:
     notes.append(f'Of the {times} times in {shown(path.name)} the first was read.')
-  if channel is not None and not 0 <= channel < channels:
-    raise InputError(f'channel is {channel}, expected 0 .. {channels - 1}, the channels of {shown(path)}')
   by_channel = [_page_files(path, layout.pages[0, :, c].tolist()) for c in range(channels)]
-  chosen = channel
-  if channels > 1:
-    chosen = clearest(by_channel) if channel is None else channel
-    notes.append(f'Of the {channels} channels in {shown(path.name)} depth is from channel {chosen} (counted from 0).')
-  return PageStack(by_channel[chosen or 0], layout.positions, layout.unit, layout.source, chosen or 0, channels, notes)
+  chosen = choose_channel(by_channel, channel, path, notes)
+  return PageStack(by_channel[chosen], layout.positions, layout.unit, layout.source, chosen, channels, notes)
+
+
+def is_truncated_stack(path: Path) -> bool:
+  """Whether a file is a TIFF that says it has more pages than there are."""
+  try:
+    return path.suffix.lower() in TIFF_SUFFIXES and tiff.is_cut(path)
+  except (OSError, ValueError):
+    return False
+
+
+def picture_file(path: Path) -> FrameFile:
+  """A file that is one picture: of a TIFF, the page that is no preview."""
+  page = 0
+  if path.suffix.lower() in TIFF_SUFFIXES:
+    with contextlib.suppress(OSError, ValueError):  # which reading it tells
+      page = tiff.pictures(tiff.read_pages(path))[0]
+  return FrameFile(path, shown(path.name), page)
+
+
+def _read_animation(path: Path) -> PageStack | None:
+  with naming(path), open_page(path) as image:
+    # The first picture of a PNG may be for programs that show no animations.
+    first = int(getattr(image, 'default_image', False))
+    pages = list(range(first, getattr(image, 'n_frames', 1)))
+    many_colours = image.format != 'GIF'
+  if len(pages) < 2:
+    return None
+  notes = [] if many_colours else [f'{shown(path.name)} has at most 256 colours a frame, which take detail from depth.']
+  return PageStack(_page_files(path, pages), None, '', '', 0, 1, notes)
 
 
 def clearest(stacks: list[list[FrameFile]]) -> int:
@@ -120,19 +147,116 @@ def _page_files(path: Path, pages: list[int]) -> list[FrameFile]:
   return [FrameFile(path, f'{stem}_{page:0{digits}}{suffix}', page, alone=False) for page in pages]
 
 
-def _layout(description: str, pages: list[int]) -> _Layout:
+def _layout(description: str, pages: list[int], name: str) -> _Layout:
   layout = None
   if '<OME' in description[:2000]:
     # Other programs' XML may be anything; then the pages stand for themselves.
-    with contextlib.suppress(ElementTree.ParseError, ValueError, KeyError, TypeError, IndexError):
-      layout = _ome_layout(description, pages)
+    with contextlib.suppress(ElementTree.ParseError, ValueError, KeyError, TypeError, IndexError, StopIteration):
+      layout = _ome_layout(_read_ome(description), pages, name)
   elif description.startswith('ImageJ='):
     with contextlib.suppress(ValueError):
       layout = _imagej_layout(description, pages)
   return layout or _Layout(np.array(pages)[None, :, None])
 
 
-def _ome_layout(description: str, pages: list[int]) -> _Layout | None:
+def read_plane_files(paths: list[Path], channel: int | None = None) -> PageStack | None:
+  """The stack in the OME-TIFFs among `paths`, of which each holds a part; None: they are none, or not of one stack.
+
+  Args:
+    paths: files of one folder.
+    channel: as of `read_page_stack`.
+
+  Raises:
+    InputError: there is no such channel.
+  """
+  tiffs = [path for path in paths if path.suffix.lower() in TIFF_SUFFIXES]
+  found = {path: ome for path in tiffs if (ome := _ome_of(path))}
+  planes = _planes_of_all(found, tiffs) if len(tiffs) > 1 else {}
+  if not planes:
+    return None
+  first = min(time for time, _, _ in planes)
+  depths, channels = (sorted({place[axis] for place in planes if place[0] == first}) for axis in (1, 2))
+  files = {place[1:]: file for place, file in planes.items() if place[0] == first}
+  if len(depths) < 2 or len(files) < len(depths) * len(channels) or len({file for file, _ in files.values()}) < 2:
+    return None
+  alone = all(page == 0 for _, page in files.values())
+  by_channel = [
+    [
+      FrameFile(path, shown(path.name), alone=False) if alone else _page_files(path, [page])[0]
+      for path, page in (files[z, c] for z in depths)
+    ]
+    for c in channels
+  ]
+  notes = ['Which plane is where is from OME-XML.']
+  if len({time for time, _, _ in planes}) > 1:
+    notes.append('Of several times in the files the first was read.')
+  chosen = choose_channel(by_channel, channel, tiffs[0].parent, notes)
+  ome = next(ome for ome in found.values() if ome.planes)
+  positions = None if ome.positions is None else ome.positions[depths]
+  read = {file.path for file in by_channel[chosen]}
+  if others := [path.name for path in paths if path not in read]:
+    notes.append(f'Not read: {listed(others)}.')
+  return PageStack(by_channel[chosen], positions, ome.unit, ome.source, chosen, len(channels), notes)
+
+
+def _planes_of_all(found: dict[Path, '_Ome'], tiffs: list[Path]) -> dict[tuple[int, int, int], tuple[Path, int]]:
+  """File and page of each plane by time, depth and channel, as the first file whose XML has planes tells."""
+  by_name = {comparable(path.name): path for path in tiffs}
+  for ome in found.values():
+    planes = {
+      place: (by_name[comparable(name)], page)
+      for place, (name, page) in ome.planes.items()
+      if name is not None and comparable(name) in by_name
+    }
+    if planes:
+      return planes
+  return {}
+
+
+def choose_channel(by_channel: list[list[FrameFile]], channel: int | None, path: Path, notes: list[str]) -> int:
+  """Adds to the notes which one it is, if there are several; `path`: of what holds them."""
+  if channel is not None and not 0 <= channel < len(by_channel):
+    raise InputError(f'channel is {channel}, expected 0 .. {len(by_channel) - 1}, the channels of {shown(path)}')
+  if len(by_channel) == 1:
+    return 0
+  chosen = clearest(by_channel) if channel is None else channel
+  notes.append(
+    f'Of the {len(by_channel)} channels in {shown(path.name)} depth is from channel {chosen} (counted from 0).'
+  )
+  return chosen
+
+
+@dataclasses.dataclass
+class _Ome:
+  """What OME-XML says of one image.
+
+  Attributes:
+    sizes: numbers of depths, channels and times, by their letters.
+    fastest_first: letters of these axes in the order of the planes.
+    planes: name of the file, or None where it is not told, and page by time, depth and channel; {}: not told at all.
+    positions: along the axis. None: not known.
+    unit: of `positions`.
+    source: where they were found.
+  """
+
+  sizes: dict[str, int]
+  fastest_first: list[str]
+  planes: dict[tuple[int, int, int], tuple[str | None, int]]
+  positions: Float64[np.ndarray, 'Z'] | None
+  unit: str
+  source: str
+
+
+def _ome_of(path: Path) -> _Ome | None:
+  """Of a file that may be any."""
+  try:
+    (page, *_) = tiff.read_pages(path)
+    return _read_ome(page.description) if '<OME' in page.description[:2000] else None
+  except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration, ElementTree.ParseError):
+    return None
+
+
+def _read_ome(description: str) -> _Ome:
   for element in (root := ElementTree.fromstring(description.strip('\0 \n').encode())).iter():
     element.tag = element.tag.rpartition('}')[2]  # The name space tells the version, in which nothing here differs.
   pixels = next(root.iter('Pixels'))
@@ -140,27 +264,59 @@ def _ome_layout(description: str, pages: list[int]) -> _Layout | None:
   samples = int(channels[0].get('SamplesPerPixel', 1)) if channels else 1
   sizes = {axis: int(pixels.get(f'Size{axis}', 1)) for axis in 'ZCT'}
   sizes['C'] = max(1, sizes['C'] // samples)
-  if np.prod(list(sizes.values())) != len(pages):
-    return None
   fastest_first = [axis for axis in pixels.get('DimensionOrder', 'XYZCT').upper() if axis in sizes]
-  by_page = np.array(pages).reshape([sizes[axis] for axis in reversed(fastest_first)])
-  layout = by_page.transpose([list(reversed(fastest_first)).index(axis) for axis in 'TZC']).copy()
+  planes = {}
   for data in pixels.iter('TiffData'):
-    if int(data.get('PlaneCount', 1)) == 1 and data.get('IFD') is not None and data.get('FirstZ') is not None:
-      place = tuple(int(data.get(f'First{axis}', 0)) for axis in 'TZC')
-      layout[place] = pages[int(data.get('IFD'))]
-  positions, unit = np.full(sizes['Z'], np.nan), 'um'
+    uuid = next(data.iter('UUID'), None)
+    name = None if uuid is None else uuid.get('FileName')
+    page, count = int(data.get('IFD', 0)), int(data.get('PlaneCount', 1))
+    if count == 1 and (data.get('FirstZ') is not None or name is not None):
+      planes[tuple(int(data.get(f'First{axis}', 0)) for axis in 'TZC')] = (name, page)
+    elif name is not None:
+      shape = [sizes[axis] for axis in fastest_first]
+      first = np.ravel_multi_index([int(data.get(f'First{axis}', 0)) for axis in fastest_first], shape, order='F')
+      for n in range(count):
+        place = dict(zip(fastest_first, np.unravel_index(first + n, shape, order='F'), strict=True))
+        planes[tuple(int(place[axis]) for axis in 'TZC')] = (name, page + n)
+  return _Ome(sizes, fastest_first, planes, *_ome_positions(pixels, sizes['Z']))
+
+
+def _ome_positions(pixels: ElementTree.Element, depths: int) -> tuple[Float64[np.ndarray, 'Z'] | None, str, str]:
+  """Along the axis, their unit, and where they were found."""
+  positions, unit = np.full(depths, np.nan), 'um'
   for plane in pixels.iter('Plane'):
     z = plane.get('PositionZ')
     if z is not None and int(plane.get('TheT', 0)) == 0 and np.isnan(positions[int(plane.get('TheZ', 0))]):
       positions[int(plane.get('TheZ', 0))] = float(z)
       unit = plane.get('PositionZUnit', 'reference frame')
   if np.isfinite(positions).all() and len(np.unique(positions)) == len(positions):
-    return _Layout(layout, *_unit_of_length(positions, unit), 'PositionZ in OME-XML')
+    return *_unit_of_length(positions, unit), 'PositionZ in OME-XML'
   if spacing := float(pixels.get('PhysicalSizeZ', 0)):
-    positions, unit = _unit_of_length(np.arange(sizes['Z']) * spacing, pixels.get('PhysicalSizeZUnit', 'µm'))
-    return _Layout(layout, positions, unit, 'PhysicalSizeZ in OME-XML')
-  return _Layout(layout)
+    positions, unit = _unit_of_length(np.arange(depths) * spacing, pixels.get('PhysicalSizeZUnit', 'µm'))
+    return positions, unit, 'PhysicalSizeZ in OME-XML'
+  return None, '', ''
+
+
+def _ome_layout(ome: _Ome, pages: list[int], name: str) -> _Layout | None:
+  own = {
+    place: page for place, (file, page) in ome.planes.items() if file is None or comparable(file) == comparable(name)
+  }
+  if 0 < len(own) < len(ome.planes):  # the others lie in other files
+    axes = [sorted({place[n] for place in own}) for n in range(3)]
+    if len(own) != len(pages) or len(own) != np.prod([len(axis) for axis in axes]):
+      return None
+    layout = np.empty([len(axis) for axis in axes], int)
+    for place, page in own.items():
+      layout[tuple(axis.index(n) for axis, n in zip(axes, place, strict=True))] = pages[pages.index(page)]
+    return _Layout(layout, None if ome.positions is None else ome.positions[axes[1]], ome.unit, ome.source)
+  if np.prod(list(ome.sizes.values())) != len(pages):
+    return None
+  slowest_first = ome.fastest_first[::-1]
+  by_page = np.array(pages).reshape([ome.sizes[axis] for axis in slowest_first])
+  layout = by_page.transpose([slowest_first.index(axis) for axis in 'TZC']).copy()
+  for place, page in own.items():
+    layout[place] = pages[page]
+  return _Layout(layout, ome.positions, ome.unit, ome.source)
 
 
 def _imagej_layout(description: str, pages: list[int]) -> _Layout | None:

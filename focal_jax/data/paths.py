@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from focal_jax.data.names import comparable, natural_order
 
@@ -16,12 +17,12 @@ def stack_source(values: Sequence[str]) -> str | list[str]:
 
   A path that exists is taken as it is, commas and all. absl strips white space around the commas, too; that is found
   again. Patterns such as `frames/*.jpg` that are no path are left to `read_stack_folder` if there is nothing else,
-  otherwise replaced by the files that match, in natural order.
+  otherwise replaced by the files that match, in natural order. file:// is taken off, as file managers copy paths.
 
   Args:
     values: of the flag, as absl cuts them.
   """
-  values = list(values)
+  values = [unquote(urlsplit(value).path) if value.startswith('file://') else value for value in values]
   if (whole := _on_disk(','.join(values))) is not None:
     return whole
   if len(values) == 1:

@@ -4,6 +4,7 @@ A file is left out only against good evidence, and never without a note: where n
 are frames.
 """
 
+import filecmp
 import itertools
 import re
 from collections import Counter
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from focal_jax.data.decode import FrameHeader
 from focal_jax.data.frames import orientations
-from focal_jax.data.names import comparable, listed, shown
+from focal_jax.data.names import comparable, infinity_as_digit, listed, shown
 
 # Words by which programs name what they made of a stack. In names of a series they mean nothing.
 _RESULTS = re.compile(
@@ -22,9 +23,16 @@ _RESULTS = re.compile(
 _OF_HELICON = re.compile(r'\([ABC],R\d+')  # the settings of the program, in the names of its results
 # What cameras and phones add to the names of some frames.
 _OF_CAMERAS = re.compile('cover|burst|mp|hdr|portrait|night|img|top|bottom|far|near|first|last|start|end|begin')
+# What systems and programs add to the name of a copy: IMG_1 (1), IMG_1~2, IMG_1-2, IMG_1 2.
+_COPY = re.compile(r'(.+?)(?: ?\(\d+\)|~\d+|[- ]\d)')
+# In the name of a picture taken at that time: then (1) is the next one of the same second.
+_TIME = re.compile(r'\d{8}[-_ t]?\d{6}|(?<!\d)\d{2}[.:h_-]\d{2}[.:m_-]\d{2}(?!\d)')
+_CHANNEL_WORDS = ('c', 'ch', 'chan', 'channel', 'w', 'wavelength')
+_VERSIONS = re.compile('hdr|portrait|night')  # of a picture that is there without the word, too
 # Of the kinds that one photograph is stored in, the first is taken.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
-_KINDS = {'.jpeg': 'jpg', '.tiff': 'tif', '.heif': 'heic', '.hif': 'heic'}
+_MOST_LEFT_OUT = 4  # steps of a counter between photographs of one stack, of which some were deleted
+_KINDS = {'.jpeg': 'jpg', '.jpe': 'jpg', '.jfif': 'jpg', '.tiff': 'tif', '.heif': 'heic', '.hif': 'heic'}
 
 
 def without_twins(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
@@ -60,7 +68,12 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
   words = {path: _words(path) for path in paths}
   numbered = Counter(words[path] for path in paths if _has_number(path))
   if not numbered:
-    return paths, []
+    results = [path for path in paths if _is_result(words[path]) and path.name not in kept]
+    if not results or 3 * len(results) > len(paths) or len(paths) - len(results) < 2:
+      return paths, []
+    verb = 'is called' if len(results) == 1 else 'are called'
+    names = listed([path.name for path in results])
+    return [path for path in paths if path not in results], [f'Left out: {names}, which {verb} like a result.']
   # Maps beside frames may be as many: IMG_1.jpg and IMG_1_depth.png.
   series = max(numbered, key=lambda group: (numbered[group] - 0.5 * _is_result(group), -len(group)))
   members = numbered[series]
@@ -72,11 +85,13 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
   main_kind, of_main_kind = kinds.most_common(1)[0]
   stems = [comparable(path.stem) for path in inside]
   numbers = {tuple(re.findall(r'\d+', stem)) for stem in stems}
+  by_stem = dict(zip(stems, inside, strict=True))
+  bases = {path: _COPY.fullmatch(stem) for stem, path in by_stem.items()}
+  copies = {path: by_stem[base[1]] for path, base in bases.items() if base and base[1] in by_stem}
 
   def is_stranger(path: Path) -> bool:
-    if path in inside and (copy := re.fullmatch(r'(.+?) ?\(\d+\)', comparable(path.stem))):
-      # A second download of a frame, unless most of the frames are called so.
-      return copy[1] in stems and 2 * sum(bool(re.search(r'\(\d+\)$', stem)) for stem in stems) < len(stems)
+    if path in copies and 2 * len(copies) < len(inside):  # not if most of the frames are called so
+      return not _TIME.search(comparable(copies[path].stem)) or _same_bytes(path, copies[path])
     if path in inside:  # By another program, if it is the only one of its kind.
       return kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
     added = tuple(word for word in words[path] if word not in series)
@@ -85,12 +100,14 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
     if members == 2 or (not added and _has_number(path) and (words[path] or not series)):
       return False  # as z_0 among z_-1.5um and z_1.5um
     stem = comparable(path.stem)
-    copies = any(stem.startswith(member) for member in stems)  # as in IMG_1 edited
+    derived = any(stem.startswith(member) for member in stems)  # as in IMG_1 edited
     if set(series) <= set(words[path]) and all(len(word) == 1 or _OF_CAMERAS.fullmatch(word) for word in added):
       # IMG_E0001 is IMG_0001 edited, on phones, but frame1b may follow frame1.
-      same_number = added == ('e',) and tuple(re.findall(r'\d+', stem)) in numbers and not copies
+      if derived and any(_VERSIONS.fullmatch(word) for word in added):
+        return True
+      same_number = added == ('e',) and tuple(re.findall(r'\d+', stem)) in numbers and not derived
       return same_number or (not _has_number(path) and not _starts_series(path, inside))
-    if not _has_number(path) or copies:
+    if not _has_number(path) or derived:
       return True
     return numbered[words[path]] == 1 and 4 * members >= 3 * len(paths)
 
@@ -106,7 +123,7 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
 
 
 def without_odd_pixels(headers: list[FrameHeader], kept: set[Path]) -> tuple[list[FrameHeader], list[str]]:
-  """Without frames whose size, or whose being grey, differs from what nearly all others have.
+  """Without frames whose size, or whose being grey or an animation, differs from what nearly all others have.
 
   Args:
     headers: of the frames.
@@ -117,6 +134,7 @@ def without_odd_pixels(headers: list[FrameHeader], kept: set[Path]) -> tuple[lis
   sizes = {header.file: header.size(turn) for header, turn in zip(headers, turns, strict=True)}
   tests: list[tuple[Callable[[FrameHeader], Hashable], Callable[[Hashable], str], int]] = [
     (lambda header: sizes[header.file], lambda size: f'{size[0]} x {size[1]} pixels', 2),
+    (lambda header: header.pages > 1, lambda several: 'of several pictures' if several else 'single pictures', 2),
     (lambda header: header.grey, lambda grey: 'grey' if grey else 'in colour', 3),
   ]
   for value_of, described, fewest in tests:
@@ -135,6 +153,27 @@ def without_odd_pixels(headers: list[FrameHeader], kept: set[Path]) -> tuple[lis
   return headers, notes
 
 
+def by_channel(paths: list[Path]) -> list[list[Path]] | None:
+  """The files of each channel, by its number, where names count channels beside frames, as in z000_ch00, z000_ch01.
+  None: they do not.
+  """
+  rows = [re.findall(r'([^\W\d_]*)[\W_]?(\d+)', comparable(path.stem)) for path in paths]
+  if len({tuple(word for word, _ in row) for row in rows}) != 1:
+    return None
+  columns = list(zip(*rows, strict=True))
+  varying = [column for column in columns if len(set(column)) > 1]
+  named = [column for column in varying if column[0][0] in _CHANNEL_WORDS]
+  if len(varying) != 2 or len(named) != 1:
+    return None
+  groups: dict[int, list[Path]] = {}
+  for path, (_, number) in zip(paths, named[0], strict=True):
+    groups.setdefault(int(number), []).append(path)
+  others = len(set(varying[1 - varying.index(named[0])]))
+  if others < 2 or any(len(group) != others for group in groups.values()):
+    return None
+  return [groups[number] for number in sorted(groups)]
+
+
 def by_time(names: Sequence[str], taken_s: Sequence[float | None]) -> tuple[list[int] | None, list[str]]:
   """The order of capture, where names in their natural order are none.
 
@@ -149,7 +188,7 @@ def by_time(names: Sequence[str], taken_s: Sequence[float | None]) -> tuple[list
     Places in the order of capture, or None if the names' order holds; and what to say.
   """
   if any(time is None for time in taken_s) or len(set(taken_s)) < 2:
-    return None, []
+    return _by_counter(names)
   order = sorted(range(len(names)), key=lambda n: (taken_s[n], n))
   if order == list(range(len(names))):
     return None, []
@@ -168,19 +207,45 @@ def by_time(names: Sequence[str], taken_s: Sequence[float | None]) -> tuple[list
   return None, ['Capture time (EXIF) contradicts the order of the names, which was kept.']
 
 
+def _by_counter(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
+  """As `by_time`, from names alone: a camera's counter of four digits that passes its end, and else goes on in small
+  steps.
+  """
+  stems = [Path(name).stem for name in names]
+  if len(stems) < 3 or not _counter_wraps(stems):
+    return None, []
+  numbers = _counters(stems)
+  steps = [b - a for a, b in itertools.pairwise(numbers)]
+  turn = 1 + max(range(len(steps)), key=steps.__getitem__)
+  del steps[turn - 1]
+  if max(numbers) < 1000 or not all(0 < step <= _MOST_LEFT_OUT for step in steps):
+    return None, []
+  return [*range(turn, len(names)), *range(turn)], [
+    f'The counter in the names passes its end: {shown(names[turn])} was taken as the first frame and '
+    f'{shown(names[turn - 1])} as the last.'
+  ]
+
+
 def _rises(values: Sequence[float]) -> bool:
   return all(a <= b for a, b in itertools.pairwise(values)) and values[0] < values[-1]
 
 
-def _counter_wraps(stems: list[str]) -> bool:
-  """Whether the numbers that tell the names apart lie at both ends of what their digits can count, and not between."""
+def _counters(stems: list[str]) -> list[int] | None:
+  """The numbers that tell the names apart, if that is one number of equally many digits in each."""
   runs = [re.findall(r'\d+', stem) for stem in stems]
   if len({len(run) for run in runs}) != 1:
-    return False
+    return None
   differing = [column for column in zip(*runs, strict=True) if len(set(column)) > 1]
   if len(differing) != 1 or len({len(text) for text in differing[0]}) != 1 or len(differing[0][0]) < 2:
+    return None
+  return [int(text) for text in differing[0]]
+
+
+def _counter_wraps(stems: list[str]) -> bool:
+  """Whether the numbers that tell the names apart lie at both ends of what their digits can count, and not between."""
+  if (numbers := _counters(stems)) is None:
     return False
-  numbers = sorted(map(int, differing[0]))
+  numbers = sorted(numbers)
   end = 10 ** len(str(numbers[-1]))  # Cameras count to 9999 in a number that may have more digits.
   gaps = [b - a for a, b in itertools.pairwise(numbers)]
   return numbers[-1] >= 0.9 * end and numbers[0] <= 0.1 * end and max(gaps) > 0.5 * end
@@ -193,18 +258,25 @@ def _tell_no_order(stems: list[str]) -> bool:
   return not any(character.isdigit() for stem in stems for character in stem) and max(map(len, stems)) > 1
 
 
+def _same_bytes(path: Path, other: Path) -> bool:
+  try:
+    return filecmp.cmp(path, other, shallow=False)
+  except OSError:
+    return False
+
+
 def _kind(path: Path) -> str:
   suffix = path.suffix.lower()
   return _KINDS.get(suffix, suffix[1:])
 
 
 def _has_number(path: Path) -> bool:
-  return any(character.isdigit() for character in path.stem)
+  return any(character.isdigit() for character in infinity_as_digit(comparable(path.stem)))
 
 
 def _words(path: Path) -> tuple[str, ...]:
   """The letters of a name, without numbers and what separates."""
-  return tuple(re.findall(r'[^\W\d_]+', comparable(path.stem)))
+  return tuple(re.findall(r'[^\W\d_]+', infinity_as_digit(comparable(path.stem))))
 
 
 def _is_result(words: tuple[str, ...]) -> bool:

@@ -17,7 +17,8 @@ files, pixel centres at integers. Other fields are errors, for they may be missp
 In a CSV file what holds for the whole stack is in one row or the same in several. It may be as spreadsheets write it:
 cells separated by commas, semicolons or tabs, decimal commas, UTF-8 or UTF-16. Names of files are compared without
 regard to case and to how an umlaut is composed, unless there are files that differ in nothing else; folders before them
-do not count, and the suffix may be left out.
+do not count, and the suffix may be left out. Lines of comments (#) may come first, and a column without a name that
+numbers the rows.
 """
 
 import csv
@@ -34,7 +35,7 @@ from jaxtyping import Float64
 
 from focal_jax.data.formats import is_image
 from focal_jax.data.names import comparable, shown
-from focal_jax.data.texts import decimal_point, read_text
+from focal_jax.data.texts import beside, plain_number, read_text
 from focal_jax.errors import InputError, one_line
 
 SIDECAR_FILES = ('metadata.csv', 'metadata.json')
@@ -110,14 +111,14 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
   Raises:
     InputError: naming the file and the field, what was found and what was expected.
   """
-  found = [folder / name for name in SIDECAR_FILES if (folder / name).exists()]
+  found = [path for name in SIDECAR_FILES if (path := beside(folder, name)).exists()]
   if not found:
     return Sidecar()
   path = found[0]
   if len(found) > 1:
     raise InputError(f'{shown(folder)}: both {" and ".join(SIDECAR_FILES)}, expected one of them')
   text = read_text(path)
-  stack, entries = (_parse_csv if path.suffix == '.csv' else _parse_json)(path, text)
+  stack, entries = (_parse_csv if path.suffix.lower() == '.csv' else _parse_json)(path, text)
   frames = _by_file(path, entries, _there(folder, names))
 
   present = stack.keys() | {field for frame in frames.values() for field in frame}
@@ -166,8 +167,10 @@ def _there(folder: Path, names: list[str]) -> list[str]:
 
 def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
   """What holds for the whole stack, and what for each file."""
-  declared = re.match(r'sep=(.)\r?\n', text)  # for spreadsheets
+  text = re.sub(r'\r\n?', '\n', text)
+  declared = re.match(r'sep=(.)\n', text)  # for spreadsheets
   text = text[declared.end() :] if declared else text
+  text = re.sub(r'\A(\s*#.*\n)+', '', text)  # comments before the line of columns
   header = text.lstrip().partition('\n')[0]
   separator = declared[1] if declared else max(',;\t', key=header.count)
   try:
@@ -179,6 +182,10 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
   columns = [column.lower() for column in columns]
   while columns and not columns[-1] and all(len(row) >= len(columns) and not row[-1] for row in rows):
     columns, rows = columns[:-1], [row[:-1] for row in rows]  # empty columns, of which spreadsheets write many
+  if columns[:1] == [''] and all(row[0] in ('', str(n), str(n + 1)) for n, row in enumerate(rows)):
+    columns, rows = columns[1:], [row[1:] for row in rows]  # numbers of the rows, which some programs write
+  if any(is_image(Path(column)) for column in columns):
+    raise InputError(f'{path}: begins with {_shown(separator.join(columns))}, expected a line of columns first')
   _check_fields(path, columns, ('file', *_FRAME_FIELDS, *_STACK_FIELDS, _UNIT))
   if 'file' not in columns or len(set(columns)) < len(columns):
     raise InputError(f"{path}: columns are {_shown(columns)}, expected 'file' and others, each once")
@@ -187,7 +194,12 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
   stack, entries = {}, []
   for row in rows:
     if len(row) != len(columns):
-      raise InputError(f'{path}: {len(row)} cells in the row {_shown(separator.join(row))}, expected {len(columns)}')
+      hint = (
+        ' (decimal commas need semicolons between the cells)' if separator == ',' and len(row) > len(columns) else ''
+      )
+      raise InputError(
+        f'{path}: {len(row)} cells in the row {_shown(separator.join(row))}, expected {len(columns)}{hint}'
+      )
     entry = {column: cell or None for column, cell in zip(columns, row, strict=True)}
     for field in (*_STACK_FIELDS, _UNIT):
       value = entry.pop(field, None)
@@ -251,7 +263,7 @@ def _number(path: Path, what: str, value: Any, expected: Expected) -> float:
   text, test = expected
   try:
     number = (
-      np.nan if isinstance(value, bool) else float(decimal_point(value) if isinstance(value, str) else value)
+      np.nan if isinstance(value, bool) else float(plain_number(value) if isinstance(value, str) else value)
     )  # takes text, too, such as 'inf'
   except (TypeError, ValueError, OverflowError):
     number = np.nan

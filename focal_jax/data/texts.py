@@ -36,6 +36,21 @@ def read_text(path: Path) -> str:
   raise InputError(f'{shown(path)}: cannot be read as text (neither UTF-8 nor UTF-16)')
 
 
-def decimal_point(text: str) -> str:
-  """A number with a decimal comma, as much of Europe writes it, with a point; any other text as it is."""
+def plain_number(text: str) -> str:
+  """A number as `float` takes it: with a point for a decimal comma, as much of Europe writes it, with a hyphen for the
+  minus of typesetters, and with 'inf' for the sign of infinity; any other text as it is.
+  """
+  text = text.replace('\u2212', '-').replace('∞', 'inf')
   return text.replace(',', '.') if re.fullmatch(r'\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*', text) else text
+
+
+def beside(folder: Path, name: str) -> Path:
+  """The file of that name in a folder, or the only one that differs from it in case alone."""
+  path = folder / name
+  if path.exists():
+    return path
+  try:
+    alike = [entry for entry in folder.iterdir() if entry.name.lower() == name]
+  except OSError:
+    return path
+  return alike[0] if len(alike) == 1 else path

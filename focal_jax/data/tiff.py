@@ -1,5 +1,6 @@
-"""Reads pages of TIFF files that Pillow does not: floating-point values and whole numbers of any size, in any number of
-channels, interleaved or in planes, in strips or tiles, of usual TIFFs and BigTIFFs in either order of bytes.
+"""Reads pages of TIFF files that Pillow does not: floating-point values and whole numbers of any size, packed ones of 9
+to 15 bits too, in any number of channels, interleaved or in planes, in strips or tiles, of usual TIFFs and BigTIFFs in
+either order of bytes.
 
 Where Pillow is needed, it only undoes the compression of single strips and tiles.
 """
@@ -11,21 +12,34 @@ import math
 import re
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt8, UInt16
 from PIL import Image
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, DESCRIPTION = 256, 257, 258, 259, 262, 270
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS, STRIP_BYTES, PLANES = 273, 274, 277, 278, 279, 284
 PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 317, 322, 323, 324, 325
-SUBFILE, EXTRA_SAMPLES, SAMPLE_FORMAT, ICC_PROFILE = 254, 338, 339, 34675
+SUBFILE, FILL_ORDER, EXTRA_SAMPLES, SAMPLE_FORMAT, ICC_PROFILE = 254, 266, 338, 339, 34675
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # values of PHOTOMETRIC
+REDUCED = 1  # bit of SUBFILE: the page is a preview of another
+_RAW_MOSAIC = (32803, 34892)
 UNCOMPRESSED, SEPARATE = 1, 2  # of COMPRESSION and PLANES
 _DEFLATE, _FROM_PILLOW = (8, 32946), (5, 32773, 34925, 50000)  # LZW, PackBits, LZMA, Zstandard
+USUAL_COMPRESSIONS = (UNCOMPRESSED, *_DEFLATE, *_FROM_PILLOW[:2], 7)  # of which not their kind, but damage is to blame
+_NAMES = {
+  **dict.fromkeys((2, 3, 4), 'of fax machines'),
+  **dict.fromkeys((6, 7, 34892), 'JPEG'),
+  **dict.fromkeys((33003, 33005, 34712), 'JPEG 2000'),
+  34887: 'LERC',
+  50001: 'WebP',
+  50002: 'JPEG XL',
+  52546: 'JPEG XL',
+}
 _HORIZONTAL, _FLOATING_POINT = 2, 3  # of PREDICTOR
 _KINDS = {1: 'u', 2: 'i', 3: 'f'}  # of SAMPLE_FORMAT
 # Formats of `struct` for the types of values; texts and what is not defined are bytes.
@@ -61,15 +75,23 @@ class TiffPage(NamedTuple):
     return int(self.get(SAMPLES, 1))
 
   @property
+  def packed_bits(self) -> int | None:
+    """Of each value, if values of 9 to 15 bits lie one behind the other without gaps. None: values are whole bytes."""
+    bits, kind = self.tags.get(BITS, (1,)), self.tags.get(SAMPLE_FORMAT, (1,))
+    return int(bits[0]) if len(set(bits)) == 1 and 8 < bits[0] < 16 and set(kind) == {1} else None
+
+  @property
   def dtype(self) -> np.dtype:
-    """Of the stored values.
+    """Of the stored values, once they are unpacked.
 
     Raises:
       ValueError: they are none that numpy has, or not all alike.
     """
+    if self.packed_bits:
+      return np.dtype(np.uint16)
     bits, kind = self.tags.get(BITS, (1,)), self.tags.get(SAMPLE_FORMAT, (1,))
     if len(set(bits)) != 1 or len(set(kind)) != 1 or bits[0] not in (8, 16, 32, 64) or kind[0] not in _KINDS:
-      raise ValueError(f'{bits} bits of sample format {kind}, expected 8, 16, 32 or 64 of one kind')
+      raise ValueError(f'{bits} bits of sample format {kind}, expected 8 to 16, 32 or 64 of one kind')
     if (kind[0], bits[0]) == (3, 8):
       raise ValueError('floating-point values of 8 bits, expected 16, 32 or 64')
     return np.dtype(f'{self.order}{_KINDS[kind[0]]}{bits[0] // 8}')
@@ -89,6 +111,22 @@ class TiffPage(NamedTuple):
     return int(self.get(PHOTOMETRIC, BLACK_IS_ZERO)) in (WHITE_IS_ZERO, BLACK_IS_ZERO)
 
 
+def pictures(pages: list[TiffPage]) -> list[int]:
+  """The pages of the largest size that several have, or else the largest one: others are previews or a pyramid's."""
+  places = [n for n, page in enumerate(pages) if not int(page.get(SUBFILE, 0)) & REDUCED] or list(range(len(pages)))
+  counts = Counter(pages[n].size for n in places)
+  several = [size for size, count in counts.items() if count > 1]
+  size = max(several or counts, key=math.prod)
+  return [n for n in places if pages[n].size == size]
+
+
+def compression_of(page: TiffPage) -> str:
+  """In words, for a message that it is not read."""
+  number = int(page.get(COMPRESSION, UNCOMPRESSED))
+  name = f' ({_NAMES[number]})' if number in _NAMES else ''
+  return f'compression {number}{name} of {page.get(BITS, 1)}-bit values, expected none, or LZW, ZIP or JPEG of 8 bits'
+
+
 def is_tiff(start: bytes) -> bool:
   return start[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
@@ -99,12 +137,21 @@ def read_pages(path: Path) -> list[TiffPage]:
   Raises:
     ValueError: it is no TIFF, or damaged.
   """
+  return _read_pages(path, *_version(path))[0]
+
+
+def is_cut(path: Path) -> bool:
+  """Whether a file says that it has more pages than `read_pages` finds: it is truncated, or damaged."""
+  return _read_pages(path, *_version(path))[1]
+
+
+def _version(path: Path) -> tuple[int, int]:
   status = path.stat()
-  return _read_pages(path, status.st_mtime_ns, status.st_size)
+  return status.st_mtime_ns, status.st_size
 
 
 @functools.lru_cache(maxsize=1)  # a stack asks for its file once a page
-def _read_pages(path: Path, mtime_ns: int, size: int) -> list[TiffPage]:
+def _read_pages(path: Path, mtime_ns: int, size: int) -> tuple[list[TiffPage], bool]:
   with path.open('rb') as file:
     head = file.read(16)
     if not is_tiff(head):
@@ -112,7 +159,7 @@ def _read_pages(path: Path, mtime_ns: int, size: int) -> list[TiffPage]:
     order, big = '<' if head[:2] == b'II' else '>', b'+' in head[2:4]
     number, count = ('Q', 'Q') if big else ('I', 'H')
     (offset,) = struct.unpack_from(f'{order}{number}', head, 8 if big else 4)
-    pages, seen = [], set()
+    pages, seen, cut = [], set(), False
     while offset and offset not in seen and len(pages) < _MOST_PAGES:
       seen.add(offset)
       start = offset
@@ -127,8 +174,9 @@ def _read_pages(path: Path, mtime_ns: int, size: int) -> list[TiffPage]:
       except (ValueError, OverflowError):
         if not pages:
           raise
+        cut = True
         break
-  return _pages_of_imagej(pages[0]) if len(pages) == 1 else pages
+  return _pages_of_imagej(pages[0]) if len(pages) == 1 else pages, cut
 
 
 def _pages_of_imagej(page: TiffPage) -> list[TiffPage]:
@@ -174,19 +222,23 @@ def _read_tags(file: BinaryIO, table: bytes, order: str, big: bool) -> dict[int,
 def check_readable(page: TiffPage) -> None:
   """Raises ValueError, saying why, if `read_pixels` does not read such a page."""
   (width, height), channels = page.size, page.channels
-  itemsize = page.dtype.itemsize
+  dtype = page.dtype
   if min(width, height, channels) < 1:
     raise ValueError(f'{width} x {height} pixels of {channels} channels')
   if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
     raise Image.DecompressionBombError(f'{width} x {height} pixels')
+  if int(page.get(PHOTOMETRIC, BLACK_IS_ZERO)) in _RAW_MOSAIC:
+    raise ValueError('a mosaic of raw values: develop it with a raw converter')
+  if page.packed_bits and (int(page.get(PREDICTOR, 1)) != 1 or int(page.get(FILL_ORDER, 1)) != 1):
+    raise ValueError(f'{page.packed_bits}-bit values with a predictor, or with the low bit first')
   photometric, compression = int(page.get(PHOTOMETRIC, BLACK_IS_ZERO)), int(page.get(COMPRESSION, UNCOMPRESSED))
   if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) or (photometric == RGB and channels < 3):
     raise ValueError(f'photometric interpretation {photometric} of {channels} channels, expected grey or RGB')
   if compression not in (UNCOMPRESSED, *_DEFLATE, *_FROM_PILLOW):
-    raise ValueError(f'compression {compression} of {8 * itemsize}-bit values')
+    raise ValueError(compression_of(page))
   predictor = int(page.get(PREDICTOR, 1))
-  if predictor not in (1, _HORIZONTAL, _FLOATING_POINT) or (predictor == _FLOATING_POINT and page.dtype.kind != 'f'):
-    raise ValueError(f'predictor {predictor} of {page.dtype.name}')
+  if predictor not in (1, _HORIZONTAL, _FLOATING_POINT) or (predictor == _FLOATING_POINT and dtype.kind != 'f'):
+    raise ValueError(f'predictor {predictor} of {dtype.name}')
 
 
 def read_pixels(path: Path, page: TiffPage) -> Shaped[np.ndarray, 'H W C']:
@@ -209,7 +261,7 @@ def read_pixels(path: Path, page: TiffPage) -> Shaped[np.ndarray, 'H W C']:
   planes = channels if page.get(PLANES, 1) == SEPARATE else 1
   across, down = math.ceil(width / columns), math.ceil(height / rows)
   if not lengths and len(offsets) == 1 and page.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED:
-    lengths = (height * width * channels * page.dtype.itemsize,)
+    lengths = (height * _row_bytes(page, width * channels),)
   if min(len(offsets), len(lengths)) < planes * across * down:
     raise ValueError(f'{min(len(offsets), len(lengths))} strips or tiles, expected {planes * across * down}')
   values = np.empty((height, width, channels), page.dtype.newbyteorder('='))
@@ -227,11 +279,13 @@ def read_pixels(path: Path, page: TiffPage) -> Shaped[np.ndarray, 'H W C']:
 
 
 def _piece(page: TiffPage, data: bytes, shape: tuple[int, int, int]) -> Shaped[np.ndarray, 'h w c']:
-  rows, row_bytes = shape[0], shape[1] * shape[2] * page.dtype.itemsize
+  rows, row_bytes = shape[0], _row_bytes(page, shape[1] * shape[2])
   data = _decompressed(data, int(page.get(COMPRESSION, UNCOMPRESSED)), rows, row_bytes)
   if len(data) < rows * row_bytes:
     raise ValueError('the file is truncated')
   data = np.frombuffer(data, np.uint8, rows * row_bytes)
+  if page.packed_bits:
+    return _unpacked(data.reshape(rows, row_bytes), page.packed_bits, shape[1] * shape[2]).reshape(shape)
   predictor = int(page.get(PREDICTOR, 1))
   if predictor == _FLOATING_POINT:
     # Differences of bytes, of which a row has the highest ones of all values first, whatever the file's order is.
@@ -244,6 +298,19 @@ def _piece(page: TiffPage, data: bytes, shape: tuple[int, int, int]) -> Shaped[n
     bits = values.view(unsigned.newbyteorder(page.order)).astype(unsigned)
     return np.cumsum(bits, axis=1, dtype=unsigned).view(page.dtype.newbyteorder('='))
   return values
+
+
+def _row_bytes(page: TiffPage, count: int) -> int:
+  """Of a row of that many values; each row begins with a byte of its own."""
+  return -(-count * page.packed_bits // 8) if page.packed_bits else count * page.dtype.itemsize
+
+
+def _unpacked(rows: UInt8[np.ndarray, 'h b'], bits: int, count: int) -> UInt16[np.ndarray, 'h n']:
+  """The first values of each row, whose bits lie one behind the other, the highest first."""
+  first, shift = np.divmod(np.arange(count) * bits, 8)
+  rows = np.pad(rows, ((0, 0), (0, 2)))  # a value reaches into up to three bytes
+  three = rows[:, first].astype(np.uint32) << 16 | rows[:, first + 1].astype(np.uint32) << 8 | rows[:, first + 2]
+  return (three >> (24 - bits - shift).astype(np.uint32) & (2**bits - 1)).astype(np.uint16)
 
 
 def _decompressed(data: bytes, compression: int, rows: int, row_bytes: int) -> bytes:

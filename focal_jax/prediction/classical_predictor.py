@@ -20,7 +20,8 @@ from focal_jax.focus.frame_by_frame import depth_frame_by_frame
 from focal_jax.prediction.predictor import Predictor, undo_rotation
 from focal_jax.stack import FocalStack, Images, Numbers, Prediction, as_float, checked_stack
 
-KEPT_PX = 32 * 1024**2  # pixels of all frames up to which their luminance is kept rather than computed twice
+# Pixels of all frames up to which their luminance is kept rather than computed twice, and what is returned is float32.
+KEPT_PX = 32 * 1024**2
 
 
 class ClassicalPredictor(Predictor):
@@ -63,7 +64,8 @@ class ClassicalPredictor(Predictor):
 
     Returns:
       numpy arrays, float32: `depth` and `confidence` [H, W], `coverage` [N, H, W], `aligned` [N, H, W, 3] 0 .. 1,
-      `motion` [N, 3] (alpha, beta, gamma; 0 where it cannot be measured). Depth is in the unit of `focus`. Confidence
+      `motion` [N, 3] (alpha, beta, gamma; 0 where it cannot be measured). `coverage` and `aligned` of more than 32
+      megapixels in all frames are float16, to save memory. Depth is in the unit of `focus`. Confidence
       is `classical.depth_from_focus`'s, times the share of the frames that cover the pixel. There is no `pyramid` and
       no `weights`.
 
@@ -86,13 +88,15 @@ class ClassicalPredictor(Predictor):
       n = order[place]
       return _luma(stack.images[n], stack.fov[n], motion[n], warped)
 
-    if math.prod(stack.images.shape[:3]) <= KEPT_PX:  # asked for twice
+    is_small = math.prod(stack.images.shape[:3]) <= KEPT_PX
+    if is_small:  # asked for twice
       luma = functools.cache(luma)
 
     depth, confidence = depth_frame_by_frame(luma, frames, stack.focus[order], **dict(self._options))
     # Filled in place: what there is one a frame of is in memory once.
-    aligned = np.empty((frames, *size, 3), np.float32)
-    coverage = np.ones((frames, *size), np.float32)
+    dtype = np.float32 if is_small else np.float16
+    aligned = np.empty((frames, *size, 3), dtype)
+    coverage = np.ones((frames, *size), dtype)
     for n in range(frames):
       if warped:
         aligned[n], coverage[n] = _warped(stack.images[n], stack.fov[n], motion[n])
@@ -101,7 +105,7 @@ class ClassicalPredictor(Predictor):
     return Prediction(
       depth=np.asarray(depth),
       # A frame that does not show a pixel cannot have been compared there.
-      confidence=np.asarray(confidence) * np.mean(coverage, 0),
+      confidence=np.asarray(confidence) * np.mean(coverage, 0, np.float32),
       aligned=aligned,
       coverage=coverage,
       motion=motion,

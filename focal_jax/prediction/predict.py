@@ -15,10 +15,11 @@ from focal_jax.align import standing
 from focal_jax.align.estimate import check_alignment, motion_from_measured
 from focal_jax.align.measured import ResidualMotion
 from focal_jax.align.motion import align as warped_frames
+from focal_jax.align.other_scene import other_scenes
 from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT
-from focal_jax.data.names import shown
+from focal_jax.data.names import listed, shown
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
 from focal_jax.files.pictures import save_image
@@ -95,6 +96,9 @@ class Options:
       raise InputError('near_to_far and far_to_near are both set, expected one of the two')
     if self.unit is not None and self.unit not in UNITS:
       raise InputError(f"unit is '{self.unit}', expected one of {', '.join(UNITS)}")
+    for name in ('max_side', 'depth_side'):
+      if (side := getattr(self, name)) is not None and side < 1:
+        raise InputError(f'{name} is {side}, expected at least 1 pixel')
     if not 0 <= self.min_confidence <= 1:
       raise InputError(f'min_confidence is {self.min_confidence}, expected 0 .. 1')
     if self.method != 'network' and self.method.partition(':')[0] != 'classical':
@@ -148,8 +152,16 @@ def predict_folder(
     exif_dioptres=options.exif_dioptres,
     channel=options.channel,
   )
+  if any(path.parent.resolve() == out.resolve() for path in stack.paths):
+    raise InputError(f'{out}: holds the frames, expected another folder for the results')
   unit = DepthUnit(stack, options.unit)  # before the work, for it may not be known
   before = measured_residual(stack.images)
+  if not stack.all_meant and (others := other_scenes(stack.images, before.measured)):
+    names = [stack.names[n] for n in others]
+    does, is_ = ('shows', 'is') if len(names) == 1 else ('show', 'are')
+    note = f'Left out: {listed(names)}, which {does} another scene than the rest, or nothing, or {is_} turned.'
+    stack = stack.without(others, note)
+    unit, before = DepthUnit(stack, options.unit), measured_residual(stack.images)
   if not (stack.order_known or options.near_to_far or options.far_to_near):
     stack, before = _ordered_by_zoom(stack, before)
     unit = DepthUnit(stack, options.unit)
@@ -236,10 +248,17 @@ def predict_folder(
 
 def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:
   """A stack whose order is a guess, in the order that its zoom tells; and its motion, measured anew if that changed."""
+  if motion.zooms_both_ways:
+    note = (
+      'The zoom of the frames goes both ways: they are out of order, or go there and back, and depth is wrong then. '
+      'Give the frames one by one in their order, of one way alone.'
+    )
+    return dataclasses.replace(stack, notes=[*stack.notes, note]), motion
   end = motion.near_end()
   if end is None:
     return stack, motion
-  evidence = f'{stack.names[0 if end == "first" else -1]} is larger, as the near end is of a lens that breathes'
+  nearest = np.flatnonzero(motion.measured)[0 if end == 'first' else -1]
+  evidence = f'{stack.names[nearest]} is larger, as the near end is of a lens that breathes'
   if end == 'last':
     note = f'Taken as far to near: {evidence}. If it is not, use --near_to_far.'
     return dataclasses.replace(stack, notes=[*stack.notes, note]), motion

@@ -152,7 +152,8 @@ def _in_order(names: list[str]) -> list[str]:
 
 def measured_residual(images: np.ndarray) -> ResidualMotion:
   """How far frames are from the nearest one that can be compared, measured without the network; in their px."""
-  return _in_px_of(images, residual_motion(_measurable(images), elsewhere=True, find_standing=True))
+  with np.errstate(divide='ignore', invalid='ignore'):  # of frames of a few pixels, whose motion is NaN
+    return _in_px_of(images, residual_motion(_measurable(images), elsewhere=True, find_standing=True))
 
 
 def residual_after(
@@ -162,7 +163,8 @@ def residual_after(
   taken = None
   if before.standing is not None:
     taken = _in_aligned_frames(before.standing, motion, fov, aligned.shape[1:3])
-  return _in_px_of(aligned, residual_motion(_measurable(aligned), elsewhere=True, standing_in=taken))
+  with np.errstate(divide='ignore', invalid='ignore'):
+    return _in_px_of(aligned, residual_motion(_measurable(aligned), elsewhere=True, standing_in=taken))
 
 
 def standing_places(

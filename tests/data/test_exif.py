@@ -46,6 +46,14 @@ def distances(*pairs: tuple[int, int] | None, **others) -> list[dict]:
 PHONE = {FOCAL_LENGTH: (430, 100), F_NUMBER: (18, 10)}
 
 
+def test_numbers_that_are_no_fractions(tmp_path):
+  for n, distance in enumerate((2.0, 1.0, 0.5)):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[SUBJECT_DISTANCE] = distance  # Pillow writes a double
+    Image.new('RGB', (60, 40), (40 * n,) * 3).save(tmp_path / f'{n}.jpg', exif=exif)
+  np.testing.assert_array_equal(read_stack_folder(tmp_path).focus, [0.5, 1, 2])
+
+
 def test_metres(tmp_path):
   write_frames(tmp_path, *distances(INFINITY, (2, 1), (50, 100), others=PHONE))
   stack = read_stack_folder(tmp_path)
@@ -89,7 +97,7 @@ def test_near_to_far(tmp_path):
     ([(0, 1), INFINITY, (3, 1)], '0 in 00.jpg is no distance in metres.'),
     ([(1, 2), (1, 2), (2, 4)], 'it is 0.5 m in every frame'),
     ([None, (1, 2), None], '00.jpg, 02.jpg have none'),
-    ([(1, 0), (1, 2), (0, 0)], '02.jpg have none'),
+    ([(1, 0), (1, 2), (0, 0)], '02.jpg has none'),
     ([(0, 1), (0, 1), (0, 1)], None),
     ([None, None, None], None),
   ],

@@ -1,6 +1,7 @@
 """Small folders made here, and real stacks where they are beside this repository."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,7 @@ def test_which_files_are_frames(tmp_path):
   (tmp_path / 'readme.txt').write_text('hello')
   (tmp_path / 'folder.jpg').mkdir()
   write_images(tmp_path / 'folder.jpg', 'inside.png')
+  os.mkfifo(tmp_path / '7.jpg')  # which would be waited for
   assert read_stack_folder(tmp_path).names == names
 
 
@@ -267,6 +269,17 @@ def test_duplicates_are_named(tmp_path):
     'b.png and e.bmp have the same pixels.',
     'a.png and f.png have the same pixels.',
   ]
+
+
+def test_many_duplicates_are_one_remark(tmp_path):
+  write_images(tmp_path, *(f'{n}.png' for n in range(5)))
+  for n in range(5, 10):
+    (tmp_path / f'{n}.png').write_bytes((tmp_path / f'{n - 5}.png').read_bytes())
+  notes = read_stack_folder(tmp_path).notes
+  assert '5 frames have the pixels of earlier ones: 0.png and 5.png have the same pixels, for one.' in notes
+  for n in range(1, 10):
+    (tmp_path / f'{n}.png').write_bytes((tmp_path / '0.png').read_bytes())
+  assert read_stack_folder(tmp_path).notes[-1] == 'All frames have the same pixels: they tell no depth.'
 
 
 class TestList:
@@ -441,7 +454,7 @@ def test_real_stacks_without_metadata(name, shape):
   assert 20 < stack.images.mean() < 235
 
 
-@pytest.mark.parametrize('suffix', ['jfif', 'jpe', 'gif', 'ppm', 'tga', 'JFIF'])
+@pytest.mark.parametrize('suffix', ['jfif', 'jpe', 'mpo', 'gif', 'ppm', 'tga', 'JFIF'])
 def test_less_usual_suffixes(tmp_path, suffix):
   picture = Image.fromarray(
     np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
@@ -461,12 +474,41 @@ def test_16_bit_pgm(tmp_path):
 
 @pytest.mark.parametrize(
   ('name', 'advice'),
-  [('film.mp4', 'write the frames of a film as images first'), ('z.czi', 'export them as OME-TIFF'), ('a.txt', '')],
+  [
+    ('film.mp4', 'write the frames of a film as images first'),
+    ('z.czi', 'export them as OME-TIFF'),
+    ('z.zip', 'unpack what is in it'),
+    ('a.txt', ''),
+  ],
 )
 def test_a_file_that_is_no_stack(tmp_path, name, advice):
   (tmp_path / name).write_bytes(b'0' * 100)
   with pytest.raises(InputError, match=rf'{name}: .*expected a folder of images, or a TIFF of several pages.*{advice}'):
     read_stack_folder(tmp_path / name)
+
+
+def test_results_of_a_prediction_are_no_frames(tmp_path):
+  write_images(tmp_path, 'depth.png', 'confidence.png', 'all_in_focus.png')
+  for name in ('summary.json', 'motion.json'):
+    (tmp_path / name).write_text('{}')
+  with pytest.raises(InputError, match='holds results of a prediction, expected frames'):
+    read_stack_folder(tmp_path)
+  write_images(tmp_path, 'IMG_1.png', 'IMG_2.png', 'IMG_3.png')
+  assert read_stack_folder(tmp_path).names == ['IMG_1.png', 'IMG_2.png', 'IMG_3.png']
+
+
+def test_channel_of_files_that_count_none(tmp_path):
+  write_images(tmp_path, 'a.png', 'b.png')
+  assert any('channel was ignored' in note for note in read_stack_folder(tmp_path, channel=1).notes)
+
+
+def test_images_without_a_suffix_are_told(tmp_path):
+  write_images(tmp_path, 'a.png', 'b.png')
+  for name in 'ab':
+    (tmp_path / f'{name}.png').rename(tmp_path / name)
+  (tmp_path / 'LICENSE').write_text('all rights')
+  with pytest.raises(InputError, match=r'no images, .*; a, b: images by their content, of names without a suffix'):
+    read_stack_folder(tmp_path)
 
 
 def test_what_is_no_image_by_its_content(tmp_path):
@@ -505,6 +547,26 @@ def test_second_downloads_are_left_out(tmp_path):
   assert any('Left out: IMG_2 (1).png, IMG_3(2).png' in note for note in stack.notes)
 
 
+def test_without_some_frames(tmp_path):
+  values = write_images(tmp_path, 'a.png', 'b.png', 'c.png', 'd.png')
+  stack = read_stack_folder(tmp_path, reverse=True).without([1, 3], 'why')
+  assert (stack.names, greys(stack), stack.focus.tolist()) == (['d.png', 'b.png'], [values[3], values[1]], [1, 0])
+  assert (stack.notes[-1], stack.paths) == ('why', (tmp_path / 'd.png', tmp_path / 'b.png'))
+  np.testing.assert_array_equal(stack.frame(1, max_side=3), read_stack_folder(tmp_path, max_side=3).images[1])
+  write_metadata(tmp_path, '8 4 2 1', '0.1')
+  stack = read_stack_folder(tmp_path).without([3], 'why')
+  np.testing.assert_array_equal(stack.focus, [0.125, 0.25, 0.5])
+  np.testing.assert_allclose(stack.fov, [9.875 / 9.5, 9.75 / 9.5, 1], rtol=1e-6)
+
+
+def test_copies_of_pictures_named_by_their_time(tmp_path):
+  names = ['20240501_102030.png', '20240501_102031.png', '20240501_102031(1).png', '20240501_102032.png']
+  write_images(tmp_path, *names)
+  assert read_stack_folder(tmp_path).names == names  # two of one second
+  (tmp_path / names[2]).write_bytes((tmp_path / names[1]).read_bytes())
+  assert read_stack_folder(tmp_path).names == [names[0], names[1], names[3]]
+
+
 def test_a_series_that_counts_in_brackets(tmp_path):
   names = ['image.png', 'image (1).png', 'image (2).png', 'image (3).png']
   write_images(tmp_path, *names)
@@ -512,10 +574,35 @@ def test_a_series_that_counts_in_brackets(tmp_path):
 
 
 @pytest.mark.parametrize(
+  'name', ['{z:03d}_ch{c}.png', 'img_channel{c:03d}_position000_z{z:03d}.png', 'scan_z{z}c{c}.png', 's1_w{c}_z{z}.png']
+)
+def test_channels_that_names_count(tmp_path, name):
+  noise = np.random.default_rng(1)
+  structure = noise.integers(20, 200, (8, 8)).repeat(4, 0).repeat(4, 1)
+  for z in range(3):
+    clear, dim = structure + z, 100 + noise.normal(0, 5, structure.shape)
+    for c, picture in enumerate((dim, clear)):
+      Image.fromarray(picture.astype(np.uint8)).save(tmp_path / name.format(z=z, c=c))
+  for options, channel in (({}, 1), ({'channel': 0}, 0)):
+    stack = read_stack_folder(tmp_path, **options)
+    assert stack.names == [name.format(z=z, c=channel) for z in range(3)]
+    assert any(f'depth is from channel {channel}' in note for note in stack.notes)
+    assert not any('more than one series' in note for note in stack.notes)
+  with pytest.raises(InputError, match=r'channel is 2, expected 0 \.\. 1'):
+    read_stack_folder(tmp_path, channel=2)
+
+
+def test_pictures_that_were_not_downloaded(tmp_path):
+  for n in range(3):
+    (tmp_path / f'.IMG_{n}.HEIC.icloud').write_bytes(b'bplist')
+  with pytest.raises(InputError, match=r'no images, .*; 3 files are in iCloud alone: download them first'):
+    read_stack_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
   ('names', 'told'),
   [
     ([f'cam{c}_{n:03d}.png' for c in (0, 1) for n in range(4)], 'cam0_000.png ..., cam1_000.png ...'),
-    ([f'{n:03d}_ch{c}.png' for n in range(4) for c in (1, 2)], '000_ch1.png ..., 000_ch2.png ...'),
     ([f'L{light}_{n}.jpg' for light in (1, 2) for n in range(5)], 'L1_0.jpg ..., L2_0.jpg ...'),
     ([f'{n:03d}_{20 + n}.png' for n in range(4)], None),
     ([f'day{d}_{n}.png' for d, n in ((1, 8), (1, 9), (2, 0), (2, 1))], None),

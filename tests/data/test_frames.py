@@ -310,3 +310,31 @@ def test_formats_of_plugins(tmp_path, plugin, suffix, options):
   stack = read_stack_folder(tmp_path)
   np.testing.assert_allclose(stack.images, frames, atol=3)  # HEIC stores luma and chroma
   assert stack.names == [f'a{suffix}', f'b{suffix}']
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_hot_pixels_do_not_make_the_rest_black(tmp_path, channels):
+  pixels = np.random.default_rng(0).integers(0, 2048, (2, 100, 120, channels), dtype=np.uint16)
+  pixels[0, 20, 30], pixels[0, 60, 7] = 65535, 50000
+  for n, frame in enumerate(pixels):
+    write_png(tmp_path / f'{n}.png', frame)
+  stack = read_stack_folder(tmp_path)
+  expected = np.round(np.minimum(pixels, 4095) * (255 / 4095))
+  np.testing.assert_allclose(stack.images, np.broadcast_to(expected, stack.images.shape), atol=1)
+  assert any('reach 2047 only: white was taken as 4095' in note for note in stack.notes)
+  assert any(f'Single pixels, {2 * channels} of a frame' in note for note in stack.notes)
+  # A highlight is none.
+  pixels[1, 40:42, 50:52] = 65535
+  write_png(tmp_path / '1.png', pixels[1])
+  assert not any('white was taken' in note for note in read_stack_folder(tmp_path).notes)
+
+
+def test_16_bits_upon_an_offset(tmp_path):
+  pixels = np.random.default_rng(0).integers(20000, 21021, (2, 10, 12, 1), dtype=np.uint16)
+  pixels[0, 0, :2, 0] = 20000, 21020
+  for n, frame in enumerate(pixels):
+    write_png(tmp_path / f'{n}.png', frame)
+  stack = read_stack_folder(tmp_path)
+  expected = np.broadcast_to(np.round((pixels - 20000.0) * (255 / 1020)), stack.images.shape)
+  np.testing.assert_allclose(stack.images, expected, atol=1)
+  assert any('range from 20000 to 21020: they became black and white' in note for note in stack.notes)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
 from focal_jax.data.names import comparable, natural_order, shown
 from focal_jax.data.paths import stack_source
 from focal_jax.data.series import by_time, without_strangers, without_twins
@@ -31,6 +32,10 @@ def write_images(folder: Path, *names: str) -> None:
     ['t 12.30.07.png', 't 12.30.59.png', 't 12.31.00.png'],
     ['z_0,5.png', 'z_2.png', 'z_10,25.png'],
     ['\u22121.5um.png', '-1um.png', '0um.png', '+1um.png'],
+    ['focus 0.5m.jpg', 'focus 10m.jpg', 'focus infm.jpg'],
+    ['1.png', '10.png', 'Infinity.png'],
+    ['f_0,3.png', 'f_2.png', 'f_∞.png'],
+    ['info 2.png', 'info 10.png'],
     ['image_1_0.5.jpg', 'image_2_0.65.jpg', 'image_10_0.80.jpg'],
   ],
 )
@@ -41,7 +46,32 @@ def test_numbers_sort_as_numbers(names):
 def test_names_are_shown_and_compared():
   assert shown(os.fsdecode(b'K\xe4fer.jpg')) == 'Käfer.jpg'
   assert shown('Käfer.jpg') == 'Käfer.jpg'
+  assert shown('a\nb\x1b[31m.jpg') == 'a\ufffdb\ufffd[31m.jpg'
   assert comparable(unicodedata.normalize('NFD', 'KÄFER.JPG')) == comparable('Käfer.jpg')
+
+
+@pytest.mark.parametrize(
+  ('names', 'focus', 'unit'),
+  [
+    (['focus_0.5m.jpg', 'focus_2m.jpg', 'focus_inf.jpg'], [0, 0.5, 2], DIOPTRE_UNIT),
+    (['focus 50 cm.jpg', 'focus 200 cm.jpg'], [0.5, 2], DIOPTRE_UNIT),
+    (['1_dist0,25m.png', '2_dist0,5m.png'], [2, 4], DIOPTRE_UNIT),
+    (['f1_0dpt.png', 'f2_2.5dpt.png'], [0, 2.5], DIOPTRE_UNIT),
+    (['z=-1.5mm.png', 'z=-1mm.png', 'z=0mm.png'], [-1.5, -1, 0], 'mm'),
+    (['ant_-05um_10nm.tif', 'ant_+00um_10nm.tif', 'ant_+05um_10nm.tif'], [-5, 0, 5], 'um'),
+    (['50mm_1.jpg', '50mm_2.jpg'], [0, 1], FRAME_INDEX_UNIT),
+    (['t1m.jpg', 't2m.jpg'], [0, 1], FRAME_INDEX_UNIT),  # minutes, perhaps
+    (['z1um_x1um.png', 'z2um_x2um.png'], [0, 1], FRAME_INDEX_UNIT),
+    (['focus_0m.jpg', 'focus_1m.jpg'], [0, 1], FRAME_INDEX_UNIT),
+    (['step1_mm.jpg', 'step2_mm.jpg'], [0, 1], FRAME_INDEX_UNIT),
+  ],
+)
+def test_focus_in_names(tmp_path, names, focus, unit):
+  write_images(tmp_path, *names)
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_allclose(stack.focus, focus)
+  assert (stack.focus_unit, stack.order_known) == (unit, unit == DIOPTRE_UNIT)
+  assert any('from the series of file names' in note for note in stack.notes) == (unit != FRAME_INDEX_UNIT)
 
 
 SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
@@ -56,6 +86,16 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (SERIES, ['ZS PMax.tif', 'ZS DMap.tif']),
     (SERIES, ['IMG_0002 edited.jpg', 'IMG_0005-Edit.jpg']),
     (SERIES, ['IMG_E0003.jpg']),
+    (SERIES, ['IMG_0002-2.jpg', 'IMG_0004~2.jpg']),
+    (SERIES, ['IMG_0005 2.jpg']),
+    (SERIES, ['IMG_0004_HDR.jpg']),
+    ([f'frame{n}{letter}.jpg' for n in (1, 2, 3) for letter in ('', 'b')], []),
+    (['far.jpg', 'middle.jpg', 'near.jpg'], ['stacked.jpg']),
+    (['focus far.jpg', 'focus near.jpg', 'middle.jpg'], []),
+    ([f'focus_{at}m.jpg' for at in ('0.2', '0.5', '1', 'inf')], []),
+    ([f'{at}.png' for at in (1, 2, 5, '∞')], []),
+    ([f'img_{n}.{suffix}' for n, suffix in enumerate(['jpg', 'JPG', 'jpeg', 'jpg', 'jpe'])], []),
+    (['20240501_102030.jpg', '20240501_102031.jpg', '20240501_102031(1).jpg', '20240501_102032.jpg'], []),
     (SERIES, [f'IMG_{n:04}_depth.png' for n in range(1, 7)]),
     (SERIES, [f'confidence_{n:04}.png' for n in range(1, 7)]),
     (SERIES, ['IMG_0007.png']),  # the only one of its kind
@@ -117,6 +157,11 @@ def test_one_photograph_in_two_kinds():
     (['D0001', 'D9999'], [1, 1], None, None),
     (['D0001', 'D9999'], [2, None], None, None),
     (['D0001', 'D9999'], [1, 2], None, None),
+    (['D00001', 'D00003', 'D09998', 'D09999'], [None] * 4, [2, 3, 0, 1], 'D09998 was taken as the first frame'),
+    (['D0001', 'D0002', 'D9999'], [7, 7, 7], [2, 0, 1], 'and D0002 as the last'),
+    (['D0001', 'D0002', 'D9999'], [1, 2, 3], None, None),
+    (['D0001', 'D0090', 'D9999'], [None] * 3, None, None),  # no series of photographs
+    (['D01', 'D02', 'D99'], [None] * 3, None, None),
   ],
 )
 def test_capture_time(names, times, order, note):
@@ -136,6 +181,7 @@ class TestPaths:
     assert stack_source([part.strip() for part in ','.join(files).split(',')]) == files
     assert stack_source(['nowhere']) == 'nowhere'
     assert stack_source(['nowhere', 'else']) == ['nowhere', 'else']
+    assert stack_source([folder.as_uri().replace(',', '%2C')]) == str(folder)
 
   def test_patterns(self, tmp_path):
     write_images(tmp_path, 'f1.png', 'f10.png', 'f2.png', 'f_depth.png', 'other.png')

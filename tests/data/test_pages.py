@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from focal_jax.data import tiff
 from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.formats import readable_suffixes
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
 from focal_jax.errors import InputError
 
@@ -148,6 +150,98 @@ def test_stack_beside_a_picture(tmp_path):
   assert page_numbers(stack) == [0, 1, 2, 3]
   assert 'z.tif is a stack: depth is from z.tif; not read: overview.jpg.' in stack.notes
   assert page_numbers(read_stack_folder(tmp_path / '*.tif')) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize('suffix', ['gif', 'png', 'webp', 'avif'])
+def test_animations(tmp_path, suffix):
+  if f'.{suffix}' not in readable_suffixes():
+    pytest.skip(f'Pillow was built without {suffix}')
+  colours = np.random.default_rng(2).integers(0, 256, (4, 4, 4, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+  first, *rest = (Image.fromarray(frame) for frame in colours)
+  quality = (
+    {'quality': 100, 'subsampling': '4:4:4'} if suffix == 'avif' else {'lossless': True} if suffix == 'webp' else {}
+  )
+  first.save(tmp_path / f'z.{suffix}', save_all=True, append_images=rest, **quality)
+  for source in (tmp_path, tmp_path / f'z.{suffix}'):
+    stack = read_stack_folder(source)
+    assert stack.names == [f'z_00{n}.{suffix}' for n in range(4)]
+    np.testing.assert_allclose(stack.images.astype(int), colours, atol=8 if suffix == 'avif' else 0)
+    assert not any('Transparency' in note for note in stack.notes)
+  np.testing.assert_array_equal(stack.frame(1, max_side=16), read_stack_folder(tmp_path, max_side=16).images[1])
+  # Beside photographs it is what a program made of them, however many pictures it has.
+  for n in range(2):
+    first.save(tmp_path / f'IMG_{n}.jpg')
+  assert read_stack_folder(tmp_path).names == ['IMG_0.jpg', 'IMG_1.jpg']
+
+
+def test_previews_may_come_first(tmp_path):
+  page = Image.fromarray(brighter(1)[0])
+  for name in ('1.tif', '2.tif'):
+    page.resize((8, 8)).save(tmp_path / name, save_all=True, append_images=[page])
+  stack = read_stack_folder(tmp_path)
+  assert stack.images.shape == (2, 32, 32, 3)
+  assert not any('only the first' in note for note in stack.notes)
+  first, *rest = (Image.fromarray(one) for one in brighter(4))
+  first.resize((8, 8)).save(tmp_path / 'z.tif', save_all=True, append_images=[first, *rest])
+  assert page_numbers(read_stack_folder(tmp_path / 'z.tif')) == [0, 1, 2, 3]
+
+
+def test_a_truncated_stack(tmp_path):
+  pages = [Image.fromarray(page) for page in brighter(4)]
+  pages[0].save(tmp_path / 'z.tif', save_all=True, append_images=pages[1:])
+  whole = (tmp_path / 'z.tif').read_bytes()
+  starts = [page.offset for page in tiff.read_pages(tmp_path / 'z.tif')]
+  (tmp_path / 'z.tif').write_bytes(whole[: starts[3]])
+  stack = read_stack_folder(tmp_path)
+  assert page_numbers(stack) == [0, 1, 2]
+  assert 'z.tif is truncated: 3 of its pages were read.' in stack.notes
+  (tmp_path / 'z.tif').write_bytes(whole[: starts[1]])
+  for source in (tmp_path, tmp_path / 'z.tif'):
+    with pytest.raises(InputError, match='it is truncated: it has more pages'):
+      read_stack_folder(source)
+  # Of single pictures it matters to nobody what some programs leave behind the last page.
+  (tmp_path / 'y.tif').write_bytes(whole[: starts[1]])
+  assert read_stack_folder(tmp_path).names == ['y.tif', 'z.tif']
+
+
+def plane_of(file, z, c=0, page=0):
+  return (
+    f'<TiffData FirstZ="{z}" FirstC="{c}" FirstT="0" IFD="{page}" PlaneCount="1"><UUID FileName="{file}"/></TiffData>'
+  )
+
+
+def test_ome_of_a_file_for_each_plane(tmp_path):
+  """The XML, which is in the first file alone, has another order than the names."""
+  spacing = 'PhysicalSizeZ="1.5"'
+  xml = ome(3, pixels=spacing, inside=''.join(plane_of(f'p{n}.ome.tif', 2 - n) for n in range(3)))
+  for n, page in enumerate(brighter(3)):
+    write_pages(tmp_path / f'p{n}.ome.tif', [page], '' if n else xml.encode())
+  stack = read_stack_folder(tmp_path)
+  assert (page_numbers(stack), stack.focus.tolist(), stack.focus_unit) == ([2, 1, 0], [0, 1.5, 3], 'um')
+  assert stack.names == ['p2.ome.tif', 'p1.ome.tif', 'p0.ome.tif']
+
+
+def test_ome_of_a_file_for_each_channel(tmp_path):
+  inside = ''.join(plane_of(f'c{c}.ome.tif', z, c, z) for c in range(2) for z in range(3))
+  for c in range(2):
+    xml = ome(3, 2, pixels='PhysicalSizeZ="2"', inside=inside)
+    write_pages(tmp_path / f'c{c}.ome.tif', brighter(6)[3 * c : 3 * c + 3], xml.encode())
+  for channel in range(2):
+    stack = read_stack_folder(tmp_path, channel=channel)
+    assert (page_numbers(stack), stack.focus.tolist()) == ([3 * channel + n for n in range(3)], [0, 2, 4])
+    assert any(f'depth is from channel {channel}' in note for note in stack.notes)
+    single = read_stack_folder(tmp_path / f'c{channel}.ome.tif')  # the other file left at home
+    assert (page_numbers(single), single.focus.tolist()) == (page_numbers(stack), [0, 2, 4])
+  with pytest.raises(InputError, match=r'channel is 2, expected 0 \.\. 1'):
+    read_stack_folder(tmp_path, channel=2)
+
+
+def test_ome_whose_files_are_not_there(tmp_path):
+  xml = ome(3, pixels='PhysicalSizeZ="1.5"', inside=''.join(plane_of(f'other{n}.tif', n) for n in range(3)))
+  for n, page in enumerate(brighter(3)):
+    write_pages(tmp_path / f'p{n}.ome.tif', [page], xml.encode())
+  stack = read_stack_folder(tmp_path)
+  assert (page_numbers(stack), stack.focus_unit) == ([0, 1, 2], FRAME_INDEX_UNIT)
 
 
 def test_previews_make_no_stack(tmp_path):

@@ -123,6 +123,39 @@ def test_csv_of_spreadsheets(folder, data):
   np.testing.assert_array_equal(read_stack_folder(folder).focus, [0.25, 0.5, 2])
 
 
+@pytest.mark.parametrize(
+  ('name', 'text'),
+  [
+    ('metadata.csv', 'file,focus_dpt\ra.png,0\rb.png,1\rc.png,2\r'),
+    ('metadata.csv', '# rig 2\n# 2024-05-01\nfile,focus_dpt\na.png,0\nb.png,1\nc.png,2\n'),
+    ('metadata.csv', ',file,focus_dpt\n0,a.png,0\n1,b.png,1\n2,c.png,2\n'),
+    ('metadata.csv', 'file,focus_distance_m\na.png,∞\nb.png,1\nc.png,0.5\n'),
+    ('Metadata.CSV', 'file,focus_dpt\na.png,0\nb.png,1\nc.png,2\n'),
+    ('Metadata.JSON', json.dumps({'frames': frames('focus_dpt', 0, 1, 2)})),
+    ('FOCUS_DISTANCE.TXT', '# focus_unit: dpt\n0 1 2'),
+  ],
+)
+def test_files_as_people_write_them(folder, name, text):
+  (folder / name).write_text(text)
+  stack = read_stack_folder(folder)
+  assert (stack.focus.tolist(), stack.focus_unit) == ([0, 1, 2], DIOPTRE_UNIT)
+
+
+def test_minus_of_typesetters(folder):
+  (folder / 'metadata.csv').write_text('file,focus,focus_unit\na.png,\u22125,um\nb.png,0,\nc.png,5,\n')
+  assert read_stack_folder(folder).focus.tolist() == [-5, 0, 5]
+  (folder / 'metadata.csv').unlink()
+  (folder / 'focus_distance.txt').write_text('\u22125um 0um 5um')
+  assert read_stack_folder(folder).focus.tolist() == [-5, 0, 5]
+
+
+def test_table_of_another_name_is_told(folder):
+  (folder / 'focus.csv').write_text('file,focus_dpt\na.png,0\nb.png,1\nc.png,2\n')
+  stack = read_stack_folder(folder)
+  assert stack.focus_unit == FRAME_INDEX_UNIT
+  assert 'focus.csv was not read: focus distances are expected in metadata.csv.' in stack.notes
+
+
 def test_json_in_utf_16(folder):
   (folder / 'metadata.json').write_bytes(json.dumps(JSON).encode('utf-16'))
   np.testing.assert_array_equal(read_stack_folder(folder).focus, [0, 0.5, 2])
@@ -244,6 +277,8 @@ class TestPositions:
     ),
     ('file,focus_dpt,focal_length_mm\na.png,0,9\nb.png,1,\nc.png,200,', r'0\.005, inside the focal length 0\.009'),
     ('file\n' + 'x' * 200_000, 'cannot be read as CSV'),
+    ('a.png,0\nb.png,1\nc.png,2', r"begins with 'a\.png,0', expected a line of columns first"),
+    ('file,focus_dpt\na.png,0,5\nb.png,1\nc.png,2', r"row 'a\.png,0,5', expected 2 \(decimal commas need semicolons"),
   ],
 )
 def test_bad_csv(folder, text, message):

@@ -1,5 +1,7 @@
 """Pages of TIFF files that Pillow does not decode, and the range of their values."""
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,6 +44,41 @@ def test_values_are_those_written(tmp_path, dtype, layout):
     read = tiff.read_pixels(tmp_path / 'a.tif', page)
     assert read.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(read, written)
+
+
+@pytest.mark.parametrize('bits', range(9, 16))
+@pytest.mark.parametrize(
+  'layout', [{}, {'order': '>', 'rows': 2}, {'tile': (4, 4), 'compressed': True}, {'planar': True, 'big': True}]
+)
+def test_packed_values(tmp_path, bits, layout):
+  for channels in (1, 3):
+    written = RNG.integers(0, 2**bits, (7, 9, channels), np.uint16)
+    write_tiff(tmp_path / 'a.tif', written, bits=bits, **layout)
+    (page,) = tiff.read_pages(tmp_path / 'a.tif')
+    np.testing.assert_array_equal(tiff.read_pixels(tmp_path / 'a.tif', page), written)
+
+
+def test_packed_frames(tmp_path):
+  frames = RNG.integers(0, 4096, (2, 7, 9, 3), np.uint16)
+  frames[0, 0, 0] = 4095
+  stack = write_stack(tmp_path, *frames, bits=12)
+  np.testing.assert_array_equal(stack.images, np.round(frames * (255 / 4095)))
+
+
+def test_raw_mosaics_and_compressions_that_are_not_read_are_told(tmp_path):
+  write_tiff(tmp_path / 'a.tif', values('u2', (7, 9, 1)))
+  whole = (tmp_path / 'a.tif').read_bytes()
+  tag = struct.pack('<HHI', 262, 4, 1)
+  for value, message in ((32803, 'a mosaic of raw values: develop it'), (2**20, 'photometric interpretation')):
+    for name in 'ab':
+      (tmp_path / f'{name}.tif').write_bytes(whole.replace(tag + bytes([1, 0, 0, 0]), tag + struct.pack('<I', value)))
+    with pytest.raises(InputError, match=f'a.tif: cannot be read as an image .*{message}'):
+      read_stack_folder(tmp_path)
+  tag = struct.pack('<HHI', 259, 4, 1)
+  for name in 'ab':
+    (tmp_path / f'{name}.tif').write_bytes(whole.replace(tag + bytes([1, 0, 0, 0]), tag + struct.pack('<I', 34712)))
+  with pytest.raises(InputError, match=r'compression 34712 \(JPEG 2000\) of 16-bit values'):
+    read_stack_folder(tmp_path)
 
 
 @pytest.mark.parametrize('dtype', ['f2', 'f4', 'f8'])

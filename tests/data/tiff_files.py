@@ -23,9 +23,10 @@ def write_tiff(
   tile: tuple[int, int] | None = None,
   rows: int | None = None,
   description: str = '',
+  bits: int | None = None,
 ) -> None:
   """[H, W, C] of any type: grey, grey and alpha, RGB or RGBA. `tile`: height and width of tiles; `rows`: of strips, the
-  whole height by default; `big`: a BigTIFF.
+  whole height by default; `big`: a BigTIFF; `bits`: of each value, packed without gaps.
   """
   bytes_each = pixels.dtype.itemsize
   height, width, channels = pixels.shape
@@ -37,7 +38,10 @@ def write_tiff(
       plane = np.pad(plane, ((0, -height % tall), (0, -width % wide), (0, 0)))
     for top in range(0, height, tall):
       pieces += [plane[top : top + tall, left : left + wide] for left in range(0, width, wide)]
-  strips = [encoded(piece.astype(piece.dtype.newbyteorder(order)), predictor) for piece in pieces]
+  strips = [
+    bits_behind_bits(piece, bits) if bits else encoded(piece.astype(piece.dtype.newbyteorder(order)), predictor)
+    for piece in pieces
+  ]
   strips = [zlib.compress(strip) for strip in strips] if compressed else strips
   begin, number, count = (16, 'Q', 'Q') if big else (8, 'I', 'H')  # offsets, and how many entries there are
   data = b''.join(strips)
@@ -45,7 +49,7 @@ def write_tiff(
   tags = {
     256: [width],
     257: [height],
-    258: [8 * bytes_each] * channels,
+    258: [bits or 8 * bytes_each] * channels,
     259: [8 if compressed else 1],
     262: [2 if channels > 2 else 0 if white_is_zero else 1],
     **({270: list(description.encode() + b'\0')} if description else {}),
@@ -74,6 +78,16 @@ def write_tiff(
   path.write_bytes(
     start + struct.pack(f'{order}{number}', begin + len(data)) + data + directory + bytes(width_of) + more
   )
+
+
+def bits_behind_bits(piece: np.ndarray, bits: int) -> bytes:
+  """Rows of bits, the highest first, each filled up to whole bytes."""
+  done = b''
+  for row in piece:
+    text = ''.join(f'{value:0{bits}b}' for value in row.ravel().tolist())
+    text += '0' * (-len(text) % 8)
+    done += int(text, 2).to_bytes(len(text) // 8, 'big')
+  return done
 
 
 def encoded(piece: np.ndarray, predictor: int) -> bytes:

@@ -242,6 +242,17 @@ def test_shapes_types_and_no_second_compilation(model, scene, align):
 NAMES = ('classical', 'classical:tenengrad')
 
 
+def test_of_many_pixels_frames_are_in_half_precision(model, scene, monkeypatch):
+  images = recorded(scene, np.ones(5), moved(ALPHAS))
+  expected = model.predict(images, FOCUS)
+  monkeypatch.setattr(classical_predictor, 'KEPT_PX', images[..., 0].size - 1)
+  out = model.predict(images, FOCUS)
+  assert (out.aligned.dtype, out.coverage.dtype, out.depth.dtype) == (np.float16, np.float16, np.float32)
+  np.testing.assert_allclose(out.aligned, expected.aligned, atol=1e-3)
+  np.testing.assert_allclose(out.depth, expected.depth, atol=1e-4)
+  np.testing.assert_allclose(out.confidence, expected.confidence, atol=1e-3)
+
+
 def test_names_and_measures(scene, tmp_path):
   for measure in classical.MEASURES:
     model = focal_jax.load(f'classical:{measure}')

@@ -155,11 +155,20 @@ def test_part_of_the_frames(folder, result, tmp_path):
     ({'align': 'off', 'only_align': True}, "only_align is set and align is 'off'"),
     ({'unit': 'feet'}, "unit is 'feet', expected one of metres, dioptres, index"),
     ({'min_confidence': 2.0}, 'min_confidence is 2.0, expected 0 .. 1'),
+    ({'max_side': -1}, 'max_side is -1, expected at least 1 pixel'),
+    ({'depth_side': -3}, 'depth_side is -3, expected at least 1 pixel'),
   ],
 )
 def test_options_are_checked(options, message):
   with pytest.raises(InputError, match=message):
     Options(**options)
+
+
+def test_results_do_not_go_among_the_frames(folder):
+  before = files(folder)
+  with pytest.raises(InputError, match='holds the frames, expected another folder for the results'):
+    predict_folder(folder, folder, Options(method='classical'), overwrite=True)
+  assert files(folder) == before
 
 
 def test_what_does_not_fit_the_stack_leaves_nothing(folder, result, tmp_path):
@@ -187,3 +196,10 @@ def test_what_does_not_fit_the_stack_leaves_nothing(folder, result, tmp_path):
     with pytest.raises(InputError, match=message):
       predict_folder(source, out, Options(**{'method': 'classical'} | options))
     assert not out.exists()
+
+
+@pytest.mark.filterwarnings('error::RuntimeWarning')
+def test_frames_of_a_few_pixels(folder, tmp_path):
+  predict_folder(folder, tmp_path / 'out', Options(method='classical', only_align=True, max_side=1))
+  with Image.open(tmp_path / 'out' / 'aligned' / '0.png') as frame:
+    assert frame.size == (1, 1)

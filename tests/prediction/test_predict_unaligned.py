@@ -137,18 +137,46 @@ def test_without_distances_the_zoom_tells_the_order(canvas, tmp_path, zooms, opt
   assert told == (not options and zooms[0] != zooms[-1])
 
 
+def test_a_black_frame_is_no_evidence_of_the_order(canvas, tmp_path):
+  for n in range(4):
+    photograph(canvas, tmp_path / f'a_{n + 1}.png', zoom=1 - 0.01 * n, blur_px=0.5 * (n > 0))
+  Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / 'a_0.png')
+  summary, _ = aligned(sorted(tmp_path.glob('*.png')), tmp_path / 'out')
+  assert summary['frames'][-1] == 'a_0.png'
+  assert any('a_1.png is larger' in note for note in summary['notes'])
+  summary, _ = aligned(tmp_path, tmp_path / 'of_folder')
+  assert summary['frames'][-1] == 'a_1.png'
+  assert any('Left out: a_0.png' in note for note in summary['notes'])
+
+
+@pytest.mark.parametrize(
+  ('zooms', 'told'),
+  [((1.0, 1.015, 1.03, 1.015, 1.0), True), ((1.0, 1.03, 1.015, 1.045), True), ((1.0, 1.015, 1.012, 1.03), False)],
+)
+def test_frames_out_of_order_are_told(canvas, tmp_path, zooms, told):
+  for n, zoom in enumerate(zooms):
+    photograph(canvas, tmp_path / f'a_{n}.png', zoom=zoom, blur_px=0.5)
+  summary, _ = aligned(tmp_path, tmp_path / 'out')
+  assert any('out of order' in note for note in summary['notes']) == told
+
+
 def test_both_orders_at_once_are_refused():
   with pytest.raises(InputError, match='expected one of the two'):
     Options(near_to_far=True, far_to_near=True)
 
 
-def test_a_frame_that_cannot_be_compared_is_named_and_anchors_nothing(canvas, tmp_path):
-  """The last frame, to which all others are aligned otherwise, shows something else."""
+@pytest.mark.parametrize('are_named', [False, True])
+def test_a_frame_of_another_scene_is_named_and_anchors_nothing(canvas, tmp_path, are_named):
+  """The last frame, to which all others are aligned otherwise, shows something else. If each was named, it stays."""
   for n in range(4):
     photograph(canvas, tmp_path / f'a_{n}.png', zoom=1 - 0.01 * n, blur_px=0.5 * (n > 0))
-  photograph(np.random.default_rng(1).uniform(size=canvas.shape), tmp_path / 'a_4.png', blur_px=1.0)
-  summary, motion = aligned(tmp_path, tmp_path / 'out', far_to_near=True)
-  assert any(note.startswith('a_4.png could not be compared') for note in summary['notes'])
+  photograph(canvas[::-1], tmp_path / 'a_4.png', blur_px=1.0)
+  source = sorted(tmp_path.glob('*.png')) if are_named else tmp_path
+  summary, motion = aligned(source, tmp_path / 'out', far_to_near=True)
+  start = 'a_4.png could not be compared' if are_named else 'Left out: a_4.png, which shows another scene'
+  assert any(note.startswith(start) for note in summary['notes'])
+  assert summary['frames'][-1] == ('a_4.png' if are_named else 'a_3.png')
+  assert summary['focus'] == list(range(len(summary['frames'])))
   assert summary['residual_motion']['after']['frames_measured'] == 4
   assert summary['residual_motion']['after']['zoom_range'] < 1.002
   assert np.abs(motion['motion'][0]).max() > 0.02

@@ -7,7 +7,7 @@ Results and parameters do not depend on it. All times are of one machine: two CP
 | --- | --- | --- | --- |
 | convolutions (`models.conv.FORM_ON`) | 2-D, frames in the batch | 3-D, columns in the channels | XLA's own 3-D |
 | XLA's 2-D convolutions | Eigen's, not YNNPACK's | | |
-| the warp, not differentiated (`warp`) | two-tap gathers along either axis | two matrix products | the same |
+| the warp and its derivatives (`interpolation`) | gathers along either axis | matrix products | the same |
 | windows of focus measures (`focus.classical`) | shifted images | two matrix products | as on a CPU |
 | a batch of simulated stacks (`simulate.stacks`) | one after the other | all at once | the same |
 

@@ -10,9 +10,7 @@ and the warped image at (x, y) is the frame, sampled bilinearly at (x - dx, y - 
 integers (Won and Jeon, ECCV 2022, section 3.1). With alpha = beta = gamma = 0 this is the field-of-view crop that the
 metadata asks for.
 
-dx depends on x alone and dy on y alone, so a frame is resampled by two small matrix products: differentiable in image
-and motion, and dense work for an accelerator's matrix unit, which gathers and scatters are not. (On a CPU the forward
-pass gathers, unless it is differentiated.)
+dx depends on x alone and dy on y alone, so a frame is resampled along one axis after the other (`interpolation`).
 
 `size` (height, width) is the part of a padded array that holds the image: zoom and shift refer to it, and pixels beyond
 it count as outside. It may be fractional, for a feature map whose stride does not divide the image, and an array, so
@@ -23,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
-Length = float | int | Float[Array, ''] | Int[Array, '']
+from focal_jax.interpolation import Length, hat, interpolate
+
 Size = tuple[Length, Length]
 Number = Float[Array, '*_'] | float
 LANCZOS = 3  # lobes of the kernel on either side, px
@@ -58,16 +57,6 @@ def displacement(
   """
   slope, intercept = displacement_line(fov + alpha - 1.0, shift_px, size)
   return slope[..., None] * jnp.arange(length) + intercept[..., None]
-
-
-def hat(distance: Float[Array, '*S']) -> Float[Array, '*S']:
-  """Bilinear weight max(0, 1 - |d|), as a second difference of max(0, .).
-
-  The usual form has derivative +-1 at d = 0 (autodiff of |0|), hence a wrong gradient exactly at the identity motion.
-  Here the ties of `maximum` split the gradient evenly and give the central difference: 0 at d = 0, -+1/2 at d = +-1.
-  """
-  distance = jnp.clip(distance, -2.0, 2.0)  # the terms of far pixels would not cancel in float32
-  return jnp.maximum(distance + 1.0, 0.0) - 2.0 * jnp.maximum(distance, 0.0) + jnp.maximum(distance - 1.0, 0.0)
 
 
 def cubic_weights(distance_px: Float[Array, '*S']) -> Float[Array, '*S']:
@@ -105,13 +94,21 @@ def interpolation_matrix(positions: Float[Array, '*B out'], length: int, size: L
   return jnp.where(pixels < size, hat(positions[..., None] - pixels), 0.0)
 
 
+def sample_positions(
+  fov: Float[Array, '*B N'], motion: Float[Array, '*B N 3'], height: int, width: int, size: Size
+) -> tuple[Float[Array, '*B N H'], Float[Array, '*B N W']]:
+  """Where the rows and the columns of the warped frames are sampled, px."""
+  alpha, beta, gamma = motion[..., 0], motion[..., 1], motion[..., 2]
+  y = jnp.arange(height) - displacement(fov, alpha, gamma, height, size[0])
+  x = jnp.arange(width) - displacement(fov, alpha, beta, width, size[1])
+  return y, x
+
+
 def warp_matrices(
   fov: Float[Array, '*B N'], motion: Float[Array, '*B N 3'], height: int, width: int, size: Size
 ) -> tuple[Float[Array, '*B N H H'], Float[Array, '*B N W W']]:
   """The two matrices, along y and along x, whose product with a frame is the warped frame."""
-  alpha, beta, gamma = motion[..., 0], motion[..., 1], motion[..., 2]
-  y = jnp.arange(height) - displacement(fov, alpha, gamma, height, size[0])
-  x = jnp.arange(width) - displacement(fov, alpha, beta, width, size[1])
+  y, x = sample_positions(fov, motion, height, width, size)
   return interpolation_matrix(y, height, size[0]), interpolation_matrix(x, width, size[1])
 
 
@@ -169,8 +166,10 @@ def warp(
 ) -> Float[Array, '*B N H W C']:
   """Every frame aligned by its motion; zeros outside. `motion` None is the field-of-view crop alone."""
   motion = jnp.zeros((*fov.shape, 3), fov.dtype) if motion is None else motion
-  size = tuple(jnp.asarray(length, jnp.float32) for length in size or images.shape[-3:-1])
-  return _warp(images, fov, motion, size)
+  size = size or images.shape[-3:-1]
+  y, x = sample_positions(fov, motion, *images.shape[-3:-1], size)
+  images = images.astype(jnp.promote_types(images.dtype, y.dtype))
+  return interpolate(interpolate(images, y, size[0], axis=-3), x, size[1], axis=-2)
 
 
 def warp_sharp(
@@ -199,50 +198,6 @@ def warp_sharp(
     return lanczos_weights(jnp.clip(positions, 0, size[axis] - 1)[..., None] - pixels, pixels < size[axis])
 
   return resample(images, matrix(motion[..., 2], 0), matrix(motion[..., 1], 1))
-
-
-@jax.custom_jvp
-def _warp(images, fov, motion, size):
-  return lax.platform_dependent(images, fov, motion, size, cpu=_warp_by_gathers, default=_warp_by_matrices)
-
-
-def _warp_by_matrices(images, fov, motion, size):
-  return resample(images, *warp_matrices(fov, motion, *images.shape[-3:-1], size))
-
-
-# The gradient of gathers would scatter, which is slow. Not a custom vjp, which would refuse forward mode.
-_warp.defjvp(lambda primals, tangents: jax.jvp(_warp_by_matrices, primals, tangents))
-
-
-def _warp_by_gathers(images, fov, motion, size):
-  """Gathers the two neighbouring pixels, along one axis after the other: 5 to 10 times as fast as matrices on a CPU."""
-  height, width = images.shape[-3:-1]
-  y = jnp.arange(height) - displacement(fov, motion[..., 0], motion[..., 2], height, size[0])
-  x = jnp.arange(width) - displacement(fov, motion[..., 0], motion[..., 1], width, size[1])
-
-  def sample(image, y, x):
-    (top, above), (bottom, below) = _taps(y, height, size[0])
-    (left, before), (right, after) = _taps(x, width, size[1])
-    rows = image[top] * above[:, None, None] + image[bottom] * below[:, None, None]
-    return rows[:, left] * before[:, None] + rows[:, right] * after[:, None]
-
-  for _ in images.shape[:-3]:
-    sample = jax.vmap(sample)
-  return sample(images, y, x)
-
-
-def _taps(
-  positions: Float[Array, ' L'], length: int, size: Length
-) -> list[tuple[Int[Array, ' L'], Float[Array, ' L']]]:
-  """Indices and weights of the pixels on either side of each position: the nonzeros of `interpolation_matrix`."""
-  positions = jnp.clip(positions, -2.0, length + 1.0)  # positions far outside would overflow an integer
-  first = jnp.floor(positions)
-  share = positions - first
-  pairs = (first.astype(jnp.int32), 1 - share), (first.astype(jnp.int32) + 1, share)
-  return [
-    (jnp.clip(index, 0, length - 1), jnp.where((index >= 0) & (index < jnp.minimum(length, size)), weight, 0.0))
-    for index, weight in pairs
-  ]
 
 
 def coverage(

@@ -44,37 +44,89 @@ def frames(tmp_path):
   return folder
 
 
-@pytest.mark.parametrize(
-  ('arguments', 'parts'),
-  [
-    (['--config=configs/simulated.py:smoke'], ['--workdir']),
-    (['--workdir=x'], ['--config']),
-    (['--mode=predict', '--out=x'], ['--stack']),
-    (['--mode=compare', '--out=x'], ['--methods']),
-    (['--mode=submit', '--out=x'], ['--test_file']),
-    (['--mode=paint'], ['paint']),
-    (['--config=configs/none.py', '--workdir=x'], ['configs/none.py']),
-    (['--config=configs/simulated.py', '--config.optimiser.b1=0.5', '--workdir=x'], ['optimiser']),
-    (['--config=configs/simulated.py:smokey', '--workdir=x'], ['smokey']),
-    (['predict'], ['predict needs --stack', 'predict --help']),
-    (['paint'], ['paint', 'predict, train, evaluate']),
-    (['predict', 'stack'], ['predict needs --out']),
-    (['predict', '--stack=', '--out=o'], ['predict needs --stack']),
-    (['predict', 'stack', '--out='], ['predict needs --out']),
-    (['predict', 'a', '--stack=b', '--out=x'], ['--stack', "'a'"]),
-    (['predict', 'a', '--out=x', '--align=False'], ['align', 'measured', 'network', 'metadata', 'off']),
-    (['predict', 'a', '--out=x', '--config=simulated'], ['--config', 'predict does not take']),
-    (['--mode=predict', '--stack=a', '--out=x', '--test_file=y'], ['--test_file', 'submit', 'predict does not take']),
-    (['submit', 'a', 'b', '--out=x'], ["'b'", '--test_file']),
-    (['train', 'simulated', '--workdir=x'], ["'simulated'", 'flags only']),
-    (['export', '--align=measured', '--out=x'], ['measured', 'network, metadata or off']),
-    (['train', '--config=simulate', '--workdir=x'], ["'simulate'", 'baselines/dfv', 'simulated']),
-    (['sweep', '--config=configs/simulated.py', '--workdir=x'], ['no function sweep(add)']),
-    (['evaluate', '--out=x', '--outt=y'], ['outt']),
-  ],
+# Runs a program once for each list of arguments, in forks of one process that has imported what takes seconds.
+FORKS = """
+import json, os, sys, tempfile, traceback
+import configs, focal_jax.config, focal_jax.recipes, jax
+
+def said_by(code, arguments):
+  files = [tempfile.TemporaryFile('w+') for _ in range(2)]
+  child = os.fork()
+  if not child:
+    os.dup2(files[0].fileno(), 1), os.dup2(files[1].fileno(), 2)
+    sys.argv, status = ['focal_jax/main.py', *arguments], 1
+    try:
+      exec(compile(code, 'a program', 'exec'), {'__name__': '__main__'})
+      status = 0
+    except SystemExit as error:
+      status = error.code or 0
+    except BaseException:
+      traceback.print_exc()
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(status)
+  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  return status, *(file.seek(0) or file.read() for file in files)
+
+code, programs = json.load(sys.stdin)
+print(json.dumps([said_by(code, arguments) for arguments in programs]))
+"""
+
+
+def run_in_forks(code, programs):
+  """{arguments: result} of a program that is run with each list of them."""
+  result = subprocess.run(
+    [sys.executable, '-W', 'ignore', '-c', FORKS],
+    cwd=ROOT,
+    input=json.dumps([code, programs]),
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr
+  said = json.loads(result.stdout)
+  return {
+    tuple(arguments): subprocess.CompletedProcess(arguments, *one)
+    for arguments, one in zip(programs, said, strict=True)
+  }
+
+
+BAD_FLAGS = (
+  (['--config=configs/simulated.py:smoke'], ['--workdir']),
+  (['--workdir=x'], ['--config']),
+  (['--mode=predict', '--out=x'], ['--stack']),
+  (['--mode=compare', '--out=x'], ['--methods']),
+  (['--mode=submit', '--out=x'], ['--test_file']),
+  (['--mode=paint'], ['paint']),
+  (['--config=configs/none.py', '--workdir=x'], ['configs/none.py']),
+  (['--config=configs/simulated.py', '--config.optimiser.b1=0.5', '--workdir=x'], ['optimiser']),
+  (['--config=configs/simulated.py:smokey', '--workdir=x'], ['smokey']),
+  (['predict'], ['predict needs --stack', 'predict --help']),
+  (['paint'], ['paint', 'predict, train, evaluate']),
+  (['predict', 'stack'], ['predict needs --out']),
+  (['predict', '--stack=', '--out=o'], ['predict needs --stack']),
+  (['predict', 'stack', '--out='], ['predict needs --out']),
+  (['predict', 'a', '--stack=b', '--out=x'], ['--stack', "'a'"]),
+  (['predict', 'a', '--out=x', '--align=False'], ['align', 'measured', 'network', 'metadata', 'off']),
+  (['predict', 'a', '--out=x', '--config=simulated'], ['--config', 'predict does not take']),
+  (['--mode=predict', '--stack=a', '--out=x', '--test_file=y'], ['--test_file', 'submit', 'predict does not take']),
+  (['submit', 'a', 'b', '--out=x'], ["'b'", '--test_file']),
+  (['train', 'simulated', '--workdir=x'], ["'simulated'", 'flags only']),
+  (['export', '--align=measured', '--out=x'], ['measured', 'network, metadata or off']),
+  (['train', '--config=simulate', '--workdir=x'], ["'simulate'", 'baselines/dfv', 'simulated']),
+  (['sweep', '--config=configs/simulated.py', '--workdir=x'], ['no function sweep(add)']),
+  (['evaluate', '--out=x', '--outt=y'], ['outt']),
 )
-def test_bad_flags(arguments, parts):
-  assert_one_line(command(*arguments), *parts)
+
+
+@pytest.fixture(scope='module')
+def after_bad_flags():
+  return run_in_forks('from focal_jax.main import run; run()', [arguments for arguments, _ in BAD_FLAGS])
+
+
+@pytest.mark.parametrize(('arguments', 'parts'), BAD_FLAGS)
+def test_bad_flags(arguments, parts, after_bad_flags):
+  assert_one_line(after_bad_flags[tuple(arguments)], *parts)
 
 
 HELP = """
@@ -128,29 +180,33 @@ main.run()
 """
 
 
-@pytest.mark.parametrize(
-  ('arguments', 'expected'),
-  [
-    ('predict photos --out=o', "[('stack', ['photos']), ('out', 'o')] None"),
-    ('--out o predict photos', "[('stack', ['photos']), ('out', 'o')] None"),
-    ('--mode=predict --stack=photos --out=o', "[('stack', ['photos']), ('out', 'o')] None"),
-    ('--mode=predict photos --out=o', "[('stack', ['photos']), ('out', 'o')] None"),
-    ('predict a.jpg b.jpg --out=o', "[('stack', ['a.jpg', 'b.jpg']), ('out', 'o')] None"),
-    ('predict --stack=a.jpg,b.jpg --out=o', "[('stack', ['a.jpg', 'b.jpg']), ('out', 'o')] None"),
-    ('compare shipped classical --out=o', "[('methods', ['shipped', 'classical']), ('out', 'o')] None"),
-    ('submit test.h5 --out=o', "[('test_file', 'test.h5'), ('out', 'o')] None"),
-    ('export --out=o', "[('out', 'o')] None"),
-    ('export a.npz --out=o', "[('weights', 'a.npz'), ('out', 'o')] None"),
-    ('convert a.pth --out=o', "[('weights', 'a.pth'), ('out', 'o')] None"),
-    ('--config=configs/simulated.py:smoke --workdir=w', '[] (0.0001, 6)'),
-    ('train --config=simulated:smoke --config.optimizer.learning_rate=1e-3 --workdir=w', '[] (0.001, 6)'),
-    ('train --config baselines/dfv --config.steps 7 --workdir w', '[] (0.0001, 7)'),
-    ('sweep --config=ablations/stem:smoke --workdir=w', '[] (0.0001, 4)'),
-  ],
+WORDS_AND_FLAGS = (
+  ('predict photos --out=o', "[('stack', ['photos']), ('out', 'o')] None"),
+  ('--out o predict photos', "[('stack', ['photos']), ('out', 'o')] None"),
+  ('--mode=predict --stack=photos --out=o', "[('stack', ['photos']), ('out', 'o')] None"),
+  ('--mode=predict photos --out=o', "[('stack', ['photos']), ('out', 'o')] None"),
+  ('predict a.jpg b.jpg --out=o', "[('stack', ['a.jpg', 'b.jpg']), ('out', 'o')] None"),
+  ('predict --stack=a.jpg,b.jpg --out=o', "[('stack', ['a.jpg', 'b.jpg']), ('out', 'o')] None"),
+  ('compare shipped classical --out=o', "[('methods', ['shipped', 'classical']), ('out', 'o')] None"),
+  ('submit test.h5 --out=o', "[('test_file', 'test.h5'), ('out', 'o')] None"),
+  ('export --out=o', "[('out', 'o')] None"),
+  ('export a.npz --out=o', "[('weights', 'a.npz'), ('out', 'o')] None"),
+  ('convert a.pth --out=o', "[('weights', 'a.pth'), ('out', 'o')] None"),
+  ('--config=configs/simulated.py:smoke --workdir=w', '[] (0.0001, 6)'),
+  ('train --config=simulated:smoke --config.optimizer.learning_rate=1e-3 --workdir=w', '[] (0.001, 6)'),
+  ('train --config baselines/dfv --config.steps 7 --workdir w', '[] (0.0001, 7)'),
+  ('sweep --config=ablations/stem:smoke --workdir=w', '[] (0.0001, 4)'),
 )
-def test_words_and_flags(arguments, expected):
-  command = [sys.executable, '-c', WORDS, *arguments.split()]
-  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope='module')
+def after_words():
+  return run_in_forks(WORDS, [arguments.split() for arguments, _ in WORDS_AND_FLAGS])
+
+
+@pytest.mark.parametrize(('arguments', 'expected'), WORDS_AND_FLAGS)
+def test_words_and_flags(arguments, expected, after_words):
+  result = after_words[tuple(arguments.split())]
   assert result.stdout == f'{expected}\n', result.stderr
 
 

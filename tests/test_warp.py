@@ -1,5 +1,7 @@
 """The warp against scipy's bilinear sampling at positions computed from the definition, in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from jax.scipy import ndimage as jax_ndimage
 from scipy import ndimage
 
 from focal_jax import warp
+from focal_jax.interpolation import interpolate
 from focal_jax.simulate import stacks
 
 warped = jax.jit(warp.warp, static_argnames='size')
@@ -214,6 +217,39 @@ def test_gradients_are_central_differences(fov, motion):
   impulses = np.eye(9 * 12).reshape(9, 12, 9 * 12)  # every pixel in a channel of its own; the warp is linear in them
   expected = np.sum(weight * reference(impulses, fov, motion), axis=(0, 1)).reshape(9, 12, 1)
   np.testing.assert_allclose(by_image, expected, atol=2e-5)
+
+
+@functools.cache
+def gradients_of_interpolation(axis):
+  """Compiled once for all steps."""
+
+  def loss(image, positions, cotangent):
+    return jnp.sum(cotangent * interpolate(image, positions[None], image.shape[axis] - 2, axis))
+
+  return jax.jit(jax.grad(loss, (0, 1)))
+
+
+@pytest.mark.parametrize('axis', [-3, -2])
+@pytest.mark.parametrize(
+  'step', [1.0, 0.97, 1.3, 2 / 3, 0.5, 0.11, 0.01, 0.0, -1.0, -0.4, 3.7], ids=lambda step: f'step {step}'
+)
+def test_gradients_of_any_step(step, axis):
+  """The transpose looks for the values near a pixel; here are the matrices, made pixel by pixel."""
+  rng = np.random.default_rng(4)
+  image, cotangent = rng.standard_normal((2, 1, 13, 14, 2)).astype(np.float32)
+  length = image.shape[axis]
+  # About the middle, so that the ends lie outside if the steps are long, and on a pixel if they are whole.
+  positions = np.float32(length // 2 + step * (np.arange(length) - length // 2))
+  distance = positions[:, None] - np.arange(length)
+  weights = np.maximum(1 - np.abs(distance), 0) * (np.arange(length) < length - 2)
+  slopes = np.select([abs(distance) == 1, abs(distance) < 1], [-np.sign(distance) / 2, -np.sign(distance)])
+  slopes *= np.arange(length) < length - 2
+
+  by_image, by_positions = gradients_of_interpolation(axis)(image, positions, cotangent)
+  image, cotangent, by_image = (np.moveaxis(x[0], axis, 0) for x in (image, cotangent, np.asarray(by_image)))
+  np.testing.assert_allclose(by_image, np.tensordot(weights.T, cotangent, 1), atol=1e-5)
+  expected = np.sum(np.tensordot(slopes, image, 1) * cotangent, axis=(1, 2))
+  np.testing.assert_allclose(by_positions, expected, atol=2e-5)
 
 
 @pytest.mark.parametrize('size', [32, 33])

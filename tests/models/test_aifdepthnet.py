@@ -1,5 +1,7 @@
 """AiFDepthNet: what follows from its structure; its numbers are compared in test_published.py."""
 
+import functools
+
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -29,9 +31,14 @@ def variables():
   }
 
 
-def apply(variables, *stack, **arguments):
+@functools.cache
+def compiled(**arguments):
   network = AiFDepthNet(channel_divisor=8, **arguments)
-  return jax.jit(lambda v, *s: network.apply(v, *s, train=False))(variables, *stack)
+  return jax.jit(lambda v, *s: network.apply(v, *s, train=False))
+
+
+def apply(variables, *stack, **arguments):
+  return compiled(**arguments)(variables, *stack)
 
 
 def test_softmax_equals_the_published_network(shared):

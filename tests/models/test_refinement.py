@@ -17,6 +17,7 @@ from focal_jax.models.refinement import RefinementNetwork
 from focal_jax.models.registry import make_model
 
 SIZE = 32  # px: the least
+estimate = jax.jit(classical.depth_from_focus)  # (images, focus) -> depth, confidence
 
 
 @pytest.fixture(scope='module')
@@ -57,7 +58,7 @@ def with_shares(shapes, *logits):
 def test_classical_share_alone_is_the_classical_estimate(apply, shapes):
   images, focus = stack(4)
   maps = apply(with_shares(shapes, 30, 0, 0), images, focus)
-  depth, confidence = classical.depth_from_focus((images[0] + 1) / 2, focus[0])
+  depth, confidence = estimate((images[0] + 1) / 2, focus[0])
   np.testing.assert_allclose(maps.pyramid[-1][0], depth, atol=1e-5)
   assert np.all(maps.confidence[0] <= confidence + 1e-5)
 
@@ -82,7 +83,7 @@ def test_own_distribution_alone_is_the_softmax_of_the_curves(apply, shapes):
 def test_confident_classical_depth_is_taken_as_it_is(apply, drawn):
   """Whatever the network says: wholly where the mean confidence around is well above the trusted one, half at it."""
   images, focus = stack(4)
-  classical_depth, confidence = (np.asarray(x) for x in classical.depth_from_focus((images[0] + 1) / 2, focus[0]))
+  classical_depth, confidence = (np.asarray(x) for x in estimate((images[0] + 1) / 2, focus[0]))
   trusted = float(np.median(confidence))
 
   holding = jax.jit(partial(RefinementNetwork(trusted_confidence=trusted).apply, train=False))
@@ -102,7 +103,7 @@ def test_confidence_is_low_where_the_two_estimates_differ(shapes, trusted):
   images, focus = stack(4)
   network = jax.jit(partial(RefinementNetwork(trusted_confidence=trusted).apply, train=False))
   of_classical, of_own = (network(with_shares(shapes, *logits), images, focus) for logits in ((30, 0, 0), (0, 30, 0)))
-  depth, evidence = (np.asarray(x) for x in classical.depth_from_focus((images[0] + 1) / 2, focus[0]))
+  depth, evidence = (np.asarray(x) for x in estimate((images[0] + 1) / 2, focus[0]))
   difference = np.asarray(of_classical.pyramid[-2][0]) - depth
   if trusted:
     evidence = np.minimum(evidence / trusted, 1)
@@ -184,9 +185,10 @@ def test_what_is_not_known_takes_the_depth_of_its_surroundings():
   rng = np.random.default_rng(0)
   value, weight = rng.random((1, 3, 11, 14)).astype(np.float32), rng.random((1, 1, 11, 14)).astype(np.float32)
   weight[..., 2:9, 3:12] = 0
-  filled = np.asarray(refinement.fill(jnp.asarray(value), jnp.asarray(weight)))
+  filled = np.asarray(jax.jit(refinement.fill)(value, weight))
+  one_by_one = jax.jit(lambda value, weight: push_pull(value, weight, refinement.FILL_PRIOR, 0.0))
   for k in range(3):
-    expected = push_pull(jnp.asarray(value[0, k]), jnp.asarray(weight[0, 0]), refinement.FILL_PRIOR, 0.0)
+    expected = one_by_one(value[0, k], weight[0, 0])
     np.testing.assert_allclose(filled[0, k], expected, atol=1e-5)
 
 
@@ -196,8 +198,9 @@ def test_gradient_of_a_fill_is_finite_where_nothing_is_known():
   def total(logit):
     return jnp.sum(refinement.fill(value, jax.nn.sigmoid(jnp.full((1, 1, 16, 16), logit))) ** 2)
 
+  gradient = jax.jit(jax.grad(total))
   for logit in (-100.0, -90.0, -40.0, 0.0, 100.0):
-    assert np.isfinite(jax.grad(total)(logit))
+    assert np.isfinite(gradient(logit))
 
 
 def test_a_model_starts_with_branches_that_take_part():

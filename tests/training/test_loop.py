@@ -37,15 +37,10 @@ def run(workdir, **changes):
   return train_and_evaluate(config, workdir)
 
 
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory):
-  """A whole smoke run."""
-  workdir = tmp_path_factory.mktemp('run') / 'smoke'
-  run(workdir)
-  return workdir
-
-
-def test_smoke_run_writes_what_it_says(finished):
+@pytest.mark.slow  # the published network; what surrounds it is tested with a small one
+def test_smoke_run_writes_what_it_says(tmp_path):
+  finished = tmp_path / 'smoke'
+  run(finished)
   lines = [json.loads(line) for line in (finished / 'metrics.jsonl').read_text().splitlines()]
   training = [line for line in lines if 'loss' in line]
   assert [line['step'] for line in training] == [2, 4, 6]
@@ -70,13 +65,16 @@ def test_smoke_run_writes_what_it_says(finished):
   )
 
 
-def test_another_models_folder_is_refused(finished):
-  before = {path: path.stat().st_mtime_ns for path in finished.rglob('*')}
-  config = simulated.get_config('smoke')
+def test_another_models_folder_is_refused(tmp_path):
+  config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
+  config.update(steps=1, validation_every=1)
+  config.model.channels = 'RGB'
+  workdir = train_and_evaluate(config, tmp_path / 'run').parent
+  before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
   config.model.channels = 'BGR'
   with pytest.raises(InputError, match=r"config\.json: this run's model is .*'RGB'.*expected .*'BGR'"):
-    train_and_evaluate(config, finished)
-  assert {path: path.stat().st_mtime_ns for path in finished.rglob('*')} == before
+    train_and_evaluate(config, workdir)
+  assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before
 
 
 def test_the_folder_of_a_run_with_fields_of_before_is_refused(tmp_path):

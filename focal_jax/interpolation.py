@@ -1,0 +1,177 @@
+"""Linear interpolation along one axis of frames at positions on a straight line, and its derivatives, in whichever form
+is fastest on what the program is compiled for.
+
+Interpolation is a product with a matrix of two entries a row. The transpose adds each value to two pixels, which a
+scatter does slowly. On a line, however, the values that reach a pixel are neighbours, two or three of them where the
+step is about a pixel, so that the transpose gathers, too. CPUs gather, other platforms multiply by the matrices, which
+is dense work for an accelerator's matrix unit.
+
+A primitive (`jax.extend`): linear in the frames, and its derivative in the positions is the same with the slope of the
+weights in place of the weights. So derivatives of any order and in either mode are made of the one primitive.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float, Int
+
+Images = Float[Array, '*B H W C']
+Positions = Float[Array, '*B L']
+Length = float | int | Float[Array, ''] | Int[Array, '']
+
+# The transpose gathers that many values at a time: all that reach a pixel if positions are more than 2 / 3 px apart.
+TAPS = 3
+
+
+def interpolate(images: Images, positions: Positions, size: Length, axis: int) -> Images:
+  """Images sampled linearly along `axis` (-3 is y, -2 is x) at `positions`, px, one for each pixel of the axis.
+
+  Args:
+    images: float32.
+    positions: equally spaced. The derivative in them is the central difference where they lie on pixels.
+    size: pixels at or beyond it, and before the first, count as zero.
+  """
+  size = jnp.broadcast_to(jnp.asarray(size, jnp.float32), (1,) * positions.ndim)
+  return _interpolate_p.bind(images, positions, size, axis=axis, slope=False, transposed=False)
+
+
+def hat(distance: Float[Array, '*S']) -> Float[Array, '*S']:
+  """Bilinear weight max(0, 1 - |d|), as a second difference of max(0, .).
+
+  The usual form has derivative +-1 at d = 0 (autodiff of |0|), hence a wrong gradient exactly at the identity motion.
+  Here the ties of `maximum` split the gradient evenly and give the central difference, as `hat_slope` is.
+  """
+  distance = jnp.clip(distance, -2.0, 2.0)  # the terms of far pixels would not cancel in float32
+  return jnp.maximum(distance + 1.0, 0.0) - 2.0 * jnp.maximum(distance, 0.0) + jnp.maximum(distance - 1.0, 0.0)
+
+
+def hat_slope(distance: Float[Array, '*S']) -> Float[Array, '*S']:
+  """Derivative of `hat`, at its kinks the mean of both sides: 0 at d = 0, -+1/2 at d = +-1."""
+  return 0.5 * (jnp.sign(distance + 1.0) - 2.0 * jnp.sign(distance) + jnp.sign(distance - 1.0))
+
+
+def _weights(distance, pixels, size, length, slope):
+  inside = (pixels >= 0) & (pixels < jnp.minimum(size, length))
+  return jnp.where(inside, (hat_slope if slope else hat)(distance), 0.0)
+
+
+def _by_matrix(images, positions, size, *, axis, slope, transposed):
+  pixels = jnp.arange(images.shape[axis])
+  matrix = _weights(positions[..., None] - pixels, pixels, size[..., None], images.shape[axis], slope)
+  equation = f'...{"ji" if transposed else "ij"},' + {-3: '...jwc->...iwc', -2: '...hjc->...hic'}[axis]
+  # 'highest': TPUs and recent GPUs would otherwise round weights and pixels to bfloat16 or TF32.
+  return jnp.einsum(equation, matrix, images, precision=lax.Precision.HIGHEST)
+
+
+def _by_gathers(images, positions, size, *, axis, slope, transposed):
+  return (_gather_transposed if transposed else _gather)(images, positions, size, axis=axis, slope=slope)
+
+
+def _gather(images, positions, size, *, axis, slope):
+  """The pixels on either side of each position; of a position on a pixel the slope takes the one before, too."""
+  length = images.shape[axis]
+  positions = jnp.clip(positions, -2.0, length + 1.0)  # positions far outside would overflow an integer
+  first = jnp.floor(positions)
+  taps = []
+  for k in (-1, 0, 1) if slope else (0, 1):
+    index = first.astype(jnp.int32) + k
+    taps.append((jnp.clip(index, 0, length - 1), _weights(positions - first - k, index, size, length, slope)))
+  return _sum_taps(images, taps, axis)
+
+
+def _gather_transposed(images, positions, size, *, axis, slope):
+  """For each pixel the values whose positions lie at most one pixel away: `count` neighbours from `start` on.
+
+  In a loop, of one round as a rule, because XLA fuses nothing across its border: what comes before would be computed
+  again for each value that is gathered.
+  """
+  length = images.shape[axis]
+  pixels = jnp.arange(length)
+  step = (positions[..., -1:] - positions[..., :1]) / max(length - 1, 1)
+  width = 2.0 / jnp.abs(step)
+  everywhere = ~(width < length)  # of step 0, and of what is not finite, too
+  start = jnp.ceil((pixels - positions[..., :1]) / step - width / 2 - 1e-3)  # less what rounding may make of it
+  start = jnp.where(everywhere, 0, jnp.clip(start, -length, length)).astype(jnp.int32)
+  count = jnp.max(jnp.where(everywhere, length, jnp.floor(width + 1e-3) + 1)).astype(jnp.int32)
+
+  def add(number, total):
+    taps = []
+    for k in range(TAPS):
+      wanted = start + number * TAPS + k
+      index = jnp.clip(wanted, 0, length - 1)
+      weights = _weights(jnp.take_along_axis(positions, index, -1) - pixels, pixels, size, length, slope)
+      taps.append((index, jnp.where(index == wanted, weights, 0.0)))
+    return total + _sum_taps(images, taps, axis)
+
+  return lax.fori_loop(0, (count + TAPS - 1) // TAPS, add, jnp.zeros_like(images))
+
+
+def _sum_taps(images: Images, taps: list[tuple[Int[Array, '*B L'], Float[Array, '*B L']]], axis: int) -> Images:
+  def of_one(image, *taps):
+    parts = (
+      image[index] * weights[:, None, None] if axis == -3 else image[:, index] * weights[:, None]
+      for index, weights in taps
+    )
+    return functools.reduce(jnp.add, parts)
+
+  for _ in images.shape[:-3]:
+    of_one = jax.vmap(of_one)
+  return of_one(images, *taps)
+
+
+def _lowering(function):
+  return mlir.lower_fun(function, multiple_results=False)
+
+
+_interpolate_p = Primitive('interpolate')
+
+
+@functools.cache
+def _compiled(**options):
+  return jax.jit(functools.partial(_interpolate_p.bind, **options))
+
+
+_interpolate_p.def_impl(lambda *arrays, **options: _compiled(**options)(*arrays))
+_interpolate_p.def_abstract_eval(lambda images, *_, **__: jax.core.ShapedArray(images.shape, images.dtype))
+mlir.register_lowering(_interpolate_p, _lowering(_by_matrix))
+mlir.register_lowering(_interpolate_p, _lowering(_by_gathers), platform='cpu')
+
+
+def _jvp(primals, tangents, *, axis, slope, transposed):
+  images, positions, size = primals
+  bind = functools.partial(_interpolate_p.bind, axis=axis, transposed=transposed)
+  out, parts = bind(images, positions, size, slope=slope), []
+  of_images, of_positions, _ = tangents
+  if not isinstance(of_images, ad.Zero):
+    parts.append(bind(of_images, positions, size, slope=slope))
+  if not (slope or isinstance(of_positions, ad.Zero)):  # the slope of the weights is constant between its steps
+    moved = of_positions[..., :, None, None] if axis == -3 else of_positions[..., None, :, None]
+    if transposed:
+      parts.append(bind(images * moved, positions, size, slope=True))
+    else:
+      parts.append(bind(images, positions, size, slope=True) * moved)
+  return out, functools.reduce(jnp.add, parts) if parts else jnp.zeros_like(out)
+
+
+def _transpose(cotangent, images, positions, size, *, transposed, **options):
+  del images
+  return _interpolate_p.bind(cotangent, positions, size, transposed=not transposed, **options), None, None
+
+
+def _batched(arrays, axes, **options: Any):
+  count = next(x.shape[axis] for x, axis in zip(arrays, axes, strict=True) if axis is not None)
+  images, positions, size = (
+    x[None] if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(arrays, axes, strict=True)
+  )
+  images, positions = (jnp.broadcast_to(x, (count, *x.shape[1:])) for x in (images, positions))
+  return _interpolate_p.bind(images, positions, size, **options), 0
+
+
+ad.primitive_jvps[_interpolate_p] = _jvp
+ad.primitive_transposes[_interpolate_p] = _transpose
+batching.primitive_batchers[_interpolate_p] = _batched

@@ -33,7 +33,7 @@ def get_config(stage: str = 'both') -> ConfigDict:
   config = default.get_config()
   config.networks = 'depth' if stage.startswith('depth') else stage
   config.model.resampling = 'lanczos'
-  config.model.depth = network('depth', 'refined', trusted_confidence=0.22)
+  config.model.depth = network('depth', 'refined', trusted_confidence=0.25)
   # Crops hold no large displacements; a second pass gave little, see weights/LOG.md.
   config.model.align = network('align', 'fitted', side_px=256)
   config.simulator.update(num_frames=10, height_px=64, width_px=64, num_surfaces=8, margin_px=16, ends_valid=True)

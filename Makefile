@@ -46,7 +46,7 @@ reference: $(BIN)/.installed
 
 # Pictures of README and site, from the shipped weights; that of the report needs Chromium.
 pictures: $(BIN)/.installed
-	$(BIN)/python docs/make_pictures.py
+	PYTHONPATH=. $(BIN)/python docs/make_pictures.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) site .pytest_cache .ruff_cache

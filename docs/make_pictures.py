@@ -1,6 +1,6 @@
 """`make pictures`: the pictures of README and site that depend on the shipped weights, from the included stacks.
 
-  python docs/make_pictures.py
+  PYTHONPATH=. python docs/make_pictures.py
 
 A prediction of examples/pcb makes docs/pcb.png and docs/alignment.gif, and with Chromium a picture of its report,
 docs/report.jpg. A comparison on the five crops makes docs/comparison.png. All networks with shipped weights make

@@ -56,6 +56,16 @@ def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: place.get(item.path.name, len(SLOWEST)))
 
 
+@pytest.fixture(scope='session', autouse=True)
+def freed_memory_goes_back():
+  """Hundreds of programs share a process here, and what one of them freed is of no use to the others."""
+  from focal_jax import backend
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(backend, 'keep_freed_memory', lambda: None)
+    yield
+
+
 @pytest.fixture(scope='session')
 def shared():
   """Folder with real data and parity fixtures, which lie beside the project and not in it."""

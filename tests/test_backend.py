@@ -66,6 +66,7 @@ def test_machines_that_share_a_home_do_not_share_programs(monkeypatch):
   assert backend._processor() != here
 
 
+KEEP_FREED_MEMORY = backend.keep_freed_memory  # which conftest replaces
 FAULTS = """
 import resource, sys
 from focal_jax import backend
@@ -94,4 +95,4 @@ def test_freed_memory_is_used_again():
 
 def test_other_allocators_are_left_alone(monkeypatch):
   monkeypatch.setattr('ctypes.CDLL', lambda name: object())
-  backend.keep_freed_memory()
+  KEEP_FREED_MEMORY()

@@ -13,8 +13,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from focal_jax import warp
-from focal_jax.backend import keep_freed_memory
+from focal_jax import backend, warp
 from focal_jax.data.sources import Source
 from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack
@@ -95,7 +94,7 @@ class Batches:
 
   def iterate(self, first_step: int = 0) -> Iterator[Any]:
     """This host's share from batch `first_step` on, each array with an axis for its devices: [devices, share, ...]."""
-    keep_freed_memory()
+    backend.keep_freed_memory()
     iterator = iter(self._data)
     iterator.set_state({'next_index': first_step * self._share})
     for batch in iterator:

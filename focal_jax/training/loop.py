@@ -15,8 +15,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from focal_jax import losses
-from focal_jax.backend import keep_freed_memory
+from focal_jax import backend, losses
 from focal_jax.config import check_fields
 from focal_jax.data.sources import parse_sources
 from focal_jax.errors import DISK_FULL, InputError, RunError, Stopped, one_line
@@ -56,7 +55,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
     RunError: the disk is full, or too many consecutive steps were not finite. The run can be continued.
     Stopped: SIGTERM or SIGINT was received; a checkpoint was written first.
   """
-  keep_freed_memory()
+  backend.keep_freed_memory()
   workdir = Path(workdir)
   devices = Devices(config.parallel)
   _check(config, devices)

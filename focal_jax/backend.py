@@ -97,7 +97,7 @@ def keep_freed_memory() -> None:
   clears their pages each time: 450,000 pages of 4 kB, a fifth of a step's time on a CPU, and half of the time of
   reading stacks.
 
-  The process keeps its peak of memory. It can grow once by the largest block, when others have taken its place. Call it
+  The process keeps its peak of memory, and can grow by the largest block when others have taken its place. Call it
   early: threads that already have a heap keep it. Does nothing if the allocator is not glibc's.
   """
   m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
@@ -107,7 +107,7 @@ def keep_freed_memory() -> None:
     return
   mallopt(m_arena_max, 1)  # heaps of other threads are too small for large blocks, which would be mapped
   mallopt(m_mmap_max, 0)
-  mallopt(m_trim_threshold, 2**31 - 1)
+  mallopt(m_trim_threshold, -1)  # never
 
 
 def _user_cache() -> Path:

@@ -140,21 +140,25 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_page(path: Path, page: int = 0) -> Iterator[Image.Image]:
-  if path.stat().st_size == 0:
+  status = path.stat()
+  if status.st_size == 0:
     raise ValueError('the file is empty')
-  # Given a name, Pillow maps some TIFFs into memory, and mixes up height and width of those that lie on their side.
-  with path.open('rb') as file:
-    moves = page > 0 and not tiff.is_tiff(file.read(4))
-  if moves:
+  if page and not _is_tiff(path):
     # Pictures of a film build on those before: it stays open, for the next one is asked for next.
-    image = _opened(path, path.stat().st_mtime_ns, path.stat().st_size)
+    image = _opened(path, status.st_mtime_ns, status.st_size)
     image.seek(page)
     yield image
     return
+  # Given a name, Pillow maps some TIFFs into memory, and mixes up height and width of those that lie on their side.
   with path.open('rb') as file, Image.open(file) as image:
     if page:
       image.seek(page)
     yield image
+
+
+def _is_tiff(path: Path) -> bool:
+  with path.open('rb') as file:
+    return tiff.is_tiff(file.read(4))
 
 
 @functools.lru_cache(maxsize=1)
@@ -181,8 +185,7 @@ def read_header(file: FrameFile) -> FrameHeader:
         grey=image.mode in _GREY_MODES or image.mode.startswith('I') or deep_alpha,
         deep=deep,
         exif=exif,
-        # A second JPEG picture in a file is a preview, or made for 3-D displays.
-        pages={'MPO': 1, 'TIFF': _count_pictures(file.path)}.get(image.format) or getattr(image, 'n_frames', 1),
+        pages=_count_pictures(file.path, image),
         measured=measured,
       )
 
@@ -217,12 +220,14 @@ def _pages_beyond_pillow(path: Path, page: int) -> list[tiff.TiffPage] | None:
     raise reason from None
 
 
-def _count_pictures(path: Path) -> int | None:
-  """The pages of a TIFF without previews. None: it is none, or of a kind that Pillow alone reads."""
-  try:
-    return len(tiff.pictures(tiff.read_pages(path)))
-  except ValueError:
-    return None
+def _count_pictures(path: Path, image: Image.Image) -> int:
+  """Without previews."""
+  if image.format == 'MPO':  # a second JPEG picture in a file is a preview, or made for 3-D displays
+    return 1
+  if image.format == 'TIFF':
+    with contextlib.suppress(ValueError):  # of a kind that Pillow alone reads
+      return len(tiff.pictures(tiff.read_pages(path)))
+  return getattr(image, 'n_frames', 1)
 
 
 def _header_of_page(file: FrameFile, pages: list[tiff.TiffPage]) -> FrameHeader:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from focal_jax.data.names import comparable
+from focal_jax.data.names import INFINITY_WORD, comparable
 from focal_jax.data.texts import plain_number
 
 # Of distances, by their words, in metres; and of positions along the axis, as they are called.
@@ -15,7 +15,7 @@ _METRES = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}
 _POSITIONS = {'mm': 'mm', 'um': 'um', 'µm': 'um', 'μm': 'um', 'nm': 'nm'}
 _OF_DISTANCES = re.compile('focus|foc|dist')
 _NUMBER = re.compile(
-  r'(?<![\d.,])((?:(?<![^\W_])[-+\u2212])?\d+(?:[.,]\d+)?|(?<![^\W\d_])(?:inf(?:init[ye])?|∞))'
+  rf'(?<![\d.,])((?:(?<![^\W_])[-+\u2212])?\d+(?:[.,]\d+)?|{INFINITY_WORD})'
   r' ?(dpt|nm|[uµμ]m|mm|cm|m)?(?![^\W_])'
 )
 

@@ -11,8 +11,9 @@ from pathlib import Path
 # (`natural_order`), and after a digit it separates, as in a date. One point or comma between digits is a decimal one,
 # but for dates and times such as 12.30.59.
 _UNSIGNED = r'(?<![\d.,])\d+[.,]\d+(?![.,]?\d)|\d+'
+INFINITY_WORD = r'(?<![^\W\d_])(?:inf(?:init[ye])?|∞)'
 # Of a frame focused at infinity, perhaps before a unit of length: a number, too.
-_INFINITE = r'(?<![^\W\d_])(?:inf(?:init[ye])?|∞)(?=(?:mm|cm|m)?(?![^\W_]))'
+_INFINITE = rf'{INFINITY_WORD}(?=(?:mm|cm|m)?(?![^\W_]))'
 _SIGNED = {
   False: re.compile(rf'((?:(?<![^\W_])[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),
   True: re.compile(rf'((?:(?<!\d)[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),

@@ -303,11 +303,11 @@ def _ome_layout(ome: _Ome, pages: list[int], name: str) -> _Layout | None:
   }
   if 0 < len(own) < len(ome.planes):  # the others lie in other files
     axes = [sorted({place[n] for place in own}) for n in range(3)]
-    if len(own) != len(pages) or len(own) != np.prod([len(axis) for axis in axes]):
+    if len(own) != len(pages) or len(own) != np.prod([len(axis) for axis in axes]) or not {*own.values()} <= {*pages}:
       return None
     layout = np.empty([len(axis) for axis in axes], int)
     for place, page in own.items():
-      layout[tuple(axis.index(n) for axis, n in zip(axes, place, strict=True))] = pages[pages.index(page)]
+      layout[tuple(axis.index(n) for axis, n in zip(axes, place, strict=True))] = page
     return _Layout(layout, None if ome.positions is None else ome.positions[axes[1]], ome.unit, ome.source)
   if np.prod(list(ome.sizes.values())) != len(pages):
     return None

@@ -16,9 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching
 from jaxtyping import Array, Float, Int
+
+from focal_jax.primitives import primitive
 
 Images = Float[Array, '*B H W C']
 Positions = Float[Array, '*B L']
@@ -124,22 +125,7 @@ def _sum_taps(images: Images, taps: list[tuple[Int[Array, '*B L'], Float[Array, 
   return of_one(images, *taps)
 
 
-def _lowering(function):
-  return mlir.lower_fun(function, multiple_results=False)
-
-
-_interpolate_p = Primitive('interpolate')
-
-
-@functools.cache
-def _compiled(**options):
-  return jax.jit(functools.partial(_interpolate_p.bind, **options))
-
-
-_interpolate_p.def_impl(lambda *arrays, **options: _compiled(**options)(*arrays))
-_interpolate_p.def_abstract_eval(lambda images, *_, **__: jax.core.ShapedArray(images.shape, images.dtype))
-mlir.register_lowering(_interpolate_p, _lowering(_by_matrix))
-mlir.register_lowering(_interpolate_p, _lowering(_by_gathers), platform='cpu')
+_interpolate_p = primitive('interpolate', _by_matrix, cpu=_by_gathers)
 
 
 def _jvp(primals, tangents, *, axis, slope, transposed):

@@ -21,10 +21,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching
 from jaxtyping import Array, Float
 
 from focal_jax.models import conv_packed, conv_planes
+from focal_jax.primitives import primitive
 
 Form = Literal['native', 'planes', 'packed']
 # Anonymous axes: height, width and channels of a result are not those of its input.
@@ -140,33 +141,15 @@ def _bind(primitive: Primitive, left: Array, right: Array, **options: Any) -> Ar
 
 def _primitive(name: str, function: Callable) -> Primitive:
   """A primitive that computes `function`, of two arrays to one, in the form of the platform that it is lowered for."""
-  primitive = Primitive(name)
 
-  def compute(*arrays, form, precision, **options):
-    with jax.default_matmul_precision(precision):
-      return function(*arrays, form=form, **options)
+  def on(platform):
+    def compute(*arrays, form, precision, **options):
+      with jax.default_matmul_precision(precision):
+        return function(*arrays, form=form or FORM_ON.get(platform, 'native'), **options)
 
-  def abstract(*avals, form, **options):
-    shapes = (jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals)
-    out = jax.eval_shape(functools.partial(compute, form='native', **options), *shapes)
-    return jax.core.ShapedArray(out.shape, out.dtype)
+    return compute
 
-  def lowering(platform):
-    def on_platform(*arrays, form, **options):
-      return compute(*arrays, form=form or FORM_ON.get(platform, 'native'), **options)
-
-    return mlir.lower_fun(on_platform, multiple_results=False)
-
-  @functools.cache
-  def compiled(**options):
-    return jax.jit(functools.partial(primitive.bind, **options))
-
-  primitive.def_impl(lambda *arrays, **options: compiled(**options)(*arrays))
-  primitive.def_abstract_eval(abstract)
-  mlir.register_lowering(primitive, lowering('other'))
-  for platform in FORM_ON:
-    mlir.register_lowering(primitive, lowering(platform), platform=platform)
-  return primitive
+  return primitive(name, on('other'), **{platform: on(platform) for platform in FORM_ON})
 
 
 _conv_p = _primitive('conv', _compute)

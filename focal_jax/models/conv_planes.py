@@ -8,15 +8,13 @@ What is transposed in another form than JAX would choose is a primitive (`jax.ex
 functions and differentiates them no further, so they have no other rules.
 """
 
-import functools
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, mlir
+from jax.interpreters import ad
 from jaxtyping import Array, Float
+
+from focal_jax.primitives import primitive
 
 # Anonymous axes: height, width and channels of a result are not those of its input.
 Stack = Float[Array, 'B N _ _ _']
@@ -107,22 +105,7 @@ def _shape(unknown):
   return jax.ShapeDtypeStruct(unknown.aval.shape, unknown.aval.dtype)
 
 
-def _primitive(name: str, function: Callable) -> Primitive:
-  """A primitive that computes `function`, of arrays to one array; its derivatives are still to be told."""
-  primitive = Primitive(name)
-  primitive.def_impl(lambda *arrays, **options: jax.jit(functools.partial(function, **options))(*arrays))
-
-  def abstract(*avals, **options):
-    shapes = (jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals)
-    out = jax.eval_shape(functools.partial(function, **options), *shapes)
-    return jax.core.ShapedArray(out.shape, out.dtype)
-
-  primitive.def_abstract_eval(abstract)
-  mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
-  return primitive
-
-
-_conv_plane_p = _primitive('conv_plane', _wide)
+_conv_plane_p = primitive('conv_plane', _wide)
 ad.defbilinear(_conv_plane_p, _to_input, _to_kernel)
 
 
@@ -225,7 +208,7 @@ def _cube_to_kernel(cotangent, x, kernel, *, stride):
   return jnp.moveaxis(gradient.reshape(size, size, x.shape[-1], 3, -1), 3, 0)
 
 
-_conv_cube_p = _primitive('conv_cube', _cube)
+_conv_cube_p = primitive('conv_cube', _cube)
 ad.defbilinear(_conv_cube_p, _cube_to_input, _cube_to_kernel)
 
 

@@ -1,13 +1,14 @@
-"""Linear interpolation along one axis of frames at positions on a straight line, and its derivatives, in whichever form
-is fastest on what the program is compiled for.
+"""Linear interpolation along one axis at equally spaced positions, with derivatives, in the form that is fastest on the
+target platform.
 
-Interpolation is a product with a matrix of two entries a row. The transpose adds each value to two pixels, which a
-scatter does slowly. On a line, however, the values that reach a pixel are neighbours, two or three of them where the
-step is about a pixel, so that the transpose gathers, too. CPUs gather, other platforms multiply by the matrices, which
-is dense work for an accelerator's matrix unit.
+Interpolation is a product with a matrix that has two nonzero entries per row. Its transpose adds each value to two
+pixels, which is slow as a scatter. With equally spaced positions, however, the values that contribute to a pixel are
+neighbours, two or three for a step of about a pixel, so the transpose can gather too. CPUs gather; other platforms
+multiply by the matrices, which suits their matrix units.
 
-A primitive (`jax.extend`): linear in the frames, and its derivative in the positions is the same with the slope of the
-weights in place of the weights. So derivatives of any order and in either mode are made of the one primitive.
+Implemented as a JAX primitive (`jax.extend`). It is linear in the frames. Its derivative with respect to the positions
+is the same primitive with the slope of the weights instead of the weights, so this one primitive gives derivatives of
+any order, in forward and reverse mode.
 """
 
 import functools
@@ -25,34 +26,40 @@ Images = Float[Array, '*B H W C']
 Positions = Float[Array, '*B L']
 Length = float | int | Float[Array, ''] | Int[Array, '']
 
-# The transpose gathers that many values at a time: all that reach a pixel if positions are more than 2 / 3 px apart.
+# The transpose gathers this many values at a time: all that contribute to a pixel if positions are more than 2 / 3 px
+# apart.
 TAPS = 3
 
 
 def interpolate(images: Images, positions: Positions, size: Length, axis: int) -> Images:
-  """Images sampled linearly along `axis` (-3 is y, -2 is x) at `positions`, px, one for each pixel of the axis.
+  """Samples images linearly along one axis.
 
   Args:
-    images: float32.
-    positions: equally spaced. The derivative in them is the central difference where they lie on pixels.
-    size: pixels at or beyond it, and before the first, count as zero.
+    images: [..., H, W, C] float32.
+    positions: [..., L] sampling positions in px, equally spaced, one for each of the L pixels of the axis. Where they
+      lie on pixels, the derivative is the central difference.
+    size: length of the image within the array, px; pixels at or beyond it, and before the first, count as zero.
+    axis: -3 samples along y, -2 along x.
+
+  Returns:
+    The sampled images, in the shape of `images`.
   """
   size = jnp.broadcast_to(jnp.asarray(size, jnp.float32), (1,) * positions.ndim)
   return _interpolate_p.bind(images, positions, size, axis=axis, slope=False, transposed=False)
 
 
 def hat(distance: Float[Array, '*S']) -> Float[Array, '*S']:
-  """Bilinear weight max(0, 1 - |d|), as a second difference of max(0, .).
+  """Linear interpolation weight max(0, 1 - |d|), written as a second difference of max(0, .).
 
-  The usual form has derivative +-1 at d = 0 (autodiff of |0|), hence a wrong gradient exactly at the identity motion.
-  Here the ties of `maximum` split the gradient evenly and give the central difference, as `hat_slope` is.
+  Automatic differentiation of |d| gives +-1 at d = 0, and so a wrong gradient exactly at the identity motion. Here the
+  ties of `maximum` split the gradient evenly, which gives the central difference, as in `hat_slope`.
   """
-  distance = jnp.clip(distance, -2.0, 2.0)  # the terms of far pixels would not cancel in float32
+  distance = jnp.clip(distance, -2.0, 2.0)  # beyond this, the terms would not cancel in float32
   return jnp.maximum(distance + 1.0, 0.0) - 2.0 * jnp.maximum(distance, 0.0) + jnp.maximum(distance - 1.0, 0.0)
 
 
 def hat_slope(distance: Float[Array, '*S']) -> Float[Array, '*S']:
-  """Derivative of `hat`, at its kinks the mean of both sides: 0 at d = 0, -+1/2 at d = +-1."""
+  """Derivative of `hat`. At its kinks, the mean of both sides: 0 at d = 0, -+1/2 at d = +-1."""
   return 0.5 * (jnp.sign(distance + 1.0) - 2.0 * jnp.sign(distance) + jnp.sign(distance - 1.0))
 
 
@@ -74,7 +81,7 @@ def _by_gathers(images, positions, size, *, axis, slope, transposed):
 
 
 def _gather(images, positions, size, *, axis, slope):
-  """The pixels on either side of each position; of a position on a pixel the slope takes the one before, too."""
+  """Gathers the pixels on either side of each position; the slope at a pixel also needs the previous pixel."""
   length = images.shape[axis]
   positions = jnp.clip(positions, -2.0, length + 1.0)  # positions far outside would overflow an integer
   first = jnp.floor(positions)
@@ -86,17 +93,17 @@ def _gather(images, positions, size, *, axis, slope):
 
 
 def _gather_transposed(images, positions, size, *, axis, slope):
-  """For each pixel the values whose positions lie at most one pixel away: `count` neighbours from `start` on.
+  """For each pixel, gathers the values whose positions are at most one pixel away: `count` neighbours from `start` on.
 
-  In a loop, of one round as a rule, because XLA fuses nothing across its border: what comes before would be computed
-  again for each value that is gathered.
+  The loop usually runs once. It is there because XLA does not fuse across it: otherwise the operations before it would
+  be recomputed for each gathered value.
   """
   length = images.shape[axis]
   pixels = jnp.arange(length)
   step = (positions[..., -1:] - positions[..., :1]) / max(length - 1, 1)
   width = 2.0 / jnp.abs(step)
-  everywhere = ~(width < length)  # of step 0, and of what is not finite, too
-  start = jnp.ceil((pixels - positions[..., :1]) / step - width / 2 - 1e-3)  # less what rounding may make of it
+  everywhere = ~(width < length)  # step 0, or not finite
+  start = jnp.ceil((pixels - positions[..., :1]) / step - width / 2 - 1e-3)  # minus a margin for rounding
   start = jnp.where(everywhere, 0, jnp.clip(start, -length, length)).astype(jnp.int32)
   count = jnp.max(jnp.where(everywhere, length, jnp.floor(width + 1e-3) + 1)).astype(jnp.int32)
 

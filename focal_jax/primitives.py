@@ -1,4 +1,4 @@
-"""Primitives of JAX whose computation depends on the platform that a program is lowered for."""
+"""JAX primitives whose implementation depends on the target platform."""
 
 import functools
 from collections.abc import Callable
@@ -9,9 +9,15 @@ from jax.interpreters import mlir
 
 
 def primitive(name: str, function: Callable, **on_platform: Callable) -> Primitive:
-  """A primitive that computes `function`, of arrays to one array, or, on a platform, that given for it (`cpu=...`).
+  """A JAX primitive whose lowering depends on the platform.
 
-  Its parameters are the keyword arguments. Derivatives and batching are still to be told.
+  Args:
+    name: name of the primitive.
+    function: default implementation, arrays to one array. Keyword arguments become parameters of the primitive.
+    on_platform: implementations for single platforms, such as `cpu=...`.
+
+  Returns:
+    The primitive, without differentiation and batching rules; the caller registers those.
   """
   new = Primitive(name)
 

@@ -1,20 +1,20 @@
 """The three-parameter motion of a focus sweep and the differentiable warp that undoes it.
 
-A frame's motion is (alpha, beta, gamma): a zoom about the image centre and a shift in pixels. With the frame's relative
-field of view `fov`, image size W x H, and centred coordinates u, v in -1 .. 1 (linspace over the pixel centres), the
-displacement is
+The motion of a frame is (alpha, beta, gamma): a zoom about the image centre and a shift in pixels. With the frame's
+relative field of view `fov`, image size W x H, and centred coordinates u, v in -1 .. 1 (linspace over the pixel
+centres), the displacement is
 
   dx = (W // 2) * (fov + alpha - 1) * u + beta        dy = (H // 2) * (fov + alpha - 1) * v + gamma
 
-and the warped image at (x, y) is the frame, sampled bilinearly at (x - dx, y - dy), zero outside; pixel centres lie at
-integers (Won and Jeon, ECCV 2022, section 3.1). With alpha = beta = gamma = 0 this is the field-of-view crop that the
-metadata asks for.
+The warped image at (x, y) is the frame sampled bilinearly at (x - dx, y - dy), zero outside. Pixel centres lie at
+integers (Won and Jeon, ECCV 2022, section 3.1). With alpha = beta = gamma = 0 the warp is the field-of-view crop given
+by the metadata.
 
-dx depends on x alone and dy on y alone, so a frame is resampled along one axis after the other (`interpolation`).
+dx depends only on x and dy only on y, so a frame is resampled along one axis after the other (`interpolation`).
 
-`size` (height, width) is the part of a padded array that holds the image: zoom and shift refer to it, and pixels beyond
-it count as outside. It may be fractional, for a feature map whose stride does not divide the image, and an array, so
-that one compiled program warps images of many sizes.
+`size` (height, width) is the part of a padded array that holds the image. Zoom and shift refer to it, and pixels beyond
+it count as outside. It may be fractional, for a feature map whose stride does not divide the image, and it may be an
+array, so that one compiled program warps images of many sizes.
 """
 
 import jax
@@ -31,11 +31,11 @@ LANCZOS = 3  # lobes of the kernel on either side, px
 
 
 def stretch(size: Length) -> Length:
-  """Displacement along an axis of `size` pixels for a zoom of 1, in pixels for each pixel of distance from the centre.
+  """Displacement per pixel of distance from the centre, for a zoom of 1, along an axis of `size` pixels.
 
-  Nearly 1: (size // 2) u of the definition above. For numbers on the host and arrays on the device.
+  Close to 1: (size // 2) u in the definition above. Accepts Python numbers and JAX arrays.
   """
-  # `max` cannot compare a traced size, and jnp.maximum would move a number of the host to the device.
+  # `max` cannot compare traced sizes, and jnp.maximum would move a host number to the device.
   largest = jnp.maximum if isinstance(size, jax.Array) else max
   return 2 * (size // 2) / largest(size - 1.0, 1.0)
 
@@ -43,7 +43,8 @@ def stretch(size: Length) -> Length:
 def displacement_line(zoom: Number, shift_px: Number, size: Length) -> tuple[Number, Number]:
   """Slope and intercept of the displacement along one axis, dx = slope x + intercept, for `zoom` = fov + alpha - 1.
 
-  Everything that applies a motion or inverts it, on the host or on the device, takes the line from here.
+  All code that applies or inverts a motion, on the host or the device, uses this line. `shift_px` and the intercept are
+  in px.
   """
   slope = zoom * stretch(size)
   return slope, shift_px - slope * (size - 1) / 2
@@ -52,15 +53,13 @@ def displacement_line(zoom: Number, shift_px: Number, size: Length) -> tuple[Num
 def displacement(
   fov: Float[Array, '*B'], alpha: Float[Array, '*B'], shift_px: Float[Array, '*B'], length: int, size: Length
 ) -> Float[Array, '*B length']:
-  """Displacement in pixels along one axis, at the `length` pixel centres of an array whose image is `size` pixels
-  long.
-  """
+  """Displacement in px along one axis, at the `length` pixel centres of an array that holds an image `size` px long."""
   slope, intercept = displacement_line(fov + alpha - 1.0, shift_px, size)
   return slope[..., None] * jnp.arange(length) + intercept[..., None]
 
 
 def cubic_weights(distance_px: Float[Array, '*S']) -> Float[Array, '*S']:
-  """Keys's cubic kernel (a = -1/2), which blurs far less than a linear one.
+  """Keys's cubic kernel (a = -1/2), at distances in px. It blurs far less than linear interpolation.
 
   Keys, "Cubic convolution interpolation for digital image processing", 1981, equation 15.
   """
@@ -73,12 +72,13 @@ def cubic_weights(distance_px: Float[Array, '*S']) -> Float[Array, '*S']:
 def lanczos_weights(
   distance_px: Float[Array | np.ndarray, '*S L'], inside: Bool[Array | np.ndarray, ' L'] | bool = True
 ) -> Float[Array | np.ndarray, '*S L']:
-  """Weights of L pixels at these distances from where an image is sampled: Lanczos's kernel, of sum 1 over the pixels.
+  """Weights of the Lanczos kernel for L pixels at the given distances from the sampling position; they sum to 1.
 
-  For NumPy and JAX arrays alike, so that frames too large for the device get the same weights on the host.
+  Accepts NumPy and JAX arrays, so that frames too large for the device get the same weights on the host.
 
   Args:
-    inside: pixels that are part of the image; the others get no weight. The weights' sum is 1 at the border, too.
+    distance_px: distance of each pixel from the sampling position, px.
+    inside: which pixels are part of the image; the others get weight 0. The weights sum to 1 at the border too.
   """
   xp = jnp if isinstance(distance_px, jax.Array) else np
   kernel = xp.sinc(distance_px) * xp.sinc(distance_px / LANCZOS)
@@ -87,7 +87,7 @@ def lanczos_weights(
 
 
 def interpolation_matrix(positions: Float[Array, '*B out'], length: int, size: Length) -> Float[Array, '*B out length']:
-  """Rows that sample an axis of `length` pixels linearly at `positions` (px); samples at or beyond `size` count as
+  """Matrix that samples an axis of `length` pixels linearly at `positions` (px). Pixels at or beyond `size` count as
   zero.
   """
   pixels = jnp.arange(length)
@@ -97,7 +97,7 @@ def interpolation_matrix(positions: Float[Array, '*B out'], length: int, size: L
 def sample_positions(
   fov: Float[Array, '*B N'], motion: Float[Array, '*B N 3'], height: int, width: int, size: Size
 ) -> tuple[Float[Array, '*B N H'], Float[Array, '*B N W']]:
-  """Where the rows and the columns of the warped frames are sampled, px."""
+  """The rows (y) and columns (x) of each frame, in px, that the warped frame's pixels are sampled from."""
   alpha, beta, gamma = motion[..., 0], motion[..., 1], motion[..., 2]
   y = jnp.arange(height) - displacement(fov, alpha, gamma, height, size[0])
   x = jnp.arange(width) - displacement(fov, alpha, beta, width, size[1])
@@ -107,7 +107,7 @@ def sample_positions(
 def warp_matrices(
   fov: Float[Array, '*B N'], motion: Float[Array, '*B N 3'], height: int, width: int, size: Size
 ) -> tuple[Float[Array, '*B N H H'], Float[Array, '*B N W W']]:
-  """The two matrices, along y and along x, whose product with a frame is the warped frame."""
+  """The two matrices, along y and along x, whose products with a frame give the warped frame."""
   y, x = sample_positions(fov, motion, height, width, size)
   return interpolation_matrix(y, height, size[0]), interpolation_matrix(x, width, size[1])
 
@@ -122,11 +122,11 @@ def resample(
 
 
 def reduction_matrix(out_length: int, out_size: Length, length: int, size: Length) -> Float[Array, 'out length']:
-  """Rows that resample an axis to fewer pixels: from the first `size` of `length` pixels to the first `out_size` of
+  """Matrix that reduces an axis to fewer pixels: from the first `size` of `length` pixels to the first `out_size` of
   `out_length`; the rest is zero.
 
-  Linear interpolation with a triangle as wide as a pixel of the result, renormalised at the edges, as in
-  `jax.image.resize`, whose sizes, however, cannot be arrays.
+  Linear interpolation with a triangle filter as wide as an output pixel, renormalised at the edges, as in
+  `jax.image.resize`, which does not accept arrays as sizes.
   """
   ratio = size / jnp.asarray(out_size, jnp.float32)
   rows, pixels = jnp.arange(out_length)[:, None], jnp.arange(length)
@@ -137,21 +137,21 @@ def reduction_matrix(out_length: int, out_size: Length, length: int, size: Lengt
 
 
 def shift(x: Shaped[Array, '*S'], step: int, axis: int) -> Shaped[Array, '*S']:
-  """Moves values along an axis; the value at the end repeats into the gap."""
+  """Shifts values along an axis by `step` pixels; the value at the end fills the gap."""
   length = x.shape[axis]
-  if abs(step) > 1:  # a step of 1 is never too long, and the lengths of an export cannot be compared
+  if abs(step) > 1:  # a step of 1 always fits, and symbolic lengths of an export cannot be compared
     step = max(-length, min(step, length))
   keep = lax.slice_in_dim(x, max(-step, 0), length - max(step, 0), axis=axis)
   end = lax.slice_in_dim(x, 0, 1, axis=axis) if step > 0 else lax.slice_in_dim(x, length - 1, length, axis=axis)
-  if abs(step) != 1:  # the gradient of a repetition takes time
+  if abs(step) != 1:  # the gradient of `repeat` is slow
     end = jnp.repeat(end, abs(step), axis=axis)
   return jnp.concatenate([end, keep] if step > 0 else [keep, end], axis=axis)
 
 
 def double(x: Shaped[Array, '*S'], axis: int) -> Shaped[Array, '*T']:
-  """Twice as many pixels along an axis: linear interpolation, half-pixel centres, the ends repeated.
+  """Doubles the number of pixels along an axis: linear interpolation, half-pixel centres, edges repeated.
 
-  By shifts and sums, which is faster than the matrix products of `jax.image.resize`.
+  Uses shifts and sums, which are faster than the matrix products of `jax.image.resize`.
   """
   axis %= x.ndim
   pairs = jnp.stack([0.75 * x + 0.25 * shift(x, 1, axis), 0.75 * x + 0.25 * shift(x, -1, axis)], axis + 1)
@@ -164,7 +164,17 @@ def warp(
   motion: Float[Array, '*B N 3'] | None = None,
   size: Size | None = None,
 ) -> Float[Array, '*B N H W C']:
-  """Every frame aligned by its motion; zeros outside. `motion` None is the field-of-view crop alone."""
+  """Aligns every frame by its motion, with linear interpolation and zeros outside.
+
+  Args:
+    images: frames, of any value range.
+    fov: relative field of view of each frame.
+    motion: (alpha, beta, gamma) of each frame, shifts in px; None: only the field-of-view crop.
+    size: height and width of the image within the array; None: all of it.
+
+  Returns:
+    The warped frames, at least float32.
+  """
   motion = jnp.zeros((*fov.shape, 3), fov.dtype) if motion is None else motion
   size = size or images.shape[-3:-1]
   y, x = sample_positions(fov, motion, *images.shape[-3:-1], size)
@@ -178,15 +188,15 @@ def warp_sharp(
   motion: Float[Array, '*B N 3'],
   size: Size | None = None,
 ) -> Float[Array, '*B N H W C']:
-  """`warp` for measuring sharpness: the warp itself must look neither like focus nor like defocus.
+  """`warp` for measuring sharpness: resampling must look neither like focus nor like defocus.
 
-  Interpolates by Lanczos's kernel, because a linear one blurs the frames that move, and their noise, but not the
-  reference, which then looks sharpest. Outside, a frame continues with its outermost pixels. Classical depth from focus
-  on simulated sweeps of 8 frames (320 x 240 px, far frames 6 % narrower, 1 % noise; mean error in frame spacings):
+  Uses the Lanczos kernel. Linear interpolation blurs the frames that move, and their noise, but not the reference,
+  which then looks sharpest. Outside a frame, its edge pixels are repeated. Classical depth from focus on simulated
+  sweeps of 8 frames (320 x 240 px, far frames 6 % narrower, 1 % noise; mean error in frame spacings):
 
-    inside        0.89 (linear 1.14, Keys's cubic 0.94; frames that never moved 0.85, frames left unaligned 0.94)
-    band outside  0.85 (mirror images 0.88, pixels of the next frame 1.17, of the reference 1.31; black 1.25, and that
-                  with a confidence of 0.86 where it is 0.25 inside: the black edge passes for a sharp one)
+    inside        0.89 (linear 1.14, Keys's cubic 0.94; frames that never moved 0.85, unaligned frames 0.94)
+    band outside  0.85 (mirror images 0.88, pixels of the next frame 1.17, of the reference 1.31; black 1.25 with a
+                  confidence of 0.86, against 0.25 inside: the black edge passes for a sharp one)
   """
   lengths = images.shape[-3:-1]
   size = size or lengths
@@ -211,9 +221,9 @@ def coverage(
 def compose_motion(
   fov: Float[Array, '*B N'], first: Float[Array, '*B N 3'], second: Float[Array, '*B N 3'], size: Size
 ) -> Float[Array, '*B N 3']:
-  """The single motion equivalent to `first` (of frames with `fov`) and then `second` (of the warped frames, fov 1).
+  """The single motion equivalent to `first` (of frames with `fov`) followed by `second` (of the warped frames, fov 1).
 
-  Exact for squares. Otherwise the two axes differ in their `stretch`, and their mean is off by 1 / size.
+  Exact for square images. Otherwise `stretch` differs between the axes, and their mean is off by 1 / size.
   """
   # In pixels from the centre, each motion maps x to (1 - s zoom) x - shift.
   s = sum(map(stretch, size)) / 2
@@ -226,7 +236,7 @@ def compose_motion(
 def displacement_field(
   fov: Float[Array, '*B N'], motion: Float[Array, '*B N 3'], height: int, width: int, size: Size | None = None
 ) -> Float[Array, '*B N H W 2']:
-  """(dx, dy) at every pixel, in pixels."""
+  """Displacement (dx, dy) of every pixel, px."""
   size = size or (height, width)
   dx = displacement(fov, motion[..., 0], motion[..., 1], width, size[1])[..., None, :]
   dy = displacement(fov, motion[..., 0], motion[..., 2], height, size[0])[..., :, None]
@@ -240,17 +250,20 @@ def motion_of_crop(
   corner: tuple[int, int],
   side: int,
 ) -> Float[np.ndarray, 'N 3']:
-  """The motion of the square crop of every frame, on the host, such that cropping and warping commute.
+  """Converts the motion of frames to that of a square crop of them, so that cropping and warping commute. On the host.
 
-  A zoom about the centre of the frame is a zoom about the centre of the crop, plus a shift proportional to the distance
-  of the centres.
+  A zoom about the centre of the frame is a zoom about the centre of the crop plus a shift proportional to the distance
+  between the centres.
 
   Args:
-    motion: of the frames.
-    fov: relative field of view, of the frames and of the crops alike.
-    size: height and width of the frames.
+    motion: (alpha, beta, gamma) of the frames, shifts in px.
+    fov: relative field of view, the same for frames and crops.
+    size: height and width of the frames, px.
     corner: top and left of the crop, px.
-    side: of the crop, px.
+    side: side length of the crop, px.
+
+  Returns:
+    (alpha, beta, gamma) of the crops, in the type of `motion`.
   """
   zoom = fov + motion[:, 0] - 1
   # The two axes may differ in their stretch, by less than 1 / length, but share one zoom: take the mean.

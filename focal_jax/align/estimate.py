@@ -1,11 +1,11 @@
-"""Estimation of the frames' motion, by name.
+"""Estimation of the frames' motion, by method.
 
 | name | motion |
 | --- | --- |
-| measured | measured in the images by phase correlation, with rotation (`measured`); needs no network |
+| measured | by phase correlation, including rotation (`measured`); needs no network |
 | network | by the alignment network |
 | metadata | only the field-of-view crop from the metadata |
-| off | none, not even that crop |
+| off | none, not even the crop |
 """
 
 import dataclasses
@@ -22,15 +22,20 @@ from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack
 
 ALIGNMENTS = ('measured', 'network', 'metadata', 'off')
-SURE_ROTATION = 4.0  # standard errors by which some frame must be turned for rotation to be undone
-MEASURED_SIDE_PX = 1280  # frames are reduced to this before they are measured: finer detail does not change the motion
+SURE_ROTATION = 4.0  # rotation is undone only if some frame's exceeds this many standard errors
+MEASURED_SIDE_PX = 1280  # frames are reduced to this longer side; finer detail does not change the measured motion
 
-# (alpha, beta, gamma) of each frame, see `warp`; of frames that are turned also the rotation, see `motion.turned_back`.
+# (alpha, beta, gamma) of each frame, see `warp`; for rotated frames also the rotation, see `motion.turned_back`.
 Motion = Float32[np.ndarray, 'N K']
 
 
 def check_alignment(align: Any, field: str = 'align') -> None:
-  """Raises InputError, calling it `field`, if `align` is none of ALIGNMENTS: True and False were allowed once."""
+  """Raises InputError if `align` is none of ALIGNMENTS (0.1.0 took True and False).
+
+  Args:
+    align: the value to check.
+    field: its name in the message.
+  """
   if not (isinstance(align, str) and align in ALIGNMENTS):
     raise InputError(f'{field} is {align!r}, expected one of {", ".join(ALIGNMENTS)}')
 
@@ -43,21 +48,24 @@ def find_motion(
   network: Callable[[FocalStack], Motion] | None = None,
   name: str = 'align',
 ) -> Motion | None:
-  """The motion (alpha, beta, gamma) of every frame that aligns a stack to its last frame; with a rotation as a fourth
-  number if frames are turned, which only measuring finds: the networks' motion has none, as published.
+  """The motion (alpha, beta, gamma) of every frame that aligns a stack to its last frame.
+
+  A fourth column holds the rotation if frames are rotated. Only 'measured' finds rotation; the networks' motion has
+  none, as published.
 
   Args:
-    stack: on the host, as `checked_stack` returns it.
+    stack: on the host, as returned by `checked_stack`.
     align: one of ALIGNMENTS.
-    given: [N, 3] or [N, 4], a known motion, in px of these frames; used instead of `align`.
-    network: finds the motion of a stack; None if there is no alignment network.
-    name: of what has the network, or has none, for messages.
+    given: [N, 3] or [N, 4], a known motion in px of these frames, used instead of `align`.
+    network: estimates the motion of a stack; None if there is no alignment network.
+    name: name of the model, for messages.
 
   Returns:
-    In px of these frames; None where they are to be left as they are, without the field-of-view crop.
+    [N, 3] or [N, 4] in px of these frames; None if frames are to stay as they are, without the field-of-view crop.
 
   Raises:
-    InputError: an unknown `align`, 'network' where there is none, a motion that does not fit, or one with 'off'.
+    InputError: an unknown `align`, 'network' without an alignment network, a motion of the wrong shape, or a motion
+      together with 'off'.
   """
   check_alignment(align)
   frames = len(stack.images)
@@ -77,38 +85,44 @@ def find_motion(
 
 
 def measured_motion(stack: FocalStack) -> Motion:
-  """The motion as phase correlation finds it, 0 where it finds none. Frames may come in any order of focus.
+  """The motion measured by phase correlation, 0 where the measurement fails. Frames may come in any order of focus.
 
-  A last frame that cannot be compared with the others, say a black one, does not leave them unaligned: they are then
-  aligned to the last one that can.
+  If the last frame cannot be compared with the others (because it is black, for example), the frames are aligned to the
+  last one that can.
+
+  Args:
+    stack: on the host.
+
+  Returns:
+    [N, 3], or [N, 4] with rotation, in px of these frames.
   """
   size = stack.images.shape[1:3]
   images = reduced(stack.images, MEASURED_SIDE_PX)
-  # Neighbours in focus are blurred alike, so they are what is compared.
+  # Neighbours in focus have similar blur, so they are compared.
   order = np.argsort(stack.focus, kind='stable')
   back = np.argsort(order)
-  with np.errstate(divide='ignore', invalid='ignore'):  # of frames of a few pixels, whose motion is NaN
+  with np.errstate(divide='ignore', invalid='ignore'):  # frames of a few pixels, whose motion is NaN
     measured = residual_motion(images[order], int(back[-1]), elsewhere=True, find_standing=True)
   motion = motion_from_measured(measured, stack.fov[order])[back]
   return scaled_motion(motion, images.shape[1:3], size)
 
 
 def motion_from_measured(measured: ResidualMotion, fov: Float[np.ndarray, 'N']) -> Motion:
-  """The motion (alpha, beta, gamma) that `warp` undoes, of frames with relative fields of view `fov`; float32. If
-  frames are turned, their rotation is the fourth number, and the rest is the motion after they are turned back.
+  """The motion (alpha, beta, gamma) that `warp` undoes, for frames with relative fields of view `fov`; float32. If
+  frames are rotated, a fourth column holds the rotation, and the rest is the motion after undoing it.
 
   A point q px from the centre of the reference lies at zoom q + shift in the frame. The reference itself is warped by
-  its field of view alone, so that what is at q after the warp is at z q before, and in the frame at zoom z q + shift.
-  `warp` samples the frame at q - s (fov + alpha - 1) q - (beta, gamma), with s = 2 (W // 2) / (W - 1) from q in px to
-  its u times W // 2. Hence alpha and the shift. Motion that is NaN becomes 0: the field of view alone.
+  its field of view alone, so what is at q after the warp was at z q before, and lies in the frame at zoom z q + shift.
+  `warp` samples the frame at q - s (fov + alpha - 1) q - (beta, gamma), where s = 2 (W // 2) / (W - 1) converts q in px
+  to u times W // 2. This gives alpha and the shift. NaN motion becomes 0, which leaves the field-of-view crop.
   """
-  # Of even and odd lengths s differs by less than 1 / length, which is as near as one zoom for both axes comes.
+  # Between even and odd lengths s differs by less than 1 / length, the precision of a single zoom for both axes.
   stretch = np.mean([2 * (n // 2) / max(n - 1, 1) for n in measured.size])
   if stretch == 0:  # a single pixel
     return np.zeros((len(fov), 3), np.float32)
   fov = fov.astype(np.float64)
   rotation = np.nan_to_num(measured.rotation)
-  # Within its error it is not worth resampling by; of a stack that is turned no frame is left out.
+  # Rotation within its error is not worth resampling for. If any frame is rotated, all are corrected.
   is_turned = (
     are_turned(rotation, measured.size).any() and (np.abs(rotation) > SURE_ROTATION * measured.zoom_error).any()
   )

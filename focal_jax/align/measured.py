@@ -1,23 +1,23 @@
-"""Residual motion of a focal stack, measured from its pictures: alignment quality without truth, and without a network.
+"""Residual motion of a focal stack, measured from its images: alignment quality without ground truth or a network.
 
 A point at q (px from the image centre) in the reference lies at zoom R q + shift in the frame, where R is a rotation.
-So the zoom of a frame is the factor by which its content is *larger* than in the reference, and its field of view is
-narrower by as much. Below, zoom and rotation are one complex number, zoom exp(i rotation), and places are x + i y, with
-y down: a similarity is then scale q + shift.
+So the zoom of a frame is the factor by which its content is *larger* than in the reference; its field of view is
+narrower by the same factor. Below, zoom and rotation form one complex number, zoom exp(i rotation), and points are x +
+i y with y down, so a similarity is scale q + shift.
 
-1. Frames of a sweep are blurred differently, neighbours least so: neighbours are compared, and the motions chained.
-2. A pair is compared in overlapping windowed blocks by phase correlation (Kuglin and Hines, 1975): blur that is
-   symmetric scales amplitudes and leaves phases. Whitening stops at a noise floor, below which nothing is left of them.
-   High frequencies are left out: a disc of radius R reverses their phase from 0.61 / R cycles per px on, and there what
-   a real lens adds that is not symmetric shows most.
-3. Blocks that show more than a straight edge vote where one peak stands out, for each direction by its sharpness.
-   Zoom, rotation and shift are fitted to the votes robustly: RANSAC, then Tukey's biweight.
+1. Frames of a sweep differ in blur, neighbours the least: neighbours are compared, and their motions chained.
+2. A pair is compared in overlapping windowed blocks by phase correlation (Kuglin and Hines, 1975): symmetric blur
+   scales amplitudes and leaves phases. Whitening stops at a noise floor, below which no phase information is left. High
+   frequencies are excluded: a disc of radius R reverses their phase from 0.61 / R cycles per px on, and the asymmetric
+   part of a real lens's blur shows most there.
+3. Blocks that show more than a straight edge vote if their correlation has one distinct peak, weighted in each
+   direction by its sharpness. Zoom, rotation and shift are fitted to the votes robustly: RANSAC, then Tukey's biweight.
 4. The frame is resampled by the fit and compared again, from coarse to fine, until the correction is small.
 
-Where blur is not symmetric, position itself depends on the band of frequencies: on the stacks `balls` and
-`balls_aligned` other bands change the zoom over ten frames by 0.001 to 0.004, more than `zoom_error` says. A pattern
-that stands still in all frames (dust on the sensor, a scale bar) draws the motion towards none if it is as strong as
-the texture; `standing` finds it where it fills a small part of the picture, and it is taken off.
+With asymmetric blur, position depends on the frequency band: on the stacks `balls` and `balls_aligned` other bands
+change the zoom over ten frames by 0.001 to 0.004, more than `zoom_error` suggests. A static pattern in all frames (dust
+on the sensor, a scale bar) pulls the motion towards zero if it is as strong as the texture; `standing` finds it if it
+covers a small part of the image, and it is subtracted.
 """
 
 import dataclasses
@@ -35,23 +35,23 @@ from focal_jax.align import standing
 from focal_jax.align.phase_correlation import NOISE, block_spectra, correlate, peaks
 from focal_jax.focus.classical import luminance_on_host
 
-MAX_SIDE = 512  # px; larger frames are shrunk to it before they are compared
-LEVEL_SIDE = 200  # px; the coarsest level is the last whose longer side is at least this
-BLOCK = 64  # px; half of it on levels whose shorter side is below 3 blocks
-TEXTURE = 1.0 / 255  # least standard deviation of a block that votes, coarse shading taken off
-SHADING_PX = 8.0  # standard deviation of the Gaussian that is taken off as coarse shading
-MIN_VOTES = 8  # fewer agreeing blocks are a failure
-MIN_QUALITY = 0.25  # and so is a smaller share of agreeing blocks,
-GOOD_QUALITY = 0.5  # at least this is not looked for elsewhere
-MAX_ERROR = 0.005  # and so is a larger standard error of the zoom
-TOLERANCE_PX = 1.0  # of a vote that agrees with a RANSAC hypothesis
+MAX_SIDE = 512  # px; larger frames are reduced to this before they are compared
+LEVEL_SIDE = 200  # px; minimum longer side of the coarsest level
+BLOCK = 64  # px; half of this on levels whose shorter side is below 3 blocks
+TEXTURE = 1.0 / 255  # minimum standard deviation of a block that votes, without coarse shading
+SHADING_PX = 8.0  # standard deviation of the Gaussian that defines coarse shading
+MIN_VOTES = 8  # minimum number of agreeing blocks; fewer are a failure
+MIN_QUALITY = 0.25  # minimum share of agreeing blocks; less is a failure
+GOOD_QUALITY = 0.5  # share of agreeing blocks above which no other starting point is tried
+MAX_ERROR = 0.005  # maximum standard error of the zoom; more is a failure
+TOLERANCE_PX = 1.0  # maximum deviation of a vote that agrees with a RANSAC hypothesis
 HYPOTHESES = 256
-SURE_ZOOM = 5.0  # standard errors by which the ends of a sweep must differ to tell which is nearer,
-LEAST_ZOOM = 0.002  # and at least so much: other bands of frequencies move the zoom by this (see above)
-BACK_ZOOM = 0.01  # by which a sweep must zoom against its direction to be told; of real ones at most 0.003
-TURNED_PX = 0.05  # rotations that move no pixel farther are not resampled by: without one, resampling is separable
-ROUNDS = 4  # of comparing and resampling, at most
-REACH = 3  # frames: how far to look for a partner when the neighbour cannot be compared
+SURE_ZOOM = 5.0  # the near end is known if the zoom of the ends differs by this many standard errors
+LEAST_ZOOM = 0.002  # and by at least this, the effect of the frequency band on the zoom (see above)
+BACK_ZOOM = 0.01  # zoom against the direction of the sweep that is reported; at most 0.003 in real sweeps
+TURNED_PX = 0.05  # rotations that move no pixel farther are ignored: without rotation, resampling is separable
+ROUNDS = 4  # maximum number of comparisons, each after resampling
+REACH = 3  # number of frames to try as a partner when the neighbour cannot be compared
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,12 +60,13 @@ class ResidualMotion:
 
   Attributes:
     zoom: magnification relative to the reference, about the image centre; 1 for none.
-    shift_px: (x, y) position of the reference's centre in the frame, from its centre; right and down are positive.
-    rotation: rotation of the content, radians, clockwise as seen (from x, right, to y, down).
+    shift_px: (x, y) position of the reference's centre in the frame, relative to the frame's centre; right and down are
+      positive.
+    rotation: rotation of the content, radians, clockwise in the image (from x, right, to y, down).
     quality: share of textured blocks that agree on the motion, 0 .. 1, the minimum along the chain to the reference; 0
       if the motion is NaN, 1 for the reference.
-    zoom_error: standard error of the zoom, and of the rotation in radians, from the scatter of the blocks and the
-      length of the chain.
+    zoom_error: standard error of the zoom, and of the rotation in radians, from the scatter of the blocks, accumulated
+      along the chain.
     reference: index of the frame that the others are compared with.
     size: height and width of the frames, px.
     standing: static content of all frames that was subtracted first, in luminance 0 .. 1, at most `MAX_SIDE` px long.
@@ -88,19 +89,19 @@ class ResidualMotion:
 
   @property
   def zoom_range(self) -> float:
-    """Largest / smallest zoom of the measured frames, >= 1; NaN if there is none beside the reference."""
+    """Largest / smallest zoom of the measured frames, >= 1; NaN if only the reference was measured."""
     zoom = self.zoom[self.measured]
     return float(zoom.max() / zoom.min()) if len(zoom) > 1 or len(self.zoom) == 1 else float('nan')
 
   @property
   def rotation_range(self) -> float:
-    """Largest difference in rotation between measured frames, radians; NaN if there is none beside the reference."""
+    """Largest difference in rotation between measured frames, radians; NaN if only the reference was measured."""
     rotation = self.rotation[self.measured]
     return float(np.ptp(rotation)) if len(rotation) > 1 or len(self.rotation) == 1 else float('nan')
 
   @property
   def displacement_px(self) -> Float64[np.ndarray, 'N']:
-    """Root mean square displacement over the pixels of each frame."""
+    """Root-mean-square displacement over the pixels of each frame, px."""
     # The mean square of a centred coordinate of n pixels is (n^2 - 1) / 12.
     spread = sum(n * n - 1 for n in self.size) / 12
     turned = self.zoom * np.exp(1j * self.rotation) - 1
@@ -108,24 +109,27 @@ class ResidualMotion:
 
   @property
   def rms_px(self) -> float:
-    """Root mean square displacement over the measured frames, without the reference unless it is alone; else NaN."""
+    """Root-mean-square displacement over the measured frames except the reference, px. 0 for a single frame; NaN if
+    only the reference was measured.
+    """
     n = np.count_nonzero(self.measured)
     if n < 2:
       return 0.0 if len(self.zoom) == 1 else float('nan')
     return float(np.sqrt(np.nansum(self.displacement_px**2) / (n - 1)))
 
   def upright(self) -> 'ResidualMotion':
-    """The motion that is left once each frame is turned back about its centre, as by `motion.turned_back`.
+    """The motion that remains after each frame is rotated back about its centre, as by `motion.turned_back`.
 
-    With p = R^-1 (place in the frame), what lies at q in the reference lies at p = zoom q + R^-1 shift.
+    With p = R^-1 (position in the frame), a point q of the reference lies at p = zoom q + R^-1 shift.
     """
     shift = (self.shift_px @ np.array([1, 1j])) * np.exp(-1j * self.rotation)
     turned = {'shift_px': np.stack([shift.real, shift.imag], -1), 'rotation': 0 * self.rotation}
     return dataclasses.replace(self, **turned)
 
   def near_end(self) -> Literal['first', 'last'] | None:
-    """Which end of the sweep is focused nearer: the one that is larger, for a lens that breathes extends as it focuses
-    near. None where the zoom over the sweep is within its error, as in stacks that do not breathe or are corrected.
+    """The end of the sweep that is focused nearer: the one with larger content, because a breathing lens extends as it
+    focuses near. None if the zoom over the sweep is within its error, as in stacks that do not breathe or are
+    corrected.
     """
     ends = np.flatnonzero(self.measured)[[0, -1]]
     growth = float(np.log(self.zoom[ends[1]] / self.zoom[ends[0]]))
@@ -135,8 +139,8 @@ class ResidualMotion:
 
   @property
   def zooms_both_ways(self) -> bool:
-    """Whether content grows over one part of the sweep and shrinks over another, by much more than in a sweep that goes
-    one way: it goes there and back, or its frames are in another order.
+    """Whether content grows over one part of the sweep and shrinks over another, by much more than in a one-way sweep:
+    the sweep goes there and back, or its frames are out of order.
     """
     zoom = np.log(self.zoom[self.measured])
     growth = np.triu(zoom - zoom[:, None])  # from each frame to each later one
@@ -145,18 +149,18 @@ class ResidualMotion:
 
 
 class _Similarity(NamedTuple):
-  """A point at q lies at scale q + shift; all complex, px from the centre."""
+  """Maps a point q to scale q + shift; all complex, px from the centre."""
 
   scale: complex
   shift: complex
 
   def after(self, other: '_Similarity') -> '_Similarity':
-    """The other one first, then this one."""
+    """This similarity applied after the other one."""
     return _Similarity(self.scale * other.scale, self.scale * other.shift + self.shift)
 
 
 class _Pair(NamedTuple):
-  """Motion of one picture relative to another."""
+  """Motion of one image relative to another."""
 
   motion: _Similarity
   quality: float
@@ -168,7 +172,7 @@ _FAILED = _Pair(_Similarity(complex(np.nan, np.nan), complex(np.nan, np.nan)), 0
 
 
 class _Motions(NamedTuple):
-  """Motion of each picture relative to the reference, px from the centre."""
+  """Motion of each image relative to the reference, px from the centre."""
 
   pairs: list[_Pair]
   reference: int
@@ -238,7 +242,7 @@ def residual_motion(
 def _measure(pictures: Sequence[Float[np.ndarray, 'h w']], reference: int, elsewhere: bool) -> _Motions:
   count = len(pictures)
 
-  @functools.lru_cache(maxsize=2 * REACH + 2)  # neighbours are compared: not those of all frames are needed at once
+  @functools.lru_cache(maxsize=2 * REACH + 2)  # only those of neighbouring frames are needed at once
   def pyramid(n: int) -> list[Float[np.ndarray, '_ _']]:
     return _pyramid(pictures[n])
 
@@ -285,7 +289,7 @@ def _chain(pair: _Pair, base: _Pair) -> _Pair:
 
 
 def _luminance(frame: UInt8[np.ndarray, 'H W 3'] | Float[np.ndarray, 'H W 3']) -> Float[np.ndarray, 'h w']:
-  """Luminance 0 .. 1, the longer side at most `MAX_SIDE`."""
+  """Luminance 0 .. 1, with a longer side of at most `MAX_SIDE`."""
   luma = luminance_on_host(frame)
   if frame.dtype == np.uint8:
     luma /= 255
@@ -300,7 +304,7 @@ def _resize(picture: Float[np.ndarray, 'H W'], height: int, width: int) -> Float
 
 
 def _pyramid(picture: Float[np.ndarray, 'H W']) -> list[Float[np.ndarray, '_ _']]:
-  """The picture at halving sizes, coarsest first, coarse shading taken off."""
+  """The image at successive half sizes, coarsest first, without coarse shading."""
   levels = [picture]
   while max(picture.shape) // 2 >= LEVEL_SIDE and min(picture.shape) // 2 >= BLOCK:
     picture = _resize(picture, picture.shape[0] // 2, picture.shape[1] // 2)
@@ -315,7 +319,7 @@ def _without_shading(picture: Float[np.ndarray, 'H W']) -> Float[np.ndarray, 'H 
 def _compare(moving: list[Float[np.ndarray, '_ _']], fixed: list[Float[np.ndarray, '_ _']]) -> _Pair:
   """Motion of `moving` relative to `fixed`, in px of the finest level of their pyramids."""
   pair = _refine(moving[0], fixed[0], _STILL)
-  if pair.quality < GOOD_QUALITY:  # Perhaps out of the blocks' reach.
+  if pair.quality < GOOD_QUALITY:  # Perhaps a shift larger than the blocks can find.
     shifted = _refine(moving[0], fixed[0], _whole_shift(moving[0], fixed[0]))
     pair = max(pair, shifted, key=lambda pair: pair.quality)
   for before, a, b in zip(fixed, moving[1:], fixed[1:], strict=False):
@@ -325,14 +329,14 @@ def _compare(moving: list[Float[np.ndarray, '_ _']], fixed: list[Float[np.ndarra
     shift = complex(shift.real * b.shape[1] / before.shape[1], shift.imag * b.shape[0] / before.shape[0])
     start = pair.motion._replace(shift=shift)
     finer = _refine(a, b, start)
-    # Under strong blur only the coarser level has phases to compare.
+    # With strong blur only the coarser level has usable phases.
     pair = finer if finer.quality >= min(pair.quality, GOOD_QUALITY) else pair._replace(motion=start)
   usable = pair.quality >= MIN_QUALITY and pair.zoom_error <= MAX_ERROR
   return pair if usable else _FAILED
 
 
 def _refine(moving: Float[np.ndarray, 'H W'], fixed: Float[np.ndarray, 'H W'], motion: _Similarity) -> _Pair:
-  """Compares, resamples and compares again, until the correction is below 0.01 px everywhere."""
+  """Compares and resamples in turn, until the correction is below 0.01 px everywhere."""
   if min(fixed.shape) < BLOCK // 2:
     return _FAILED
   block = BLOCK if min(fixed.shape) >= 3 * BLOCK else BLOCK // 2
@@ -355,7 +359,7 @@ def _refine(moving: Float[np.ndarray, 'H W'], fixed: Float[np.ndarray, 'H W'], m
       output=np.float32,
     )
     warped_spectra, warped_texture, _ = block_spectra(warped, block)
-    # A block may stick out of the frame as far as its window is near 0.
+    # A block may extend beyond the frame where its window is close to 0.
     reach = np.abs((grid + block / 2 - 0.5 - centre) @ turn.T + shift) + block * (0.5 - 1 / 16)
     voters = (reach <= centre + 0.5).all(-1) & (np.minimum(texture, warped_texture) >= TEXTURE)
     if np.count_nonzero(voters) < MIN_VOTES:
@@ -367,7 +371,7 @@ def _refine(moving: Float[np.ndarray, 'H W'], fixed: Float[np.ndarray, 'H W'], m
     correction, agree, error = _fit(places[clear], found[clear], information[clear])
     if agree < MIN_VOTES:
       return _FAILED
-    # The frame, already resampled by `motion`, has moved by `correction` still: first the one, then the other.
+    # `correction` is the remaining motion of the frame resampled by `motion`: apply `motion` after it.
     motion = motion.after(correction)
     pair = _Pair(motion, agree / np.count_nonzero(voters), error)
     if abs(correction.scale - 1) * max(centre) + abs(correction.shift) < 0.01:
@@ -376,7 +380,7 @@ def _refine(moving: Float[np.ndarray, 'H W'], fixed: Float[np.ndarray, 'H W'], m
 
 
 def _whole_shift(moving: Float[np.ndarray, 'H W'], fixed: Float[np.ndarray, 'H W']) -> _Similarity:
-  """Shift to a pixel, of the pictures as one block."""
+  """Shift in whole pixels, from the images as one block."""
   window = np.outer(*(np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in fixed.shape))
   a, b = (scipy.fft.rfft2(picture * window) for picture in (moving, fixed))
   surface = correlate(a, b, fixed.shape, NOISE**2 * float((window**2).sum()))
@@ -388,7 +392,9 @@ def _whole_shift(moving: Float[np.ndarray, 'H W'], fixed: Float[np.ndarray, 'H W
 def _fit(
   places: Float64[np.ndarray, 'K 2'], found: Float64[np.ndarray, 'K 2'], information: Float64[np.ndarray, 'K 2 2']
 ) -> tuple[_Similarity, int, float]:
-  """Motion of blocks at `places` that moved by `found`, how many agree, and the zoom's standard error."""
+  """Motion fitted to blocks at `places` that moved by `found`, the number of blocks that agree, and the zoom's standard
+  error.
+  """
   rng = np.random.default_rng(0)
   first, second = rng.integers(len(places), size=(2, HYPOTHESES))
   at, moved = (xy @ np.array([1, 1j]) for xy in (places, found))
@@ -416,7 +422,7 @@ def _fit(
       break
   miss = found - design @ params
   agree = int(np.count_nonzero((miss**2).sum(-1) < TOLERANCE_PX**2))
-  # Sandwich estimate: needs no model of the votes' noise.
+  # Sandwich estimator: needs no model of the votes' noise.
   influence = np.einsum('k,kil,kl->ki', weight, weighted, miss)
   inverse = np.linalg.pinv(normal)
   error = float(np.sqrt((inverse @ (influence.T @ influence) @ inverse)[0, 0]))

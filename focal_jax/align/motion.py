@@ -1,4 +1,4 @@
-"""A motion (`warp`) on the host: checked, brought to another size, undone in frames of any size or a part of them."""
+"""Motions (see `warp`) on the host: checks, conversion between image sizes, and alignment of frames or parts of them."""
 
 import concurrent.futures
 import functools
@@ -14,17 +14,21 @@ from focal_jax import warp
 from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack, Images, Numbers, checked_stack
 
-TURNED_PX = 0.1  # rotations that move no pixel farther are left as they are
-_SLACK_PX = 1e-3  # by which a place may be beyond the border: float32 has no better
+TURNED_PX = 0.1  # rotations that move no pixel farther are ignored
+_SLACK_PX = 1e-3  # tolerance for positions beyond the border: the precision of float32
 
 Frame = UInt8[np.ndarray, 'H W C'] | Float32[np.ndarray, 'H W C']
 
 
 def checked_motion(motion: np.ndarray | jax.Array, frames: int) -> Float32[np.ndarray, 'N K']:
-  """A caller's motion as float32: three or, with a rotation, four numbers a frame.
+  """A caller's motion as float32: three values per frame, or four with a rotation.
+
+  Args:
+    motion: [N, 3] or [N, 4].
+    frames: N.
 
   Raises:
-    InputError: it has another shape, or numbers that are not finite.
+    InputError: a wrong shape, or values that are not finite.
   """
   motion = np.array(motion, np.float32)
   if motion.shape not in ((frames, 3), (frames, 4)):
@@ -41,9 +45,9 @@ def checked_motion(motion: np.ndarray | jax.Array, frames: int) -> Float32[np.nd
 def scaled_motion(
   motion: Float[np.ndarray, 'N K'], size: tuple[int, int], to_size: tuple[int, int]
 ) -> Float[np.ndarray, 'N K']:
-  """Motion of frames of `size` (height, width) as that of the same frames in another size.
+  """Converts the motion of frames of `size` (height, width) to that of the same frames in another size.
 
-  A zoom has no unit, nor has a rotation; a shift is in px.
+  Zoom and rotation do not change; shifts scale with the size.
   """
   scale = np.array([1.0, to_size[1] / size[1], to_size[0] / size[0], 1.0], motion.dtype)
   return motion * scale[: motion.shape[1]]
@@ -62,7 +66,7 @@ def align(
 
   Returns:
     The frames in their own type (uint8 or float32), black outside; and the share 0 .. 1 of each pixel that came from
-    inside its frame.
+      inside its frame.
 
   Raises:
     InputError: an argument with a wrong shape, type or range.
@@ -82,16 +86,16 @@ def align(
 def align_sharp(
   frame: UInt8[np.ndarray, 'H W 3'], motion: Float[np.ndarray, 'K'], fov: float = 1.0
 ) -> tuple[UInt8[np.ndarray, 'H W 3'], Bool[np.ndarray, 'H W']]:
-  """Aligns one frame as `align` does, but with the Lanczos kernel of `warp.warp_sharp`, or cubic splines for rotated
-  frames, which keep detail that a linear kernel loses. For display, in any size.
+  """Aligns one frame like `align`, but with the Lanczos kernel of `warp.warp_sharp`, or cubic splines for rotated
+  frames, which keep detail that linear interpolation loses. For display, at any size.
 
   Args:
-    frame: whole.
-    motion: of the frame: (alpha, beta, gamma), in its px, and a rotation if it is turned.
+    frame: the whole frame, RGB 0 .. 255.
+    motion: (alpha, beta, gamma) of the frame in its px, and a rotation if it is rotated.
     fov: relative field of view of the frame.
 
   Returns:
-    The frame, black outside, and which of its pixels came from inside.
+    The aligned frame, black outside, and which of its pixels came from inside.
   """
   lines = _lines(frame, fov, motion[:3], (0, 0))
   if len(motion) > 3 and are_turned(motion[3:], frame.shape[:2])[0]:
@@ -99,8 +103,8 @@ def align_sharp(
   aligned, inside = np.zeros_like(frame), np.zeros(frame.shape[:2], bool)
   spans, box = [], []
   for (scale, offset), length in zip(lines, frame.shape[:2], strict=True):
-    # Pixels whose whole footprint, of width `scale`, lies in the frame; the slack is what float32 leaves of a motion of
-    # none.
+    # Pixels whose whole footprint, of width `scale`, lies in the frame. The tolerance absorbs float32 rounding of a
+    # zero motion.
     edges = scale * (np.arange(length)[:, None] + np.array([-0.5, 0.5])) + offset + 0.5
     within = np.flatnonzero((edges.min(-1) >= -_SLACK_PX) & (edges.max(-1) <= length + _SLACK_PX))
     if len(within) == 0 or scale <= 0:
@@ -108,7 +112,7 @@ def align_sharp(
     spans.append(slice(int(within[0]), int(within[-1]) + 1))
     box.append(np.clip((edges[within[0], 0], edges[within[-1], 1]), 0, length).tolist())
   (top, bottom), (left, right) = box
-  # By Pillow: a tenth of the time that products with `warp.lanczos_weights` take.
+  # Pillow takes a tenth of the time of products with `warp.lanczos_weights`.
   size = tuple(span.stop - span.start for span in spans[::-1])
   aligned[tuple(spans)] = Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS, (left, top, right, bottom))
   inside[tuple(spans)] = True
@@ -118,7 +122,9 @@ def align_sharp(
 def align_plane(
   plane: Float32[np.ndarray, 'H W'], motion: Float[np.ndarray, 'K'], fov: float
 ) -> Float[np.ndarray, 'H W']:
-  """What lies in a frame of any values as it lies in the aligned one, 0 outside; arguments as of `align_sharp`."""
+  """Resamples any values of a frame, such as a mask, to the aligned frame, 0 outside; other arguments as in
+  `align_sharp`.
+  """
   scales, offsets = np.transpose(_lines(plane[..., None], fov, motion[:3], (0, 0)))
   centre = (np.array(plane.shape) - 1) / 2
   turn = _turn(float(motion[3]) if len(motion) > 3 else 0.0)
@@ -128,7 +134,7 @@ def align_plane(
 def _align_turned(
   frame: UInt8[np.ndarray, 'H W 3'], lines: list[tuple[float, float]], angle: float
 ) -> tuple[UInt8[np.ndarray, 'H W 3'], Bool[np.ndarray, 'H W']]:
-  """`align_sharp` of a frame that is turned by `angle`, radians: first back, then along the lines, in one step."""
+  """`align_sharp` for a frame rotated by `angle` (radians): rotation and warp in one resampling step."""
   size = frame.shape[:2]
   scales, offsets = np.transpose(lines)
   centre = (np.array(size) - 1) / 2
@@ -141,7 +147,7 @@ def _align_turned(
     values = ndimage.affine_transform(coefficients, matrix, offset, order=3, mode='mirror', prefilter=False)
     aligned[..., c] = np.rint(np.clip(values, 0, 255))
 
-  # SciPy lets other threads run meanwhile.
+  # SciPy releases the GIL.
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
     list(pool.map(fill_channel, range(3)))
   y, x = (np.arange(length, dtype=np.float32) for length in size)
@@ -154,14 +160,14 @@ def _align_turned(
 
 
 def _turn(angle: float) -> Float[np.ndarray, '2 2']:
-  """Of (y, x), from places of the result to places of a frame that is turned by `angle`, radians clockwise as seen."""
+  """Matrix for (y, x), from positions in the result to positions in a frame rotated by `angle`, radians clockwise."""
   cos, sin = np.cos(angle), np.sin(angle)
   return np.array([[cos, sin], [-sin, cos]])
 
 
 def upright(stack: FocalStack, motion: Float32[np.ndarray, 'N K']) -> tuple[FocalStack, Float32[np.ndarray, 'N 3']]:
-  """The stack without the rotation in its motion, and the rest of the motion; the same for a motion [N, 3]. What is
-  lost at the borders `cover_turned` tells.
+  """The stack with rotation undone, and the rest of its motion. Unchanged for a motion [N, 3]. `cover_turned` gives the
+  pixels lost at the borders.
   """
   if motion.shape[1] == 3:
     return stack, motion
@@ -172,19 +178,19 @@ def upright(stack: FocalStack, motion: Float32[np.ndarray, 'N K']) -> tuple[Foca
 def cover_turned(
   coverage: Float[np.ndarray, 'N H W'], motion: Float[np.ndarray, 'N K'], fov: Float[np.ndarray, 'N']
 ) -> None:
-  """Takes from the coverage of warped frames, in place, what was outside of them before they were turned back."""
+  """Removes from the coverage of warped frames, in place, the pixels that were outside before the rotation was undone."""
   size = coverage.shape[1:]
   if motion.shape[1] == 3:
     return
   for n in np.flatnonzero(are_turned(motion[:, 3], size)):
     outside = 1 - _turned_share(float(motion[n, 3]), size)
-    # Beyond the frame counts as inside here: `warp.coverage` sees to that.
+    # Pixels beyond the frame count as inside here; `warp.coverage` excludes them.
     warped, _ = warp_region(outside[..., None], float(fov[n]), motion[n, :3], (0, 0), size)
     coverage[n] *= 1 - warped[..., 0]
 
 
 def _turned_share(angle: float, size: tuple[int, int]) -> Float32[np.ndarray, 'H W']:
-  """Of the pixels of a frame that was turned back, the share that came from inside it."""
+  """Share of each pixel of a frame rotated back by `angle` that came from inside it."""
   centre = (np.array(size) - 1) / 2
   y, x = np.arange(size[0])[:, None] - centre[0], np.arange(size[1]) - centre[1]
   places = (of_y * y + of_x * x + middle for (of_y, of_x), middle in zip(_turn(angle), centre, strict=True))
@@ -193,27 +199,27 @@ def _turned_share(angle: float, size: tuple[int, int]) -> Float32[np.ndarray, 'H
 
 
 def are_turned(rotation: Float[np.ndarray, 'N'], size: tuple[int, int]) -> Bool[np.ndarray, 'N']:
-  """Whether rotations move a corner of frames of this height and width by more than `TURNED_PX`."""
+  """Whether each rotation (radians) moves a corner of frames of this height and width by more than `TURNED_PX`."""
   return np.abs(rotation) * np.hypot(*size) / 2 > TURNED_PX
 
 
 def turned_back(
   images: Images, rotation: Float[np.ndarray, 'N'], *, with_coverage: bool = True
 ) -> tuple[Shaped[np.ndarray, 'N H W 3'], Float32[np.ndarray, 'N H W'] | None]:
-  """Frames turned about their centres against a rotation that was measured (`measured.ResidualMotion.rotation`).
+  """Rotates frames about their centres, against a measured rotation (`measured.ResidualMotion.rotation`).
 
-  The motion of the warp, as published, has no rotation: frames that are turned are turned back before it. By cubic
-  splines, for linear interpolation would take noise, and with it apparent sharpness, out of all frames but those that
-  are not turned. Those are handed out as they are.
+  The published warp has no rotation, so rotated frames are rotated back before it. Cubic splines are used because
+  linear interpolation would remove noise, and with it apparent sharpness, from all but the unrotated frames, which are
+  returned unchanged.
 
   Args:
     images: uint8 or float32 0 .. 1.
-    rotation: radians, clockwise as seen; NaN counts as 0.
-    with_coverage: whether to tell it.
+    rotation: radians, clockwise in the image; NaN counts as 0.
+    with_coverage: whether to return the coverage.
 
   Returns:
-    The frames in the type given, their border repeated outside; and the share 0 .. 1 of each pixel that came from
-    inside its frame, or None.
+    The frames in their own type, edges repeated outside; and the share 0 .. 1 of each pixel that came from inside its
+      frame, or None.
   """
   size = images.shape[1:3]
   centre = (np.array(size) - 1) / 2
@@ -236,25 +242,25 @@ def turned_back(
 def warp_region(
   frame: Frame, fov: float, motion: Float[np.ndarray, '3'], corner: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[Float32[np.ndarray, 'h w C'], Float32[np.ndarray, 'h w']]:
-  """Part of a warped frame, and of its coverage; reads no more of the frame than it needs.
+  """Part of a warped frame, and of its coverage; reads only the pixels of the frame that it needs.
 
   Args:
-    frame: whole.
+    frame: the whole frame, uint8 0 .. 255 or float32.
     fov: its relative field of view.
-    motion: its motion.
+    motion: its motion (alpha, beta, gamma), px.
     corner: top and left of the part, px.
-    shape: height and width of the part.
+    shape: height and width of the part, px.
 
   Returns:
-    The part in the range of `frame`, zeros outside, and the share of each pixel that came from inside.
+    The part in the value range of `frame`, zeros outside, and the share of each pixel that came from inside.
   """
   scales, offsets = zip(*_lines(frame, fov, motion, corner), strict=True)
   inside = []
   for scale, offset, size, length in zip(scales, offsets, frame.shape[:2], shape, strict=True):
     position = scale * np.arange(length) + offset
     inside.append(_share_inside(position, size).astype(np.float32))
-  # SciPy rather than `warp.warp`: a photograph of 50 megapixels is resampled a plane at a time, without the matrices or
-  # gathers that the device needs, and without compiling anew for every size.
+  # SciPy rather than `warp.warp`: it resamples a 50-megapixel photograph one plane at a time, without the matrices or
+  # gathers of the device version, and without compiling for every size.
   options = {'output_shape': tuple(shape), 'output': np.float32, 'order': 1, 'mode': 'grid-constant'}
   channels = [ndimage.affine_transform(frame[..., c], scales, offsets, **options) for c in range(frame.shape[-1])]
   return np.stack(channels, axis=-1), np.outer(*inside)
@@ -263,10 +269,10 @@ def warp_region(
 def warp_region_sharp(
   frame: Frame, fov: float, motion: Float[np.ndarray, '3'], corner: tuple[int, int], shape: tuple[int, int]
 ) -> Float32[np.ndarray, 'h w 3']:
-  """Part of a frame as `warp.warp_sharp` has it, in the range of `frame`; the arguments are those of `warp_region`."""
+  """Part of a frame resampled as by `warp.warp_sharp`, in the value range of `frame`; arguments as in `warp_region`."""
   matrices, parts = [], []
   for (scale, offset), size, length in zip(_lines(frame, fov, motion, corner), frame.shape[:2], shape, strict=True):
-    # A tile in the middle of a large frame needs the frame's rows and columns around it only.
+    # A tile of a large frame needs only the rows and columns around it.
     position = np.clip(scale * np.arange(length) + offset, 0, size - 1)
     parts.append(slice(max(int(position.min()) - warp.LANCZOS, 0), int(position.max()) + warp.LANCZOS + 1))
     matrices.append(warp.lanczos_weights(position[:, None] - np.arange(size)[parts[-1]]).astype(np.float32))
@@ -275,14 +281,14 @@ def warp_region_sharp(
 
 
 def _share_inside(position: np.ndarray, length: int) -> np.ndarray:
-  """How much of a pixel at these positions along an axis lies inside a frame of this length, 0 .. 1."""
+  """Share 0 .. 1 of a pixel at these positions along an axis that lies inside a frame of this length."""
   return np.clip(np.minimum(position + 1, length - position), 0, 1)
 
 
 def _lines(
   frame: Frame, fov: float, motion: Float[np.ndarray, '3'], corner: tuple[int, int]
 ) -> list[tuple[float, float]]:
-  """Along y and along x: x - dx of `warp` at the pixels from the corner on, as scale and offset of a straight line."""
+  """x - dx of `warp` at the pixels from the corner on, along y and along x, as scale and offset of a straight line."""
   zoom, lines = fov + float(motion[0]) - 1.0, []
   for size, first, shift in zip(frame.shape[:2], corner, motion[:0:-1].tolist(), strict=True):
     slope, intercept = warp.displacement_line(zoom, shift, size)
@@ -291,7 +297,7 @@ def _lines(
 
 
 def reduced(images: Shaped[np.ndarray, 'N H W 3'], side: int) -> Shaped[np.ndarray, 'N h w 3']:
-  """Frames reduced to a longer side of at most `side` px, float32 0 .. 1, one after the other."""
+  """Frames reduced to a longer side of at most `side` px, one at a time: float32 0 .. 1 if reduced, else unchanged."""
   size = images.shape[1:3]
   scale = side / max(size)
   if scale >= 1:

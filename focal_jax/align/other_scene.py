@@ -1,4 +1,4 @@
-"""Finds frames that show something else than the others: another scene, nothing, or the same turned or mirrored."""
+"""Finds frames that do not belong to a stack: blank, of another scene, or rotated or mirrored."""
 
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
@@ -6,14 +6,20 @@ from PIL import Image
 
 from focal_jax.focus.classical import luminance_on_host
 
-_SIDE_PX = 24  # at which frames of one scene look alike, however they are focused
-_ALIKE = 0.7  # correlation at that size: of the ends of real sweeps 0.9 and more, of other scenes and turned ones less
-_FLAT = 1.0  # standard deviation, of 255, below which a picture shows nothing
+_SIDE_PX = 24  # size at which frames of one scene look alike whatever their focus
+_ALIKE = 0.7  # correlation at that size; 0.9 or more between the ends of real sweeps, less for other scenes
+_FLAT = 1.0  # standard deviation (of 255) below which an image is blank
 
 
 def other_scenes(images: UInt8[np.ndarray, 'N H W 3'], comparable: Bool[np.ndarray, 'N']) -> list[int]:
-  """The frames that show something else, or nothing, of those that were not comparable with the rest; none if the rest
-  are fewer than three or than half.
+  """Indices of frames that are blank or show another scene.
+
+  Args:
+    images: RGB 0 .. 255.
+    comparable: which frames could be compared by phase correlation; only the others are candidates.
+
+  Returns:
+    The indices; [] if fewer than three frames, or less than half, are comparable.
   """
   if comparable.sum() < max(3, len(images) / 2):
     return []

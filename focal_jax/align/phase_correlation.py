@@ -1,4 +1,4 @@
-"""Phase correlation of images in blocks (Kuglin and Hines, 1975): the shift of each block and its confidence."""
+"""Blockwise phase correlation of two images (Kuglin and Hines, 1975): the shift of each block and its confidence."""
 
 import functools
 
@@ -7,12 +7,12 @@ import scipy.fft
 from jaxtyping import Bool, Complex, Float, Float64, Int
 from numpy.lib.stride_tricks import sliding_window_view
 
-NOISE = 1.5 / 255  # standard deviation of a pixel's noise, of luminance 0 .. 1
+NOISE = 1.5 / 255  # standard deviation of pixel noise, luminance 0 .. 1
 BAND = 0.06  # cycles per px; frequencies are weighted by a Gaussian of this standard deviation
-PEAK = 0.2  # least height of a peak that votes, 1 for equal phases
-PEAK_RATIO = 1.4  # least height of it over the second peak's,
-PEAK_PX = 10  # which is looked for beyond this distance
-EDGE = 0.03  # least mean square gradient of a block in one direction over that in another
+PEAK = 0.2  # minimum height of a peak that votes; 1 for equal phases
+PEAK_RATIO = 1.4  # minimum ratio of its height to the second peak's
+PEAK_PX = 10  # minimum distance of the second peak
+EDGE = 0.03  # minimum ratio of a block's mean squared gradients in its weakest and strongest direction
 
 
 @functools.cache
@@ -23,9 +23,9 @@ def _window(block: int) -> Float[np.ndarray, 'B B']:
 
 @functools.cache
 def _band(height: int, width: int) -> Float[np.ndarray, 'H F']:
-  """Weights of the frequencies of `rfft2`, such that a peak of equal phases is 1 high after `irfft2`."""
+  """Weights of the frequencies of `rfft2`, scaled such that equal phases give a peak of height 1 after `irfft2`."""
   fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
-  low = 1 - np.exp(-((fy * height) ** 2 + (fx * width) ** 2) / (2 * 1.5**2))  # the window leaks over its neighbours
+  low = 1 - np.exp(-((fy * height) ** 2 + (fx * width) ** 2) / (2 * 1.5**2))  # the window leaks
   band = low * np.exp(-(fx**2 + fy**2) / (2 * BAND**2))
   return (band / scipy.fft.irfft2(band, (height, width))[0, 0]).astype(np.float32)
 
@@ -33,7 +33,12 @@ def _band(height: int, width: int) -> Float[np.ndarray, 'H F']:
 def block_spectra(
   picture: Float[np.ndarray, 'H W'], block: int
 ) -> tuple[Complex[np.ndarray, 'K B F'], Float[np.ndarray, 'K'], Int[np.ndarray, 'K 2']]:
-  """Spectrum, standard deviation (0 for a straight edge) and top left corner (y, x) of every windowed block."""
+  """Spectrum, standard deviation (0 for a straight edge) and top left corner (y, x) of every windowed block.
+
+  Args:
+    picture: luminance 0 .. 1.
+    block: side length of the blocks, px.
+  """
   window = _window(block)
   # Evenly spread, about half a block apart, up to both borders.
   tops, lefts = (
@@ -48,7 +53,7 @@ def block_spectra(
   mean = np.einsum('kyx,yx->k', blocks, window) / window.sum()
   blocks = (blocks - mean[:, None, None]) * window
   texture = np.sqrt((blocks**2).sum((1, 2)) / (window**2).sum())
-  # Of a straight edge the window alone makes a peak out of a ridge, at no motion along it.
+  # A straight edge correlates in a ridge; the window turns it into a false peak at zero motion along the edge.
   gy, gx = np.gradient(picture)
   xx, yy, xy = (np.einsum('kyx,yx->k', cut(product), window) for product in (gx * gx, gy * gy, gx * gy))
   texture[xx * yy - xy**2 <= EDGE / (1 + EDGE) ** 2 * (xx + yy) ** 2] = 0
@@ -59,7 +64,13 @@ def block_spectra(
 def correlate(
   a: Complex[np.ndarray, '*K H F'], b: Complex[np.ndarray, '*K H F'], shape: tuple[int, int], power: float
 ) -> Float[np.ndarray, '*K H W']:
-  """Phase correlation of spectra; `power` is that of the noise in a frequency."""
+  """Phase correlation of two spectra.
+
+  Args:
+    a, b: spectra from `rfft2`.
+    shape: height and width of the image or block.
+    power: noise power per frequency, which limits the whitening.
+  """
   whitened = a * b.conj() / np.sqrt((np.abs(a) ** 2 + power) * (np.abs(b) ** 2 + power))
   return scipy.fft.irfft2(whitened * _band(*shape), shape)
 
@@ -67,11 +78,19 @@ def correlate(
 def peaks(
   a: Complex[np.ndarray, 'K B F'], b: Complex[np.ndarray, 'K B F'], block: int
 ) -> tuple[Float64[np.ndarray, 'K 2'], Float64[np.ndarray, 'K 2 2'], Bool[np.ndarray, 'K']]:
-  """Shift (x, y) of each block of `a` relative to `b`, minus the curvature of its peak, and whether it stands out."""
+  """The correlation peak of each pair of blocks.
+
+  Args:
+    a, b: spectra of the blocks (`block_spectra`).
+    block: side length of the blocks, px.
+
+  Returns:
+    Shift (x, y) of `a` relative to `b` in px, the negative Hessian of the peak, and whether the peak is distinct.
+  """
   surface = correlate(a, b, (block, block), NOISE**2 * float((_window(block) ** 2).sum()))
   surface = np.fft.fftshift(surface, axes=(1, 2))
   k, half = np.arange(len(surface)), block // 2
-  # Beyond a quarter of the block too little of it is shared, and 3 x 3 samples are needed.
+  # Beyond a quarter of the block the overlap is too small; and the peak needs 3 x 3 samples.
   inner = surface[:, half // 2 : -(half // 2), half // 2 : -(half // 2)]
   top = inner.reshape(len(inner), -1).argmax(1)
   y, x = top // inner.shape[2] + half // 2, top % inner.shape[2] + half // 2
@@ -84,7 +103,7 @@ def peaks(
   curved = (xx > 0) & (yy > 0) & (xx * yy - xy**2 > 1e-3 * (xx + yy) ** 2)
   information[~curved] = np.eye(2)
   offset = np.linalg.solve(information, gradient[..., None])[..., 0]
-  # The second peak: the highest sample outside the first one's hill.
+  # The second peak: the highest sample outside the neighbourhood of the first.
   rows = np.abs(np.arange(block) - y[:, None])[:, :, None]
   columns = np.abs(np.arange(block) - x[:, None])[:, None, :]
   second = np.where(np.maximum(rows, columns) > PEAK_PX, surface, 0).max((1, 2))

@@ -13,23 +13,23 @@ import numpy as np
 from jaxtyping import Bool, Complex128, Float, Float32
 from scipy import ndimage
 
-SURE = 3.0  # times the changes at a place that its mean over the frames stands out, where something stands still
+SURE = 3.0  # a pixel is static if its median over the frames exceeds this many times its variation
 CHANGE_PX = 3.0  # standard deviation of the Gaussian over which changes are averaged
-LEAST_CHANGE = 2e-3  # of luminance, 0 .. 1: what compression changes
-MOST_SHARE = 0.15  # of the picture that stands still; more is a scene that does not move
-BETTER = 0.85  # of the squared differences of neighbours that are left when a pattern is believed
-EXPLAINED = 0.2  # of them, that a motion leaves which needs no pattern
-LEAST_PX = 0.5  # by which the motion is another one without the pattern
-ROUNDS = 3  # of separating the layers and measuring
+LEAST_CHANGE = 2e-3  # minimum variation of luminance 0 .. 1, from compression
+MOST_SHARE = 0.15  # maximum share of static pixels; more means a scene without motion
+BETTER = 0.85  # a pattern is accepted if it reduces squared differences of neighbours to this share
+EXPLAINED = 0.2  # no pattern is needed if the motion alone reduces them to this share
+LEAST_PX = 0.5  # minimum change of the motion by removing the pattern
+ROUNDS = 3  # rounds of separating the layers and measuring
 MOST_FRAMES = 16  # maximum number of frames to compute the pattern from, evenly spread over the sweep
-GROWN_PX, EDGE_PX = 2, 1.0  # by how much a place is enlarged, and the standard deviation of its soft edge
+GROWN_PX, EDGE_PX = 2, 1.0  # dilation of the static region, and the standard deviation of its soft edge
 
 Picture = Float[np.ndarray, 'h w']
 
 
 @runtime_checkable
 class Motion(Protocol):
-  """Of pictures relative to one of them: a point at q there lies at scale q + shift; px from the centre, x + i y."""
+  """Motion of images relative to one of them: a point q there lies at scale q + shift; px from the centre, x + i y."""
 
   scale: Complex128[np.ndarray, 'N']
   shift: Complex128[np.ndarray, 'N']
@@ -38,16 +38,15 @@ class Motion(Protocol):
 def find_standing(
   pictures: Sequence[Picture], motion: Motion, measure: Callable[[Sequence[Picture]], Motion]
 ) -> tuple[Float32[np.ndarray, 'h w'] | None, Motion]:
-  """The pattern that stands still, and the motion of the pictures without it.
+  """The static pattern, and the motion of the images without it.
 
   Args:
-    pictures: luminance, coarse shading taken off, in the order of the sweep.
-    motion: of the pictures as they are; NaN where it is not known.
-    measure: the motion of other pictures of that kind.
+    pictures: luminance without coarse shading, in the order of the sweep.
+    motion: motion of the images as they are; NaN where unknown.
+    measure: measures the motion of such images.
 
   Returns:
-    The pattern, 0 where there is none; and the motion without it. None, and the motion as given, if there is no sign of
-    a pattern.
+    The pattern, 0 where there is none, and the motion without it; or None and the given motion if no pattern was found.
   """
   nothing = None, motion
   if len(pictures) < 3:
@@ -83,7 +82,7 @@ def find_standing(
 
 
 def resampled(picture: Picture, motion: Motion, n: int, *, back: bool = False, outside: float = np.nan) -> Picture:
-  """Picture n as the reference sees it, or, `back`, the other way round; NaN motion counts as none."""
+  """Image n resampled to the reference, or with `back` from the reference to image n. NaN motion counts as none."""
   scale, shift = complex(motion.scale[n]), complex(motion.shift[n])
   if not np.isfinite(scale * shift):
     scale, shift = 1 + 0j, 0j
@@ -108,7 +107,7 @@ def _soft(places: Bool[np.ndarray, 'h w']) -> Picture:
 
 
 def _difference(pictures: Sequence[Picture], motion: Motion) -> float:
-  """Mean squared difference of neighbours that were measured, once they are aligned; NaN if there are none."""
+  """Mean squared difference of measured neighbours after alignment; NaN if there are none."""
   measured = np.flatnonzero(np.isfinite(motion.scale)).tolist()
   squares, before = [], None
   for n in measured:
@@ -120,7 +119,7 @@ def _difference(pictures: Sequence[Picture], motion: Motion) -> float:
 
 
 def _farthest(motion: Motion, other: Motion, size: tuple[int, int]) -> float:
-  """How far two motions lie apart in any frame, px, root mean square over the picture; unknown ones are none."""
+  """Largest root-mean-square distance over the frames between two motions, px; unknown motions count as none."""
   scale, shift = (
     np.where(np.isfinite(a), a, none) - np.where(np.isfinite(b), b, none)
     for a, b, none in ((motion.scale, other.scale, 1), (motion.shift, other.shift, 0))

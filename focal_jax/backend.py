@@ -119,7 +119,7 @@ def _user_cache() -> Path:
 
 
 def _processor() -> str:
-  """Identifies the instruction set: machines may share a home folder, and code compiled for one can crash on another."""
+  """Identifies the instruction set: machines may share a home, and code compiled for one can crash on another."""
   try:
     lines = Path('/proc/cpuinfo').read_text().splitlines()
     flags = next(line for line in lines if line.lower().startswith(('flags', 'features')))

@@ -196,7 +196,7 @@ def residual_motion(
 ) -> ResidualMotion:
   """Zoom, shift and rotation of every frame relative to frame `reference`. Deterministic.
 
-  In synthetic images, up to 15 % of zoom, 10 % of the longer side of shift and 3 degrees of rotation between neighbours
+  In synthetic images, up to 15 % zoom, a shift of 10 % of the longer side and 3 degrees of rotation between neighbours
   were found. A frame is NaN with quality 0 if no chain of comparable neighbours, at most `REACH` apart, connects it to
   the reference; without texture this holds for all other frames.
 

@@ -1,4 +1,4 @@
-"""Motions (see `warp`) on the host: checks, conversion between image sizes, and alignment of frames or parts of them."""
+"""Motions (see `warp`) on the host: checks, conversion between image sizes, alignment of frames or parts of them."""
 
 import concurrent.futures
 import functools
@@ -178,7 +178,7 @@ def upright(stack: FocalStack, motion: Float32[np.ndarray, 'N K']) -> tuple[Foca
 def cover_turned(
   coverage: Float[np.ndarray, 'N H W'], motion: Float[np.ndarray, 'N K'], fov: Float[np.ndarray, 'N']
 ) -> None:
-  """Removes from the coverage of warped frames, in place, the pixels that were outside before the rotation was undone."""
+  """Removes pixels that were outside before the rotation was undone from the coverage of warped frames, in place."""
   size = coverage.shape[1:]
   if motion.shape[1] == 3:
     return

@@ -1,6 +1,6 @@
 """AiFDepthNet (Wang et al., "Bridging unsupervised and supervised depth from focus via all-in-focus supervision", ICCV
-2021): an Inception-v1 U-Net over space and frames, whose scores weigh the frames' focus to depth and the frames
-themselves to an all-in-focus image.
+2021): an Inception-v1 U-Net over space and frames. Its scores weight the frames' focus coordinates to give depth, and
+the frames themselves to give an all-in-focus image.
 """
 
 from functools import partial
@@ -29,7 +29,7 @@ MIXED = {
   '5c': (384, 192, 384, 48, 128, 128),
 }
 UP_KERNEL = (3, 4, 4)
-# Of the decoder from 1/16 to 1/2: channels of the transposed convolution, of what follows it, and of the skip.
+# Decoder from 1/16 to 1/2: channels of the transposed convolution, of the convolution after it, and of the skip.
 DECODER = ((64, 64, 64), (64, 64, 64), (32, 32, 32), (32, 16, 16))
 
 PUBLISHED = {'channels': 'RGB', 'padding': 'black', 'depth': {'name': 'aifdepthnet'}}
@@ -97,9 +97,10 @@ class Join(nn.Module):
 
 
 class AiFDepthNet(nn.Module):
-  """Aligned frames, -1 .. 1 and far to near, to depth in the unit of `focus` and an all-in-focus image; see `EndToEnd`.
+  """Estimates depth in the unit of `focus` and an all-in-focus image from aligned frames, -1 .. 1, far to near; see
+  `EndToEnd`.
 
-  Any number of frames. `axis_name`: devices over which batch normalisation averages in training. `remat`: see
+  Accepts any number of frames. `axis_name`: devices over which batch normalisation averages in training. `remat`: see
   `apply_block`.
   """
 
@@ -178,7 +179,7 @@ def is_transposed(module: str) -> bool:
 
 
 def published_modules() -> dict[str, str]:
-  """Our module path -> that of the published state dict."""
+  """Our module path -> the module's name in the published state dict."""
   modules = {}
 
   def cell(ours, theirs):

@@ -1,6 +1,7 @@
 """The alignment network of Won and Jeon (ECCV 2022), section 3.1: the motion of every frame, coarse to fine.
 
-And its replacements where nothing is learned: modules with the same interface and no parameters.
+Also alternatives with the same interface: a network that fits the motion to local displacements, and modules without
+parameters.
 """
 
 from functools import partial
@@ -17,11 +18,11 @@ from focal_jax.warp import Size, compose_motion, coverage, displacement, displac
 # The heads' outputs are of order 1, but a zoom is about a thousand times smaller than a shift in pixels.
 ALPHA_SCALE = 0.001
 
-Others = Float[Array, 'B _ _ _ _']  # what frames are compared with: one for each, or one for all
+Others = Float[Array, 'B _ _ _ _']  # frames to compare with: one for each frame, or one for all
 
 
 class Residual(nn.Module):
-  """R(i, o, s): a 2-D residual block in every frame, its shortcut a 1 x 1 convolution."""
+  """R(i, o, s): a 2-D residual block for every frame, with a 1 x 1 convolution as its shortcut."""
 
   features: int
   stride: int = 1
@@ -35,7 +36,7 @@ class Residual(nn.Module):
 
 
 class Kernel(nn.Module):
-  """The parameter of a convolution whose result is computed by other means than convolving."""
+  """The parameter of a convolution whose result is computed without convolving."""
 
   features: int
   inputs: int
@@ -48,8 +49,8 @@ class Kernel(nn.Module):
 class PairNorm(nn.Module):
   """Convolution and batch normalisation of [features of the reference, of the frame, their displacement (dx, dy)].
 
-  The same result and parameters as `ConvNorm` of the three concatenated, with less than half of the work: the reference
-  is the same for all frames, dx in all rows, and dy in all columns.
+  Same result and parameters as `ConvNorm` of the three concatenated, with less than half of the work: the reference is
+  the same for all frames, dx for all rows, and dy for all columns.
   """
 
   features: int
@@ -85,15 +86,15 @@ def _of_field(values: Float[Array, 'B N L'], kernel: Float[Array, '3 3 C'], repe
 
 
 class MeanConv(nn.Module):
-  """Mean over the image of a 3 x 3 convolution with bias, without convolving: the kernel times the sums of the array
-  shifted by each of its taps.
+  """Mean over the image of a 3 x 3 convolution with bias, computed without convolving: the kernel times the sums of the
+  shifted array.
   """
 
   features: int
 
   @nn.compact
   def __call__(self, x: Stack, size: Size) -> Float[Array, 'B N O']:
-    """`size`: height and width of the image, which begins at the first pixel; the rest pads it."""
+    """`size`: height and width of the image, at the top left of the array; the rest is padding."""
     kernel = self.param('kernel', kernel_init, (*PLANE, x.shape[-1], self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
 
@@ -109,8 +110,8 @@ class MeanConv(nn.Module):
 
 
 class MotionHead(nn.Module):
-  """Features of the reference and of a frame, warped with the motion so far, and the displacement that this is, to a
-  correction of the motion.
+  """Estimates a correction of the motion from the features of the reference, those of a frame warped with the motion so
+  far, and the displacement of that motion.
   """
 
   axis_name: str | None = None
@@ -134,11 +135,11 @@ class MotionHead(nn.Module):
 class AlignmentNetwork(nn.Module):
   """Motion (alpha, beta, gamma) of every frame, beta and gamma in full-resolution pixels; see `warp`.
 
-  Any number of frames and stacks. The last frame is the reference; like the others it gets a motion of its own and is
-  warped by it. Features at 1/4, 1/2 and 1 of the resolution are warped in turn with the motion found so far, and each
-  head adds its correction. As published, beta and gamma are not rescaled between the levels.
+  Accepts any number of frames and stacks. The last frame is the reference; like the others it gets a motion and is
+  warped by it. Features at 1/4, 1/2 and full resolution are warped in turn with the motion found so far, and each head
+  adds its correction. As published, beta and gamma are not rescaled between the levels.
 
-  Features are in the type of the images, the motion is float32. `remat`: see `apply_block`.
+  Features have the type of the images, the motion is float32. `remat`: see `apply_block`.
   """
 
   axis_name: str | None = None
@@ -166,7 +167,7 @@ class AlignmentNetwork(nn.Module):
       x = run(Residual(features, 1, self.axis_name, name=f'features{level}b'), x)
       levels.append(x)
 
-    # Shifts are added up without rescaling between the levels, as published: the heads learn the units.
+    # Shifts are added without rescaling between levels, as published: the heads learn the units.
     motion = jnp.zeros((*fov.shape, 3), fov.dtype)
     for level in (2, 1, 0):
       level_size = (size[0] / 2**level, size[1] / 2**level)
@@ -176,8 +177,8 @@ class AlignmentNetwork(nn.Module):
 
 
 class Fit(nn.Module):
-  """From the similarity of two frames under displacements of up to `radius` px: a displacement and two weights at each
-  pixel, then the zoom and shift that fit these best.
+  """Fits zoom and shift to local displacements. These, and two weights for each pixel, are estimated from the
+  similarity of two frames under displacements of up to `radius` px.
   """
 
   features: int
@@ -188,12 +189,14 @@ class Fit(nn.Module):
   def __call__(
     self, frame: Stack, other: Others, mask: Float[Array, 'B N H W'], *, size: Size, train: bool
   ) -> Float[Array, 'B N 3']:
-    """Motion (zoom, x, y) of each frame against the other, shift in px of these arrays.
+    """Motion (zoom, x, y) of each frame relative to the other, shift in px of these arrays.
 
     Args:
-      frame: features of unit length, and so in `other`.
-      other: one for each frame, or one for all.
+      frame: features of unit length.
+      other: features of unit length to compare with, one for each frame, or one for all.
       mask: weight of each pixel, 0 .. 1.
+      size: height and width of the image within the array, px.
+      train: batch statistics instead of running averages.
     """
     x = likeness(frame, other, self.radius)
     for i in (1, 2):
@@ -204,7 +207,9 @@ class Fit(nn.Module):
 
 
 def likeness(frame: Stack, other: Others, radius: int) -> Float[Array, 'B N H W K']:
-  """Products of the features of `other` at each pixel and of `frame` at the (2 radius + 1)^2 pixels around it."""
+  """Dot products of the features of `other` at each pixel with those of `frame` at the (2 radius + 1)^2 pixels around
+  it.
+  """
   height, width = frame.shape[2:4]
   around = jnp.pad(frame, ((0, 0), (0, 0), (radius, radius), (radius, radius), (0, 0)))
   steps = range(2 * radius + 1)
@@ -216,14 +221,15 @@ def likeness(frame: Stack, other: Others, radius: int) -> Float[Array, 'B N H W 
 def fit_motion(
   moved_px: Float[Array, 'B N H W 2'], weights: Float[Array, 'B N H W 2'], size: Size
 ) -> Float[Array, 'B N 3']:
-  """The (zoom, x, y) whose `displacement` is nearest to (x, y) at every pixel: weighted least squares, in closed form.
+  """The (zoom, x, y) whose `displacement` is closest to `moved_px`, (x, y) at every pixel: weighted least squares in
+  closed form.
 
-  The two directions have separate weights, because along an edge no displacement can be seen.
+  The two directions have separate weights, because displacement along an edge cannot be seen.
   """
   height, width = moved_px.shape[2:4]
-  # Displacement by a zoom of 1: a field of view of 2 without motion.
+  # Displacement for a zoom of 1: a field of view of 2 without motion.
   place = displacement_field(jnp.full(1, 2.0), jnp.zeros((1, 3)), height, width, size)[0]
-  # A prior of no motion, as from a thousandth of the pixels: a frame in which no pixel counts has not moved.
+  # A prior of no motion with the weight of a thousandth of the pixels, so that frames without weight do not move.
   few = 1e-3 * size[0] * size[1]
   total = jnp.sum(weights, (2, 3)) + few
   mean_place, mean_moved = (jnp.sum(weights * x, (2, 3)) / total for x in (place, moved_px))
@@ -235,18 +241,18 @@ def fit_motion(
 
 
 class FittedAlignment(nn.Module):
-  """Motion of every frame, fitted to displacements that a network finds at each pixel, with a weight for each.
+  """Motion of every frame, fitted to displacements and weights that a network estimates at each pixel.
 
-  The heads of `AlignmentNetwork` average over the image what convolutions find, the same at every place. Their only
-  clue to where in the image something moved is the displacement so far, which is 0 without a field of view in the
-  metadata. So that network cannot see a zoom and guesses a typical one. This one can.
+  The heads of `AlignmentNetwork` average the output of convolutions, which are the same everywhere, over the image. The
+  only input that tells them where in the image something moved is the displacement so far, which is 0 if the metadata
+  has no field of view. So that network cannot see a zoom and guesses a typical one. This one can.
 
-  Coarse to fine, as there. At the coarsest level each frame is compared with the next, which is most similar in blur
-  and scale, and the motions are added up; at the finer levels with the last, so that errors do not accumulate. The
-  last frame has no motion.
+  Coarse to fine, like `AlignmentNetwork`. At the coarsest level each frame is compared with the next, which is most
+  similar in blur and scale, and the motions are accumulated; at the finer levels with the last, so that errors do not
+  accumulate. The last frame has no motion.
 
-  `passes`: how often to go through all levels, each time starting from the motion so far. Every pass warps the
-  features, not the frames: borders of warped frames would look like something that stands still.
+  `passes`: how many times to go through all levels, each time starting from the motion so far. Every pass warps the
+  features, not the frames: borders of warped frames would look like static content.
   """
 
   passes: int = 1
@@ -275,7 +281,7 @@ class FittedAlignment(nn.Module):
       scale = jnp.array([1.0, 2.0**-level, 2.0**-level])
       level_size = tuple(length / 2**level for length in size)
       warped = warp(levels[level], fov, motion * scale, level_size)
-      # To unit length after the warp, whose interpolation shortens features; 1e-6 for the zeros outside the frame.
+      # Normalised after the warp, because interpolation shortens features; 1e-6 is for the zeros outside the frame.
       warped = warped / jnp.sqrt(jnp.sum(warped**2, -1, keepdims=True) + 1e-6)
       warped = warped.astype(images.dtype)
       seen = coverage(fov, motion * scale, *warped.shape[2:4], level_size)
@@ -284,9 +290,9 @@ class FittedAlignment(nn.Module):
         return jnp.concatenate([x[:, 1:], x[:, -1:]], axis=1) if level == 2 else x[:, -1:]
 
       found = run(heads[level], warped, other(warped), seen * other(seen), size=level_size)
-      found = found - found[:, -1:]  # the last frame compared with itself has not moved
+      found = found - found[:, -1:]  # the last frame, compared with itself, must have no motion
       if level == 2:
-        # From motions against the next frame to motions against the last.
+        # From motion relative to the next frame to motion relative to the last.
         found = jnp.cumsum(found[:, ::-1], axis=1)[:, ::-1]
       motion = compose_motion(fov, motion, found / scale, size)
     return motion
@@ -305,7 +311,7 @@ class MetadataAlignment(nn.Module):
 
 
 class NoAlignment(nn.Module):
-  """The motion with a warp that leaves every frame unchanged: a zoom that undoes the field-of-view crop."""
+  """Returns the motion whose warp leaves every frame unchanged: a zoom that undoes the field-of-view crop."""
 
   axis_name: str | None = None
   remat: bool = False

@@ -1,7 +1,7 @@
-"""Building blocks of the networks: convolutions with parameters, batch normalisation, and the paper's two blocks.
+"""Building blocks of the networks: convolutions with parameters, batch normalisation, and the two blocks of the paper.
 
-All take and return [B, N, H, W, C] and compute what the published network of Won and Jeon (ECCV 2022) does, or leave a
-part of it out for ablations. They compute in the floating-point type of their input; parameters and statistics are
+Inputs and outputs are [B, N, H, W, C]. The blocks are those of the published network of Won and Jeon (ECCV 2022), or
+omit a part of them for ablations. They compute in the floating-point type of their input; parameters and statistics are
 float32.
 """
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from focal_jax.models import conv
 
-Stack = Float[Array, 'B N _ _ _']  # H, W, C: those of a result are not those of its input
+Stack = Float[Array, 'B N _ _ _']  # anonymous axes, because H, W and C differ between input and result
 
 # PyTorch's default for convolutions, U(+-1 / sqrt(fan_in)), whose variance is 1 / (3 fan_in). `init_variables` of
 # `end_to_end` draws the same without compiling.
@@ -59,8 +59,8 @@ class ConvTranspose(nn.Module):
 class ConvNorm(nn.Module):
   """Convolution, then batch normalisation over batch, frames, height and width.
 
-  `transpose` makes it the transposed convolution; in training the normalisation averages over the devices of
-  `axis_name`. A bias before a normalisation has no effect; some published networks have one.
+  `transpose`: use a transposed convolution. In training the normalisation averages over the devices of `axis_name`. A
+  bias before normalisation has no effect; some published networks have one.
   """
 
   features: int
@@ -82,14 +82,14 @@ class ConvNorm(nn.Module):
 
 def batch_norm(x: Stack, axis_name: str | None, train: bool) -> Stack:
   """Batch normalisation in the module that calls it, named 'norm'."""
-  # Momentum and epsilon are PyTorch's defaults, there as a momentum of 0.1. The statistics are float32 in any case;
+  # Momentum and epsilon are PyTorch's defaults (its momentum 0.1 is 0.9 here). Statistics are float32 in any case;
   # `dtype` is that of the result.
   norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=x.dtype, axis_name=axis_name, name='norm')
   return norm(x, use_running_average=not train)
 
 
 def apply_block(block: nn.Module, *arrays: Any, remat: bool, **options: Any) -> Any:
-  """block(*arrays, **options); with `remat` the backward pass recomputes its activations instead of storing them.
+  """Calls block(*arrays, **options); with `remat` the backward pass recomputes its activations instead of storing them.
 
   `options` (train, sizes) are not traced.
   """
@@ -98,18 +98,18 @@ def apply_block(block: nn.Module, *arrays: Any, remat: bool, **options: Any) -> 
   return nn.remat(lambda block, *arrays: block(*arrays, **options))(block, *arrays)
 
 
-# The parts of the two blocks, as functions, not modules: their layers belong to the module that calls them, so that the
-# names of parameters do not depend on which parts an ablation has.
+# The parts of the two blocks are functions, not modules: their layers belong to the calling module, so that parameter
+# names do not depend on which parts an ablation has.
 
 
 def _plane(x: Stack, features: int, axis_name: str | None, train: bool) -> Stack:
-  """Residual 2-D block in every frame."""
+  """2-D residual block for every frame."""
   y = nn.relu(ConvNorm(features, PLANE, axis_name=axis_name, name='plane1')(x, train=train))
   return nn.relu(x + ConvNorm(features, PLANE, axis_name=axis_name, name='plane2')(y, train=train))
 
 
 def _attention(x: Stack, features: int) -> Stack:
-  """Attention across neighbouring frames, added."""
+  """Adds attention across neighbouring frames."""
   attention = nn.relu(Conv(features, (3, 1, 1), name='attention1')(x))
   return x + nn.relu(Conv(features, POINT, name='attention2')(attention))
 
@@ -123,7 +123,7 @@ def _pooled(x: Stack, features: int, axis_name: str | None, train: bool) -> Stac
 
 
 class SharpRegionDetection(nn.Module):
-  """SRD (section 3.2): a residual 2-D block in every frame, then attention across neighbouring frames."""
+  """SRD (section 3.2): a 2-D residual block for every frame, then attention across neighbouring frames."""
 
   features: int
   axis_name: str | None = None
@@ -156,7 +156,7 @@ class AttentionDetection(nn.Module):
 
 
 class NoDetection(nn.Module):
-  """SRD without either part: the identity."""
+  """SRD without both parts: the identity."""
 
   features: int
   axis_name: str | None = None
@@ -166,7 +166,9 @@ class NoDetection(nn.Module):
 
 
 class EffectiveDownsampling(nn.Module):
-  """EFD (section 3.2): a strided convolution plus a convolution of the max-pooled stack, at half height and width."""
+  """EFD (section 3.2): the sum of a strided convolution and a convolution of the max-pooled stack, at half height and
+  width.
+  """
 
   features: int
   axis_name: str | None = None
@@ -200,20 +202,22 @@ class PooledDownsampling(nn.Module):
 
 
 def double_nearest(x: Stack) -> Stack:
-  """Each pixel as 2 x 2."""
+  """Doubles height and width by repeating each pixel."""
   b, n, h, w, c = x.shape
   x = jnp.broadcast_to(x[:, :, :, None, :, None], (b, n, h, 2, w, 2, c))
   return x.reshape(b, n, 2 * h, 2 * w, c)
 
 
 def double_linear(x: Stack) -> Stack:
-  """Twice the height and width: bilinear, half-pixel centres."""
+  """Doubles height and width: bilinear, half-pixel centres."""
   b, n, h, w, c = x.shape
   return jax.image.resize(x, (b, n, 2 * h, 2 * w, c), 'bilinear')
 
 
 def upsample(scores: Float[Array, 'B N h w'], height: int, width: int) -> Float[Array, 'B N H W']:
-  """Bilinear, half-pixel centres (align-corners false). In float32, because depth needs the precision from here on."""
+  """Bilinear upsampling, half-pixel centres (align-corners false). In float32, because depth needs the precision from
+  here on.
+  """
   return jax.image.resize(scores.astype(jnp.float32), (*scores.shape[:2], height, width), 'bilinear')
 
 
@@ -224,5 +228,5 @@ def focus_distribution(scores: Float[Array, 'B N H W']) -> Float[Array, 'B N H W
 
 
 def expected_focus(weights: Float[Array, 'B N H W'], focus: Float[Array, 'B N']) -> Float[Array, 'B H W']:
-  """Depth: the mean of the focus coordinate under the focus distribution."""
+  """Depth: the mean of the focus coordinates under the focus distribution."""
   return jnp.sum(weights * focus[:, :, None, None], axis=1)

@@ -1,16 +1,16 @@
-"""Convolutions over focal stacks [B, N, H, W, C], in whichever form is fastest on what the program is compiled for.
+"""Convolutions over focal stacks [B, N, H, W, C], in the form that is fastest on the target platform.
 
-Every convolution here is "same" in PyTorch's sense: zero padding (k - 1) / 2 x dilation on both sides of every axis, at
-stride 2 too (JAX's 'SAME' pads (0, 1) there). Stride and dilation are spatial; frames have stride 1. The results do not
-depend on the form and neither do the parameters. Stack, kernel and result have one floating-point type.
+Every convolution is "same" in PyTorch's sense: zero padding (k - 1) / 2 x dilation on both sides of every axis, at
+stride 2 too (JAX's 'SAME' pads (0, 1) there). Stride and dilation are spatial; frames have stride 1. Neither results
+nor parameters depend on the form. Stack, kernel and result have the same floating-point type.
 
 * native: XLA's 3-D convolution.
 * planes: two-dimensional convolutions with the frames in the batch (`conv_planes`).
 * packed: 3-D convolutions with neighbouring columns in the channels (`conv_packed`).
 
-A convolution and its transposes in the stack and in the kernel are three primitives (`jax.extend`). Each is bilinear,
-and its own transposes are the two others, so that derivatives of any order and in either mode are made of the three.
-Which form they have is decided when a program is lowered: a program exported on a CPU has the TPU's form on TPUs.
+A convolution and its transposes with respect to stack and kernel are three primitives (`jax.extend`). Each is bilinear,
+and its transposes are the other two, so these three give derivatives of any order, in forward and reverse mode. The
+form is chosen at lowering: a program exported on a CPU has the TPU form on TPUs.
 """
 
 import functools
@@ -28,12 +28,12 @@ from focal_jax.models import conv_packed, conv_planes
 from focal_jax.primitives import primitive
 
 Form = Literal['native', 'planes', 'packed']
-# Anonymous axes: height, width and channels of a result are not those of its input.
+# Anonymous axes, because height, width and channels differ between input and result.
 Stack = Float[Array, 'B N _ _ _']
 Kernel = Float[Array, 'D K K I O']
 
-# By platform; the others have the native one. CPUs: measured, see `conv_planes`. TPUs: compiled for a v5e, not run;
-# what XLA expects natively and packed (`benchmarks.aot`, docs/compiled; float32, ten frames of 224 px):
+# Form by platform; others use the native one. CPUs: measured, see `conv_planes`. TPUs: compiled for a v5e, not run.
+# XLA's estimates for native and packed (`benchmarks.aot`, docs/compiled; float32, ten frames of 224 px):
 #
 #   | | native: Mcycles | temporary, GiB | packed: Mcycles | temporary, GiB |
 #   | --- | ---: | ---: | ---: | ---: |
@@ -42,40 +42,47 @@ Kernel = Float[Array, 'D K K I O']
 #   | layer 8 -> 8 at full resolution, with gradient | 24.2 | 0.48 | 2.5 | 0.00 |
 #   | layer 64 -> 64 at 1/8, with gradient | 0.78 | 0.00 | 0.61 | 0.00 |
 #
-# The step was not compiled at the default level, which takes too long here. GPUs: cuDNN chooses its algorithm on the
-# GPU, so a compiler cannot tell; not measured yet.
+# The step was compiled at O0 only, because the default level takes too long. GPUs: not measured yet; cuDNN selects its
+# algorithm on the GPU, so compiling does not tell.
 FORM_ON: dict[str, Form] = {'cpu': 'planes', 'tpu': 'packed', 'cuda': 'native'}
 
 _VOLUME = ('NDHWC', 'DHWIO', 'NDHWC')
 
 
 def conv(x: Stack, kernel: Kernel, *, stride: int = 1, dilation: int = 1, form: Form | None = None) -> Stack:
-  """Convolution with a kernel [1, 3 or more frames, k, k, in, out], frames and k odd.
+  """Convolution of a stack.
 
-  Height and width must be multiples of stride and dilation (1 or 2); dilation only for kernels of one frame. `form`
-  None: `FORM_ON` the platform.
+  Args:
+    x: the stack; height and width are multiples of stride and dilation.
+    kernel: [1, 3 or a larger odd number of frames, k, k, in, out], k odd.
+    stride: spatial stride, 1 or 2.
+    dilation: spatial dilation, 1 or 2; 2 only for kernels of one frame.
+    form: None: the platform's form (`FORM_ON`).
   """
   return _bind(_conv_p, x, kernel, stride=stride, dilation=dilation, doubles=False, form=form)
 
 
 def conv_transpose(x: Stack, kernel: Kernel, *, form: Form | None = None) -> Stack:
-  """Transposed convolution, kernel [3, k, k, in, out], that doubles height and width: y[2i - 1 + k] += w[k] x[i].
+  """Transposed convolution with a kernel [3, k, k, in, out] that doubles height and width: y[2i - 1 + k] += w[k] x[i].
 
-  PyTorch's ConvTranspose3d with stride (1, 2, 2), padding 1 and, for k = 3, output padding (0, 1, 1), or for k = 4
-  none. With k = 3 it is the adjoint of `conv` with the same kernel (in and out exchanged) at stride 2.
+  Equals PyTorch's ConvTranspose3d with stride (1, 2, 2), padding 1 and output padding (0, 1, 1) for k = 3, or none for
+  k = 4. With k = 3 it is the adjoint of `conv` with the same kernel (in and out exchanged) at stride 2. `form` as in
+  `conv`.
   """
   return _bind(_conv_p, x, kernel, stride=1, dilation=1, doubles=True, form=form)
 
 
 def max_pool(x: Stack) -> Stack:
-  """Maximum over 2 x 2 pixels, as maxima of strided slices: reduce_window's gradient is nine times slower on a CPU."""
+  """Maximum over 2 x 2 pixels, as maxima of strided slices: the gradient of reduce_window is nine times slower on a
+  CPU.
+  """
   rows = jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
   return jnp.maximum(rows[:, :, :, ::2], rows[:, :, :, 1::2])
 
 
 def max_pool3(x: Stack, *, frames: bool, stride: int) -> Stack:
-  """Maximum over 3 x 3 pixels around every `stride`-th one, and over 3 frames if `frames`, within the borders. One axis
-  after the other, as maxima of slices; see `max_pool`.
+  """Maximum over 3 x 3 pixels around every `stride`-th one, and over 3 frames if `frames`, ignoring what is outside.
+  One axis at a time, as maxima of slices; see `max_pool`.
   """
   for axis, step in ((1, 1), (2, stride), (3, stride)):
     if axis == 1 and not frames:
@@ -94,7 +101,7 @@ def average_pool(x: Stack, factor: int) -> Stack:
 
 
 def native_of(equation: Any) -> Any | None:
-  """What computes the same as an equation of one of the primitives here, natively, as a jaxpr; None for another."""
+  """The jaxpr of the native computation of an equation of these primitives; None for other equations."""
   if equation.primitive not in _FUNCTIONS:
     return None
   options = {name: value for name, value in equation.params.items() if name != 'precision'} | {'form': 'native'}
@@ -135,12 +142,12 @@ def _compute_to_kernel(x, cotangent, *, kernel_size, **options):
 
 
 def _bind(primitive: Primitive, left: Array, right: Array, **options: Any) -> Array:
-  """The precision in force now holds for the gradients, too, which are traced when it may not be any more."""
+  """Binds a primitive with the current matmul precision, so that it also holds for gradients that are traced later."""
   return primitive.bind(left, right, precision=jax.config.jax_default_matmul_precision, **options)
 
 
 def _primitive(name: str, function: Callable) -> Primitive:
-  """A primitive that computes `function`, of two arrays to one, in the form of the platform that it is lowered for."""
+  """A primitive that computes `function`, of two arrays to one, in the form of the target platform."""
 
   def on(platform):
     def compute(*arrays, form, precision, **options):
@@ -153,8 +160,8 @@ def _primitive(name: str, function: Callable) -> Primitive:
 
 
 _conv_p = _primitive('conv', _compute)
-_to_input_p = _primitive('conv_to_input', _compute_to_input)  # of cotangent and kernel
-_to_kernel_p = _primitive('conv_to_kernel', _compute_to_kernel)  # of stack and cotangent
+_to_input_p = _primitive('conv_to_input', _compute_to_input)  # takes cotangent and kernel
+_to_kernel_p = _primitive('conv_to_kernel', _compute_to_kernel)  # takes stack and cotangent
 
 
 _FUNCTIONS = {_conv_p: _compute, _to_input_p: _compute_to_input, _to_kernel_p: _compute_to_kernel}
@@ -168,7 +175,7 @@ def _to_kernel(cotangent, x, kernel, **options):
   return _to_kernel_p.bind(x, cotangent, kernel_size=kernel.aval.shape[:3], **options)
 
 
-# Each of the transposes is linear in what it is transposed in.
+# Each transpose is linear in the argument it was transposed with respect to.
 ad.defbilinear(_conv_p, _to_input, _to_kernel)
 ad.defbilinear(
   _to_input_p,
@@ -183,7 +190,7 @@ ad.defbilinear(
 
 
 def _batched(primitive: Primitive) -> Callable:
-  """Under `vmap`: more stacks where the kernel is the same for all, else one after the other."""
+  """Batching rule for `vmap`: more stacks if all share the kernel, otherwise one after the other."""
 
   def rule(arrays, axes, **options):
     if axes[1] is None and primitive is not _to_kernel_p:

@@ -1,11 +1,11 @@
 """The form of `conv` for CPUs: two-dimensional convolutions with the frames in the batch.
 
-XLA's CPU backend computes 3-D convolutions 3 to 12 times slower than that, transposed ones 80 times. A kernel over
-three frames becomes one convolution with three times the output channels, which are shifted along the frames and added;
-weight gradients are matrix products.
+XLA's CPU backend computes 3-D convolutions 3 to 12 times slower, and transposed ones 80 times slower. A kernel over
+three frames becomes one convolution with three times the output channels, which are shifted along the frames and added.
+Weight gradients are matrix products.
 
-What is transposed in another form than JAX would choose is a primitive (`jax.extend`). `conv` transposes these
-functions and differentiates them no further, so they have no other rules.
+Operations whose transpose differs from JAX's are primitives (`jax.extend`). They have no other rules, because `conv`
+only transposes these functions and never differentiates them.
 """
 
 import jax
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from focal_jax.primitives import primitive
 
-# Anonymous axes: height, width and channels of a result are not those of its input.
+# Anonymous axes, because height, width and channels differ between input and result.
 Stack = Float[Array, 'B N _ _ _']
 Planes = Float[Array, '_ _ _ _']
 Kernel = Float[Array, 'D K K I O']
@@ -26,7 +26,7 @@ _PLANE = ('NHWC', 'HWIO', 'NHWC')
 
 
 def conv(x: Stack, kernel: Kernel, *, stride: int, dilation: int) -> Stack:
-  """As `conv.conv`."""
+  """See `conv.conv`."""
   if kernel.shape[0] > 1:
     return _conv_planes(x, kernel, stride)
   if dilation == 2:
@@ -38,13 +38,13 @@ def conv(x: Stack, kernel: Kernel, *, stride: int, dilation: int) -> Stack:
 
 
 def conv_transpose(x: Stack, kernel: Kernel) -> Stack:
-  """As `conv.conv_transpose`: one convolution of each frame and its neighbours, concatenated on the channels.
+  """See `conv.conv_transpose`. One convolution of each frame and its neighbours, concatenated along the channels.
 
   The result has four times as many pixels as the input, so shifting the input is faster: 1.6 to 2.6 times, with
   gradients.
   """
   b, n, h, w, _ = x.shape
-  # y[n - 1 + f] += w[f] x[n]: a convolution's frame shifts, the other way round.
+  # y[n - 1 + f] += w[f] x[n]: shifts frames in the opposite direction to a convolution.
   frames = jnp.concatenate([_earlier(x), x, _later(x)], axis=-1)
   dense = _phases_of(jnp.concatenate(list(kernel), axis=2))
   y = _conv_plane(_fold(frames), dense, 1, (dense.shape[0] - 2, 1))
@@ -56,7 +56,7 @@ def _fold(x: Stack) -> Planes:
 
 
 def _conv_plane(x: Planes, kernel: PlaneKernel, stride: int, padding: tuple[int, int]) -> Planes:
-  """2-D convolution, the same padding (before, after) on both axes."""
+  """2-D convolution with the same padding (before, after) on both axes."""
   return _conv_plane_p.bind(x, kernel, stride=stride, padding=padding)
 
 
@@ -64,9 +64,9 @@ def _wide(x: Planes, kernel: PlaneKernel, *, stride: int, padding: tuple[int, in
   columns = _columns_at_once(x.shape, kernel.shape) if stride == 1 else 1
   if columns == 1:
     return _plain(x, kernel, stride, padding)
-  # Compute neighbouring columns of the result as channels of a wider kernel with a stride of as many columns. XLA
-  # copies the pixels under the kernel for each of its positions, and this way there are fewer: three times as fast for
-  # 3 channels.
+  # Computes neighbouring output columns as channels of a wider kernel, with a stride of as many columns. XLA copies the
+  # pixels under the kernel for each of its positions, and this gives fewer positions: three times as fast for 3
+  # channels.
   wide = jnp.concatenate(
     [jnp.pad(kernel, ((0, 0), (k, columns - 1 - k), (0, 0), (0, 0))) for k in range(columns)], axis=-1
   )
@@ -75,7 +75,7 @@ def _wide(x: Planes, kernel: PlaneKernel, *, stride: int, padding: tuple[int, in
 
 
 def _columns_at_once(shape: tuple[int, ...], kernel: tuple[int, ...]) -> int:
-  """How many columns of a result to compute together; more columns waste more work on the zeros of a kernel."""
+  """Number of output columns to compute together; more columns waste more work on zeros of the kernel."""
   columns = 8 if kernel[2] <= 4 else 2
   return columns if kernel[1] > 1 and kernel[3] <= 8 and shape[2] % columns == 0 else 1
 
@@ -85,7 +85,7 @@ def _plain(x: Planes, kernel: PlaneKernel, stride: int, padding: tuple[int, int]
 
 
 def _to_input(cotangent, x, kernel, *, stride, padding):
-  """The transpose in x, of which only the shape is known."""
+  """Transpose with respect to x, of which only the shape is known."""
   if stride == 1:
     before, after = (kernel.shape[0] - 1 - p for p in padding)
     return _wide(cotangent, kernel[::-1, ::-1].swapaxes(2, 3), stride=1, padding=(before, after))
@@ -96,7 +96,7 @@ def _to_input(cotangent, x, kernel, *, stride, padding):
 
 
 def _to_kernel(cotangent, x, kernel, *, stride, padding):
-  """The transpose in the kernel, of which only the shape is known."""
+  """Transpose with respect to the kernel, of which only the shape is known."""
   x, cotangent = _stored(x, cotangent)
   return jax.linear_transpose(lambda kernel: _plain(x, kernel, stride, padding), _shape(kernel))(cotangent)[0]
 
@@ -110,12 +110,11 @@ ad.defbilinear(_conv_plane_p, _to_input, _to_kernel)
 
 
 def _stored(*arrays: Planes) -> tuple[Planes, ...]:
-  """The same arrays, but stored in memory before they are used.
+  """Forces arrays to be stored in memory before they are used.
 
-  For a weight gradient XLA's CPU backend reads pixels in another order than they lie in memory, and would recompute the
-  operations before (normalisation, activation) in that order, which takes three times as long. It does not fuse across
-  a loop, even one that is never entered, as long as it cannot know that when compiling; it ignores optimisation
-  barriers.
+  For a weight gradient XLA's CPU backend reads pixels in a different order from memory, and would recompute the
+  preceding operations (normalisation, activation) in that order, which takes three times as long. It does not fuse
+  across a loop, even one that never runs, unless it knows so at compile time. It ignores optimisation barriers.
   """
   one = arrays[-1][0, 0, 0, 0]
   never = jnp.isnan(one) & ~jnp.isnan(one + 1)
@@ -125,9 +124,9 @@ def _stored(*arrays: Planes) -> tuple[Planes, ...]:
 def _phases_of(kernel: PlaneKernel) -> Float[Array, 'T T I P']:
   """Dense kernel of the transposed convolution y[2i - 1 + k] += w[k] x[i] with a kernel of 3 x 3 or 4 x 4, stride 2.
 
-  Per axis y[2j] = w1 x[j] and y[2j + 1] = w2 x[j] + w0 x[j + 1], with 4 taps y[2j] has w3 x[j - 1] besides: two or
-  three taps for either phase, padded by (0, 1) or (1, 1). Channels of the result are (row phase, column phase, out),
-  for `_interleave`.
+  Per axis y[2j] = w1 x[j] and y[2j + 1] = w2 x[j] + w0 x[j + 1]; with 4 taps y[2j] also has w3 x[j - 1]. So each phase
+  has two or three taps, padded by (0, 1) or (1, 1). Channels of the result are (row phase, column phase, out), for
+  `_interleave`.
   """
   length = kernel.shape[0]
   taps = jnp.zeros((2, length - 1, length), kernel.dtype)  # phase, tap, k
@@ -140,14 +139,14 @@ def _phases_of(kernel: PlaneKernel) -> Float[Array, 'T T I P']:
 
 
 def _interleave(y: Float[Array, '*B h w P']) -> Float[Array, '*B H W O']:
-  """Moves the pixels of the four phases from the channels to their places."""
+  """Moves the pixels of the four phases from the channels to their positions."""
   *batch, h, w, _ = y.shape
   y = y.reshape(*batch, h, w, 2, 2, -1)
   return jnp.moveaxis(y, -3, -4).reshape(*batch, 2 * h, 2 * w, -1)
 
 
 def _conv_phases(x: Stack, kernel: Kernel) -> Stack:
-  """Dilation 2 as dense convolutions of the four phases (even, odd rows and columns): 134 ms against 366 for the
+  """Dilation 2 as dense convolutions of the four phases (even and odd rows and columns): 134 instead of 366 ms for the
   stem.
   """
   b, n, h, w, c = x.shape
@@ -157,7 +156,7 @@ def _conv_phases(x: Stack, kernel: Kernel) -> Stack:
 
 
 def _later(x: Stack) -> Stack:
-  """out[n] = x[n - 1]. Concatenated, not padded: a CPU adds that eight times faster."""
+  """out[n] = x[n - 1]. Concatenated instead of padded: a CPU adds that eight times faster."""
   return jnp.concatenate([jnp.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
 
 
@@ -167,7 +166,7 @@ def _earlier(x: Stack) -> Stack:
 
 
 def _conv_planes(x: Stack, kernel: Kernel, stride: int) -> Stack:
-  """One convolution for all frames of the kernel, whose outputs are shifted along the frames and added."""
+  """One convolution for all frames of the kernel; its outputs are shifted along the frames and added."""
   if kernel.shape[0] == 3:
     return _conv_cube_p.bind(x, kernel, stride=stride)
   parts, frames = _parts(x, kernel, stride), kernel.shape[0]
@@ -175,7 +174,7 @@ def _conv_planes(x: Stack, kernel: Kernel, stride: int) -> Stack:
 
 
 def _parts(x: Stack, kernel: Kernel, stride: int) -> Float[Array, 'B N H W D O']:
-  """What each frame of the kernel makes of each frame of the stack."""
+  """The product of each frame of the kernel with each frame of the stack."""
   frames, size = kernel.shape[:2]
   flat = jnp.moveaxis(kernel, 0, 3).reshape(size, size, x.shape[-1], -1)
   y = _conv_plane(_fold(x), flat, stride, ((size - 1) // 2,) * 2)
@@ -189,7 +188,7 @@ def _cube(x: Stack, kernel: Kernel, *, stride: int) -> Stack:
 
 def _cube_to_input(cotangent, x, kernel, *, stride):
   swapped = kernel.swapaxes(3, 4)
-  if stride == 1:  # the frames' results are shifted, not the frames: fewer numbers to copy, wider matrix products
+  if stride == 1:  # shifts results instead of frames: less to copy, wider matrix products
     return _cube(cotangent, swapped[::-1, ::-1, ::-1], stride=1)
   if kernel.shape[1] == 3:
     return conv_transpose(cotangent, swapped)
@@ -198,7 +197,7 @@ def _cube_to_input(cotangent, x, kernel, *, stride):
 
 def _cube_to_kernel(cotangent, x, kernel, *, stride):
   size, (b, n) = kernel.aval.shape[1], x.shape[:2]
-  # Stored before it is repeated for each frame of the kernel: a third to be written and read.
+  # Stored before it is repeated for each frame of the kernel: a third of the memory traffic.
   x, cotangent = _stored(_fold(x), _fold(cotangent))
   cotangent = cotangent.reshape(b, n, *cotangent.shape[1:])
   spread = jnp.concatenate([_earlier(cotangent), cotangent, _later(cotangent)], axis=-1)

@@ -1,10 +1,10 @@
-"""A depth network for small training budgets: focus measures, a U-Net over space and frames, and each pixel's own
-measures once more at the end.
+"""A depth network for small training budgets: a U-Net over space and frames whose input is focus measures, which are
+used once more at the output.
 
-The published network (`depth`) has to learn from images what sharpness is. This one is given measures of it
-(`relative_sharpness`), works at half the resolution and below, and learns where to trust them and what to fill in where
+The published network (`depth`) has to learn a measure of sharpness from images. This one takes focus measures as input
+(`relative_sharpness`), works at half the resolution and below, and learns where to trust them and how to fill in where
 there is no texture. A softmax turns the frames' scores into a distribution that is peaked wherever the measures are.
-Nothing is normalised by batch statistics, so stacks with different numbers of frames may follow each other.
+There is no batch normalisation, so stacks with different numbers of frames may follow each other.
 """
 
 from functools import partial
@@ -29,7 +29,7 @@ from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.relative_sharpness import relative_sharpness
 
 FEATURES = (16, 24, 32, 48, 64)  # at 1/2, 1/4, 1/8, 1/16 and 1/32 of the resolution
-SCORE_GAIN = 2.5  # gain of each measure in the score before training, which peaks as classical depth from focus does
+SCORE_GAIN = 2.5  # initial gain of each measure in the score, which then peaks where classical depth from focus does
 HE_GAIN = 6**0.5  # kernels are drawn with a variance of 1 / (3 fan_in); rectified inputs want 2 / fan_in (He et al.)
 
 
@@ -62,9 +62,10 @@ class Residual(nn.Module):
 
 
 class CurveNetwork(nn.Module):
-  """Aligned frames, normalised to -1 .. 1, to depth in the unit of `focus`; interface of `depth.DepthNetwork`.
+  """Estimates depth in the unit of `focus` from aligned frames normalised to -1 .. 1; same interface as
+  `depth.DepthNetwork`.
 
-  Any number of frames; height and width must be multiples of 32. `remat`: see `apply_block`.
+  Accepts any number of frames; height and width must be multiples of 32. `remat`: see `apply_block`.
   """
 
   remat: bool = False

@@ -1,7 +1,8 @@
 """DefocusNet (Maximov, Galim and Leal-Taixe, "Focus on defocus", CVPR 2020), the static architecture of its release.
 
-Two U-Nets in every frame, which exchange features between frames by maxima over them: one from frames to the defocus of
-each pixel, one from these maps to depth. The second sees the frames only through the skip connections of the first.
+Two U-Nets for every frame, which exchange features between frames by taking maxima over them. The first estimates the
+defocus of each pixel from the frames; the second estimates depth from the defocus maps. The second sees the frames only
+through the skip connections of the first.
 """
 
 from functools import partial
@@ -17,7 +18,7 @@ from focal_jax.models.blocks import PLANE, Conv, Stack, apply_block, double_line
 from focal_jax.models.depth_maps import DepthMaps
 
 FEATURES = (16, 32, 64, 128)  # at 1, 1/2, 1/4 and 1/8 of the resolution; twice the last at 1/16
-DEPTH_UNIT_M = 3.0  # of the published network's depth
+DEPTH_UNIT_M = 3.0  # unit of the published network's depth output
 
 PUBLISHED = {'channels': 'RGB', 'padding': 'edge', 'depth': {'name': 'defocusnet', 'unit': 'metres'}}
 
@@ -35,7 +36,7 @@ class Layers(nn.Module):
 
 
 class Encoder(nn.Module):
-  """Features at all scales, fine to coarse, and the bridge at 1/16."""
+  """Features at all scales, fine to coarse, and the bottleneck at 1/16."""
 
   features: tuple[int, ...]
   remat: bool = False
@@ -51,7 +52,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Back to full resolution, without its last layer; `over_frames`: with maxima over the frames at every scale."""
+  """Upsamples to full resolution, without the output layer. `over_frames`: adds maxima over the frames at every scale."""
 
   features: tuple[int, ...]
   over_frames: bool
@@ -73,11 +74,11 @@ class Decoder(nn.Module):
 
 
 class DefocusNet(nn.Module):
-  """Aligned frames, -1 .. 1 and far to near, to depth and to the defocus of each; see `EndToEnd`.
+  """Estimates depth and the defocus of each frame from aligned frames, -1 .. 1, far to near; see `EndToEnd`.
 
   There is no focus distribution: depth is a direct output of the network, not a mixture of the focus coordinates.
 
-  `axis_name` is unused, because nothing is normalised; `remat`: see `apply_block`.
+  `axis_name` is unused because the network has no normalisation; `remat`: see `apply_block`.
   """
 
   # Unit of focus and depth in the network. metres, as published: the second U-Net receives each focus divided by that
@@ -121,12 +122,12 @@ class DefocusNet(nn.Module):
 
 
 def with_maximum(x: Stack) -> Stack:
-  """Each frame's features, concatenated with their maxima over the frames."""
+  """Each frame's features concatenated with their maxima over the frames."""
   return jnp.concatenate([x, jnp.broadcast_to(jnp.max(x, axis=1, keepdims=True), x.shape)], axis=-1)
 
 
 def published_modules() -> dict[str, str]:
-  """Our module path -> that of the published state dict."""
+  """Our module path -> the module's name in the published state dict."""
   modules = {}
   for ours, theirs in (('defocus', ''), ('depth', '2')):
     for level in range(len(FEATURES)):

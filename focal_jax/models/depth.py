@@ -1,4 +1,4 @@
-"""The depth-from-focus network of Won and Jeon (ECCV 2022), section 3.2: an aligned stack to four depth maps."""
+"""The depth-from-focus network of Won and Jeon (ECCV 2022), section 3.2: from an aligned stack to four depth maps."""
 
 from functools import partial
 from typing import Literal
@@ -29,7 +29,7 @@ from focal_jax.models.blocks import (
 from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.relative_sharpness import relative_sharpness
 
-MULTIPLE = 32  # of height and width, px: the aggregation works down to 1/32
+MULTIPLE = 32  # height and width are multiples of this, px: the aggregation works down to 1/32
 
 # Modules made with (features, axis_name) that map [B, N, H, W, C] to `features` channels, at the same size and at half
 # of it.
@@ -43,7 +43,7 @@ _DOWNSAMPLING = {'both': EffectiveDownsampling, 'stride': StridedDownsampling, '
 
 
 class Pyramid(nn.Module):
-  """P(i, o): two convolutions, then a residual block without a last activation."""
+  """P(i, o): two convolutions, then a residual block without a final activation."""
 
   features: int
   axis_name: str | None = None
@@ -58,7 +58,7 @@ class Pyramid(nn.Module):
 
 
 class MultiScaleAggregation(nn.Module):
-  """Context from 1/8, 1/16 and 1/32 of the resolution brought together at 1/8: c channels from c channels at 1/4."""
+  """Combines context from 1/8, 1/16 and 1/32 of the resolution at 1/8: c channels from c channels at 1/4."""
 
   axis_name: str | None = None
 
@@ -86,7 +86,7 @@ class MultiScaleAggregation(nn.Module):
 
 
 class Hourglass(nn.Module):
-  """H(c) on 2c channels: down to a quarter and up again. Returns c channels, and its first layer for the next
+  """H(c) on 2c channels: down to a quarter and up again. Returns c channels, and its first layer's output for the next
   hourglass.
   """
 
@@ -111,11 +111,11 @@ class Hourglass(nn.Module):
 
 
 class DepthNetwork(nn.Module):
-  """Aligned frames, normalised to -1 .. 1, to depth in the unit of `focus`.
+  """Estimates depth in the unit of `focus` from aligned frames normalised to -1 .. 1.
 
-  Any number of frames; height and width must be multiples of 32. Computes in the type of the images up to the scores,
-  from there in float32. `axis_name`: devices over which batch normalisation averages in training. `remat`: see
-  `apply_block`.
+  Accepts any number of frames; height and width must be multiples of 32. Computes in the type of the images up to the
+  scores, and in float32 from there. `axis_name`: devices over which batch normalisation averages in training. `remat`:
+  see `apply_block`.
   """
 
   axis_name: str | None = None
@@ -160,7 +160,7 @@ class DepthNetwork(nn.Module):
       weights = focus_distribution(upsample(score[..., 0], height, width))
       return expected_focus(weights, focus), weights
 
-    # Distributions at full resolution, one for each map, are among the largest arrays that training would keep.
+    # Full-resolution distributions, one per map, would be among the largest arrays stored for the backward pass.
     regress = jax.checkpoint(regress) if self.remat else regress
     depths, distributions = zip(*map(regress, scores), strict=True)
     return DepthMaps(depths, distributions[-1])

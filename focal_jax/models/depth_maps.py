@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 @flax.struct.dataclass
 class DepthMaps:
-  """Of aligned frames, all float32 and at the frames' resolution; None for what a network does not predict.
+  """Output for aligned frames, all float32 and at the frames' resolution; None for what a network does not predict.
 
   Attributes:
     pyramid: depth maps, coarse to fine, at least one, in the unit of `focus`.

@@ -19,16 +19,16 @@ _OLD_PLACES = {
 }
 _OLD_MODELS = ('end_to_end', 'defocusnet', 'aifdepthnet', 'dfv')
 _OLD_NAMES = {'published': 'won_jeon'}
-# What files of `end_to_end` say whatever their depth network; others than Won and Jeon's never looked at it.
+# Fields that `end_to_end` files have for every depth network; only Won and Jeon's uses them.
 _OF_WON_JEON = ('detection', 'downsampling', 'stem_dilation', 'focus_measures')
 _OF_ESTIMATED_MOTION = ('side_px', 'passes')
 
 
 def described_model(description: Mapping[str, Any]) -> dict[str, Any]:
-  """The model of a weights file's description, old or new, as `registry.make_model` takes it.
+  """The model in a weights file's description, in the old or new format, as `registry.make_model` takes it.
 
   Raises:
-    InputError: there is none, or none that is known.
+    InputError: the description has no model, or an unknown one.
   """
   model = description.get('model')
   if isinstance(model, Mapping):
@@ -46,11 +46,12 @@ def described_model(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_arguments(model: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-  """A description with some of its fields changed.
+  """A model description with some of its fields changed.
 
   Args:
-    arguments: by the place of the field, 'padding', 'depth.differential' or 'align.name'. 'depth.' may be left out, and
-      the names of old files are taken, too: 'alignment', 'motion_side_px', 'motion_passes', 'depth'.
+    model: the description.
+    arguments: new values by field: 'padding', 'depth.differential' or 'align.name'. 'depth.' may be omitted. The names
+      in old files are accepted too: 'alignment', 'motion_side_px', 'motion_passes', 'depth'.
   """
   changed = dict(model) | {section: dict(model[section]) for section in SECTIONS if section in model}
   common = {name for name in ModelSettings.__dataclass_fields__ if name not in SECTIONS}

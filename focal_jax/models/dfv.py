@@ -1,7 +1,8 @@
 """Differential focus volumes (Yang, Huang and Zhou, "Deep depth from focus with differential focus volume", CVPR 2022).
 
-A ResNet-18 and a feature pyramid extract features of every frame at four scales. Each scale has a focus volume, of the
-features or of their differences between neighbouring frames. 3-D decoders go from coarse to fine; each has a depth map.
+A ResNet-18 and a feature pyramid extract features of every frame at four scales. Each scale has a focus volume, made
+from the features or from their differences between neighbouring frames. 3-D decoders go from coarse to fine; each gives
+a depth map.
 """
 
 from functools import partial
@@ -32,14 +33,14 @@ from focal_jax.models.end_to_end import draw_variable
 
 FEATURES = (64, 128, 256, 512)  # of the encoder and the pyramid, at 1/4, 1/8, 1/16 and 1/32 of the resolution
 VOLUMES = (16, 32, 64, 128)  # channels of the focus volumes there
-DECODERS = (32, 32, 64, 128)  # and of their decoders, but of the coarsest, which has those of its volume
+DECODERS = (32, 32, 64, 128)  # channels of the decoders; the coarsest has those of its volume
 POOLED = (False, False, True, True)  # whether the decoder has pyramid pooling
 NUM_POOLS = 4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
 
 PUBLISHED = {'channels': 'RGB', 'padding': 'reflect', 'depth': {'name': 'dfv'}}
 
-Volume = Float[Array, 'B _ _ _ C']  # of which frames, too, are resampled
+Volume = Float[Array, 'B _ _ _ C']  # anonymous axes: frames, too, are resampled
 
 
 class Layer(nn.Module):
@@ -56,8 +57,8 @@ class Layer(nn.Module):
 
 
 class Residual(nn.Module):
-  """Two convolutions and a shortcut, which is a 1 x 1 convolution where channels or size change: of ResNet-18 with
-  kernels of one frame, of the decoders with kernels of three.
+  """Two convolutions and a shortcut, which is a 1 x 1 convolution where channels or size change. The ResNet-18 has
+  kernels of one frame, the decoders kernels of three.
   """
 
   features: int
@@ -107,7 +108,7 @@ class VolumePooling(nn.Module):
 
 
 class Decoder(nn.Module):
-  """D(i, o): a volume to scores [B, N, h, w] and, unless it is the finest, half the channels for the next."""
+  """D(i, o): scores [B, N, h, w] from a volume and, unless it is the finest, half the channels for the next decoder."""
 
   features: int
   pooling: bool
@@ -129,10 +130,11 @@ class Decoder(nn.Module):
 
 
 class DFV(nn.Module):
-  """Aligned frames, -1 .. 1 and far to near, to depth in the unit of `focus`; see `EndToEnd`.
+  """Estimates depth in the unit of `focus` from aligned frames, -1 .. 1, far to near; see `EndToEnd`.
 
-  Any number of frames. The published network needs frames of 64 px or more; of smaller ones its pyramid pooling is here
-  over one cell. `axis_name`: devices over which batch normalisation averages in training. `remat`: see `apply_block`.
+  Accepts any number of frames. The published network needs frames of at least 64 px; for smaller frames, the pyramid
+  pooling here uses a single cell. `axis_name`: devices over which batch normalisation averages in training. `remat`:
+  see `apply_block`.
   """
 
   differential: bool = True  # volumes of differences between each frame and the next farther one (DFV), or plain (FV)
@@ -185,7 +187,7 @@ class DFV(nn.Module):
       weights = jax.nn.softmax(upsample(score, height, width), axis=1)
       return expected_focus(weights, focus), weights
 
-    # Distributions at full resolution, one for each map, are among the largest arrays that training would keep.
+    # Full-resolution distributions, one per map, would be among the largest arrays stored for the backward pass.
     regress = jax.checkpoint(regress) if self.remat else regress
     depths, distributions = zip(*map(regress, scores), strict=True)
     return DepthMaps(depths, distributions[-1])
@@ -194,9 +196,10 @@ class DFV(nn.Module):
   def draw(
     rng: np.random.Generator, path: tuple[str, ...], shape: tuple[int, ...], kernel: tuple[int, ...] | None
   ) -> np.ndarray:
-    """Initial values as published, but for the encoder's, which were ImageNet's; see `end_to_end.draw_variable`.
+    """Initial values as published, except for the encoder, which was pretrained on ImageNet; see
+    `end_to_end.draw_variable`.
 
-    He et al.'s normal distribution by the number of outputs in encoder and decoders, PyTorch's default between them.
+    He et al.'s normal distribution by fan-out in encoder and decoders, PyTorch's default between them.
     """
     if path[-1] == 'kernel' and path[0].startswith(('stem', 'stage', 'decoder')):
       return rng.normal(0.0, np.sqrt(2 / (np.prod(shape[:-2]) * shape[-1])), shape)
@@ -204,7 +207,7 @@ class DFV(nn.Module):
 
 
 def pool_counts(*lengths: int) -> list[int]:
-  """About how many cells along each axis the paths of a pyramid pooling have, fewest first."""
+  """Approximate number of cells along each axis for each path of a pyramid pooling, fewest first."""
   return [max(int(count), 1) for count in np.linspace(1, min(lengths) // 2, NUM_POOLS)]
 
 
@@ -219,12 +222,12 @@ def average_cells(x: Volume, cell: tuple[int, int, int]) -> Volume:
 
 
 def resize(x: Volume, size: tuple[int, int, int]) -> Volume:
-  """To (frames, height, width), no smaller than before: linear along each, half-pixel centres."""
+  """Resizes to (frames, height, width), no smaller than before: linear along each axis, half-pixel centres."""
   return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), 'linear')
 
 
 def published_modules() -> dict[str, str]:
-  """Our module path -> that of the published state dict."""
+  """Our module path -> the module's name in the published state dict."""
   modules = {}
 
   def cell(ours, theirs, conv='0', norm='1'):

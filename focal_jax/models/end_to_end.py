@@ -1,4 +1,4 @@
-"""A focal stack as it comes from a camera to a `Prediction`: padding, alignment, depth."""
+"""The complete model, from the frames of a camera to a `Prediction`: padding, alignment, depth."""
 
 import contextlib
 import zlib
@@ -17,31 +17,31 @@ from focal_jax.models.alignment import AlignmentNetwork
 from focal_jax.models.depth import MULTIPLE, DepthNetwork
 from focal_jax.stack import FocalStack, Prediction, confidence_from_spread, spread
 
-Dimension = Any  # of an array: an integer, or in an export the symbol of any
+Dimension = Any  # of an array: an integer, or a symbolic size in an export
 
 
 class EndToEnd(nn.Module):
   """Alignment network, warp, depth network.
 
   Attributes:
-    depth: the depth network: called with frames -1 .. 1, [B, N, H, W, 3], of heights and widths that are multiples of
-      32, their focus and `train`, it returns `DepthMaps`.
-    alignment: the alignment network; called as `AlignmentNetwork` is.
+    depth: the depth network. Called with frames -1 .. 1, [B, N, H, W, 3], whose height and width are multiples of 32,
+      their focus and `train`, it returns `DepthMaps`.
+    alignment: the alignment network; called like `AlignmentNetwork`.
     channels: channel order that the weights expect. Stack and prediction are RGB in any case.
-    padding: what fills up height and width to multiples of 32, at the bottom and right: 'black', 'edge' or 'reflect'
-      (without repeating the edge).
-    motion_side_px: longer side to which frames are reduced before their motion is estimated; 0: not at all, as
-      published. A network trained on small crops knows no large displacements.
-    motion_passes: how often the motion is estimated, from the second time on of frames warped by what was found
-      before; 1 as published.
-    resampling: of the frames that the depth network is given: 'linear', as published, or 'lanczos' (`warp.warp_sharp`).
-      What is handed out as aligned is linear in any case.
-    dtype: in which the networks compute, float32 or bfloat16. Parameters, geometry, what becomes of the scores and
-      everything in the prediction are float32.
-    precision: of the networks' convolutions and matrix products in float32, 'default', 'high' or 'highest'. TPUs
-      multiply in bfloat16 and recent GPUs in TF32 by default, which moves depth by 0.02 and 0.002 % of the focus range
-      in the mean, by 0.09 and 0.007 % at one pixel in a hundred (by rounding on a CPU: `benchmarks.precision`).
-      'default' leaves it to `jax.default_matmul_precision`.
+    padding: how frames are padded to multiples of 32 at the bottom and right: 'black', 'edge' or 'reflect' (without
+      repeating the edge).
+    motion_side_px: longer side to which frames are reduced for motion estimation; 0: full size, as published. A network
+      trained on small crops has not seen large displacements.
+    motion_passes: number of motion estimates, each after the first from frames warped by the motion found so far; 1 as
+      published.
+    resampling: of the frames passed to the depth network: 'linear', as published, or 'lanczos' (`warp.warp_sharp`). The
+      aligned frames in the prediction are resampled linearly in any case.
+    dtype: floating-point type of the networks, float32 or bfloat16. Parameters, geometry, everything computed from the
+      scores, and the prediction are float32.
+    precision: of the networks' convolutions and matrix products in float32: 'default', 'high' or 'highest'. By default
+      TPUs multiply in bfloat16 and recent GPUs in TF32, which changes depth by 0.02 and 0.002 % of the focus range on
+      average, and by 0.09 and 0.007 % at the 99th percentile (simulated by rounding on a CPU: `benchmarks.precision`).
+      'default' leaves the choice to `jax.default_matmul_precision`.
   """
 
   depth: nn.Module = DepthNetwork()
@@ -69,9 +69,9 @@ class EndToEnd(nn.Module):
       stack: images float 0 .. 1, any height and width.
       align: False skips the alignment network and the field-of-view crop.
       train: batch statistics instead of running averages.
-      size: height and width of what holds the frames, at the top left of `images`; the rest of the prediction is of no
-        meaning. Integers, or arrays, so that frames of many sizes in arrays of one (`padded_size`) are predicted by
-        what was compiled once. None: all of it.
+      size: height and width of the frames within `images`, at the top left; the prediction is meaningless outside.
+        Integers, or arrays, so that one compiled program predicts frames of many sizes in arrays of one
+        (`padded_size`). None: all of it.
       motion: undone instead of an estimated motion.
     """
     height, width = stack.images.shape[2:4]
@@ -109,11 +109,13 @@ class EndToEnd(nn.Module):
   def estimate_motion(
     self, stack: FocalStack, *, train: bool = False, size: warp.Size | None = None
   ) -> Float[Array, 'B N 3']:
-    """The alignment network alone: motion (alpha, beta, gamma) of every frame; see `warp`. `size`: as in calling."""
+    """Runs the alignment network alone: motion (alpha, beta, gamma) of every frame, see `warp`. `size`: as in
+    `__call__`.
+    """
     images, given = stack.images, size or stack.images.shape[2:4]
     padded = padded_size(*images.shape[2:4])
     size, side = given, self.motion_side_px
-    longer = jax.core.max_dim(*padded)  # of symbolic sizes, too
+    longer = jax.core.max_dim(*padded)  # works for symbolic sizes too
     if side and (jax.export.is_symbolic_dim(longer) or side < longer):
       scale = jnp.minimum(side / jnp.maximum(*given), 1.0)
       size = tuple(jnp.maximum(jnp.round(scale * length), 1.0) for length in given)
@@ -125,12 +127,12 @@ class EndToEnd(nn.Module):
     with self._multiplying():
       motion = self.alignment(images.astype(self.dtype), stack.fov, size=size, train=train)
     for _ in range(1, self.motion_passes):
-      # Field of view 1: what metadata say of it is undone already.
+      # Field of view 1: that of the metadata is already undone.
       warped = self._fill(warp.warp(images, stack.fov, motion, size), size).astype(self.dtype)
       with self._multiplying():
         found = self.alignment(warped, jnp.ones_like(stack.fov), size=size, train=train)
       motion = warp.compose_motion(stack.fov, motion, found, size)
-    return motion * jnp.stack([1.0, given[1] / size[1], given[0] / size[0]])  # a zoom has no unit, a shift is in px
+    return motion * jnp.stack([1.0, given[1] / size[1], given[0] / size[0]])  # zoom has no unit, shifts are in px
 
   def draw(
     self,
@@ -149,7 +151,7 @@ class EndToEnd(nn.Module):
     return jax.default_matmul_precision(self.precision)
 
   def _in_order(self, images):
-    """From RGB to the weights' order of channels, or back."""
+    """Converts between RGB and the weights' channel order."""
     return images if self.channels == 'RGB' else images[..., ::-1]
 
   def _to_network(self, images):
@@ -159,7 +161,7 @@ class EndToEnd(nn.Module):
     return self._in_order(images) / 2.0 + 0.5
 
   def _pad(self, images, size):
-    """To multiples of MULTIPLE, at the bottom and right; all that is beyond `size` is filled up."""
+    """Pads to multiples of MULTIPLE at the bottom and right; everything beyond `size` is padding."""
     return self._fill(jnp.pad(images, padding_widths(*images.shape[2:4])), size)
 
   def _fill(self, images, size):
@@ -181,34 +183,36 @@ class EndToEnd(nn.Module):
 
 
 def padded_size(height: Dimension, width: Dimension) -> tuple[Dimension, Dimension]:
-  """What the networks fill frames of this size up to, px."""
+  """Height and width to which the networks pad frames of this size, px."""
   return tuple((length + MULTIPLE - 1) // MULTIPLE * MULTIPLE for length in (height, width))
 
 
 def reduced_size(height: Dimension, width: Dimension, side: int) -> tuple[Dimension, Dimension]:
-  """Of the arrays that hold frames of this padded size once the longer side of these is reduced to `side` px."""
-  # The largest that frames are of which the last MULTIPLE - 1 px may be empty.
+  """Size of the arrays for frames of this padded size whose longer side is reduced to `side` px."""
+  # The last MULTIPLE - 1 px of the padded size may be empty.
   longest = jax.core.max_dim(jax.core.max_dim(height, width) - MULTIPLE + 1, side)
   rounded = ((2 * side * length + longest) // (2 * longest) for length in (height, width))
   return padded_size(*(jax.core.min_dim(jax.core.max_dim(length, 1), side) for length in rounded))
 
 
 def padding_widths(height: Dimension, width: Dimension) -> tuple[tuple[Dimension, Dimension], ...]:
-  """For `pad` of images [B, N, H, W, 3] to their `padded_size`."""
+  """Argument of `pad` that pads images [B, N, H, W, 3] to their `padded_size`."""
   bottom, right = padded_size(height, width)
   return (0, 0), (0, 0), (0, bottom - height), (0, right - width), (0, 0)
 
 
 def variable_shapes(model: nn.Module) -> dict:
-  """Shapes and types of the variables {'params', 'batch_stats'}; they do not depend on frames, height or width."""
+  """Shapes and types of the variables {'params', 'batch_stats'}. They do not depend on number of frames, height or
+  width.
+  """
   example = FocalStack(images=jnp.zeros((1, 2, MULTIPLE, MULTIPLE, 3)), focus=jnp.zeros((1, 2)), fov=jnp.ones((1, 2)))
   return jax.eval_shape(lambda: model.init(jax.random.key(0), example))
 
 
 def init_variables(model: nn.Module, seed: int) -> dict:
-  """Random variables, each tensor by seed and name, from `model.draw` or else `draw_variable`.
+  """Random initial variables, each tensor determined by the seed and its name, from `model.draw` or `draw_variable`.
 
-  In numpy: compiling `model.init` takes a minute on two cores.
+  Uses NumPy, because compiling `model.init` takes a minute on two cores.
   """
   draw, variables = getattr(model, 'draw', draw_variable), {}
   leaves = flax.traverse_util.flatten_dict(variable_shapes(model))
@@ -223,12 +227,13 @@ def init_variables(model: nn.Module, seed: int) -> dict:
 def draw_variable(
   rng: np.random.Generator, path: tuple[str, ...], shape: tuple[int, ...], kernel: tuple[int, ...] | None
 ) -> np.ndarray:
-  """PyTorch's default of a kernel [.., in, out], U(+-1 / sqrt(fan_in)); of the rest, what changes nothing: 1 or 0.
+  """Initial value of a variable: PyTorch's default U(+-1 / sqrt(fan_in)) for a kernel [.., in, out]; 1 or 0 for all
+  others, so that they have no effect.
 
   Args:
     path: names of the modules that lead to the variable, and its own.
     shape: of the variable.
-    kernel: shape of the kernel in the same module, where there is one.
+    kernel: shape of the kernel in the same module, if there is one.
   """
   if path[-1] == 'kernel':
     bound = np.prod(shape[:-1]) ** -0.5

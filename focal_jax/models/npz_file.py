@@ -1,4 +1,6 @@
-"""Our weights files: a flat .npz, one entry a tensor, named by its path; and how the network expects its input."""
+"""This project's weights files: a flat .npz with one entry per tensor, named by its path, and a description of the
+model.
+"""
 
 import json
 from pathlib import Path
@@ -10,15 +12,22 @@ import numpy as np
 from focal_jax.errors import InputError, one_line
 from focal_jax.files.outputs import PARTIAL
 
-_DESCRIPTION = 'description'  # a JSON string: the model's name and the fields it is made with
+_DESCRIPTION = 'description'  # a JSON string: the model's name and fields
 
 
 def save_weights(
   path: str | Path, variables: dict, description: dict[str, Any], kernel_dtype: Any = np.float32
 ) -> None:
-  """Writes variables {'params', 'batch_stats'}; `description` = {'model': {...}, ...} must be JSON.
+  """Writes variables {'params', 'batch_stats'} and their description.
 
-  `kernel_dtype` float16 halves the file size; variables of normalisation, which have any magnitude, stay float32.
+  Args:
+    path: the .npz file to write.
+    variables: tree of arrays.
+    description: JSON-able, with the model's description under 'model'.
+    kernel_dtype: float16 halves the file size; normalisation variables, which have any magnitude, stay float32.
+
+  Raises:
+    InputError: a value is not finite in the stored type; nothing is written.
   """
   arrays = {}
   for name, value in flax.traverse_util.flatten_dict(variables, sep='/').items():
@@ -33,9 +42,13 @@ def save_weights(
 
 
 def load_weights(path: str | Path) -> tuple[dict, dict[str, Any]]:
-  """The variables, float32, and the description; InputError if the file was not written by this project."""
+  """Reads the variables, float32, and the description.
+
+  Raises:
+    InputError: the file is missing, damaged, or not written by this project.
+  """
   try:
-    # Opened here: numpy would leave a damaged file open.
+    # Opened here because NumPy does not close damaged files.
     with Path(path).open('rb') as stream, np.load(stream, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
   except FileNotFoundError:
@@ -58,7 +71,7 @@ def load_weights(path: str | Path) -> tuple[dict, dict[str, Any]]:
 
 
 def check_weights(path: str | Path, variables: dict, template: dict) -> None:
-  """InputError unless `variables` has exactly the tensors of `template`, in the same shapes."""
+  """Raises InputError unless `variables` has exactly the tensors of `template`, with the same shapes."""
   found, wanted = (flax.traverse_util.flatten_dict(tree, sep='/') for tree in (variables, template))
   for name in wanted.keys() | found.keys():
     if name not in found:

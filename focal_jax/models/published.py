@@ -1,7 +1,8 @@
 """Published weights: identifies the network of a state dict and maps its tensors to this project's.
 
-Modules are named as in the state dicts that the authors' code saves; those of Won and Jeon's network here (`DFF_net.*`
-is the depth network, `optical_flow_aggregation.*` the alignment network), the others' beside the networks.
+State dicts use the module names of the authors' code. The mapping for Won and Jeon's network is here (`DFF_net.*` is
+the depth network, `optical_flow_aggregation.*` the alignment network); those of the other networks are in the networks'
+modules.
 """
 
 import dataclasses
@@ -15,13 +16,13 @@ import numpy as np
 from focal_jax.errors import InputError
 from focal_jax.models import aifdepthnet, defocusnet, dfv
 
-# What Won and Jeon's weights expect of their input (`end_to_end.EndToEnd`).
+# Input format that Won and Jeon's weights expect (`end_to_end.EndToEnd`).
 INPUT_CONVENTION = {'channels': 'BGR', 'padding': 'black'}
 
 # 'data' in the description of published weights, instead of the sources of a training run of this project.
 DATA_OF_PUBLISHED = 'published'
 
-# Tensors of PyTorch's batch normalisation that ours has no use for.
+# Tensors of PyTorch's batch normalisation that are not used here.
 _IGNORED_SUFFIX = '.num_batches_tracked'
 
 
@@ -31,7 +32,7 @@ def _cell(ours: str, theirs: str) -> dict[str, str]:
 
 
 def module_names() -> dict[str, str]:
-  """Our module path -> published module path, of every module that holds parameters."""
+  """Our module path -> published module path, for every module with parameters."""
   depth = {
     **_cell('stem', 'FM_measure.Focus_extraction.0'),
     **_cell('head0', 'confidence.0'),
@@ -90,14 +91,14 @@ def module_names() -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-  """A network that was published with weights.
+  """A network with published weights.
 
   Attributes:
-    name: of the depth network, in `registry.DEPTH`.
-    model: its description (`registry.ModelSettings`), with which it expects its input as published.
-    modules: our module path -> theirs, of every module that holds parameters.
-    is_transposed: whether our module is a transposed convolution; PyTorch stores those (in, out, ...), the others
-      (out, in, ...).
+    name: name of the depth network in `registry.DEPTH`.
+    model: its description (`registry.ModelSettings`), including the published input format.
+    modules: our module path -> theirs, for every module with parameters.
+    is_transposed: whether our module is a transposed convolution; PyTorch stores their kernels as (in, out, ...),
+      others as (out, in, ...).
   """
 
   name: str
@@ -132,10 +133,14 @@ def published_networks() -> list[Published]:
 
 
 def identify(path: str | Path, tensors: Mapping[str, np.ndarray]) -> Published:
-  """The network that the weights of a state dict belong to.
+  """The network that a state dict belongs to.
+
+  Args:
+    path: the file, for messages.
+    tensors: its tensors by name.
 
   Raises:
-    InputError: it is none that is known here.
+    InputError: no known network has these tensors.
   """
   networks = published_networks()
   for network in networks:
@@ -151,12 +156,12 @@ def variables_from(
   """Variables of our network from a published state dict.
 
   Args:
-    path: of the file, for messages.
-    tensors: what it holds (`torch_file.read_state_dict`).
-    template: variables with the wanted tree and shapes (arrays or shape structs), as `variable_shapes` returns.
+    path: the file, for messages.
+    tensors: its tensors by name (`torch_file.read_state_dict`).
+    template: variables with the expected tree and shapes (arrays or shape structs), as returned by `variable_shapes`.
 
   Returns:
-    the variables {'params', 'batch_stats'}, float32, and the names of the file's tensors that the network does not use.
+    The variables {'params', 'batch_stats'}, float32, and the names of the file's tensors that the network does not use.
 
   Raises:
     InputError: a tensor is missing or has another shape.

@@ -1,18 +1,17 @@
-"""Classical depth from focus, refined by a network that learns where to overrule it, and what lies beyond the sweep.
+"""Refines classical depth from focus: a network learns where to overrule it, and estimates depth beyond the sweep.
 
-The published network (`depth`) has to learn from images what sharpness is. This one is given sharpness in a form that
+The published network (`depth`) has to learn a measure of sharpness from images. This one takes sharpness in a form that
 is independent of the strength of blur, texture and noise (`focus_curves`), and starts from the depth of
 `classical.depth_from_focus`. From these, not from the frames themselves, a U-Net over space and frames, at half the
 resolution and below, predicts for each pixel
 
-* its own focus distribution, over the frames and over places beyond both ends of the sweep, and for each frame an
-  offset of the focus from it, because a mean over frames alone is biased towards the frames;
-* depth and distribution of its surroundings, for pixels whose depth no frame shows (`fill`);
-* the shares of these two and of the classical estimate in the result.
+* its own focus distribution, over the frames and over positions beyond both ends of the sweep, with an offset from each
+  frame's focus, because a mean over the frames alone is biased towards them;
+* depth and distribution of its surroundings, for pixels without depth information in any frame (`fill`);
+* the weights of these two and of the classical estimate in the result.
 
 Image edges come from the all-in-focus image of the classical estimate. Before training, the result is mostly the
-classical estimate. Nothing is normalised by batch statistics, so stacks with different numbers of frames may follow
-each other.
+classical estimate. There is no batch normalisation, so stacks with different numbers of frames may follow each other.
 """
 
 from functools import partial
@@ -35,19 +34,19 @@ from focal_jax.stack import confidence_from_spread
 from focal_jax.warp import double
 
 FEATURES = (16, 24, 32, 48, 64)  # at 1/2, 1/4, 1/8, 1/16 and 1/32 of the resolution
-OCTAVES = 3  # levels that are given focus curves of the frames reduced to their own resolution
-GUIDE_FEATURES = 16  # channels of what a pixel has once, not once per frame
+OCTAVES = 3  # levels whose input includes focus curves of the frames at that level's resolution
+GUIDE_FEATURES = 16  # channels of features that a pixel has once, not per frame
 FARTHEST_OFFSET = 1.5  # frames: largest offset of the focus from a frame
 BEYOND = (0.12, 0.36)  # places beyond either end of the sweep, as shares of its range
 # Before training:
 SCORE_GAIN = 1.0  # gain of each curve in a frame's score
-RESIDUAL_GAIN = 0.3  # not 0 (SkipInit): branches that start at 0 hardly ever come to take part
-HEAD_SCALE = 0.1  # scale of the heads' outputs, so that the distribution starts as that of the curves' own peak
+RESIDUAL_GAIN = 0.3  # not 0 (SkipInit): branches that start at 0 hardly ever contribute
+HEAD_SCALE = 0.1  # scale of the heads' outputs, so that the distribution initially peaks where the curves do
 BEYOND_SCORE = -3.0  # score of each place beyond the ends, relative to the best frame's
 SHARES = (1.0, 0.0, -1.0)  # logits of the classical estimate, the pixel's own distribution, the surroundings
 FILL_PRIOR = 0.1  # weight of a pixel's surroundings; its own is 0 .. 1
-TRUST_PX = 16  # side of the blocks that have one confidence of the classical estimate, interpolated between them
-TRUST_WIDTH = 0.03  # confidence over which the classical estimate comes to be taken as it is (a sigmoid's scale)
+TRUST_PX = 16  # side of the blocks over which the classical confidence is averaged; interpolated between them
+TRUST_WIDTH = 0.03  # width of the transition to the classical estimate, in confidence (a sigmoid's scale)
 LEAST_WEIGHT = 1e-6  # floor of the weights of a fill, whose gradients divide by their square
 
 
@@ -55,7 +54,7 @@ Residual = partial(curve_network.Residual, initial_gain=RESIDUAL_GAIN)
 
 
 class Head(nn.Module):
-  """A few numbers for each pixel, small before training, from features [B, 1, H, W, C]; float32."""
+  """A few float32 outputs per pixel, small before training, from features [B, 1, H, W, C]."""
 
   outputs: int
 
@@ -66,10 +65,11 @@ class Head(nn.Module):
 
 
 class RefinementNetwork(nn.Module):
-  """Aligned frames, normalised to -1 .. 1, to depth in the unit of `focus`; interface of `depth.DepthNetwork`.
+  """Estimates depth in the unit of `focus` from aligned frames normalised to -1 .. 1; same interface as
+  `depth.DepthNetwork`.
 
-  Two frames or more in the order of their focus; height and width must be multiples of 32. Depth may lie beyond the
-  first and the last focus: by up to `BEYOND[-1]` of the range between them, or `FARTHEST_OFFSET` frames. `remat`: see
+  Accepts two or more frames in the order of their focus; height and width must be multiples of 32. Depth may lie beyond
+  the first and last focus: by up to `BEYOND[-1]` of the range between them, or `FARTHEST_OFFSET` frames. `remat`: see
   `apply_block`.
   """
 
@@ -80,8 +80,8 @@ class RefinementNetwork(nn.Module):
 
   @nn.compact
   def __call__(self, images: Float[Array, 'B N H W 3'], focus: Float[Array, 'B N'], *, train: bool) -> DepthMaps:
-    """Returns depth maps coarse to fine: three of lower resolution, that of the own distribution, and the result; the
-    focus distribution, whose shares beyond the sweep are added to the frames at its ends; and the confidence.
+    """Returns depth maps from coarse to fine: three of lower resolution, that of the pixel's own distribution, and the
+    result; the focus distribution, whose shares beyond the sweep are added to its end frames; and the confidence.
     """
     n, height, width = images.shape[1:4]
     luma = luminance(images)
@@ -102,11 +102,11 @@ class RefinementNetwork(nn.Module):
     outputs = to_full(HEAD_SCALE * ScaledConv(2 + len(FINE), PLANE, name='score0')(x))
     # The network's scores are added to the curves, so that even the untrained network peaks where the curves do.
     scores = outputs[..., 0] + sum((SCORE_GAIN + outputs[..., 1 + i]) * curve for i, curve in enumerate(curves))
-    # Bounded, or any frame could claim any depth and the distribution would mean nothing.
+    # Bounded; otherwise any frame could represent any depth, and the distribution would be meaningless.
     offset = FARTHEST_OFFSET * jnp.tanh(outputs[..., -1] / FARTHEST_OFFSET)
     # Over all frames: the maximum and the mean, before and after the decoder.
     summary = [x.mean(1, keepdims=True), x.max(1, keepdims=True), nn.relu(skips[0].mean(1, keepdims=True))]
-    # Places beyond an end are judged by the two frames next to it: sharpness that still rises there peaks beyond.
+    # Positions beyond an end are scored from the two frames next to it: sharpness that still rises there peaks beyond.
     top = scores.max(1, keepdims=True) + BEYOND_SCORE
     far, near = (
       top + jnp.moveaxis(to_full(Head(len(BEYOND), name=name)(jnp.concatenate([*ends, *summary], -1)))[:, 0], -1, 1)
@@ -117,7 +117,7 @@ class RefinementNetwork(nn.Module):
     outputs = Head(4, name='shares')(jnp.concatenate(summary, -1))
     shares = jax.nn.softmax(jnp.asarray(SHARES) + to_full(outputs[..., :3]), axis=-1)
     if self.trusted_confidence:
-      # Of the surroundings, or depth would change between the two from one pixel to the next.
+      # Averaged over the surroundings, because otherwise depth would switch between the two from pixel to pixel.
       around = to_full(average_pool(evidence[:, None, ..., None], TRUST_PX))
       trust = jax.nn.sigmoid((around - self.trusted_confidence) / TRUST_WIDTH)
       shares = (1.0 - trust) * shares + trust * jnp.asarray([1.0, 0.0, 0.0])
@@ -135,15 +135,15 @@ class RefinementNetwork(nn.Module):
     classical_depth = expected_focus(estimate, focus)[:, None]
     pyramid += [own_depth[:, 0], mixed(classical_depth, own_depth, surroundings[:, :1])[:, 0]]
     distribution = mixed(jnp.pad(estimate, ((0, 0), (k, k), (0, 0), (0, 0))), own, surroundings[:, 1:])
-    # Callers expect one weight per frame, so what lies beyond an end counts as the frame at that end.
+    # Callers expect one weight per frame, so shares beyond an end are added to its frame.
     frames = distribution[:, k : k + n]
     frames = frames.at[:, 0].add(distribution[:, :k].sum(1)).at[:, -1].add(distribution[:, k + n :].sum(1))
-    # A pixel that takes the depth of its surroundings has no evidence of its own.
+    # A pixel that takes the depth of its surroundings has no confidence of its own.
     of_its_own = upsample(known / (known + FILL_PRIOR), height, width)[:, 0]
     if self.trusted_confidence:
       evidence = jnp.minimum(evidence / self.trusted_confidence, 1.0)
     evidence = shares[:, 0, ..., 0] * evidence + shares[:, 0, ..., 1] + shares[:, 0, ..., 2] * of_its_own
-    # Where the two estimates differ, one of them is wrong, whichever the result follows.
+    # Where the two estimates differ, one is wrong, whichever the result follows.
     disagreement = (own_depth - classical_depth)[:, 0]
     return DepthMaps(tuple(pyramid), frames, confidence=evidence * confidence_from_spread(frames, focus, disagreement))
 
@@ -167,13 +167,13 @@ class RefinementNetwork(nn.Module):
         x = ScaledConv(features, PLANE, stride=2, name=f'down{level}')(nn.relu(x))
         guide = ScaledConv(GUIDE_FEATURES, PLANE, stride=2, name=f'guide_down{level}')(nn.relu(guide))
       x += ScaledConv(features, POINT, name=f'guide_in{level}')(nn.relu(guide))
-      # Strong blur leaves no detail at full resolution; reduced frames still show where it is least.
+      # Strong blur leaves no detail at full resolution; reduced frames still show where it is weakest.
       if level < OCTAVES:
         luma = halve(luma)
         curves, limited, _ = focus_curves(luma, level + 1)
         octave = jnp.stack([*curves, *limited], -1).astype(x.dtype)
         x += ScaledConv(features, PLANE, name=f'octave{level}')(octave)
-      # At the highest resolution kernels of one frame only: those of three frames would take most of the time.
+      # Only kernels of one frame at the highest resolution: those of three frames would dominate the run time.
       x = run(Residual(PLANE if level == 0 else CUBE, name=f'encoder{level}'), x)
       skips.append(x)
     return run(Residual(name='bottom'), x), skips

@@ -31,7 +31,7 @@ from focal_jax.models.refinement import RefinementNetwork
 
 @dataclasses.dataclass(frozen=True)
 class EstimatedMotion:
-  """Fields of an alignment network that looks at the frames."""
+  """Fields of an alignment network that estimates motion from the frames."""
 
   side_px: int = 0  # longer side that frames are reduced to for motion estimation; 0: full size
   passes: Literal[1, 2, 3, 4] = 1  # number of motion estimates, each from frames warped by the previous one
@@ -39,7 +39,7 @@ class EstimatedMotion:
 
 @dataclasses.dataclass(frozen=True)
 class NoFields:
-  """Fields of what has none."""
+  """Fields of an alignment without any."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,18 +64,18 @@ ALIGN: dict[str, Alignment] = {
   'metadata': Alignment(MetadataAlignment),
   'none': Alignment(NoAlignment),
 }
-SECTIONS = {'depth': 'won_jeon', 'align': 'learned'}  # of a model, with the network that each has by default
+SECTIONS = {'depth': 'won_jeon', 'align': 'learned'}  # sections of a model and their default networks
 
 _NOT_OWN = ('axis_name', 'remat', 'parent', 'name')
 
 
 def networks(section: str) -> tuple[str, ...]:
-  """Names of those that the section, 'depth' or 'align', can have."""
+  """Names of the networks available for a section, 'depth' or 'align'."""
   return tuple(DEPTH if section == 'depth' else ALIGN)
 
 
 def settings_class(section: str, name: str) -> type:
-  """The dataclass that declares a network's own fields, among others of `_NOT_OWN`."""
+  """The dataclass that declares a network's own fields (and those in `_NOT_OWN`)."""
   return DEPTH[name] if section == 'depth' else ALIGN[name].settings
 
 
@@ -86,11 +86,11 @@ def own_fields(section: str, name: str) -> dict[str, dataclasses.Field]:
 
 
 def complete_network(section: str, given: Any) -> dict[str, Any]:
-  """The name of a network and all its own fields; those that are not given have their default.
+  """The name of a network and all its own fields; omitted ones have their default.
 
   Args:
     section: 'depth' or 'align'.
-    given: a mapping.
+    given: a mapping with 'name' and any of the network's fields.
 
   Raises:
     InputError: an unknown network, a field that the network lacks, or an invalid value.

@@ -1,11 +1,11 @@
-"""Reads a PyTorch state dict (`.pth`, `.pt`) without PyTorch, and without running anything that the file says.
+"""Reads a PyTorch state dict (`.pth`, `.pt`) without PyTorch, and without running any code from the file.
 
 Since PyTorch 1.6 `torch.save` writes a zip archive of uncompressed entries: `<name>/data.pkl`, a pickle of the saved
 object in which every tensor refers to a storage by its key; `<name>/data/<key>`, the raw numbers of that storage; and,
 since 2.1, `<name>/byteorder`.
 
-A pickle is a program that may import and call anything. `_Unpickler` admits only the instructions and names that a
-state dict needs; a name becomes a function of this module and is never looked up.
+A pickle is a program that may import and call anything. `_Unpickler` allows only the instructions and names that a
+state dict needs. A name is mapped to a function of this module and never imported.
 """
 
 import dataclasses
@@ -23,16 +23,16 @@ import numpy as np
 
 from focal_jax.errors import InputError
 
-# Where training scripts put the state dict inside a checkpoint.
+# Keys under which training scripts store the state dict in a checkpoint.
 _WRAPPERS = ('state_dict', 'model_state_dict', 'model')
 
 _ZIP_MAGIC = b'PK\x03\x04'
 _LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # a pickle of the number 0x1950a86a20f9469cfc6c
-# What zipfile raises on one or another kind of damage.
+# Errors that zipfile raises for damaged files.
 _ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, struct.error)
 
 
-# What `pickle` raises where the stack is empty, a mark or memo is missing, or something else is called or appended to.
+# Errors that `pickle` raises if its stack is empty, a mark or memo is missing, or an object has the wrong type.
 _PICKLE_ERRORS = (pickle.UnpicklingError, AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError)
 
 _MAX_AXES = 64  # PyTorch's limit, and NumPy's since 2.0.
@@ -40,14 +40,14 @@ _MAX_AXES = 64  # PyTorch's limit, and NumPy's since 2.0.
 
 @dataclasses.dataclass(frozen=True)
 class _StorageType:
-  """How numbers are stored, and the type that they become."""
+  """The stored type of numbers, and the type they are converted to."""
 
   stored: np.dtype
   becomes: np.dtype
 
 
 def _rebuild_tensor(numbers, offset, shape, strides, requires_grad, hooks, metadata=None) -> np.ndarray:
-  """`torch._utils._rebuild_tensor_v2`: a view of a storage, which it cannot leave; offset and strides count numbers."""
+  """`torch._utils._rebuild_tensor_v2`: a view within a storage; offset and strides count numbers."""
   arguments = numbers, offset, shape, strides
   well_typed = [type(argument) for argument in arguments] == [np.ndarray, int, tuple, tuple]
   if not (
@@ -59,7 +59,7 @@ def _rebuild_tensor(numbers, offset, shape, strides, requires_grad, hooks, metad
     raise InputError(f'data.pkl has a tensor of {reprlib.repr(arguments)}, which PyTorch does not write')
   elements = math.prod(shape)
   last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-  # More elements than numbers is an expanded tensor: no weight is, and a copy of one might be of any size.
+  # More elements than numbers is an expanded tensor, which no weight is; its copy could have any size.
   if elements > numbers.size or (elements and last >= numbers.size):
     raise InputError(
       f'a tensor of shape {shape}, strides {strides} and offset {offset} does not fit its storage of {numbers.size} '
@@ -79,7 +79,7 @@ def _rebuild_parameter(tensor, requires_grad, hooks) -> np.ndarray:
   return tensor
 
 
-# The only names that a file may mention. Functions, not classes: a pickle makes an object of any class that it gets.
+# The only names that a file may use. Functions, not classes, because a pickle can instantiate any class it is given.
 _GLOBALS = {
   ('collections', 'OrderedDict'): lambda: {},
   ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
@@ -140,7 +140,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _check_magic(path: Path) -> int:
-  """The file's size in bytes, after a look at its first ones."""
+  """Checks the first bytes of the file; returns its size in bytes."""
   if not path.exists():
     raise InputError('no such file, expected a PyTorch state dict (.pth)')
   if not path.is_file():
@@ -186,7 +186,7 @@ def _read_archive(archive: zipfile.ZipFile, file_size: int) -> dict[str, np.ndar
 
 
 def _find_state_dict(saved: object) -> dict[str, np.ndarray]:
-  """The dict of tensors in what was saved, without wrappers."""
+  """The dict of tensors in the saved object, without wrappers."""
   if not isinstance(saved, dict):
     raise InputError(f'holds an object of type {type(saved).__name__}, expected a state dict')
   tensors = next((saved[key] for key in _WRAPPERS if isinstance(saved.get(key), dict)), saved)
@@ -234,7 +234,7 @@ def _read_storage(
 
 
 class _Instructions(dict):
-  """The instructions of `pickle` that a state dict needs, by their code."""
+  """The `pickle` instructions that a state dict needs, by opcode."""
 
   def __missing__(self, code: int):
     name = f'{chr(code)!r} (0x{code:02x})'
@@ -242,10 +242,10 @@ class _Instructions(dict):
 
 
 class _Unpickler(pickle._Unpickler):
-  """Unpickles plain data and tensors, and refuses all else.
+  """Unpickles plain data and tensors and rejects everything else.
 
-  The variant of `pickle.Unpickler` in Python, because it lets the instructions be restricted, too: the one in C would
-  take an object from the process's extension registry (EXT1) without asking `find_class`.
+  Based on the Python version of `pickle.Unpickler`, whose instructions can be restricted. The C version would take
+  objects from the process's extension registry (EXT1) without calling `find_class`.
   """
 
   def __init__(self, pickled: bytes, read_storage: Callable[[_StorageType, str, int], np.ndarray]):
@@ -267,7 +267,7 @@ class _Unpickler(pickle._Unpickler):
     raise InputError(f'data.pkl refers to {reprlib.repr(reference)}, expected (storage, type, key, device, size)')
 
   def load_build(self) -> None:
-    # Sets attributes. A state dict has one, `_metadata`, its modules' versions: dropped, as any other would be.
+    # Sets attributes. A state dict has one, `_metadata`, with module versions. All attributes are dropped.
     self.stack.pop()
     if not isinstance(self.stack[-1], dict):
       raise InputError(f'data.pkl sets attributes of {reprlib.repr(self.stack[-1])}, expected only those of a dict')
@@ -287,6 +287,6 @@ def _check_keys(target: object, keys: list) -> None:
   if not isinstance(target, dict):
     raise InputError(f'data.pkl sets items of {reprlib.repr(target)}, expected a dict')
   for key in keys:
-    # Only these: the hash of a tuple nested deeply enough overflows the interpreter's own stack.
+    # Only these types: hashing a deeply nested tuple overflows the interpreter's stack.
     if not isinstance(key, str | int):
       raise InputError(f'data.pkl has the dict key {reprlib.repr(key)}, expected a string or an integer')

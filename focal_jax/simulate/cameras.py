@@ -1,6 +1,6 @@
-"""Cameras, and what is drawn at random for their focus sweeps.
+"""Cameras, and the settings of their random focus sweeps.
 
-`CAMERAS` are presets; any `Camera` of your own works as well. `focus_sweep` draws sweeps.
+`CAMERAS` are presets; any `Camera` may be used instead. `focus_sweep` draws the sweeps.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from focal_jax.errors import InputError
 from focal_jax.simulate.defocus import VIEWS
 
 PIXEL_PITCH_M = 1.4e-6
-UNITS = ('1/m', 'px', 'm')  # `Sweep.unit` is a place in here
+UNITS = ('1/m', 'px', 'm')  # `Sweep.unit` is an index into these
 KERNELS = ('disc', 'views')
 SPACINGS = ('dioptres', 'random', 'camera')
 
@@ -115,9 +115,9 @@ CAMERAS = {
       beta_px=(-4.315575939, 2.9198626),
       gamma_px=(-0.9456601, 0.153538997),
     ),
-    # NVIDIA Shield Tablet. Lens and dioptres from the EXIF of a sweep that breathes by 1.040 where the thin lens says
-    # 1.022, hence the slope. Assumed: the sensor (1/4 inch, 5 megapixels), and a drift larger than the 1.3 px of that
-    # sweep.
+    # NVIDIA Shield Tablet. Lens and dioptres are from the EXIF of a sweep, which breathes by 1.040 instead of the 1.022
+    # of a thin lens, hence the slope. Assumed: the sensor (1/4 inch, 5 megapixels), and a drift larger than the 1.3 px
+    # of that sweep.
     Camera(
       name='tablet',
       focal_length_m=0.00295,
@@ -129,7 +129,7 @@ CAMERAS = {
       focus_m=(math.inf, 1 / 7.2327),
       num_frames=11,
     ),
-    # A 50 mm lens on a 36 mm sensor. It breathes as a thin lens does; the small drift is our assumption.
+    # A 50 mm lens on a 36 mm sensor. Breathes like a thin lens; the small drift is assumed.
     Camera(
       name='dslr',
       focal_length_m=0.05,
@@ -153,7 +153,8 @@ CAMERAS = {
       unit='m',
       aligned=True,
     ),
-    # DDFF-12 (Hazirbas et al., ACCV 2018): refocused light fields. The aperture is the grid's, eight baselines wide.
+    # DDFF-12 (Hazirbas et al., ACCV 2018): refocused light fields. The aperture is that of the grid, eight baselines
+    # wide.
     Camera(
       name='ddff12',
       focal_length_m=_DDFF_FOCAL_LENGTH_M,

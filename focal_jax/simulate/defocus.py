@@ -1,14 +1,16 @@
 """Defocus by an aperture of any size, varying over a surface, with occlusion between surfaces. Plain JAX.
 
-Each surface is blurred at a few fixed radii, once for all frames; in each frame a pixel interpolates linearly between
-the two radii nearest to its own. Radius 0 is the surface itself, so whatever is in focus is exactly sharp. Surfaces are
-then composited from far to near, premultiplied by their blurred alpha, so that a blurred edge lets through what lies
-behind it.
+Each surface is blurred at a few fixed radii, once for all frames. In each frame a pixel interpolates linearly between
+the two radii nearest to its own. Radius 0 is the surface itself, so content in focus is exactly sharp. Surfaces are
+then composited from far to near, premultiplied by their blurred alpha, so that what lies behind a blurred edge shows
+through it.
 
-Images are [H, C, W] in here: a row of all channels lies together, so that resampling rows is one matrix product.
+Images are [H, C, W] in this module: all channels of a row are contiguous, so that resampling rows is one matrix
+product.
 
-Two apertures: the disc of an ordinary lens, whose radius is that of the circle of confusion; and the 9 x 9 grid of
-views from which a light field is refocused, whose "radius" is the distance between the images of neighbouring views.
+There are two apertures: the disc of an ordinary lens, whose radius is that of the circle of confusion, and the 9 x 9
+grid of views from which a light field is refocused, whose "radius" is the distance between the images of neighbouring
+views.
 """
 
 import functools
@@ -24,24 +26,25 @@ from scipy.special import j1
 from focal_jax.simulate.filters import gaussian_blur
 
 # Radii at which surfaces are blurred, closer together where blur is small: pixels interpolate between neighbours, and a
-# mixture of two discs looks like the disc between them only if they are similar.
+# mixture of two discs resembles the disc between them only if they are similar.
 DISC_RADII_PX = (0.0, 0.8, 1.6, 2.4, 3.4, 4.6, 6.4, 9.0, 12.5, 17.5, 25.0)
 VIEWS = 9  # along each side of the grid
-STENCIL_LIMIT_PX = 3.5  # up to here adding shifted images is faster than Fourier transforms
+STENCIL_LIMIT_PX = 3.5  # up to this radius adding shifted images is faster than Fourier transforms
 
 
 def disc_radii(largest_px: float | int) -> tuple[float, ...]:
-  """As many of DISC_RADII_PX as it takes to reach a radius; radii beyond the last count as the last."""
+  """The first of DISC_RADII_PX, up to and including the first one that reaches `largest_px`; at least two."""
   count = int(np.searchsorted(DISC_RADII_PX, largest_px)) + 1
   return DISC_RADII_PX[: max(count, 2)]
 
 
 @functools.cache
 def disc_kernel(radius_px: float) -> np.ndarray:
-  """[2 n + 1, 2 n + 1] weights of the pixels under a disc, of sum 1 and of the disc's variance, radius^2 / 4 an axis.
+  """[2 n + 1, 2 n + 1] weights of the pixels under a disc. They sum to 1 and have the variance of the disc, radius^2 /
+  4 per axis.
 
-  The weight of a pixel is the share of it that a disc covers. Concentrated at the pixels' centres these weights have a
-  variance a little off the disc's, so the disc that is rasterised is one with another radius, found by bisection.
+  The weight of a pixel is the share of it that a disc covers. With the weights concentrated at the pixel centres their
+  variance differs slightly from the disc's, so a disc of another radius is rasterised, found by bisection.
   """
   n, fine = int(np.ceil(radius_px)), 32
   offsets = (np.arange((2 * n + 1) * fine) + 0.5) / fine - n - 0.5
@@ -57,7 +60,7 @@ def disc_kernel(radius_px: float) -> np.ndarray:
 
 
 def correlate(image: Float[Array, 'H C W'], kernel: np.ndarray) -> Float[Array, 'H C W']:
-  """Correlation with a small kernel that is symmetric in both axes, edges repeated."""
+  """Correlation with a small kernel that is symmetric along both axes; edges repeated."""
   n = len(kernel) // 2
   height, _, width = image.shape
   padded = jnp.pad(image, ((n, n), (0, 0), (n, n)), mode='edge')
@@ -78,10 +81,10 @@ def correlate(image: Float[Array, 'H C W'], kernel: np.ndarray) -> Float[Array, 
 
 
 def disc_transfer(radius_px: float, height: int, width: int) -> np.ndarray:
-  """[H, W // 2 + 1] transfer function of a uniform disc on the frequencies of `rfft2`: 2 J1(z) / z, z = 2 pi r f.
+  """[H, W // 2 + 1] transfer function of a uniform disc at the frequencies of `rfft2`: 2 J1(z) / z, z = 2 pi r f.
 
-  The disc is convolved with the square of a pixel, as light is on a sensor, so that edges do not ring. Its radius is
-  reduced such that disc and square together have the variance of the disc asked for.
+  The disc is convolved with a pixel's square, as light is on a sensor, so that edges do not ring. Its radius is reduced
+  such that disc and square together have the variance of the requested disc.
   """
   y, x = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
   z = np.maximum(2 * np.pi * np.sqrt(radius_px**2 - 1 / 3) * np.hypot(y, x), 1e-9)
@@ -89,7 +92,7 @@ def disc_transfer(radius_px: float, height: int, width: int) -> np.ndarray:
 
 
 def views_transfer(step_px: float, height: int, width: int) -> np.ndarray:
-  """[H, W // 2 + 1] transfer function of a 9 x 9 grid of points `step_px` apart, on the frequencies of `rfft2`."""
+  """[H, W // 2 + 1] transfer function of a 9 x 9 grid of points `step_px` apart, at the frequencies of `rfft2`."""
   places = step_px * (np.arange(VIEWS) - VIEWS // 2)
   y, x = (np.cos(2 * np.pi * f[:, None] * places).mean(1) for f in (np.fft.fftfreq(height), np.fft.rfftfreq(width)))
   return (y[:, None] * x).astype(np.float32)
@@ -104,13 +107,13 @@ def disc_levels(image: Float[Array, 'H C W'], radii_px: tuple[float, ...]) -> li
 
 
 def view_levels(image: Float[Array, 'H C W'], steps_px: tuple[float, ...]) -> list[Float[Array, 'H C W']]:
-  """The image seen through the grid of views at each distance between them; the first distance is 0."""
+  """The image seen through the grid of views, for each distance between views; the first distance is 0."""
   height, _, width = image.shape
   return [image, *filter_all(image, [views_transfer(step, height, width) for step in steps_px[1:]])]
 
 
 def filter_all(image: Float[Array, 'H C W'], transfers: list[np.ndarray]) -> list[Float[Array, 'H C W']]:
-  """The image filtered by each transfer function [H, W // 2 + 1]; periodic."""
+  """The image filtered by each transfer function [H, W // 2 + 1], with periodic borders."""
   if not transfers:
     return []
   spectrum = jnp.fft.rfft2(image.swapaxes(0, 1))
@@ -119,28 +122,28 @@ def filter_all(image: Float[Array, 'H C W'], transfers: list[np.ndarray]) -> lis
 
 
 def lens_blur(images: Float[Array, 'K H C W'], sigma_px: Float[Array, '']) -> Float[Array, 'K H C W']:
-  """Gaussian blur by lens and pixel, sigma at most 2 px, edges repeated."""
+  """Gaussian blur of lens and pixel, sigma at most 2 px, edges repeated."""
 
   def blur(radius_px):
     return lambda images: gaussian_blur(images, sigma_px, radius_px, (1, 3))
 
-  # Each radius reaches three sigma. Under `cond`, so that sharp lenses do not pay for the wide filter.
+  # Each radius covers three sigma. Uses `cond`, so that sharp lenses do not pay for the wide filter.
   return lax.cond(sigma_px <= 1.0, blur(3), blur(6), images)
 
 
 def premultiply(
   colour: Float[Array, 'K 3 H W'], alpha: Float[Array, 'K H W'], lens_sigma_px: Float[Array, '']
 ) -> Float[Array, 'K H 4 W']:
-  """Surfaces as `render` and `compose` want them: colour times alpha, and alpha, blurred by lens and pixel."""
+  """Surfaces in the form that `render` and `compose` take: colour times alpha, and alpha, blurred by lens and pixel."""
   surfaces = jnp.concatenate([colour * alpha[:, None], alpha[:, None]], axis=1)
   return lens_blur(surfaces.swapaxes(1, 2), lens_sigma_px)
 
 
 def compose(surfaces: Float[Array, 'K H 4 W'] | list[Float[Array, 'H 4 W']]) -> Float[Array, 'H 3 W']:
-  """Premultiplied surfaces over one another, far to near (Porter and Duff, "Compositing digital images", 1984)."""
+  """Composites premultiplied surfaces, far to near (Porter and Duff, "Compositing digital images", 1984)."""
   behind = jnp.zeros_like(surfaces[0][:, :3])
   for surface in surfaces:
-    # Wide filters ring a little beyond 0 .. 1. Colour does so too, but clipping it would add light.
+    # Wide filters ring slightly beyond 0 .. 1. Colour does so too, but clipping it would add light.
     behind = surface[:, :3] + (1.0 - jnp.clip(surface[:, 3:], 0.0, 1.0)) * behind
   return behind
 
@@ -151,16 +154,17 @@ def render(
   radii_px: tuple[float, ...],
   through_views: bool = False,
 ) -> Float[Array, 'N H 3 W']:
-  """Frames of a scene, in linear light.
+  """Frames of a scene in linear light.
+
+  Radii above `STENCIL_LIMIT_PX`, and views, wrap around at the borders: leave a margin as wide as the largest radius
+  around the part that counts. For smaller radii, edges are repeated.
 
   Args:
-    surfaces: far to near, premultiplied (`premultiply`), complete behind what covers them; the first should cover all.
+    surfaces: far to near, premultiplied (`premultiply`), complete behind what covers them; the first should cover
+      everything.
     radius_px: blur radius of every pixel of every surface in every frame, >= 0.
     radii_px: radii at which surfaces are blurred, from 0 upwards (`disc_radii`).
     through_views: the radius is that of the grid of views, not of a disc.
-
-  Radii above `STENCIL_LIMIT_PX`, and views, wrap around at the borders: leave a margin as wide as the largest radius
-  around the part that counts. Smaller radii repeat the edge.
   """
   blur = view_levels if through_views else disc_levels
 
@@ -168,7 +172,7 @@ def render(
     levels = blur(surface, radii_px)
     return [levels[0], *(above - below for below, above in itertools.pairwise(levels))]
 
-  # A loop, because XLA stores its results: otherwise it would blur every surface again for every frame.
+  # A loop, because XLA stores its results; otherwise it would blur every surface again for every frame.
   steps = lax.map(steps_of, surfaces)
 
   def frame(radius_px):
@@ -182,7 +186,7 @@ def interpolate(
 ) -> Float[Array, 'H C W']:
   """Linear interpolation at the radius of each pixel, from the first level and the differences between levels.
 
-  Radii beyond the last level get the last.
+  Radii beyond the last level take the last level.
   """
   radius_px, value = radius_px[:, None], steps[0]
   for step, (low, high) in zip(steps[1:], itertools.pairwise(radii_px), strict=True):

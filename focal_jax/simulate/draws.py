@@ -1,4 +1,4 @@
-"""Random scalars, many from one call: with one call for each number the simulator would take minutes to compile."""
+"""Random scalars, many from one call: with one call per number the simulator would take minutes to compile."""
 
 import jax.numpy as jnp
 from jax import random
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class Draws:
-  """Up to `count` scalars from one key, in the order of the calls."""
+  """Up to `count` random scalars from one key, in the order of the calls."""
 
   def __init__(self, key: PRNGKeyArray, count: int):
     # Not quite 0 or 1, where the quantiles of the normal distribution are infinite.

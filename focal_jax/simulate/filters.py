@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 
 def gaussian_weights(sigma_px: Float[Array, ''], radius_px: int) -> Float[Array, ' K']:
-  """[2 radius + 1] samples of a Gaussian, of sum 1; for a sigma of 0 only the middle one is not 0."""
+  """[2 radius + 1] samples of a Gaussian that sum to 1; for sigma 0 only the middle one is not 0."""
   weights = jnp.exp(-0.5 * (jnp.arange(-radius_px, radius_px + 1) / jnp.maximum(sigma_px, 1e-3)) ** 2)
   return weights / weights.sum()
 
@@ -16,7 +16,7 @@ def gaussian_weights(sigma_px: Float[Array, ''], radius_px: int) -> Float[Array,
 def gaussian_blur(
   images: Float[Array, '*S'], sigma_px: Float[Array, ''], radius_px: int, axes: Sequence[int], mode: str = 'edge'
 ) -> Float[Array, '*S']:
-  """Filters along each axis; beyond the borders pixels continue as `jnp.pad` has it in this mode (edge, wrap)."""
+  """Gaussian blur along each of the axes; `mode` is that of `jnp.pad` ('edge' or 'wrap')."""
   weights = gaussian_weights(sigma_px, radius_px)
   for axis in axes:
     length = images.shape[axis]
@@ -28,5 +28,5 @@ def gaussian_blur(
 
 
 def round_through(x: Float[Array, '*S']) -> Float[Array, '*S']:
-  """Rounded, with the gradient of x itself."""
+  """Rounds, with the gradient of the identity."""
   return x + lax.stop_gradient(jnp.round(x) - x)

@@ -1,7 +1,7 @@
-"""Random focus sweeps of a camera: focus distances, field of view, drift, exposure and the size of the blur.
+"""Random focus sweeps of a camera: focus distances, field of view, drift, exposure and size of the blur.
 
-Distances along the optical axis are in dioptres (1/m) inside the simulator, and in the camera's own unit in the stacks
-that it returns (`to_unit`).
+Distances along the optical axis are in dioptres (1/m) inside the simulator, and in the camera's own unit in the
+simulated stacks (`to_unit`).
 """
 
 from typing import NamedTuple
@@ -21,9 +21,9 @@ from focal_jax.simulate.draws import Draws
 
 @flax.struct.dataclass
 class Sweep:
-  """One sweep, frames far to near. `motion` is the truth that a warp must undo (`warp`), relative to the last frame."""
+  """One sweep, frames far to near. `motion` is the true motion that `warp` must undo, relative to the last frame."""
 
-  focus: Float[Array | np.ndarray, '*B N']  # in the camera's unit: what a stack hands out
+  focus: Float[Array | np.ndarray, '*B N']  # in the camera's unit: that of the stack
   focus_dpt: Float[Array | np.ndarray, '*B N']  # dioptres, rising
   fov: Float[Array | np.ndarray, '*B N']
   motion: Float[Array | np.ndarray, '*B N 3']
@@ -32,11 +32,11 @@ class Sweep:
   views: Float[Array | np.ndarray, '*B']  # 1: the kernel is a grid of views; 0: a disc
   exposure: Float[Array | np.ndarray, '*B N']  # factor on linear light, 1 for the last frame
   white_balance: Float[Array | np.ndarray, '*B N 3']  # gains, 1 for the last frame and for green
-  unit: Int[Array | np.ndarray, '*B']  # of focus and target: place in UNITS
+  unit: Int[Array | np.ndarray, '*B']  # unit of focus and target: index into UNITS
 
 
 class _Optics(NamedTuple):
-  """What a sweep needs to know about its camera, as numbers: a traced index picks a row of a table of them."""
+  """The camera properties that a sweep needs, as numbers: a traced index selects a row of a table of them."""
 
   focal_length: Float[Array, ''] | float
   f_number: Float[Array, ''] | float
@@ -57,12 +57,14 @@ def draw_sweep(key: PRNGKeyArray, num_frames: int, width_px: float | int, settin
   """A random sweep of a random camera.
 
   Args:
+    key: determines the sweep.
     num_frames: N, at least 2.
-    width_px: px across the whole field of view, that of the image or of the larger one that it is a crop of. Has no
-      effect where `settings.blur_px` sets the size of the blur, and with it the scale.
+    width_px: width of the camera's full image, px (frames may be crops of it). Has no effect if `settings.blur_px` sets
+      the size of the blur, and with it the scale.
+    settings: distributions of the random parameters.
 
   Raises:
-    InputError: for fewer than two frames.
+    InputError: fewer than two frames.
   """
   if num_frames < 2:
     raise InputError(f'num_frames is {num_frames}, expected at least 2')
@@ -78,18 +80,17 @@ def draw_sweep(key: PRNGKeyArray, num_frames: int, width_px: float | int, settin
   distance = optics.dioptres_to_metres(focus_dpt)
 
   # Blur on the sensor in the last frame, then the scale from sensor to image.
-  # Computed frames all have one field of view, that of a lens focused at infinity.
+  # Computed frames share one field of view, that of a lens focused at infinity.
   last_m = jnp.where(is_aligned, jnp.inf, distance[-1])
   diameter = optics.blur_per_dioptre(camera.focal_length, camera.f_number, last_m) / camera.pitch  # px per dioptre
-  parts = jnp.where(camera.views > 0, VIEWS - 1, 2)  # distances between views, or radii, in a diameter
+  parts = jnp.where(camera.views > 0, VIEWS - 1, 2)  # distances between views, or radii, per diameter
   if settings.blur_px is None:
     scale = width_px / camera.width
   else:
     scale = 2 * draw.log_uniform(*settings.blur_px) / extent / diameter
 
-  # The field of view in the metadata must respect the limit of the zoom too: a focal length f gives the ratio
-  # (1 - f d_1) / (1 - f d_n) for focus d_1 .. d_n, which is solved for f. The floor keeps a limit of 1 from dividing
-  # by 0.
+  # The field of view in the metadata must respect the zoom limit too: a focal length f gives the ratio (1 - f d_1) / (1
+  # - f d_n) for focus d_1 .. d_n, which is solved for f. The floor avoids a division by 0 for a limit of 1.
   share = 1.0 - 1.0 / settings.zoom[1]
   shorter = jnp.maximum(share / (extent + share * far), 1e-6)
   fov = optics.relative_field_of_view(jnp.minimum(camera.focal_length, shorter), distance)
@@ -152,7 +153,7 @@ def _pick(cameras: list[Camera], num_frames: int, index: Int[Array, '']) -> tupl
 
 
 def _positions(key: PRNGKeyArray, usual: Float[Array, ' N'], settings: SweepSettings) -> Float[Array, ' N']:
-  """Places of the frames between the first (0) and the last (1), rising, linear in dioptres."""
+  """Positions of the frames between the first (0) and the last (1), rising, linear in dioptres."""
   num_frames = len(usual)
   if settings.spacing == 'dioptres':
     steps = jnp.full(num_frames - 1, 1.0)
@@ -168,6 +169,6 @@ def _positions(key: PRNGKeyArray, usual: Float[Array, ' N'], settings: SweepSett
 
 
 def to_unit(dioptres: Float[Array, '*#S'], unit: Int[Array, '*#S'] | int) -> Float[Array, '*S']:
-  """Dioptres to the unit at this index of UNITS; metres are at most 1e6, so that infinity stays finite."""
+  """Converts dioptres to the unit at this index of UNITS. Metres are limited to 1e6, so that infinity stays finite."""
   metres = 1.0 / jnp.maximum(dioptres, 1e-6)
   return jnp.select([unit == 0, unit == 1], [dioptres, optics.DDFF_DISPARITY_M_PX * dioptres], metres)

@@ -1,4 +1,4 @@
-"""What JPEG loses of an image. Plain JAX; roundings let the gradient straight through."""
+"""Lossy JPEG compression. Plain JAX; rounding passes the gradient straight through."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,12 +33,14 @@ YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.4
 def jpeg(
   display: Float[Array, 'N H W 3'], quality: Float[Array, ''], chroma_subsampled: bool = False
 ) -> Float[Array, 'N H W 3']:
-  """Images 0 .. 1 after JPEG at libjpeg's quality 1 .. 100, before they are rounded to eight bits again.
+  """Images 0 .. 1 after JPEG at libjpeg's quality 1 .. 100, before rounding to eight bits.
 
-  Baseline; edges are repeated up to whole blocks of 8 x 8.
+  Baseline JPEG; edges are repeated up to whole blocks of 8 x 8.
 
   Args:
-    chroma_subsampled: chrominance at half the resolution along both axes (4:2:0) instead of at full (4:4:4).
+    display: display values 0 .. 1.
+    quality: 1 .. 100.
+    chroma_subsampled: chrominance at half the resolution along both axes (4:2:0) instead of full resolution (4:4:4).
   """
   y, cb, cr = _mix_colours(YCBCR, 255 * jnp.moveaxis(display, -1, 0))
   planes = round_through(jnp.stack([y - 128, cb, cr]))  # codecs convert colours in integers
@@ -52,7 +54,7 @@ def jpeg(
 
 
 def _lose(planes: Float[Array, 'C N H W'], tables: Float[Array, 'C 8 8']) -> Float[Array, 'C N H W']:
-  """Planes after the cosine coefficients of their blocks are rounded to multiples of the quantisation steps."""
+  """Planes after rounding the cosine coefficients of their blocks to multiples of the quantisation steps."""
   channels, n, height, width = planes.shape
   planes = _fill_up(planes, BLOCK)
   rows, columns = planes.shape[2] // BLOCK, planes.shape[3] // BLOCK
@@ -67,28 +69,30 @@ def _lose(planes: Float[Array, 'C N H W'], tables: Float[Array, 'C 8 8']) -> Flo
 
 
 def _fill_up(planes: Float[Array, 'C N H W'], multiple: int) -> Float[Array, 'C N h w']:
-  """Edges repeated up to the next multiple of a number of pixels."""
+  """Pads to the next multiple of a number of pixels by repeating edges."""
   return jnp.pad(planes, ((0, 0), (0, 0), *((0, -side % multiple) for side in planes.shape[2:])), mode='edge')
 
 
 def _halve(planes: Float[Array, 'C N H W']) -> Float[Array, 'C N h w']:
-  """Means of 2 x 2 pixels, rounded, up to whole blocks."""
+  """Rounded means of 2 x 2 pixels, padded to whole blocks."""
   filled = _fill_up(planes, 2 * BLOCK)
   channels, n, height, width = filled.shape
   return round_through(filled.reshape(channels, n, height // 2, 2, width // 2, 2).mean((3, 5)))
 
 
 def _double(planes: Float[Array, 'C N h w'], height: int, width: int) -> Float[Array, 'C N H W']:
-  """Twice as many pixels along both axes, up to a size: linear interpolation, libjpeg's "fancy upsampling"."""
+  """Doubles the number of pixels along both axes, cropped to a size: linear interpolation, libjpeg's "fancy
+  upsampling".
+  """
   for axis, size in ((2, height), (3, width)):
-    # Only what lies inside the picture: its last chrominance pixel repeats, not the padding of the last block.
+    # Cropped to the image first: its last chrominance pixel is repeated, not the padding of the last block.
     planes = lax.slice_in_dim(planes, 0, -(-size // 2), axis=axis)
     planes = lax.slice_in_dim(double(planes, axis), 0, size, axis=axis)
   return planes
 
 
 def _mix_colours(matrix: np.ndarray, planes) -> list[Array]:
-  """Weighted sums of three planes, written out: several times as fast as a product with so small a matrix."""
+  """Weighted sums of three planes, written out, which is several times as fast as a product with a 3 x 3 matrix."""
   return [sum(float(weight) * plane for weight, plane in zip(row, planes, strict=True)) for row in matrix]
 
 
@@ -99,7 +103,7 @@ def cosine_matrix() -> Float[np.ndarray, '8 8']:
 
 
 def quantisation(quality: Float[Array, '']) -> Float[Array, '3 8 8']:
-  """Steps of Y, Cb and Cr, scaled as libjpeg does: 1 .. 255."""
+  """Quantisation steps 1 .. 255 of Y, Cb and Cr, scaled like libjpeg's."""
   percent = jnp.where(quality < 50, 5000 / quality, 200 - 2 * quality)
   tables = np.stack([LUMINANCE, CHROMINANCE, CHROMINANCE]).astype(np.float32)
   return jnp.clip(jnp.floor((tables * percent + 50) / 100), 1, 255)

@@ -1,4 +1,4 @@
-"""Noise of a sensor: shot and read noise, white or shared by neighbours. Plain JAX; light is linear, white is 1."""
+"""Sensor noise: shot and read noise, white or correlated between neighbours. Plain JAX; light is linear, white is 1."""
 
 from collections.abc import Callable
 
@@ -17,22 +17,31 @@ def add_noise(
   read: Float[Array, ''],
   spread: Callable[[Array], Array] = lambda noise: noise,
 ) -> Float[Array, '*S']:
-  """Light with noise of variance shot^2 light + read^2, not yet clipped.
+  """Adds noise of variance shot^2 light + read^2; the result is not clipped.
 
   Args:
-    spread: correlates random numbers of variance 1 without changing it, see `correlate_noise`.
+    key: determines the noise.
+    light: linear light, 1 is white.
+    shot: standard deviation of shot noise at white.
+    read: standard deviation of read noise.
+    spread: correlates random numbers of variance 1 without changing their variance, see `correlate_noise`.
   """
   variance = shot**2 * jnp.maximum(light, 0.0) + read**2  # resampled light may ring below 0
-  # The epsilon keeps the root's gradient finite in the dark, and is too small to be seen there.
+  # The epsilon keeps the gradient of the square root finite in the dark, and is too small to be visible.
   return light + jnp.sqrt(variance + 1e-14) * spread(nearly_normal(key, light.shape))
 
 
 def correlate_noise(
   noise: Float[Array, 'N H W 3'], luminance_px: Float[Array, ''], chroma_px: Float[Array, '']
 ) -> Float[Array, 'N H W 3']:
-  """White noise of variance 1 filtered by Gaussians: grey (the mean of the colours) by one, chroma by a wider one.
+  """Filters white noise of variance 1 by Gaussians: grey (the mean of the colours) by one, chroma by a wider one.
 
-  Grey and chroma are independent and keep their shares, 1/3 and 2/3, of the variance, so each colour's stays 1.
+  Grey and chroma are independent and keep their shares of the variance, 1/3 and 2/3, so the variance of each colour
+  stays 1.
+
+  Args:
+    noise: white noise of variance 1.
+    luminance_px, chroma_px: standard deviations of the Gaussians.
   """
 
   def filtered(planes, sigma_px, radius_px):
@@ -48,10 +57,10 @@ def correlate_noise(
 
 
 def nearly_normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, '*S']:
-  """Random numbers of mean 0, variance 1, kurtosis 2.7 (a normal's is 3), within +-3.5.
+  """Random numbers of mean 0, variance 1 and kurtosis 2.7 (3 for a normal distribution), within +-3.5.
 
-  Each is the sum of the four bytes of a random word. Words are expensive to draw, so one is drawn for the whole last
-  axis (the colours of a pixel), and a hash makes the others from it: lowbias32 (Wellons, "Prospecting for Hash
+  Each is the sum of the four bytes of a random word. Random words are expensive, so one is drawn for the whole last
+  axis (the colours of a pixel), and a hash derives the others from it: lowbias32 (Wellons, "Prospecting for Hash
   Functions", 2018).
   """
   words = random.bits(key, shape[:-1])[..., None] + jnp.arange(shape[-1], dtype=jnp.uint32) * np.uint32(0x9E3779B9)

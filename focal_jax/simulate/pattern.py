@@ -1,8 +1,8 @@
 """A camera's fixed pattern, the same in all its frames: that of its pixels or, in light fields, of its lenslets.
 
-In the frames of a sweep the pattern stands still and is equally sharp. Frames computed from a light field are means of
-views shifted against each other, which blurs the pattern like a surface in the plane of zero disparity. Where a scene
-has no texture of its own, such a pattern looks like something in focus, and a network must learn to ignore it.
+In the frames of a sweep the pattern is static and equally sharp. Frames computed from a light field are means of
+shifted views, which blurs the pattern like a surface in the plane of zero disparity. Where a scene has no texture of
+its own, such a pattern looks like content in focus, and a network must learn to ignore it.
 """
 
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from focal_jax.simulate.focus_sweep import Sweep
 from focal_jax.simulate.noise import nearly_normal
 
 GRAIN_PX = (0.1, 0.8)  # uniform: sigma of the Gaussian by which demosaicing blurs the pattern
-ZERO_DISPARITY = (-0.4, 0.6)  # uniform: place of that plane between the first (0) and last (1) focus
+ZERO_DISPARITY = (-0.4, 0.6)  # uniform: position of the zero-disparity plane between the first (0) and last (1) focus
 
 
 def with_pattern(
@@ -27,14 +27,15 @@ def with_pattern(
   share: float,
   view_steps_px: tuple[float, ...] | None,
 ) -> Float[Array, 'N H W 3']:
-  """Linear light, for a share of the stacks multiplied by 1 + pattern.
+  """Linear light, multiplied by 1 + pattern for a share of the stacks.
 
   Args:
+    key: determines whether there is a pattern, and the pattern.
     light: as it falls on the sensor, before exposure and noise.
-    sweep: of the frames.
+    sweep: the sweep of the frames.
     amount: ends of the log-uniform distribution of the pattern's standard deviation, relative to the light.
-    share: of the stacks with a pattern, 0 .. 1.
-    view_steps_px: distances between views at which surfaces are blurred; None where no camera has views.
+    share: share of the stacks with a pattern, 0 .. 1.
+    view_steps_px: distances between views at which surfaces are blurred; None if no camera has views.
   """
   draw = Draws(key, 6)
   has_one = draw.uniform() < share

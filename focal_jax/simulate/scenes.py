@@ -1,7 +1,7 @@
 """Procedural scenes: overlapping textured surfaces with real depth order (dead leaves in depth).
 
-A scene is a list of surfaces sorted far to near. Each is complete, with colour behind whatever covers it, so that a
-blurred edge in front can let the background through. The first one is a background that fills the canvas.
+A scene is a list of surfaces sorted far to near. Each is complete, with colour behind whatever covers it, so that the
+background shows through a blurred edge in front. The first surface is a background that fills the canvas.
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ from focal_jax.simulate.textures import Textures, draw_texture
 
 POSITION_LIMITS = (-0.1, 1.1)  # surfaces that extend farther beyond the sweep's range are flattened here
 SHALLOWEST = 0.05  # depth of the shallowest scene, as a share of the sweep's range
-ANYWHERE_LIMITS = (-0.4, 1.4)  # POSITION_LIMITS for scenes that may lie beyond the sweep
+ANYWHERE_LIMITS = (-0.4, 1.4)  # POSITION_LIMITS for scenes that may extend beyond the sweep
 FARTHEST_BACKGROUND = -0.5  # position of the farthest background, if backgrounds may lie beyond the sweep
-CROSSING = 0.004  # difference in position over which one surface emerges from another, about a pixel's worth
-DRAWS = 64  # random numbers for one surface, at most
+CROSSING = 0.004  # difference in position over which one surface emerges from another, about one pixel
+DRAWS = 64  # maximum number of random numbers for one surface
 PATCH_ROUGHNESS = (1.2, 2.6)  # slope of the spectrum of the noise that decides where a patchy surface has texture
 ROUGHNESS = (1.6, 3.0)  # slope of the spectrum of the bumps of rough surfaces: from gravel to dunes
-BUMPS = (0.005, 0.15)  # standard deviation of these bumps, as a share of the sweep's range
-PATCH_LEVEL = (-1.0, 1.5)  # that noise's threshold, standard deviations: texture on most of the surface to on little
+BUMPS = (0.005, 0.15)  # standard deviation of these bumps as a share of the sweep's range
+PATCH_LEVEL = (-1.0, 1.5)  # threshold of the patch noise, in standard deviations: from mostly to hardly textured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Scene:
 
 
 def top_position(scene: Scene) -> Float[Array, 'H W']:
-  """Position of the nearest surface that covers each pixel by more than half."""
+  """Position of the nearest surface that covers more than half of each pixel."""
 
   def over(below, surface):
     alpha, position = surface
@@ -91,7 +91,15 @@ def draw_scene(
   settings: SceneSettings = SceneSettings(),
   textures: Textures | None = None,
 ) -> Scene:
-  """A random scene. With the same key, `textures` only changes the colours of surfaces that show photographs."""
+  """A random scene.
+
+  Args:
+    key: determines the scene.
+    num_surfaces: K.
+    height, width: size of the canvas, px.
+    settings: distributions of the random parameters.
+    textures: photographs for some of the surfaces. With the same key, they only change the colours of those surfaces.
+  """
   depth_key, key = random.split(key)
   # A scene spans a fifth of the sweep's range up to all of it and a little beyond.
   numbers = random.uniform(depth_key, (2 + num_surfaces,))
@@ -114,7 +122,7 @@ def draw_scene(
   )
 
   def emerge(top, surface):
-    # Slanted and curved surfaces intersect: the part that lies behind an earlier surface is hidden by it.
+    # Slanted and curved surfaces intersect: an earlier surface hides the part that lies behind it.
     alpha, position = surface
     alpha = alpha * jnp.clip(0.5 + (position - top) / CROSSING, 0.0, 1.0)
     return jnp.where(alpha > 0.5, position, top), alpha
@@ -128,8 +136,8 @@ def relief(across: Float[Array, 'H W'], down: Float[Array, 'H W'], profile: Floa
   """Height of a curved surface, 1 at its centre, over coordinates that are -1 .. 1 between its edges.
 
   Args:
-    across, down: the coordinates; a `down` of 0 gives a cylinder's relief.
-    profile: 0 .. 1 a ball, flat around it; 1 .. 2 a paraboloid; 2 .. 3 corrugated.
+    across, down: the coordinates; `down` = 0 gives the relief of a cylinder.
+    profile: 0 .. 1 is a ball, flat around it; 1 .. 2 a paraboloid; 2 .. 3 corrugated.
   """
   square = across**2 + down**2
   ball = jnp.sqrt(jnp.maximum(1.0 - square, 0.0))
@@ -151,7 +159,7 @@ def _draw_surface(
   is_thin = draw.uniform() < settings.thin
   y, x = jnp.meshgrid(jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing='ij')
   centre_x, centre_y = (draw.uniform(-side / 2, side / 2) for side in (width, height))
-  # Thin things get a large outline, or too little of them would be visible.
+  # Thin objects get a large outline; otherwise too little of them would be visible.
   half_u, half_v = (draw.log_uniform(*settings.shape_px) * jnp.where(is_thin, 2.0, 1.0) for _ in range(2))
   centre_x, centre_y = (jnp.where(is_background, 0.0, centre) for centre in (centre_x, centre_y))
   half_u, half_v = (jnp.where(is_background, math.hypot(height, width) / 2, half) for half in (half_u, half_v))
@@ -160,14 +168,14 @@ def _draw_surface(
   inside_px = _shape(draw, u, v, half_u, half_v, is_thin, settings)
   alpha = jnp.where(is_background, 1.0, jnp.clip(0.5 + inside_px, 0.0, 1.0))
 
-  # The position of a plane in space is linear in the image, as its inverse depth is. Some planes face the camera.
+  # The position of a plane, like its inverse depth, is linear in the image. Some planes face the camera.
   slant_u, slant_v = (jnp.where(draw.uniform() < 0.7, draw.uniform(-1.0, 1.0), 0.0) for _ in range(2))
   slant = (slant_u * u + slant_v * v) / jnp.maximum(half_u, half_v)
   bump = jnp.where(draw.uniform() < settings.curved, draw.uniform(-0.5, 1.0), 0.0)
   is_cylinder = draw.uniform() < 0.5
   bump = bump * relief(u / half_u, jnp.where(is_cylinder, 0.0, v / half_v), draw.uniform(0.0, 2.4))
   amount = jnp.where(is_background, settings.background_relief, settings.relief)
-  # What was added later has keys of its own, so that scenes without it do not change.
+  # Features added later have their own keys, so that scenes without them do not change.
   if settings.steep:
     shape = Draws(random.fold_in(key, 3), 2)
     amount = jnp.where(shape.uniform() < settings.steep, amount ** shape.uniform(), amount)  # log-uniform
@@ -182,7 +190,7 @@ def _draw_surface(
 
 
 def _patches(draw: Draws, height: int, width: int, settings: SceneSettings) -> Float[Array, 'H W']:
-  """How much of its texture a surface has, 0 .. 1: all of it everywhere, or all in some places and none in others."""
+  """How much of its texture a surface has, 0 .. 1: all of it everywhere, or all in some places and none elsewhere."""
   seed = draw.uniform(0.0, 2.0**24).astype(jnp.uint32)
   noise = _noise(seed, draw.uniform(*PATCH_ROUGHNESS), height, width)
   inside = draw.log_uniform(2.0, 30.0) * (noise - draw.uniform(*PATCH_LEVEL))
@@ -197,12 +205,12 @@ def _bumps(draw: Draws, height: int, width: int, share: float) -> Float[Array, '
 
 
 def _mod(x, length):
-  # Several times as fast as `jnp.mod`, which also handles signs and zero.
+  # Several times as fast as `jnp.mod`, which handles signs and zero too.
   return x - length * jnp.floor(x / length)
 
 
 def _sine(turns):
-  """Sine of an angle in turns, within 0.0011, several times as fast as `jnp.sin`: a parabola, and its square."""
+  """Sine of an angle in turns, to 0.0011, several times as fast as `jnp.sin`: a parabola and its square."""
   t = _mod(turns + 0.5, 1.0) - 0.5
   parabola = 8 * t * (1.0 - 2 * jnp.abs(t))
   return parabola * (0.775 + 0.225 * jnp.abs(parabola))
@@ -213,7 +221,7 @@ def _rotate(x, y, angle):
 
 
 def _shape(draw: Draws, u, v, half_u, half_v, is_thin, settings: SceneSettings) -> Float[Array, 'H W']:
-  """About how far inside the surface a pixel lies, px; below 0 outside."""
+  """Approximate distance of a pixel from the surface's edge, px; positive inside."""
   # Superellipses, with or without lobes: diamonds, ellipses, near-rectangles, stars and leaves.
   power = draw.log_uniform(1.0, 12.0)
   across, down = u / half_u, v / half_v
@@ -225,7 +233,7 @@ def _shape(draw: Draws, u, v, half_u, half_v, is_thin, settings: SceneSettings) 
   lobes = (two, c * (4 * c**2 - 3), c * (16 * c**4 - 20 * c**2 + 5), 2 * (2 * two**2 - 1) ** 2 - 1)
   depth = jnp.where(draw.uniform() < 0.5, 0.3, 0.0)
   reach = 1.0 + depth * sum(draw.uniform(-1.0, 1.0) ** 3 * lobe for lobe in lobes)
-  # Divided by its slope, this is about the distance to the edge in pixels, however elongated the shape.
+  # Divided by its slope, this is approximately the distance to the edge in pixels, however elongated the shape.
   solid = (reach - radius) / (jnp.hypot(*jnp.gradient(reach - radius)) + 1e-6)
 
   half_width = draw.log_uniform(*settings.thin_px) / 2
@@ -265,7 +273,7 @@ def _noise(seed, slope, height: int, width: int) -> Float[Array, 'H W']:
 
 
 def _hash(row, column, seed) -> UInt32[Array, 'H W']:
-  """Random bits for each cell of an endless grid, without a table: the mixing of C. Wellons's `lowbias32`."""
+  """Random bits for each cell of an infinite grid, without a table: the mixing of C. Wellons's `lowbias32`."""
   bits = row.astype(jnp.int32).astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
   bits = bits ^ (column.astype(jnp.int32).astype(jnp.uint32) * jnp.uint32(0x85EBCA77)) ^ seed
   bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
@@ -281,7 +289,7 @@ def _share(bits, shift: int) -> Float[Array, 'H W']:
 def _paint(
   draw: Draws, u, v, half_u, half_v, settings: SceneSettings, photograph=None, patches=None
 ) -> Float[Array, '3 H W']:
-  """Linear-light colour: a texture between two random colours, or a photograph; light and shadow, highlights."""
+  """Colour in linear light: a texture between two random colours, or a photograph; light and shadow, highlights."""
   seed = draw.uniform(0.0, 2.0**24).astype(jnp.uint32)
   noise = _noise(seed, draw.uniform(0.3, 2.2), *u.shape)
   pattern = _pattern(draw, noise, seed, *_rotate(u, v, draw.uniform(0.0, 2 * math.pi)), settings)
@@ -296,7 +304,7 @@ def _paint(
     for grey in (draw.uniform(), draw.uniform())
   )
 
-  # Soft light from a side, and the edge of a shadow, from sharp to soft.
+  # Soft light from one side, and a shadow whose edge is sharp to soft.
   soft = 1.0 + 0.25 * (draw.normal() * u / half_u + draw.normal() * v / half_v)
   edge, _ = _rotate(u, v, draw.uniform(0.0, 2 * math.pi))
   edge = 0.5 + (edge - draw.uniform(-0.7, 0.7) * jnp.maximum(half_u, half_v)) / draw.log_uniform(1.0, 60.0)
@@ -317,7 +325,7 @@ def _paint(
   if photograph is not None:
     colour = jnp.where(*photograph, colour)
   if patches is not None:
-    # Where it has no texture, a surface has its mean colour and a trace of the noise: nothing is perfectly even.
+    # Without texture, a surface has its mean colour and a trace of the noise: nothing is perfectly even.
     even = jnp.mean(colour, (1, 2), keepdims=True)
     colour = even + (colour - even) * jnp.maximum(patches, 0.003)
   return colour * shade + spots * (0.5 + 0.5 * light)

@@ -1,8 +1,8 @@
 """From light on the sensor to the image that a camera stores.
 
-In this order: vignetting and gains on the light, noise, clipping at white, gamma, tone curve and colour saturation, a
-denoiser, sharpening, JPEG, eight bits. Plain JAX; differentiable in the light, with the gradient passed straight
-through roundings. Expensive steps are under `lax.cond`, so that stacks without them do not pay for them.
+In this order: vignetting and gains, noise, clipping at white, gamma, tone curve and colour saturation, denoising,
+sharpening, JPEG, rounding to eight bits. Plain JAX; differentiable in the light, with rounding passing the gradient
+straight through. Expensive steps use `lax.cond`, so that stacks without them do not pay for them.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ GAMMA = 2.2
 # Below this much light an image is black in eight bits; above it the slope of the gamma curve is finite.
 _BLACK = (0.49 / 255) ** GAMMA
 
-# What is drawn for stacks that have the effect; sigma is that of a Gaussian.
+# Random parameters of stacks that have the effect; sigma is that of a Gaussian.
 LUMINANCE_NOISE_PX = (0.3, 1.2)  # uniform: sigma of the filter that correlates noise
-CHROMA_NOISE_WIDER = (1.2, 2.0)  # uniform: chroma noise is blotchier, by this factor on its sigma
-DENOISER_PX = (0.7, 1.5)  # uniform: sigma of what a denoiser takes for the picture without noise
-DENOISER_THRESHOLD = (0.003, 0.03)  # log-uniform: display values by which it takes detail back
-SHARPENING = (0.1, 1.5)  # log-uniform: share of the detail that is added once more
-SHARPENING_PX = (0.6, 2.0)  # uniform: sigma of what detail is the difference from
+CHROMA_NOISE_WIDER = (1.2, 2.0)  # uniform: factor on sigma for chroma noise, which is blotchier
+DENOISER_PX = (0.7, 1.5)  # uniform: sigma of the denoiser's estimate of the noise-free image
+DENOISER_THRESHOLD = (0.003, 0.03)  # log-uniform: amount by which it shrinks detail, in display values
+SHARPENING = (0.1, 1.5)  # log-uniform: factor on the detail that is added
+SHARPENING_PX = (0.6, 2.0)  # uniform: sigma of the blur that detail is the difference from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ IDEAL = SensorSettings(
 
 
 class _Drawn(NamedTuple):
-  """The random numbers of one camera; those that switch an effect are 0 .. 1, to be compared with its share."""
+  """The random numbers of one camera; those that switch an effect on are 0 .. 1, to be compared with its share."""
 
   darkening: Float[Array, '']
   stops: Float[Array, '']
@@ -118,7 +118,7 @@ class _Drawn(NamedTuple):
 
 
 def _draw(key: PRNGKeyArray, settings: SensorSettings) -> _Drawn:
-  # Everything is drawn, whatever the settings, so that switching one effect off leaves the others as they were.
+  # Everything is drawn whatever the settings, so that disabling one effect does not change the others.
   draw = Draws(key, len(_Drawn._fields))
   return _Drawn(
     darkening=draw.uniform(0.0, settings.vignetting),
@@ -151,11 +151,14 @@ def record(
   settings: SensorSettings = SensorSettings(),
   field: float = 1.0,
 ) -> Float[Array, 'N H W 3']:
-  """Display values 0 .. 1 in steps of 1/255 of linear light >= 0 (1 is white, more is clipped).
+  """Display values 0 .. 1 in steps of 1/255 from linear light >= 0 (1 is white, values above it are clipped).
 
   Args:
+    key: determines the random parameters and the noise.
+    light: linear light of the frames.
     exposure, white_balance: factors on the light of each frame, and of its red, green and blue.
-    field: share of the width of the camera's whole picture that the frames show, its middle.
+    settings: distributions of the random parameters.
+    field: share of the width of the camera's full image that the frames show, centred.
   """
   scalars_key, noise_key = random.split(key)
   drawn = _draw(scalars_key, settings)
@@ -194,14 +197,14 @@ def record(
 def record_without_loss(
   key: PRNGKeyArray, light: Float[Array, 'H W 3'], settings: SensorSettings = SensorSettings(), field: float = 1.0
 ) -> Float[Array, 'H W 3']:
-  """As `record` with the same key, but without noise, denoising, JPEG, and the gains of single frames."""
+  """`record` with the same key, but without noise, denoising, JPEG, and the gains of single frames."""
   drawn = _draw(random.split(key)[0], settings)
   display = _develop(_expose(light[None], drawn, settings, field), drawn, settings)
   return round_through(_sharpen(display, drawn, settings)[0] * 255) / 255
 
 
 def _where(number: Float[Array, ''], share: float, change: Callable[[Array], Array], x: Array) -> Array:
-  """change(x) if the number, 0 .. 1, is below the share, else x. By `cond`, so that it takes time only if needed."""
+  """change(x) if `number`, 0 .. 1, is below `share`, else x. Uses `cond`, so that it costs time only when needed."""
   return lax.cond(number < share, change, lambda x: x, x) if share else x
 
 
@@ -214,10 +217,13 @@ def _expose(light: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSetti
 
 
 def falloff(darkening: Float[Array, ''], height: int, width: int, field: float = 1.0) -> Float[Array, 'H W']:
-  """Share of the light that reaches each pixel: cos^4 of its angle off the axis, 1 - darkening at the picture's corner.
+  """Share of the light that reaches each pixel: cos^4 of its angle from the axis, 1 - darkening at the corners of the
+  full image.
 
   Args:
-    field: share of the picture's width that is seen, its middle.
+    darkening: at the corners, 0 .. 1.
+    height, width: size of the frame, px.
+    field: share of the width of the full image that the frame shows, centred.
   """
   y, x = jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2
   square = (y[:, None] ** 2 + x**2) * (field**2 / (y[0] ** 2 + x[0] ** 2))
@@ -225,7 +231,7 @@ def falloff(darkening: Float[Array, ''], height: int, width: int, field: float =
 
 
 def _develop(light: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSettings) -> Array:
-  """Display values of light."""
+  """Converts light to display values."""
   display = jnp.clip(light, _BLACK, 1.0) ** (1 / GAMMA)
   if settings.contrast != (1, 1):
     display = tone(display, drawn.contrast)
@@ -236,7 +242,7 @@ def _develop(light: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSett
 
 
 def tone(display: Float[Array, '*S'], steepness: Float[Array, '']) -> Float[Array, '*S']:
-  """The cubic from 0 to 1 with this slope, 0.5 .. 1.5, at one half; its slope at both ends is 3 - 2 steepness."""
+  """Tone curve: the cubic from 0 to 1 with slope `steepness`, 0.5 .. 1.5, at one half, and 3 - 2 steepness at the ends."""
   return display + 2 * (steepness - 1.0) * display * (1.0 - display) * (2 * display - 1.0)
 
 
@@ -249,7 +255,7 @@ def denoise(
 ) -> Float[Array, 'N H W 3']:
   """Shrinks detail, the difference from a Gaussian blur, by the threshold; fainter detail is lost.
 
-  Soft thresholding, as in Donoho, "De-noising by soft-thresholding", 1995, there of wavelets.
+  Soft thresholding as in Donoho, "De-noising by soft-thresholding", 1995, who applies it to wavelets.
   """
   planes = jnp.moveaxis(display, -1, 0)
   smooth = jnp.moveaxis(gaussian_blur(planes, sigma_px, 5, (2, 3)), 0, -1)
@@ -266,7 +272,7 @@ def _sharpen(display: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSe
 def unsharp_mask(
   display: Float[Array, 'N H W 3'], amount: Float[Array, ''], sigma_px: Float[Array, '']
 ) -> Float[Array, 'N H W 3']:
-  """Adds `amount` times the difference of luminance from its Gaussian blur, sigma up to 2 px, to every colour."""
+  """Adds `amount` times the difference of luminance from its Gaussian blur (sigma up to 2 px) to every colour."""
   luminance = _luminance(display)
   detail = luminance - gaussian_blur(luminance, sigma_px, 6, (1, 2))
   return jnp.clip(display + amount * detail[..., None], 0.0, 1.0)

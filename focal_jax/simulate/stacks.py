@@ -1,6 +1,6 @@
-"""Simulated focal stacks with ground truth: a scene, photographed in a random camera's focus sweep.
+"""Simulated focal stacks with ground truth: scenes photographed in the focus sweep of a random camera.
 
-Plain JAX. A key decides everything, so any number of stacks can be drawn and drawn again.
+Plain JAX. The key determines everything, so any stack can be drawn again.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from focal_jax.simulate.textures import Textures
 from focal_jax.stack import FocalStack
 from focal_jax.warp import cubic_weights, displacement_line
 
-_LENS_SIGMA_OF_COMPUTED_PX = 0.9  # greatest lens blur of frames that are rendered or computed from light fields
+_LENS_SIGMA_OF_COMPUTED_PX = 0.9  # maximum lens blur of frames that are rendered or computed from light fields
 _VIEW_LEVELS = 6  # distances between views at which surfaces are blurred; pixels interpolate between them
 
 
@@ -38,7 +38,7 @@ class SimulatorSettings:
   """The simulator. Pairs are the ends of a uniform distribution unless stated otherwise.
 
   Raises:
-        InputError: naming the field, for an invalid value.
+    InputError: naming the field, for an invalid value.
   """
 
   num_frames: int = 10  # frames per stack
@@ -80,7 +80,7 @@ class SimulatorSettings:
 
   @property
   def whole_width_px(self) -> int:
-    """Width of the camera's whole picture."""
+    """Width of the camera's full image, px."""
     return self.view_width_px or self.width_px
 
   @property
@@ -95,19 +95,22 @@ def simulate_batch(keys: Key[Array, 'B'], settings: SimulatorSettings, textures:
 
 
 def map_stacks(function: Callable[[Any], FocalStack], inputs: Any) -> FocalStack:
-  """`function` of each of a batch of inputs: one after the other on a CPU, all at once elsewhere, as decided when the
-  program is lowered.
+  """Applies `function` to each of a batch of inputs: one after the other on a CPU, all at once elsewhere. Chosen at
+  lowering.
 
-  All at once is no faster on a CPU, needs the memory of all, and computes both sides of every `cond`. On a GPU it is
-  eight times as fast: 1,450 against 187 stacks [10, 96, 96, 3] a second of `configs/shipped.py:depth` on an H200.
+  All at once is no faster on a CPU, needs memory for all of them, and computes both branches of every `cond`. On a GPU
+  it is eight times as fast: 1,450 against 187 stacks [10, 96, 96, 3] per second of `configs/shipped.py:depth` on an
+  H200.
   """
   return lax.platform_dependent(inputs, cpu=partial(lax.map, function), default=jax.vmap(function))
 
 
 def simulate(key: PRNGKeyArray, settings: SimulatorSettings, textures: Textures | None = None) -> FocalStack:
-  """One random stack of a random procedural scene, with all ground truth. See `photograph`.
+  """One random stack of a random procedural scene, with full ground truth. See `photograph`.
 
   Args:
+    key: determines the stack.
+    settings: the simulator's settings.
     textures: photographs used as textures of some surfaces; geometry, sweep and sensor do not depend on them.
   """
   scene_key, sweep_key, camera_key = random.split(key, 3)
@@ -135,15 +138,18 @@ def simulate_rgbd(
 
 
 def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: SimulatorSettings) -> FocalStack:
-  """The stack that a sweep records of a scene, differentiable in both.
+  """The stack recorded by a sweep of a scene, differentiable with respect to both.
 
   Args:
-    scene: on a canvas of the size of `settings.canvas`.
+    key: determines the sensor's random parameters and noise.
+    scene: on a canvas of size `settings.canvas`.
+    sweep: the focus sweep.
+    settings: the simulator's settings.
 
   Returns:
     Images float 0 .. 1 in steps of 1/255; focus and target in the camera's unit (`cameras.UNITS`). Target, valid mask
-    and all-in-focus image belong to the last frame; motion is the true motion, which `warp` undoes. The all-in-focus
-    image has the frames' exposure, tone and sharpening, but no noise and no loss by denoising or JPEG.
+      and all-in-focus image belong to the last frame; motion is the true motion, which `warp` undoes. The all-in-focus
+      image has the frames' exposure, tone and sharpening, but no noise and no loss by denoising or JPEG.
   """
   lens_key, sensor_key = random.split(key)
   height, width, margin = settings.height_px, settings.width_px, settings.margin_px
@@ -173,7 +179,7 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
   seen = inner(top_position(scene))
   valid = inner(scene.known)
   reach = jnp.where(sweep.unit == cameras.UNITS.index('m'), 0.0, settings.truth_beyond)
-  if not settings.ends_valid:  # beyond the sweep nothing is sharp, and depth is no mean of the focus distances
+  if not settings.ends_valid:  # beyond the sweep nothing is sharp, so depth is not a mean of the focus distances
     valid *= (seen >= -reach) & (seen <= 1.0 + reach)
   return FocalStack(
     images=images,
@@ -189,12 +195,12 @@ def photograph(key: PRNGKeyArray, scene: Scene, sweep: Sweep, settings: Simulato
 def _defocus(
   surfaces: Float[Array, 'K H 4 W'], radius: Float[Array, 'N K H W'], sweep: Sweep, settings: SimulatorSettings
 ) -> Float[Array, 'N H 3 W']:
-  """Blur by a disc or by a grid of views, depending on the camera; only kernels that the settings use are compiled."""
+  """Blurs by a disc or a grid of views, depending on the camera; only kernels that the settings use are compiled."""
   kernels = _kernels(settings)
 
   def through_disc(surfaces, radius):
     radii = defocus.disc_radii(largest_blur_px(settings, 'disc'))
-    # Time is proportional to the number of radii, and most stacks need only a few.
+    # Run time is proportional to the number of radii, and most stacks need only a few.
     counts = sorted({min(count, len(radii)) for count in (4, 7, len(radii))})
     needed = jnp.max(radius)
     smallest = sum(jnp.where(needed > radii[count - 1], 1, 0) for count in counts[:-1])
@@ -219,8 +225,8 @@ def _view_steps(settings: SimulatorSettings) -> tuple[float, ...]:
 
 
 def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
-  """The largest blur radius of any camera with this kernel: focused at one end of the sweep, of a surface at the other
-  end or of a background beyond it.
+  """The largest blur radius of any camera with this kernel, px: focused at one end of the sweep, for a surface at the
+  other end or a background beyond it.
   """
   sweep, largest = settings.sweep, 0.0
   for camera in map(as_camera, sweep.cameras):
@@ -233,22 +239,22 @@ def largest_blur_px(settings: SimulatorSettings, kernel: str) -> float:
       far = usual[0] if sweep.far_dpt is None else sweep.far_dpt[1]
       extent = usual[-1] - usual[0] if sweep.range_dpt is None else sweep.range_dpt[1]
       nearest_m = math.inf if camera.aligned else 1 / (far + extent)
-      # This is called while a program is traced, but decides how many levels of blur it has: it must be a number.
+      # Called during tracing, but determines the number of blur levels, so it must be a Python number.
       with jax.ensure_compile_time_eval():
         diameter_m = float(extent * optics.blur_per_dioptre(camera.focal_length_m, camera.f_number, nearest_m))
       scale = settings.whole_width_px / camera.sensor_width_px
       radius = diameter_m / 2 / camera.pixel_pitch_m * scale
     if settings.scene.beyond or settings.scene.anywhere:
       radius *= 1.0 - FARTHEST_BACKGROUND
-    # A diameter is two radii of a disc, but spans eight distances between views.
+    # A diameter is two radii of a disc, or eight distances between views.
     largest = max(largest, radius * (2 / (defocus.VIEWS - 1) if kernel == 'views' else 1.0))
   return largest
 
 
 def recorded_positions(zoom: Float[Array, ' N'], shift_px: Float[Array, ' N'], size: int) -> Float[Array, 'N size']:
-  """Where, in the last frame's pixels, the pixels of every frame look: the inverse of the motion that `warp` applies.
+  """Position, in px of the last frame, of the pixels of every frame: the inverse of the motion that `warp` applies.
 
-  Aligned x shows the frame at x - dx(x), and dx is a straight line (`displacement_line`), so this is solved for x.
+  Aligned x shows the frame at x - dx(x), where dx is a straight line (`displacement_line`); this is solved for x.
   """
   slope, intercept = displacement_line(zoom - 1.0, shift_px, size)
   return (jnp.arange(size) + intercept[:, None]) / (1.0 - slope)[:, None]
@@ -259,13 +265,13 @@ def _move(
 ) -> Float[Array, 'N h w C']:
   """Each frame sampled at its rows and columns.
 
-  Not by `warp.resample`, for speed: rows by a matrix product, because XLA stores its input, where it would otherwise
-  render a pixel again for each of the 16 that are interpolated from it; columns by gathering four, which is faster
-  than a second product. Cubic, because a linear kernel would blur frames that move more than the reference.
+  Instead of `warp.resample`, for speed. Rows use a matrix product, because XLA stores its input, and would otherwise
+  render a pixel again for each of the 16 output pixels interpolated from it. Columns gather four pixels, which is
+  faster than a second product. Cubic, because a linear kernel would blur the frames that move more than the reference.
   """
   height, channels, width = frames.shape[1:]
   along_y = cubic_weights(rows[..., None] - jnp.arange(height))
-  # Concatenated, not reshaped: after a reshape the loop that renders the pixels computes its indices by division.
+  # Concatenated, not reshaped: after a reshape the rendering loop would compute its indices by division.
   lines = jnp.concatenate([frames[:, :, c] for c in range(channels)], axis=-1)
   moved = jnp.matmul(along_y, lines, precision=lax.Precision.HIGHEST)
   moved = moved.reshape(*rows.shape, channels, width).transpose(0, 3, 1, 2)  # [N, W, h, C]
@@ -278,7 +284,7 @@ def _move(
 
 
 def settings_from(config: Any) -> SimulatorSettings:
-  """The settings that a config's `simulator` section describes, a mapping with the names of the dataclasses' fields."""
+  """The settings in a config's `simulator` section, a mapping with the field names of the dataclasses."""
 
   def build(kind, section):
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
@@ -291,10 +297,14 @@ def settings_from(config: Any) -> SimulatorSettings:
 def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings:
   """The settings with a single camera of `cameras.CAMERAS`, with its own sweep, breathing, drift and blur.
 
-  DDFF-12's frames are crops of pictures 552 px wide, as in the data set, and means of 81 views, which leaves a ninth of
-  the noise. DefocusNet's are rendered and have neither noise nor a fixed pattern. Both come without JPEG, denoising,
-  sharpening, vignetting, tone curve and exposure, and with at most 0.9 px of lens blur. The frames of all other cameras
-  are whole pictures.
+  DDFF-12's frames are crops of images 552 px wide, as in the data set, and means of 81 views, which leaves a ninth of
+  the noise. DefocusNet's are rendered and have neither noise nor a fixed pattern. Neither has JPEG, denoising,
+  sharpening, vignetting, tone curve or exposure, and lens blur is at most 0.9 px. The frames of all other cameras are
+  full images.
+
+  Args:
+    name: name of the camera.
+    settings: the remaining settings.
 
   Raises:
     InputError: there is no such camera.
@@ -337,10 +347,10 @@ def preset_settings(name: str, settings: SimulatorSettings) -> SimulatorSettings
 
 
 def focus_unit(settings: SimulatorSettings) -> str:
-  """The unit of focus and target in all stacks of these settings, one of `cameras.UNITS`.
+  """The unit of focus and target in all stacks with these settings, one of `cameras.UNITS`.
 
   Raises:
-    InputError: if their cameras have different ones.
+    InputError: their cameras have different units.
   """
   units = sorted({as_camera(camera).unit for camera in settings.sweep.cameras})
   if len(units) > 1:

@@ -1,4 +1,4 @@
-"""Photographs as textures: crops of a fixed set of square tiles, at any scale, turned and mirrored."""
+"""Photographs as textures: crops from a fixed set of square tiles, at any scale, rotated and mirrored."""
 
 import math
 
@@ -11,18 +11,18 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from focal_jax.simulate.draws import Draws
 
-SCALE = (0.7, 1.4)  # canvas px for each tile px; a factor of 2, because tiles come at reductions 2 apart
+SCALE = (0.7, 1.4)  # canvas px per tile px; spans a factor of 2, because tiles come at reductions 2 apart
 GAIN = (0.4, 1.2)  # of linear light
 TINT = (0.8, 1.25)  # further gain of each channel
 
 
 @flax.struct.dataclass
 class Textures:
-  """T tiles of S x S px. Passed to compiled functions as an argument: they are far too large for constants."""
+  """T tiles of S x S px. Passed to compiled functions as an argument, because they are far too large for constants."""
 
-  # 255 times the square root of linear light: as fine as display values in 8 bits, and squaring gives light.
+  # 255 times the square root of linear light: about as fine as display values in 8 bits, and squared for linear light.
   tiles: UInt8[Array | np.ndarray, '*D T 3 S S']
-  share: Float[Array | np.ndarray, '*D']  # of surfaces that show a photograph, 0 .. 1
+  share: Float[Array | np.ndarray, '*D']  # share of surfaces that show a photograph, 0 .. 1
 
 
 def draw_texture(

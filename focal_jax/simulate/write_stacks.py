@@ -1,17 +1,17 @@
-"""`focal-jax simulate`: writes simulated stacks with complete ground truth, and pictures.
+"""`focal-jax simulate`: writes simulated stacks with full ground truth, and contact sheets.
 
 Each stack is a folder that `focal-jax predict` reads; together they are a data source, `folder:DIR`:
 
   frame_00.png, ...        far to near
-  focus_distance.txt       one number per frame; frames, target and stack.json are in 1 / its unit
+  focus_distance.txt       one number per frame; focus and target are in 1 / its unit
   focal_length.txt         if the field of view changes with the focus
   target.npy               float32 [H, W], true depth of the nearest frame, NaN where it is not valid
   motion.npy               float32 [N, 3], true motion of every frame
   truth/all_in_focus.png   in a separate folder, or it would count as a frame
-  stack.json               camera, unit, focus, field of view, and the settings
+  stack.json               camera, unit, focus, field of view, seed and index
 
-The unit is dioptres, or disparity in px for a camera with that unit. For a camera in metres it is dioptres, because
-folders of stacks have no other.
+The unit is dioptres, or disparity in px for a camera with that unit. For a camera in metres it is dioptres too, because
+folders of stacks have no other unit.
 """
 
 import functools
@@ -56,21 +56,23 @@ def simulate_stacks(
   seed: int = 0,
   overwrite: bool = False,
 ) -> None:
-  """Writes stacks into `out/00000`, `out/00001` and so on, with a contact sheet of the first of them.
+  """Writes stacks into `out/00000`, `out/00001` and so on, with a contact sheet of the first ones.
 
-  With presets, into `out/<preset>/00000` and so on. Stack i comes from the key fold_in(key(seed), i), so all presets
+  With presets, into `out/<preset>/00000` and so on. Stack i is drawn with the key fold_in(key(seed), i), so all presets
   show the same scene.
 
   Args:
+    settings: the simulator's settings.
+    out: folder for the results.
     presets: names of cameras in `simulate.cameras.CAMERAS`, each with its own sweep (`preset_settings`). Empty:
       `settings` as they are.
-    count: stacks of each preset.
-    photographs: with depth (`data.rgbd.open_rgbd`), taken in turn; None: random scenes.
-    overwrite: replace all stacks that are in these folders already.
+    count: stacks per preset.
+    photographs: RGB-D photographs (`data.rgbd.open_rgbd`), used in turn; None: procedural scenes.
+    seed: random seed of the stacks.
+    overwrite: replace all existing stacks in these folders.
 
   Raises:
-    InputError: an argument makes no sense, a photograph has no depth, or something is wrong with `out`; then nothing
-      has been written.
+    InputError: an invalid argument, a photograph without depth, or an unusable `out`; nothing is written then.
   """
   check_output(out, overwrite)
   if count < 1:
@@ -101,7 +103,7 @@ def simulate_stacks(
 def stack_maker(
   settings: SimulatorSettings, seed: int, photographs: Sequence[Any] | None = None
 ) -> Callable[[int], tuple[FocalStack, dict[str, Any]]]:
-  """A function from the index of a stack to the stack and what it was made from, beside the settings.
+  """A function from the index of a stack to the stack and a dict of facts about its origin.
 
   The stack is on the host, with uint8 images, and focus and target in the unit of folders. The function raises
   InputError for a photograph without any depth.
@@ -132,7 +134,17 @@ def stack_maker(
 
 
 def write_stack(folder: Path, stack: FocalStack, settings: SimulatorSettings, more: dict[str, Any]) -> dict[str, Any]:
-  """Writes one stack of `stack_maker` in the module's layout; returns the content of stack.json, which has `more`."""
+  """Writes one stack of `stack_maker` in the module's layout.
+
+  Args:
+    folder: the stack's folder.
+    stack: on the host, uint8 images.
+    settings: the simulator's settings.
+    more: further entries of stack.json.
+
+  Returns:
+    The content of stack.json.
+  """
   with np.errstate(divide='ignore'):  # focus 0 is a distance of infinity
     distance = 1 / stack.focus.astype(np.float64)
   camera, focal_length = _camera(stack.fov, distance, settings)
@@ -166,11 +178,11 @@ def _camera(
 ) -> tuple[str | None, float | None]:
   """Name of the camera that a stack was drawn from, and its focal length in the unit of `distance`.
 
-  A stack does not say which camera it is from, but its field of view reveals it. If all frames have the same, the focal
+  A stack does not record its camera, but its field of view identifies it. If it is the same in all frames, the focal
   length is None, and the name is known only if there is a single camera.
   """
   cameras = [as_camera(camera) for camera in settings.sweep.cameras]
-  metres = optics.DDFF_DISPARITY_M_PX if focus_unit(settings) == 'px' else 1.0  # that distance 1 is
+  metres = optics.DDFF_DISPARITY_M_PX if focus_unit(settings) == 'px' else 1.0  # length of one unit of `distance`
   if np.all(fov == 1):
     return (cameras[0].name if len(cameras) == 1 else None), None
 
@@ -182,11 +194,11 @@ def _camera(
 
 
 def _write_numbers(path: Path, numbers: list[float]) -> None:
-  path.write_text(''.join(f'{number!r}\n' for number in numbers))  # with all their digits
+  path.write_text(''.join(f'{number!r}\n' for number in numbers))  # repr keeps all digits
 
 
 def _panels(stack: FocalStack, facts: dict[str, Any]) -> list[Panel]:
-  """Far, middle and near frame, all in focus, and depth in colours that span the sweep."""
+  """Far, middle and near frame, all-in-focus image, and depth in colours that span the sweep."""
   focus, unit = facts['focus'], facts['unit']
   name = facts.get('photograph', f'{facts["index"]:05}')
   places = ((f'{name}, far', 0), ('middle', len(focus) // 2), ('near', len(focus) - 1))

@@ -1,4 +1,6 @@
-"""The published augmentation, on the device, with one draw for a whole stack (Won and Jeon, section 4)."""
+"""The published augmentation, on the device, with the same random parameters for a whole stack (Won and Jeon, section
+4).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +13,14 @@ CONTRAST, BRIGHTNESS, GAMMA = (0.4, 1.6), (-0.1, 0.1), (0.5, 2.0)
 
 
 def augment_batch(keys: Key[Array, 'B'], stack: FocalStack) -> FocalStack:
-  """Each stack of a batch with its own key and draw; images are float 0 .. 1 and square."""
+  """Augments each stack of a batch with its own key; images are float 0 .. 1 and square."""
   return jax.vmap(augment)(keys, stack)
 
 
 def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
-  """Contrast about 0.5, brightness and gamma of the frames and the all-in-focus image; flips and quarter turns of
-  these, of target and valid mask, and of the true motion. Motion and all-in-focus image may be None.
+  """Changes contrast (about 0.5), brightness and gamma of the frames and the all-in-focus image; flips and rotates them
+  by multiples of 90 degrees, together with target, valid mask and true motion. Motion and all-in-focus image may be
+  None.
   """
   keys = random.split(key, 5)
   contrast, brightness, gamma = (
@@ -26,7 +29,7 @@ def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
   )
 
   def develop(images):
-    # The floor keeps the gamma's gradient and value finite at black.
+    # The floor keeps value and gradient of the gamma finite at black.
     return jnp.clip((images - 0.5) * contrast + 0.5 + brightness, 1e-6, 1.0) ** gamma
 
   turns = random.randint(keys[3], (), 0, 4)
@@ -39,7 +42,7 @@ def augment(key: PRNGKeyArray, stack: FocalStack) -> FocalStack:
     return jnp.where(flip_columns, jnp.flip(x, axes[1]), x)
 
   def move_motion(motion):
-    # Turned by 90 degrees counter-clockwise, what pointed along x points along -y, and what pointed along y along x.
+    # Rotating by 90 degrees counter-clockwise turns x into -y, and y into x.
     branches = [lambda b, c: (b, c), lambda b, c: (c, -b), lambda b, c: (-b, -c), lambda b, c: (-c, b)]
     beta, gamma = jax.lax.switch(turns, branches, motion[:, 1], motion[:, 2])
     beta, gamma = jnp.where(flip_columns, -beta, beta), jnp.where(flip_rows, -gamma, gamma)

@@ -1,4 +1,4 @@
-"""Colour profiles: pictures become sRGB, what networks were trained on and screens assume."""
+"""Colour profiles: images are converted to sRGB, which networks were trained on and screens assume."""
 
 import functools
 import io
@@ -10,16 +10,16 @@ from PIL import Image, ImageCms
 from focal_jax.errors import one_line
 
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
-_SAME_LEVELS = 2  # of 255; profiles that differ by less from sRGB are variants of it
+_SAME_LEVELS = 2  # of 255; profiles that differ from sRGB by at most this count as sRGB
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 
-# Colourants under the white of profiles (D50): rows are X, Y, Z of red, green and blue (Adobe RGB (1998), 2005-05).
+# Colourants for the profile white point (D50): rows are X, Y, Z of red, green and blue (Adobe RGB (1998), 2005-05).
 _ADOBE_COLOURANTS = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
 _ADOBE_GAMMA = 563 / 256
 
 
 class ColourReader:
-  """Converts the pictures of one stack to sRGB, and remembers for the notes what it met."""
+  """Converts the images of one stack to sRGB, and collects notes."""
 
   def __init__(self):
     self._converted: list[str] = []
@@ -30,22 +30,22 @@ class ColourReader:
     return [f'Colours were converted from "{name}" to sRGB.' for name in self._converted] + self._broken
 
   def convert(self, image: Image.Image, profile: bytes | None, adobe_rgb: bool, name: str) -> Image.Image:
-    """RGB of 8 bits, in sRGB, without alpha.
+    """An 8-bit sRGB image without alpha.
 
     Args:
-      image: of any mode of 8 bits.
-      profile: that its file holds.
-      adobe_rgb: it is Adobe RGB if no profile says otherwise.
-      name: of the file, for the notes.
+      image: any 8-bit mode.
+      profile: the ICC profile in its file, if any.
+      adobe_rgb: it is Adobe RGB unless a profile says otherwise.
+      name: file name, for the notes.
     """
     if image.mode not in ('L', 'CMYK'):
-      if image.mode == 'LAB':  # a profile is of those values, which Pillow knows how to convert
+      if image.mode == 'LAB':  # the profile describes Lab values, which Pillow converts itself
         profile = None
       image = image.convert('L' if image.mode in ('1', 'LA') else 'RGB')
     if not profile and adobe_rgb and image.mode == 'RGB':
       profile = matrix_profile('Adobe RGB', _ADOBE_COLOURANTS, _ADOBE_GAMMA)
     if profile:
-      if image.mode == 'L' and profile[16:20] == b'RGB ':  # of a picture in colour that was made grey
+      if image.mode == 'L' and profile[16:20] == b'RGB ':  # a colour image converted to grey
         image = image.convert('RGB')
       try:
         described, transform = _transform(profile, image.mode)
@@ -63,12 +63,12 @@ class ColourReader:
 
 @functools.lru_cache(maxsize=4)
 def _transform(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-  """The profile's name and what converts from it; None: it is sRGB."""
+  """Name of the profile and the transform from it; None: it is sRGB."""
   opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
   described = ' '.join(ImageCms.getProfileDescription(opened).split())[:60] or 'a profile without a name'
   srgb = ImageCms.createProfile('sRGB')
   transform = ImageCms.buildTransform(opened, srgb, mode, 'RGB', _INTENT, _FLAGS)
-  # Names tell nothing: many profiles are sRGB under other ones, and some are called so and are not.
+  # Names are not reliable: many profiles are sRGB under another name, and some named sRGB are not.
   if mode == 'RGB':
     levels = np.arange(0, 256, 51, dtype=np.uint8)
     probe = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
@@ -82,9 +82,9 @@ def matrix_profile(name: str, colourants: tuple[tuple[float, float, float], ...]
   """An ICC profile (version 2) of a colour space.
 
   Args:
-    name: that it shows.
-    colourants: X, Y, Z of red, green and blue under D50.
-    gamma: of the curve of each, at most 1/256 off.
+    name: its description.
+    colourants: X, Y, Z of red, green and blue for D50.
+    gamma: exponent of all three curves, accurate to 1/256.
   """
 
   def fixed(*values: float) -> bytes:

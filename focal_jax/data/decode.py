@@ -1,8 +1,8 @@
-"""Decodes single frames: image files and pages of TIFF files with 8 bits for each value with Pillow, pages with more by
-`data.tiff`.
+"""Decodes single frames. Pillow decodes image files and TIFF pages with 8 bits per value, and `data.tiff` pages with
+more.
 
-Of 16-bit colours Pillow gives the upper bytes alone. They are decoded twice here, the second time with the order of
-bytes exchanged, so that the lower ones come where the upper ones do.
+Pillow returns only the upper bytes of 16-bit colours. They are decoded twice here, the second time with the byte order
+swapped, which gives the lower bytes.
 """
 
 import contextlib
@@ -45,13 +45,13 @@ _INVERSE = {6: 8, 8: 6}
 
 @dataclasses.dataclass(frozen=True)
 class FrameFile:
-  """Where a frame is: a file, or a page of one.
+  """Location of a frame: a file, or a page of one.
 
   Attributes:
-    path: of the file.
-    name: of the frame, in text that can be printed; different for each frame of a stack.
-    page: counted from 0.
-    alone: its file is one picture, so that further pages are worth a remark.
+    path: the file.
+    name: printable name of the frame, unique within a stack.
+    page: page number, from 0.
+    alone: the frame is the only one from its file, so that further pages are worth a note.
   """
 
   path: Path
@@ -62,16 +62,16 @@ class FrameFile:
 
 @dataclasses.dataclass(frozen=True)
 class FrameHeader:
-  """What is known of a frame before it is decoded.
+  """What is known about a frame before it is decoded.
 
   Attributes:
-    file: where it is.
-    stored_size: width and height before it is turned upright, px.
+    file: its location.
+    stored_size: width and height as stored, px.
     grey: it has no colours.
-    deep: it has whole numbers of 9 to 16 bits.
+    deep: it has unsigned integers of 9 to 16 bits.
     exif: of the frame.
-    pages: that its file has.
-    measured: its values may be of any range: floating-point numbers, or whole ones that are signed or of 32 bits.
+    pages: number of pages in its file.
+    measured: its values may have any range: floating-point numbers, or signed or 32-bit integers.
     tiff_page: the page, if Pillow cannot decode it. None: it can.
   """
 
@@ -85,7 +85,7 @@ class FrameHeader:
   tiff_page: tiff.TiffPage | None = None
 
   def size(self, orientation: int) -> tuple[int, int]:
-    """Width and height when it is turned so, px."""
+    """Width and height after rotation by this orientation, px."""
     return self.stored_size[::-1] if orientation >= 5 else self.stored_size
 
 
@@ -108,12 +108,12 @@ class Decoded:
 
 @dataclasses.dataclass(frozen=True)
 class Levels:
-  """Values of a stack that become black and white.
+  """Black and white levels of a stack.
 
   Attributes:
-    white: of 9 to 16 bits.
-    black: of the same.
-    range: black and white of values that may be of any range (`FrameHeader.measured`).
+    white: for 9 to 16 bits.
+    black: for 9 to 16 bits.
+    range: black and white for values of any range (`FrameHeader.measured`).
   """
 
   white: int = 65535
@@ -123,7 +123,7 @@ class Levels:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-  """Turns what goes wrong with an image into one line that names its file."""
+  """Converts any error with an image to a one-line InputError that names its file."""
   try:
     # Pillow warns of large images, odd EXIF entries and the like; what it can decode is good enough.
     with warnings.catch_warnings():
@@ -250,7 +250,7 @@ def _header_of_page(file: FrameFile, pages: list[tiff.TiffPage]) -> FrameHeader:
 
 
 def decode(header: FrameHeader, orientation: int) -> Decoded:
-  """Decodes a frame and turns it as `orientation` says, whatever its own is.
+  """Decodes a frame and rotates it by `orientation`, regardless of its own.
 
   Raises:
     InputError: the file cannot be decoded.
@@ -320,7 +320,7 @@ def _decode_page(path: Path, page: tiff.TiffPage, orientation: int) -> Decoded:
 
 
 def to_rgb(decoded: Decoded, levels: Levels, header: FrameHeader, colours: ColourReader) -> Image.Image:
-  """sRGB of 8 bits; values of more bits become 0 .. 255 by the `levels`. Alpha is dropped."""
+  """8-bit sRGB; values of more bits are mapped to 0 .. 255 by the `levels`. Alpha is dropped."""
   pixels = decoded.pixels
   if isinstance(pixels, np.ndarray):
     scaled = _scaled_range(pixels, *levels.range) if header.measured else _scaled(pixels, levels.black, levels.white)
@@ -334,7 +334,7 @@ def _scaled(pixels: Shaped[np.ndarray, '...'], black: int, white: int) -> UInt8[
 
 
 def _scaled_range(pixels: Shaped[np.ndarray, '...'], black: float, white: float) -> UInt8[np.ndarray, '...']:
-  """What is no number is black."""
+  """Maps black .. white to 0 .. 255; NaN becomes black."""
   with np.errstate(invalid='ignore', over='ignore'):
     values = (pixels.astype(np.float64) - black) * (255 / (white - black))
   return np.round(np.clip(np.nan_to_num(values, nan=0.0, posinf=255.0, neginf=0.0), 0, 255)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What EXIF says about a frame, as numbers; damaged and senseless entries count as missing, for cameras write many."""
+"""EXIF of a frame as numbers. Damaged and meaningless entries, which cameras often write, count as missing."""
 
 import dataclasses
 import datetime
@@ -8,26 +8,25 @@ import re
 from PIL import ExifTags, Image
 
 _TURNED = (5, 6, 7, 8)  # values of Orientation: rows of the file are columns of the upright image
-_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}  # of FocalPlaneResolutionUnit; 4 and 5 are no standard, but in use
+_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}  # FocalPlaneResolutionUnit; 4 and 5 are non-standard but in use
 _FULL_FRAME_MM = math.hypot(36, 24)  # 35 mm equivalents are those of equal diagonals (CIPA DCG-001)
 _INFINITY = 0xFFFFFFFF  # numerator of an infinite SubjectDistance
 
 
 @dataclasses.dataclass(frozen=True)
 class FrameExif:
-  """EXIF of one frame; None: not there.
+  """EXIF of one frame; None: missing.
 
   Attributes:
-    subject_distance: as it is written, in metres by the standard (infinity is inf, and 0 means unknown), in dioptres on
-      some devices.
-    focal_length_mm: of the lens.
+    subject_distance: as written: in metres by the standard (infinity is inf, and 0 means unknown), in dioptres on some
+      devices.
+    focal_length_mm: focal length of the lens.
     f_number: of the lens.
-    focal_length_px: in pixels of the whole image across, once it is upright, from the 35 mm equivalent or else from the
-      pixels per length of the sensor. Approximate: the first is a whole number, and both are wrong for images that were
-      cropped.
-    taken_s: when it was taken, by the camera's clock; only differences mean something.
-    orientation: how the pixels are to be turned, 1 (as they are) .. 8.
-    adobe_rgb: the camera says that the colours are Adobe RGB, as it may do without a profile.
+    focal_length_px: in pixels of the whole upright image, from the 35 mm equivalent or else from the sensor's pixels
+      per length. Approximate: the former is a whole number, and both are wrong for cropped images.
+    taken_s: capture time by the camera's clock, s; only differences are meaningful.
+    orientation: how to rotate the pixels, 1 (as they are) .. 8.
+    adobe_rgb: the camera says that the colours are Adobe RGB, which it may do without a profile.
   """
 
   subject_distance: float | None = None
@@ -40,15 +39,15 @@ class FrameExif:
 
 
 def read_exif(exif: Image.Exif, size: tuple[int, int]) -> FrameExif:
-  """EXIF of an image that has not been turned yet; `size` is its width and height, px."""
+  """EXIF of an image in its stored orientation; `size` is its width and height, px."""
   tags = exif.get_ifd(ExifTags.IFD.Exif)
 
   def number(name: str) -> float | None:
     value = tags.get(ExifTags.Base[name])
-    if isinstance(value, float):  # against the standard, as some programs write it
+    if isinstance(value, float):  # non-standard, but some programs write it
       return None if math.isnan(value) else value
     try:
-      # Some write infinity as a number over 0.
+      # Some cameras write infinity as a number over 0.
       infinite = value.numerator == _INFINITY or (value.denominator == 0 < value.numerator)
       return math.inf if infinite else float(value)
     except (AttributeError, TypeError, ValueError, ZeroDivisionError):  # not one number
@@ -69,7 +68,7 @@ def read_exif(exif: Image.Exif, size: tuple[int, int]) -> FrameExif:
   elif focal_length_mm and resolution:
     unit_mm = _MM_PER_UNIT.get(number('FocalPlaneResolutionUnit'), _MM_PER_UNIT[2])
     focal_length_px = focal_length_mm * resolution / unit_mm
-    # The resolution is that of the picture as it was taken, which may have been reduced since.
+    # The resolution is that of the image as captured, which may have been reduced since.
     taken = [positive(name) for name in ('ExifImageWidth', 'ExifImageHeight')]
     if all(taken):
       focal_length_px *= max(size) / max(taken)
@@ -82,7 +81,7 @@ def read_exif(exif: Image.Exif, size: tuple[int, int]) -> FrameExif:
     focal_length_px=focal_length_px,
     taken_s=_taken_s(tags),
     orientation=orientation if orientation in range(1, 9) else 1,
-    # By the rules for camera files (DCF), of the two colour spaces that they know.
+    # The standard for camera files (DCF) has two colour spaces.
     adobe_rgb=_text(exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)).startswith('R03'),
   )
 

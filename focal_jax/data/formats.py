@@ -1,4 +1,4 @@
-"""Which files are read, and what to do with those that are not."""
+"""Readable file formats, and advice for others."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ from PIL import Image, features
 from focal_jax.data.names import listed
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
-# Less usual ones, which Pillow reads too if it was built so: browsers save JPEG as .jfif, cameras write .mpo.
+# Less common ones, which Pillow reads depending on its build: browsers save JPEG as .jfif, cameras write .mpo.
 _MORE_SUFFIXES = ('.jfif', '.jpe', '.mpo', '.gif', '.pgm', '.ppm', '.pnm', '.pbm', '.tga', '.jp2', '.j2k', '.jpx')
 _HEIC = ('.heic', '.heif', '.hif')
 _RAW = (
@@ -66,26 +66,28 @@ _OTHER = (
 )
 _ADVICE = {
   **dict.fromkeys(_HEIC, 'install pillow-heif (pip install pillow-heif), or convert them to JPEG or PNG'),
-  '.avif': 'install Pillow 11.3 or later, which decodes AVIF, or convert them to JPEG or PNG',
+  '.avif': 'install Pillow 11.3 or newer, which decodes AVIF, or convert them to JPEG or PNG',
   '.jxl': 'install pillow-jxl-plugin (pip install pillow-jxl-plugin), or convert them to JPEG or PNG',
-  **dict.fromkeys(_RAW, 'develop raw files with a raw converter (darktable, RawTherapee), all alike, to TIFF or JPEG'),
-  **dict.fromkeys(_MICROSCOPE, 'export them as OME-TIFF from Fiji or the program of the microscope'),
-  **dict.fromkeys(_VIDEO, 'write the frames of a film as images first (ffmpeg -i FILM frame_%04d.png)'),
-  **dict.fromkeys(_ARCHIVES, 'unpack what is in it'),
+  **dict.fromkeys(
+    _RAW, 'develop raw files to TIFF or JPEG with a raw converter (darktable, RawTherapee), all with the same settings'
+  ),
+  **dict.fromkeys(_MICROSCOPE, 'export them as OME-TIFF from Fiji or the microscope software'),
+  **dict.fromkeys(_VIDEO, 'extract the frames as images first (ffmpeg -i VIDEO frame_%04d.png)'),
+  **dict.fromkeys(_ARCHIVES, 'unpack it first'),
   **dict.fromkeys(_OTHER, 'convert them to TIFF or PNG'),
 }
-# Modules that teach Pillow a format when they are imported, and how that is done.
+# Plugins for Pillow: module, and function that registers the format, if importing is not enough.
 _PLUGINS = {'pillow_heif': 'register_heif_opener', 'pillow_jxl': None, 'pillow_avif': None}
 
 
 @functools.cache
 def readable_suffixes() -> tuple[str, ...]:
-  """`IMAGE_SUFFIXES` and what the installed Pillow and its plugins read besides: HEIC, AVIF, JPEG XL."""
+  """`IMAGE_SUFFIXES` and those that the installed Pillow and its plugins read in addition: HEIC, AVIF, JPEG XL."""
   plugins = {module for module, register in _PLUGINS.items() if _import_plugin(module, register)}
   Image.init()
   known = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
-  known.add('.mpo')  # which Pillow opens as JPEG
-  # Pillow registers the suffix even where it was built without the decoder.
+  known.add('.mpo')  # Pillow opens it as JPEG
+  # Pillow registers the suffix even if it was built without the decoder.
   if not ('avif' in features.modules and features.check('avif')) and 'pillow_avif' not in plugins:
     known.discard('.avif')
   if not features.check('jpg_2000'):
@@ -94,7 +96,9 @@ def readable_suffixes() -> tuple[str, ...]:
 
 
 def _import_plugin(module: str, register: str | None) -> bool:
-  """Whether it is installed and works; one that does not is no reason to fail, for its files are told as not read."""
+  """Whether the plugin is installed and works. A broken one is not an error, because its files are reported as not
+  read.
+  """
   try:
     plugin = importlib.import_module(module)
     if register:
@@ -109,18 +113,18 @@ def is_image(path: Path) -> bool:
 
 
 def expected_suffixes() -> str:
-  """For messages: of what is read, the usual ones."""
+  """The common readable suffixes, for messages."""
   more = len(set(readable_suffixes()) & set(_MORE_SUFFIXES))
   usual = [suffix for suffix in readable_suffixes() if suffix not in _MORE_SUFFIXES]
   return ', '.join(usual) + (' ...' if more else '')
 
 
 def unread(paths: Iterable[Path]) -> list[str]:
-  """A sentence for each type of pictures that are not read: how many there are and what to do."""
+  """One sentence per type of unreadable image files: how many there are and what to do."""
   found: dict[str, list[str]] = {}
   away = 0
   for path in paths:
-    away += path.name.startswith('.') and path.suffix == '.icloud'  # stands for a file that was not downloaded
+    away += path.name.startswith('.') and path.suffix == '.icloud'  # placeholder of a file that was not downloaded
     suffix = path.suffix.lower()
     if suffix in _ADVICE and suffix not in readable_suffixes() and not path.name.startswith('.'):
       found.setdefault(suffix, []).append(path.suffix)
@@ -130,12 +134,12 @@ def unread(paths: Iterable[Path]) -> list[str]:
     for suffix, written in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
   ]
   if away:
-    notes.append(f'{away} {"file is" if away == 1 else "files are"} in iCloud alone: download them first.')
+    notes.append(f'{away} {"file is" if away == 1 else "files are"} only in iCloud: download them first.')
   return notes
 
 
 def without_suffix(paths: Iterable[Path]) -> list[str]:
-  """A sentence about pictures whose names do not say that they are: none, or one."""
+  """A sentence about images without a suffix in their names, if there are any: [] or one item."""
   found = []
   for path in sorted(paths):
     if not path.suffix and not path.name.startswith('.') and path.is_file():
@@ -143,16 +147,16 @@ def without_suffix(paths: Iterable[Path]) -> list[str]:
         found.append(path.name)
   if not found:
     return []
-  return [f'{listed(found)}: images by their content, of names without a suffix; give them one, such as .jpg.']
+  return [f'{listed(found)}: images by their content, but without a suffix; add one, such as .jpg.']
 
 
 def advice_for_content(start: bytes) -> str | None:
-  """What to do with a file of an image's name that begins with these bytes (32 or more); None: nothing known.
+  """Advice for an image file that begins with these bytes (32 or more); None: nothing known.
 
-  Phones and messengers give HEIC the name of JPEG. Pillow takes a big-endian BigTIFF for a usual one.
+  Phones and messengers name HEIC files .jpg. Pillow misreads big-endian BigTIFF as classic TIFF.
   """
   if start.startswith(b'MM\0+'):
-    return 'it is a BigTIFF with the high byte first: write it as a usual TIFF, or with the low byte first'
+    return 'it is a big-endian BigTIFF: save it as classic TIFF, or as little-endian'
   brand = start[8:12] if start[4:8] == b'ftyp' else b''
   kinds = {
     '.heic': brand in (b'heic', b'heix', b'heim', b'heis', b'hevc', b'mif1', b'msf1'),

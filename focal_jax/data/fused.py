@@ -1,4 +1,4 @@
-"""Finds the result of another program among the frames by its pixels: it is sharp wherever any frame is."""
+"""Finds an all-in-focus image among the frames by its pixels: it is sharp wherever any frame is."""
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -6,18 +6,18 @@ from jaxtyping import Float64, UInt8
 _BLOCK_PX = 32
 _FEWEST_FRAMES = 5
 _FEWEST_BLOCKS = 24
-_TEXTURE = 3.0  # times what a block shows at its least sharp, of those that count
-_AS_SHARP = 0.7  # of the sharpest other frame, in energy of the gradient
-_NEARLY_ALL = 0.95  # of the blocks in which it is as sharp
-_SHARE = 0.1  # of the blocks, in which a frame must be the sharpest to be counted
+_TEXTURE = 3.0  # minimum ratio of a block's gradient energy between its sharpest and least sharp frame, to count
+_AS_SHARP = 0.7  # minimum gradient energy relative to the sharpest other frame
+_NEARLY_ALL = 0.95  # minimum share of blocks in which it is as sharp
+_SHARE = 0.1  # minimum share of blocks in which another frame must be the sharpest to count
 
 
 def fused_frame(images: UInt8[np.ndarray, 'N H W 3']) -> int | None:
-  """The one frame that is about as sharp as the sharpest other one nearly everywhere, where those others are three
-  frames or more; None: there is none.
+  """Index of the one frame that is about as sharp as the sharpest other frame nearly everywhere, where at least three
+  other frames are sharpest somewhere; None: there is none.
 
-  A frame of a flat scene may be the sharpest everywhere, too; but then its neighbours are sharper than the rest, and no
-  three others share the picture among them.
+  In a flat scene a frame may also be the sharpest everywhere. Then its neighbours are sharper than the others, so there
+  are no three frames that are each sharpest in a part of the image.
   """
   if len(images) < _FEWEST_FRAMES:
     return None
@@ -37,7 +37,7 @@ def fused_frame(images: UInt8[np.ndarray, 'N H W 3']) -> int | None:
 
 
 def _energy(image: UInt8[np.ndarray, 'H W 3']) -> Float64[np.ndarray, 'K']:
-  """Mean squared gradient of the green of each block."""
+  """Mean squared gradient of the green channel in each block."""
   rows, columns = (size // _BLOCK_PX * _BLOCK_PX for size in image.shape[:2])
   green = image[:rows, :columns, 1].astype(np.float32)
   square = np.zeros_like(green)

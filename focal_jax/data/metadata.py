@@ -1,10 +1,10 @@
-"""What is known about the frames of a stack besides their pixels: each quantity by the first that has it of
+"""Metadata of the frames of a stack. Each quantity is taken from the first source that has it:
 
 * text files in the layout of the published code: `focus_distance.txt`, one distance per image of the folder in name
-  order, and `focal_length.txt`, one number in the same unit, whichever that is;
+  order, and `focal_length.txt`, one number in the same unit, whichever it is;
 * a sidecar, `metadata.csv` or `metadata.json` (`data.sidecar`);
 * EXIF in the images (`data.exif`);
-* the names of the files, if they say a unit (`data.named_focus`).
+* file names with a unit (`data.named_focus`).
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ from focal_jax.errors import InputError
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
 FOCAL_LENGTH_FILE = 'focal_length.txt'
 
-# Units of the focus. The first is dioptres if the file is in metres.
+# Units of the focus coordinate. The first is dioptres if the file is in metres.
 INVERSE_DISTANCE_UNIT = f'1 / unit of {FOCUS_DISTANCE_FILE}'
 DIOPTRE_UNIT = '1/m'
 FRAME_INDEX_UNIT = 'frame index'
-POSITION_UNIT = f'unit of {FOCUS_DISTANCE_FILE}'  # of positions along the axis, where nobody says it
+POSITION_UNIT = f'unit of {FOCUS_DISTANCE_FILE}'  # of positions along the axis without a given unit
 
 _NAMES = 'the series of file names'
 
-# Units that may stand behind the numbers of a text file.
+# Units that may follow the numbers of a text file.
 _UNIT_WORDS = ('nm', 'um', 'µm', 'μm', 'mm', 'cm', 'm', 'dpt', 'in', 'steps')
 
 
@@ -42,11 +42,11 @@ class Sweep:
   """Where the frames are focused.
 
   Attributes:
-    focus: 1 / focus distance, or the position along the axis, of each frame, in the order of their files.
-    unit: of `focus`: `INVERSE_DISTANCE_UNIT`, `DIOPTRE_UNIT`, or any other of positions.
-    source: where it was found.
-    focal_length: of the lens, in the unit of the distances. None: not known.
-    length_source: where it was found.
+    focus: 1 / focus distance, or position along the axis, of each frame, in the order of their files.
+    unit: of `focus`: `INVERSE_DISTANCE_UNIT`, `DIOPTRE_UNIT`, or any other unit for positions.
+    source: where the focus was found, for notes.
+    focal_length: of the lens, in the unit of the distances. None: unknown.
+    length_source: where the focal length was found, for notes.
   """
 
   focus: Float64[np.ndarray, 'N']
@@ -57,21 +57,21 @@ class Sweep:
 
   @property
   def is_position(self) -> bool:
-    """`focus` is a position along the axis, of which nobody says which end is far."""
+    """Whether `focus` is a position along the axis, so that it is unknown which end is far."""
     return self.unit not in (INVERSE_DISTANCE_UNIT, DIOPTRE_UNIT)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Metadata:
-  """Of a stack; pixels are those of whole, upright frames.
+  """Metadata of a stack; pixels are those of whole, upright frames.
 
   Attributes:
-    sweep: None: no focus distances are known.
-    fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`); 1 where unknown.
-    focal_length_px: across the frame. None: not known.
-    f_number: None: not known.
+    sweep: None: focus distances are unknown.
+    fov: relative field of view of each frame, 1 for the narrowest (`optics.relative_field_of_view`); 1 if unknown.
+    focal_length_px: focal length in pixels. None: unknown.
+    f_number: of the lens. None: unknown.
     principal_point_px: x and y, pixel centres at integers; the frame's centre unless a sidecar says otherwise.
-    notes: remarks for the user, one sentence each: what was used, assumed or ignored.
+    notes: notes for the user, one sentence each: what was used, assumed or ignored.
   """
 
   sweep: Sweep | None
@@ -95,12 +95,12 @@ def read_metadata(
 
   Args:
     names: file names of the frames.
-    folder: that holds them. None: several do, and there is nothing but EXIF.
-    all_names: of all images of the folder, in name order.
+    folder: their folder. None: they are in several folders, and EXIF is the only source.
+    all_names: names of all images in the folder, in name order.
     exif: of each frame.
     size: width and height of the whole, upright frames, px.
-    exif_dioptres: SubjectDistance of EXIF is in dioptres; by the standard it is in metres.
-    pages: what the file says of which the frames are pages.
+    exif_dioptres: SubjectDistance in EXIF is in dioptres; by the standard it is in metres.
+    pages: metadata of the file whose pages are the frames.
 
   Raises:
     InputError: naming the file and field, what was found and what was expected.
@@ -117,7 +117,7 @@ def read_metadata(
   sweep = _read_text_files(folder, names, all_names, sidecar.focus_unit, notes) if folder else None
   if sidecar.focus_dpt is not None or sidecar.positions is not None:
     if sweep:
-      notes.append(f'Focus in {sidecar.path.name} was ignored: {FOCUS_DISTANCE_FILE} comes first.')
+      notes.append(f'Focus in {sidecar.path.name} was ignored: {FOCUS_DISTANCE_FILE} takes precedence.')
     elif sidecar.positions is None:
       sweep = Sweep(sidecar.focus_dpt, DIOPTRE_UNIT, sidecar.path.name, focal_length_m, length_source)
     else:
@@ -128,7 +128,7 @@ def read_metadata(
   sweep = sweep or pages
   if sweep:
     if exif_dioptres:
-      notes.append(f'exif_dioptres was ignored: {sweep.source} comes first.')
+      notes.append(f'exif_dioptres was ignored: {sweep.source} takes precedence.')
   elif (focus := _exif_focus(names, exif, focal_length_m, exif_dioptres, notes)) is not None:
     sweep = Sweep(focus, DIOPTRE_UNIT, 'EXIF', focal_length_m, length_source)
   elif (named := focus_of_names(names)) is not None:
@@ -152,19 +152,19 @@ def read_metadata(
 
 
 def _lens(exif: list[FrameExif], notes: list[str]) -> FrameExif:
-  """What EXIF says about the lens, if all frames that say something say the same."""
+  """EXIF of the lens, if all frames that have it agree."""
   values = {}
   for field in ('focal_length_mm', 'f_number', 'focal_length_px'):
     known = [value for frame in exif if (value := getattr(frame, field)) is not None]
     if known and np.isclose(min(known), max(known), rtol=1e-3):
       values[field] = known[0]
     elif known:
-      notes.append(f'{field} in EXIF was ignored: it goes from {min(known):g} to {max(known):g}.')
+      notes.append(f'{field} in EXIF was ignored: it ranges from {min(known):g} to {max(known):g}.')
   return FrameExif(**values)
 
 
 def count_distances(folder: Path) -> int | None:
-  """How many images `focus_distance.txt` is about; None if there is none."""
+  """Number of images that `focus_distance.txt` describes; None if there is no such file."""
   path = beside(folder, FOCUS_DISTANCE_FILE)
   return len(_read_numbers(path)[0]) if path.exists() else None
 
@@ -175,12 +175,12 @@ def _read_text_files(
   distance_file, length_file = (beside(folder, name) for name in (FOCUS_DISTANCE_FILE, FOCAL_LENGTH_FILE))
   if not distance_file.exists():
     if length_file.exists():
-      notes.append(f'{FOCAL_LENGTH_FILE} was ignored: it says nothing without {FOCUS_DISTANCE_FILE}.')
+      notes.append(f'{FOCAL_LENGTH_FILE} was ignored: it needs {FOCUS_DISTANCE_FILE}.')
     return None
   values, unit = _read_numbers(distance_file)
   if len(values) != len(all_names):
     raise InputError(
-      f'{shown(distance_file)}: {len(values)} numbers, expected {len(all_names)}, one for each image beside it'
+      f'{shown(distance_file)}: {len(values)} numbers, expected {len(all_names)}, one for each image in its folder'
     )
   unit = unit or sidecar_unit
   by_name = dict(zip(all_names, values, strict=True))
@@ -200,11 +200,11 @@ def _read_text_files(
       notes.append(f'{FOCAL_LENGTH_FILE} was ignored: {FOCUS_DISTANCE_FILE} is in {unit}.')
     if guessed_positions:
       notes.append(
-        f'{FOCUS_DISTANCE_FILE} has numbers that are not above 0: they were taken as positions along the axis '
-        '(focus_unit says in which unit).'
+        f'{FOCUS_DISTANCE_FILE} has numbers that are not above 0: all were taken as positions along the axis '
+        '(focus_unit gives their unit).'
       )
     return Sweep(values, DIOPTRE_UNIT if meaning else unit or POSITION_UNIT, FOCUS_DISTANCE_FILE)
-  # Any distance above 0 lies outside the shortest focal length there is.
+  # Any distance above 0 lies beyond the shortest possible focal length.
   tiniest = np.finfo(np.float64).tiny
   optics.check_focus_distances(np.array(list(by_name.values())), tiniest, str(distance_file))
   focal_length = None
@@ -218,7 +218,7 @@ def _read_text_files(
 
 
 def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
-  """The numbers of a text file, separated by white space, and their unit, if it says one."""
+  """The numbers of a text file, separated by white space or commas, and their unit, if given."""
   numbers, units = [], []
   for line in read_text(path).splitlines():
     line, _, comment = line.partition('#')
@@ -226,7 +226,7 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
       units.append(found[1])
       continue
     if ',' in line and ('.' in line or re.fullmatch(r'\s*[^\s,;]+(,\s*[^\s,;]+){2,},?\s*', line)):
-      line = line.replace(',', ' ')  # which separate here
+      line = line.replace(',', ' ')  # commas separate numbers here
     for word in re.split(r'[\s;]+|,\s', line):
       number = re.fullmatch(r'([-+\u2212]?[\d.,]+(?:[eE][-+]?\d+)?)([^\W\d_]+)', word)
       if word in _UNIT_WORDS and numbers:
@@ -251,8 +251,8 @@ def _number(path: Path, place: int, word: str) -> float:
 def _exif_focus(
   names: list[str], exif: list[FrameExif], focal_length_m: float | None, dioptres: bool, notes: list[str]
 ) -> Float64[np.ndarray, 'N'] | None:
-  """Dioptres from SubjectDistance. Unless they are asked for, values that are no sweep are ignored, for cameras write
-  much that means nothing; None then.
+  """Dioptres from SubjectDistance. Cameras often write meaningless values, so values that are not a sweep are ignored
+  unless requested; then None.
   """
   values = np.array([np.nan if frame.subject_distance is None else frame.subject_distance for frame in exif])
   if dioptres:
@@ -260,7 +260,7 @@ def _exif_focus(
       without = [name for name, value in zip(names, values, strict=True) if not np.isfinite(value)]
       raise InputError(f'EXIF of {", ".join(without)}: no finite SubjectDistance, expected one in dioptres')
     return values
-  if not np.nan_to_num(values).any():  # 0 is the standard's 'unknown'.
+  if not np.nan_to_num(values).any():  # 0 means unknown in the standard
     return None
   shortest = focal_length_m or 0.0
   if np.isnan(values).any():
@@ -269,12 +269,12 @@ def _exif_focus(
   elif np.all(values == values[0]):
     reason = f'it is {values[0]:g} m in every frame'
   elif values.min() <= shortest:
-    reason = f'{values.min():g} in {names[values.argmin()]} is no distance in metres'
+    reason = f'{values.min():g} in {names[values.argmin()]} is not a distance in metres'
     if values.max() < np.inf and values.max() * shortest < 1:
-      reason += ', but one in dioptres, which some devices write (exif_dioptres reads them)'
+      reason += ', but may be in dioptres, which some devices write (read them with exif_dioptres)'
   else:
     notes.append(
-      'SubjectDistance in EXIF was read as metres, the standard; some devices write dioptres (exif_dioptres).'
+      'SubjectDistance in EXIF was read as metres, the standard unit; some devices write dioptres (exif_dioptres).'
     )
     return 1.0 / values
   notes.append(f'SubjectDistance in EXIF was ignored: {reason}.')
@@ -288,8 +288,8 @@ def _field_of_view(sweep: Sweep, folder: Path | None, notes: list[str]) -> Float
     if np.all(sweep.focus == sweep.focus[0]):
       raise InputError(f'{source}: the position is {sweep.focus[0]:g} in every frame, expected a sweep')
     notes.append(
-      f'Positions along the axis are from {sweep.source}, in {sweep.unit}: so is the depth. The field of view was '
-      'taken as equal.'
+      f'Positions along the axis are from {sweep.source}, in {sweep.unit}, and so is depth. The field of view was '
+      'assumed to be constant.'
     )
     return np.ones(len(sweep.focus))
   with np.errstate(divide='ignore'):
@@ -297,7 +297,9 @@ def _field_of_view(sweep: Sweep, folder: Path | None, notes: list[str]) -> Float
   if np.all(sweep.focus == sweep.focus[0]):
     raise InputError(f'{source}: the focus distance is {distance[0]:g} in every frame, expected a sweep')
   if sweep.focal_length is None:
-    notes.append(f'Focus distances are from {sweep.source}. No focal length: the field of view was taken as equal.')
+    notes.append(
+      f'Focus distances are from {sweep.source}. No focal length: the field of view was assumed to be constant.'
+    )
     return np.ones(len(distance))
   notes.append(f'Focus distances are from {sweep.source}, the focal length from {sweep.length_source}.')
   return optics.field_of_view_of_sweep(sweep.focal_length, distance, f'{source} with {sweep.length_source}')
@@ -311,7 +313,7 @@ def _focal_length_px(
   if sidecar.sensor_width_mm is not None:
     if focal_length_mm is not None:
       return focal_length_mm / sidecar.sensor_width_mm * max(size)
-    notes.append(f'sensor_width_mm in {sidecar.path.name} was ignored: no focal length is known.')
+    notes.append(f'sensor_width_mm in {sidecar.path.name} was ignored: the focal length is unknown.')
   if lens.focal_length_px is not None:
-    notes.append(f'The focal length of {lens.focal_length_px:.0f} px is approximate: it is from EXIF.')
+    notes.append(f'The focal length of {lens.focal_length_px:.0f} px is approximate (from EXIF).')
   return lens.focal_length_px

@@ -1,4 +1,4 @@
-"""Focus that names of files tell, with its unit: focus_0.5m.jpg, focus_inf.jpg, z=-1.5mm.png, stack_010um.tif."""
+"""Focus from file names with a unit: focus_0.5m.jpg, focus_inf.jpg, z=-1.5mm.png, stack_010um.tif."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from focal_jax.data.names import INFINITY_WORD, comparable
 from focal_jax.data.texts import plain_number
 
-# Of distances, by their words, in metres; and of positions along the axis, as they are called.
+# Units of distances in metres, and of positions along the axis.
 _METRES = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}
 _POSITIONS = {'mm': 'mm', 'um': 'um', 'µm': 'um', 'μm': 'um', 'nm': 'nm'}
 _OF_DISTANCES = re.compile('focus|foc|dist')
@@ -21,10 +21,10 @@ _NUMBER = re.compile(
 
 
 def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str] | None:
-  """Focus of each file, and 'm', 'dpt', or the unit of positions along the axis; None: the names do not tell.
+  """Focus of each file, and 'm', 'dpt', or the unit of positions along the axis; None: the names have no focus.
 
-  They do if in each one number is followed by the same unit, and no other such number differs. In metres and the like
-  it is a distance only where the name says so: z=5mm is a position.
+  They have one if each contains a number followed by the same unit, and no other such number varies. Lengths are
+  distances only if the name says so; z=5mm is a position.
   """
   stems = [comparable(Path(name).stem) for name in names]
   rows = [[(number, unit) for number, unit in _NUMBER.findall(stem) if unit or _is_infinite(number)] for stem in stems]

@@ -1,4 +1,4 @@
-"""Names of files: how they are shown, compared and sorted."""
+"""File names: printing, comparing and sorting."""
 
 import os
 import re
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 
-# A minus is a sign where nothing or a separator is before it; after a letter it depends on the other names
-# (`natural_order`), and after a digit it separates, as in a date. One point or comma between digits is a decimal one,
-# but for dates and times such as 12.30.59.
+# A minus is a sign at the start or after a separator. After a letter it depends on the other names (`natural_order`),
+# and after a digit it is a separator, as in dates. A single point or comma between digits is decimal, except in dates
+# and times such as 12.30.59.
 _UNSIGNED = r'(?<![\d.,])\d+[.,]\d+(?![.,]?\d)|\d+'
 INFINITY_WORD = r'(?<![^\W\d_])(?:inf(?:init[ye])?|∞)'
-# Of a frame focused at infinity, perhaps before a unit of length: a number, too.
+# A frame focused at infinity, perhaps with a unit of length: counts as a number.
 _INFINITE = rf'{INFINITY_WORD}(?=(?:mm|cm|m)?(?![^\W_]))'
 _SIGNED = {
   False: re.compile(rf'((?:(?<![^\W_])[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),
@@ -21,8 +21,8 @@ _SIGNED = {
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-  """The name as text that can be printed and written, in one line; bytes that are no UTF-8 are taken as Latin-1, as old
-  cameras and archives have them.
+  """The name as printable text in one line. Bytes that are not UTF-8 are decoded as Latin-1, which old cameras and
+  archives use.
   """
   text = os.fspath(name)
   try:
@@ -33,7 +33,7 @@ def shown(name: str | os.PathLike[str]) -> str:
 
 
 def comparable(name: str) -> str:
-  """Equal for names that look alike: composed (NFC) or decomposed (NFD) letters, in upper or lower case."""
+  """Key that is equal for names that look alike: composed (NFC) or decomposed (NFD) letters, any case."""
   return unicodedata.normalize('NFC', unicodedata.normalize('NFC', shown(name)).casefold())
 
 
@@ -45,7 +45,7 @@ def natural_order(paths: Iterable[Path]) -> list[Path]:
 
 
 def natural_keys(stems: list[str]) -> list[list[str | Decimal]]:
-  """Sort key of each name, which depends on the others: z-5 is minus 5 beside z0, but IMG-5 is number 5 of IMG-6."""
+  """Sort key of each name, given the others: z-5 is minus 5 beside z0, but IMG-5 is number 5 beside IMG-6."""
   stems = [comparable(stem) for stem in stems]
 
   def templates(signed: bool) -> set[str]:
@@ -56,12 +56,12 @@ def natural_keys(stems: list[str]) -> list[list[str | Decimal]]:
 
 
 def _split(stem: str, pattern: re.Pattern[str]) -> list[str | Decimal]:
-  # The split puts text at even places and numbers at odd ones, so that text is never compared with a number.
+  # The split gives text at even indices and numbers at odd ones, so text is never compared with a number.
   return [_number(part) if n % 2 else part for n, part in enumerate(pattern.split(stem))]
 
 
 def infinity_as_digit(stem: str) -> str:
-  """A comparable name with 9 for a word that means infinity: where it counts as a number."""
+  """A comparable name in which a word for infinity that counts as a number is replaced by 9."""
   return re.sub(_INFINITE, '9', stem)
 
 
@@ -72,7 +72,7 @@ def _number(text: str) -> Decimal:
 
 
 def listed(names: list[str], limit: int = 4) -> str:
-  """Names for a message: all of a few, or the first ones and how many there are besides."""
+  """Names for a message: all of them if few, otherwise the first ones and the number of others."""
   names = [shown(name) for name in names]
   if len(names) <= limit:
     return ', '.join(names)

@@ -1,5 +1,5 @@
-"""Stacks in one file: TIFFs of several pages, as microscopes write them, with what OME-XML or ImageJ says about them;
-and animations (GIF, APNG, WebP, AVIF, HEIC). And OME-TIFFs of several files, whose XML says which plane lies where.
+"""Stacks in a single file: multi-page TIFFs, as written by microscopes, with their OME-XML or ImageJ metadata, and
+animations (GIF, APNG, WebP, AVIF, HEIC). Also OME-TIFFs of several files, whose XML tells which file holds which plane.
 """
 
 import contextlib
@@ -18,23 +18,23 @@ from focal_jax.errors import InputError
 
 TIFF_SUFFIXES = ('.tif', '.tiff')
 ANIMATED_SUFFIXES = ('.gif', '.png', '.webp', '.avif', '.heic', '.heif', '.hif')
-_CHANNEL_SIDE_PX = 256  # at which channels are compared
-_MOST_CHANNELS = 4  # that ImageJ's are believed to be, where it knows neither positions nor times
+_CHANNEL_SIDE_PX = 256  # size at which channels are compared
+_MOST_CHANNELS = 4  # ImageJ files with more channels but no slices or times are taken as stacks
 _MICRONS = ('µm', 'μm', 'um', 'micron', 'microns', 'micrometer', 'micrometers', 'micrometre', 'micrometres')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PageStack:
-  """A stack in the pages of one file.
+  """A stack in the pages of a file.
 
   Attributes:
-    files: the pages, of one channel and one time, in their order along the axis.
-    positions: of each along the axis. None: not known.
+    files: the pages of one channel and one time, in their order along the axis.
+    positions: of each page along the axis. None: unknown.
     unit: of `positions`.
-    source: where they were found.
-    channel: which of the channels it is, counted from 0.
-    channels: how many there are.
-    notes: remarks for the user, one sentence each.
+    source: where the positions were found.
+    channel: index of the channel, from 0.
+    channels: number of channels.
+    notes: notes for the user, one sentence each.
   """
 
   files: list[FrameFile]
@@ -48,7 +48,7 @@ class PageStack:
 
 @dataclasses.dataclass
 class _Layout:
-  """Pages by [time, position, channel], and what is known about the positions."""
+  """Pages by [time, position, channel], and their positions."""
 
   pages: np.ndarray
   positions: Float64[np.ndarray, 'Z'] | None = None
@@ -57,11 +57,11 @@ class _Layout:
 
 
 def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
-  """The stack in a TIFF or an animation; None if the file is another picture, with previews or without.
+  """The stack in a TIFF or an animation; None if the file is a single image, with or without previews.
 
   Args:
-    path: of the file.
-    channel: to take, counted from 0. None: the one whose structure stands out most from its noise.
+    path: the file.
+    channel: index of the channel to use, from 0. None: the one with the highest ratio of structure to noise.
 
   Raises:
     InputError: the file cannot be read, or has no such channel.
@@ -73,7 +73,7 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   with naming(path):
     with path.open('rb') as file:
       start = file.read(4)
-    if not tiff.is_tiff(start):  # another kind of picture under that name, or none
+    if not tiff.is_tiff(start):  # not a TIFF, whatever its name
       with open_page(path):
         return None
     found = tiff.read_pages(path)
@@ -88,9 +88,9 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
     if times < 2:
       return None  # channels of one picture
     layout = _Layout(np.swapaxes(layout.pages, 0, 1))
-    notes.append(f'{shown(path.name)} has times and one position: the times were taken as the stack.')
+    notes.append(f'{shown(path.name)} has several times but one position: the times were taken as the stack.')
   elif times > 1:
-    notes.append(f'Of the {times} times in {shown(path.name)} the first was read.')
+    notes.append(f'Only the first of the {times} times in {shown(path.name)} was read.')
   by_channel = [_page_files(path, layout.pages[0, :, c].tolist()) for c in range(channels)]
   chosen = choose_channel(by_channel, channel, path, notes)
   return PageStack(by_channel[chosen], layout.positions, layout.unit, layout.source, chosen, channels, notes)
@@ -105,28 +105,30 @@ def is_truncated_stack(path: Path) -> bool:
 
 
 def picture_file(path: Path) -> FrameFile:
-  """A file that is one picture: of a TIFF, the page that is no preview."""
+  """A file with a single image: for TIFFs, the page that is not a preview."""
   page = 0
   if path.suffix.lower() in TIFF_SUFFIXES:
-    with contextlib.suppress(OSError, ValueError):  # which reading it tells
+    with contextlib.suppress(OSError, ValueError):  # reported when it is read
       page = tiff.pictures(tiff.read_pages(path))[0]
   return FrameFile(path, shown(path.name), page)
 
 
 def _read_animation(path: Path) -> PageStack | None:
   with naming(path), open_page(path) as image:
-    # The first picture of a PNG may be for programs that show no animations.
+    # The first image of an APNG may be a fallback for programs without animations.
     first = int(getattr(image, 'default_image', False))
     pages = list(range(first, getattr(image, 'n_frames', 1)))
     many_colours = image.format != 'GIF'
   if len(pages) < 2:
     return None
-  notes = [] if many_colours else [f'{shown(path.name)} has at most 256 colours a frame, which take detail from depth.']
+  notes = (
+    [] if many_colours else [f'{shown(path.name)} has at most 256 colours per frame, which makes depth less accurate.']
+  )
   return PageStack(_page_files(path, pages), None, '', '', 0, 1, notes)
 
 
 def clearest(stacks: list[list[FrameFile]]) -> int:
-  """The stack whose structure stands out most from its noise, by its middle frame."""
+  """Index of the stack with the highest ratio of structure to noise, by its middle frame."""
   return int(np.argmax([_clearness(files[len(files) // 2]) for files in stacks]))
 
 
@@ -150,7 +152,7 @@ def _page_files(path: Path, pages: list[int]) -> list[FrameFile]:
 def _layout(description: str, pages: list[int], name: str) -> _Layout:
   layout = None
   if '<OME' in description[:2000]:
-    # Other programs' XML may be anything; then the pages stand for themselves.
+    # The XML may be anything; then the pages are used in their order.
     with contextlib.suppress(ElementTree.ParseError, ValueError, KeyError, TypeError, IndexError, StopIteration):
       layout = _ome_layout(_read_ome(description), pages, name)
   elif description.startswith('ImageJ='):
@@ -160,11 +162,11 @@ def _layout(description: str, pages: list[int], name: str) -> _Layout:
 
 
 def read_plane_files(paths: list[Path], channel: int | None = None) -> PageStack | None:
-  """The stack in the OME-TIFFs among `paths`, of which each holds a part; None: they are none, or not of one stack.
+  """The stack that is spread over the OME-TIFFs among `paths`; None: they are not OME-TIFFs, or not of one stack.
 
   Args:
     paths: files of one folder.
-    channel: as of `read_page_stack`.
+    channel: as for `read_page_stack`.
 
   Raises:
     InputError: there is no such channel.
@@ -187,9 +189,9 @@ def read_plane_files(paths: list[Path], channel: int | None = None) -> PageStack
     ]
     for c in channels
   ]
-  notes = ['Which plane is where is from OME-XML.']
+  notes = ['The order of the planes is from OME-XML.']
   if len({time for time, _, _ in planes}) > 1:
-    notes.append('Of several times in the files the first was read.')
+    notes.append('Only the first of several times was read.')
   chosen = choose_channel(by_channel, channel, tiffs[0].parent, notes)
   ome = next(ome for ome in found.values() if ome.planes)
   positions = None if ome.positions is None else ome.positions[depths]
@@ -200,7 +202,7 @@ def read_plane_files(paths: list[Path], channel: int | None = None) -> PageStack
 
 
 def _planes_of_all(found: dict[Path, '_Ome'], tiffs: list[Path]) -> dict[tuple[int, int, int], tuple[Path, int]]:
-  """File and page of each plane by time, depth and channel, as the first file whose XML has planes tells."""
+  """File and page of each plane by time, depth and channel, from the first file whose XML lists planes."""
   by_name = {comparable(path.name): path for path in tiffs}
   for ome in found.values():
     planes = {
@@ -214,29 +216,27 @@ def _planes_of_all(found: dict[Path, '_Ome'], tiffs: list[Path]) -> dict[tuple[i
 
 
 def choose_channel(by_channel: list[list[FrameFile]], channel: int | None, path: Path, notes: list[str]) -> int:
-  """Adds to the notes which one it is, if there are several; `path`: of what holds them."""
+  """The channel to use; adds it to the notes if there are several. `path`: the file that holds them."""
   if channel is not None and not 0 <= channel < len(by_channel):
     raise InputError(f'channel is {channel}, expected 0 .. {len(by_channel) - 1}, the channels of {shown(path)}')
   if len(by_channel) == 1:
     return 0
   chosen = clearest(by_channel) if channel is None else channel
-  notes.append(
-    f'Of the {len(by_channel)} channels in {shown(path.name)} depth is from channel {chosen} (counted from 0).'
-  )
+  notes.append(f'Depth is from channel {chosen} (counted from 0) of the {len(by_channel)} in {shown(path.name)}.')
   return chosen
 
 
 @dataclasses.dataclass
 class _Ome:
-  """What OME-XML says of one image.
+  """OME-XML metadata of one image.
 
   Attributes:
-    sizes: numbers of depths, channels and times, by their letters.
-    fastest_first: letters of these axes in the order of the planes.
-    planes: name of the file, or None where it is not told, and page by time, depth and channel; {}: not told at all.
-    positions: along the axis. None: not known.
+    sizes: numbers of depths, channels and times, by axis letter.
+    fastest_first: axis letters in the order of the planes.
+    planes: file name (None if not given) and page of each plane, by time, depth and channel; {}: not given.
+    positions: along the axis. None: unknown.
     unit: of `positions`.
-    source: where they were found.
+    source: where the positions were found.
   """
 
   sizes: dict[str, int]
@@ -248,7 +248,7 @@ class _Ome:
 
 
 def _ome_of(path: Path) -> _Ome | None:
-  """Of a file that may be any."""
+  """OME-XML metadata of any file; None if it has none."""
   try:
     (page, *_) = tiff.read_pages(path)
     return _read_ome(page.description) if '<OME' in page.description[:2000] else None
@@ -258,7 +258,7 @@ def _ome_of(path: Path) -> _Ome | None:
 
 def _read_ome(description: str) -> _Ome:
   for element in (root := ElementTree.fromstring(description.strip('\0 \n').encode())).iter():
-    element.tag = element.tag.rpartition('}')[2]  # The name space tells the version, in which nothing here differs.
+    element.tag = element.tag.rpartition('}')[2]  # The namespace gives the version, which does not matter here.
   pixels = next(root.iter('Pixels'))
   channels = list(pixels.iter('Channel'))
   samples = int(channels[0].get('SamplesPerPixel', 1)) if channels else 1
@@ -282,7 +282,7 @@ def _read_ome(description: str) -> _Ome:
 
 
 def _ome_positions(pixels: ElementTree.Element, depths: int) -> tuple[Float64[np.ndarray, 'Z'] | None, str, str]:
-  """Along the axis, their unit, and where they were found."""
+  """Positions along the axis, their unit, and where they were found."""
   positions, unit = np.full(depths, np.nan), 'um'
   for plane in pixels.iter('Plane'):
     z = plane.get('PositionZ')
@@ -301,7 +301,7 @@ def _ome_layout(ome: _Ome, pages: list[int], name: str) -> _Layout | None:
   own = {
     place: page for place, (file, page) in ome.planes.items() if file is None or comparable(file) == comparable(name)
   }
-  if 0 < len(own) < len(ome.planes):  # the others lie in other files
+  if 0 < len(own) < len(ome.planes):  # the others are in other files
     axes = [sorted({place[n] for place in own}) for n in range(3)]
     if len(own) != len(pages) or len(own) != np.prod([len(axis) for axis in axes]) or not {*own.values()} <= {*pages}:
       return None
@@ -322,9 +322,9 @@ def _ome_layout(ome: _Ome, pages: list[int], name: str) -> _Layout | None:
 def _imagej_layout(description: str, pages: list[int]) -> _Layout | None:
   fields = dict(line.split('=', 1) for line in description.splitlines() if '=' in line)
   channels, depths, times = (int(fields.get(field, 1)) for field in ('channels', 'slices', 'frames'))
-  if channels * depths * times == 1:  # A plain stack may say 'images' alone.
+  if channels * depths * times == 1:  # a plain stack may have 'images' only
     depths = len(pages)
-  elif depths * times == 1 and channels > _MOST_CHANNELS:  # Some programs write any stack so.
+  elif depths * times == 1 and channels > _MOST_CHANNELS:  # some programs write every stack like this
     depths, channels = channels, 1
   if channels * depths * times != len(pages):
     return None
@@ -338,7 +338,9 @@ def _imagej_layout(description: str, pages: list[int]) -> _Layout | None:
 
 
 def _unit_of_length(positions: Float64[np.ndarray, 'Z'], unit: str) -> tuple[Float64[np.ndarray, 'Z'], str]:
-  """Micrometres by one name; metres become those, for they would be taken for distances from a camera."""
+  """Converts units of length: one name for micrometres; metres become micrometres, so that they are not taken for
+  distances from a camera.
+  """
   if unit.lower() in _MICRONS:
     return positions, 'um'
   return (positions * 1e6, 'um') if unit == 'm' else (positions, unit)

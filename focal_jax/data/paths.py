@@ -1,4 +1,4 @@
-"""Paths as people give them: with commas, with patterns, with letters composed in another way than on the disk."""
+"""Paths as people type them: with commas, patterns, or letters composed differently from those on disk."""
 
 import glob
 import itertools
@@ -9,18 +9,18 @@ from urllib.parse import unquote, urlsplit
 
 from focal_jax.data.names import comparable, natural_order
 
-_MAX_PARTS = 16  # of one path that a list flag has cut at its commas
+_MAX_PARTS = 16  # maximum number of parts of a path that a list flag has split at its commas
 
 
 def stack_source(values: Sequence[str]) -> str | list[str]:
-  """What `read_stack_folder` takes, from the value of a flag that is a list separated by commas.
+  """Argument for `read_stack_folder` from the value of a comma-separated list flag.
 
-  A path that exists is taken as it is, commas and all. absl strips white space around the commas, too; that is found
-  again. Patterns such as `frames/*.jpg` that are no path are left to `read_stack_folder` if there is nothing else,
-  otherwise replaced by the files that match, in natural order. file:// is taken off, as file managers copy paths.
+  A path that exists is used as it is, including its commas, and white space around them, which absl strips. A pattern
+  such as `frames/*.jpg` is passed on if it is the only value; otherwise it is replaced by the matching files in natural
+  order. A `file://` prefix, which file managers copy, is removed.
 
   Args:
-    values: of the flag, as absl cuts them.
+    values: value of the flag, as split by absl.
   """
   values = [unquote(urlsplit(value).path) if value.startswith('file://') else value for value in values]
   if (whole := _on_disk(','.join(values))) is not None:
@@ -30,7 +30,7 @@ def stack_source(values: Sequence[str]) -> str | list[str]:
   found = []
   start = 0
   while start < len(values):
-    # The longest run of parts that is one path; a part that is no path is left for the reader to refuse.
+    # The longest run of parts that is one path; the reader rejects parts that are not a path.
     for end in range(min(len(values), start + _MAX_PARTS), start, -1):
       path = _on_disk(','.join(values[start:end]))
       if path is not None:
@@ -44,7 +44,7 @@ def stack_source(values: Sequence[str]) -> str | list[str]:
 
 
 def expand_pattern(pattern: str) -> list[Path] | None:
-  """The files that match a shell pattern, in natural order; None if it is none, or the path exists."""
+  """The files that match a shell pattern, in natural order; None if it is not a pattern, or if the path exists."""
   if not glob.has_magic(pattern) or Path(pattern).exists():
     return None
   matches = [Path(path) for path in glob.glob(pattern, recursive=True)]
@@ -52,13 +52,13 @@ def expand_pattern(pattern: str) -> list[Path] | None:
 
 
 def existing(path: str | Path) -> Path:
-  """The path on the disk that it means: itself, or one whose letters are composed in another way; else itself."""
+  """The path on disk: the given one, or the one whose letters are composed differently; else the given one."""
   found = _on_disk(str(path))
   return Path(path) if found is None else Path(found)
 
 
 def _on_disk(text: str) -> str | None:
-  """The path if there is one, or the only one that looks the same but for white space around its commas."""
+  """The path if it exists, or the only one that looks the same except for white space around commas."""
   if not text:
     return None
   path = Path(text)
@@ -75,7 +75,7 @@ def _on_disk(text: str) -> str | None:
       if len(alike) != 1:
         return None
       found = alike[0]
-  except (OSError, ValueError, RuntimeError):  # not to be listed; a name too long; no home
+  except (OSError, ValueError, RuntimeError):  # unreadable folder; name too long; no home
     return None
   return str(found)
 
@@ -85,9 +85,9 @@ def _looks(name: str) -> str:
 
 
 def stack_folders(folder: Path, is_image: Callable[[Path], bool], limit: int = 1000) -> dict[str, int]:
-  """Folders below `folder`, two levels deep, that hold two images or more: how many, by relative path.
+  """Number of images in the folders below `folder`, two levels deep, that contain two or more, by relative path.
 
-  At most `limit` folders are looked into.
+  At most `limit` folders are searched.
   """
   found = {}
   for path in natural_order(itertools.islice(_below(folder, depth=2), limit)):

@@ -1,7 +1,7 @@
-"""Batches for training, on the host, in an order that a restart repeats: crops of stacks from one or several sources,
-and crops of photographs with depth, from which the device makes stacks.
+"""Training batches, prepared on the host in a reproducible order: crops of stacks from one or several sources, and
+crops of RGB-D photographs that the device turns into stacks.
 
-The only file that uses grain. Pixels stay uint8; photometric augmentation happens on the device (`augment`).
+The only module that uses grain. Pixels stay uint8; photometric augmentation runs on the device (`augment`).
 """
 
 import dataclasses
@@ -18,23 +18,24 @@ from focal_jax.data.sources import Source
 from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack
 
-_TRIES = 20  # random crops to try before settling for the one with most valid pixels
-_MIN_KNOWN = 0.5  # least share of pixels with known depth in a crop of a photograph
+_TRIES = 20  # random crops to try; if none has enough valid pixels, the best is used
+_MIN_KNOWN = 0.5  # minimum share of pixels with known depth in a crop of a photograph
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
-  """What a batch of stacks is made of.
+  """How batches of stacks are made.
 
   Attributes:
-    batch_size: stacks a step, over all devices and hosts.
-    crop_px: side of the random square crops, a multiple of 32.
-    min_valid: least share of pixels with a target in a crop.
-    num_frames: least and greatest number of frames, drawn anew for each batch; None: all. The farthest and the nearest
-      frame always stay, so that the targets remain within the focus range and the alignment's reference the same.
+    batch_size: stacks per step, over all devices and hosts.
+    crop_px: side length of the random square crops, a multiple of 32.
+    min_valid: minimum share of pixels with a target in a crop.
+    num_frames: minimum and maximum number of frames, drawn anew for each batch; None: all. The farthest and the nearest
+      frame are always kept, so that the targets stay within the focus range and the reference for alignment is the
+      same.
     all_in_focus: whether to include all-in-focus images, if all sources have them.
-    seed: of order, crops and frames.
-    num_threads: number of threads that read and crop. The batches do not depend on it.
+    seed: random seed for order, crops and frames.
+    num_threads: number of threads that read and crop. It does not affect the batches.
   """
 
   batch_size: int
@@ -47,10 +48,10 @@ class BatchSettings:
 
 
 class Batches:
-  """Endless batches, from the same seed always the same.
+  """Endless batches, determined by the seed.
 
-  The seed and the number of a batch determine its examples and how each is prepared; restarts, threads, and the number
-  of hosts and devices do not matter. An epoch of a source shows each example once.
+  The seed and the index of a batch determine its examples and how they are prepared. Restarts, threads, and the number
+  of hosts and devices have no effect. An epoch of a source uses each example once.
   """
 
   def __init__(
@@ -68,17 +69,18 @@ class Batches:
     """Opens the pipeline; nothing is read yet.
 
     Args:
-      sources: and their weights, in proportion to which examples are drawn.
-      prepare: turns an example and its place in the order into a tree of arrays, of one shape for a whole batch. Its
-        random numbers, if any, must follow from the place.
-      batch_size: examples a step, over all devices and hosts.
-      seed: of the order.
-      num_threads: number of threads that read and prepare. The batches do not depend on it.
-      devices: of this host.
+      sources: the sources and their weights; examples are drawn in proportion to these.
+      prepare: converts an example and its index in the order to a tree of arrays, with the same shapes for a whole
+        batch. Any random numbers must be derived from the index.
+      batch_size: examples per step, over all devices and hosts.
+      seed: random seed for the order.
+      num_threads: number of threads that read and prepare. It does not affect the batches.
+      devices: number of devices of this host.
       host: index of this host among `hosts`.
+      hosts: number of hosts.
 
     Raises:
-      InputError: devices cannot share a batch equally.
+      InputError: `batch_size` is not a multiple of the number of devices.
     """
     if batch_size % (devices * hosts):
       raise InputError(f'batch_size is {batch_size}, expected a multiple of the number of devices, {devices * hosts}')
@@ -88,12 +90,12 @@ class Batches:
     ]
     data = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, [weight for _, weight in sources])
     data = data.map_with_index(lambda index, example: prepare(example, index))
-    # Batches are assembled after the threads: so each thread works on single examples and waits for no other.
+    # Batches are assembled after the threads, so that each thread works on single examples without waiting for others.
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     self._data = data[host::hosts].to_iter_dataset(options).batch(self._share)
 
   def iterate(self, first_step: int = 0) -> Iterator[Any]:
-    """This host's share from batch `first_step` on, each array with an axis for its devices: [devices, share, ...]."""
+    """This host's share from batch `first_step` on; arrays are [devices, share, ...]."""
     backend.keep_freed_memory()
     iterator = iter(self._data)
     iterator.set_state({'next_index': first_step * self._share})
@@ -102,15 +104,17 @@ class Batches:
 
 
 def stack_batches(sources: Sequence[tuple[Source, float]], settings: BatchSettings, **spread: int) -> Batches:
-  """Batches of `FocalStack`: random crops, and random frames, of the stacks of weighted sources.
+  """Batches of `FocalStack`: random crops, and random frames, of stacks from weighted sources.
 
   `motion` is None unless all sources know it. Reads the first example of each source.
 
   Args:
+    sources: the sources and their weights.
+    settings: how batches are made.
     spread: `devices`, `host` and `hosts`, as for `Batches`.
 
   Raises:
-    InputError: settings that the sources cannot fill.
+    InputError: the sources cannot provide batches with these settings.
   """
   _check_sources([source for source, _ in sources], settings)
   with_motion = motion_known([source for source, _ in sources])
@@ -120,7 +124,7 @@ def stack_batches(sources: Sequence[tuple[Source, float]], settings: BatchSettin
   frames = None if settings.num_frames else len(sources[0][0][0]['focus'])
 
   def prepare(example, index):
-    # Only the first examples were looked at before; reading all of them would take as long as an epoch.
+    # Only the first examples were checked before; reading all of them would take as long as an epoch.
     _check_example(example, settings, frames, with_motion)
     stack = FocalStack(**prepare_stack(example, index, settings))
     return stack if with_motion else stack.replace(motion=None)
@@ -130,12 +134,12 @@ def stack_batches(sources: Sequence[tuple[Source, float]], settings: BatchSettin
 
 
 def rgbd_batches(source: Source, canvas: tuple[int, int], *, seed: int = 0, **order: int) -> Batches:
-  """Batches of random crops of photographs with depth: dicts of `rgb` [..., H, W, 3] uint8 and `depth_m` [..., H, W].
+  """Batches of random crops of RGB-D photographs: dicts of `rgb` [..., H, W, 3] uint8 and `depth_m` [..., H, W].
 
   Args:
-    source: of photographs, as `data.rgbd.open_rgbd` opens it.
+    source: photographs, as opened by `data.rgbd.open_rgbd`.
     canvas: height and width of the crops, px.
-    seed: of order and crops.
+    seed: random seed for order and crops.
     order: the rest, as for `Batches`.
   """
 
@@ -146,9 +150,9 @@ def rgbd_batches(source: Source, canvas: tuple[int, int], *, seed: int = 0, **or
 
 
 def prepare_stack(example: dict[str, Any], index: int, settings: BatchSettings) -> dict[str, Any]:
-  """The crop and frames of the example at place `index` of the order; arrays are copies."""
+  """Crop and frames of the example at `index` of the order; arrays are copies."""
   if settings.num_frames:
-    # One number for the whole batch, because its stacks must have equal length.
+    # The same number for the whole batch, because its stacks must have equal length.
     batch_rng = np.random.default_rng((settings.seed, 0, index // settings.batch_size))
     count = int(batch_rng.integers(*settings.num_frames, endpoint=True))
   rng = np.random.default_rng((settings.seed, 1, index))
@@ -159,7 +163,7 @@ def prepare_stack(example: dict[str, Any], index: int, settings: BatchSettings) 
 def random_crop(
   example: dict[str, Any], side: int, min_valid: float, rng: np.random.Generator, all_in_focus: bool = False
 ) -> dict[str, Any]:
-  """A random square crop with targets in a share of at least `min_valid`, or the best of the first 20 crops.
+  """A random square crop with targets in a share of at least `min_valid`, or the best of 20 crops.
 
   The true motion is converted: a zoom about the frame's centre is a zoom about the crop's centre plus a shift. The
   all-in-focus image is cropped if requested.
@@ -196,17 +200,17 @@ def random_frames(example: dict[str, Any], count: int, rng: np.random.Generator)
 def crop_photograph(
   example: dict[str, Any], canvas: tuple[int, int], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-  """A random part of a photograph with depth, of the size of a canvas, mirrored with a probability of one half.
+  """A random part of an RGB-D photograph with the size of a canvas, mirrored with probability one half.
 
-  The scale lies between that at which the photograph just covers the canvas and 1; a photograph too small for the
-  canvas is enlarged to cover it. Takes the first of 20 draws with known depth in half of the pixels, or the best.
+  The scale is between 1 and the scale at which the photograph just covers the canvas; smaller photographs are enlarged
+  to cover it. Takes the first of 20 crops with known depth in half of the pixels, or the best.
 
   Raises:
-    InputError: the depth is not known anywhere.
+    InputError: the depth is unknown everywhere.
   """
   depth = example['depth_m']
   if not np.any(depth > 0):
-    raise InputError(f'photograph {example["name"]!r}: found no pixel whose depth is known, expected at least one')
+    raise InputError(f'photograph {example["name"]!r}: found no pixel with known depth, expected at least one')
   size, canvas = np.array(depth.shape), np.array(canvas)
   cover = np.max(canvas / size)
   best, best_share = None, -1.0
@@ -214,7 +218,7 @@ def crop_photograph(
     scale = max(cover, rng.uniform(min(cover, 1.0), 1.0))
     window = np.minimum(canvas / scale, size)
     corner = rng.uniform(0, size - window)
-    # Depth by the nearest pixel: interpolating across edges would invent surfaces.
+    # Depth takes the nearest pixel: interpolating across edges would create false surfaces.
     rows, columns = (
       (start + (np.arange(n) + 0.5) * extent / n).astype(int)
       for start, n, extent in zip(corner, canvas, window, strict=True)
@@ -234,12 +238,12 @@ def crop_photograph(
 
 
 def motion_known(sources: Sequence[Source]) -> bool:
-  """Whether all sources know the true motion: by what they say of all their stacks, or else by their first examples.
+  """Whether all sources know the true motion, from their metadata or else from their first examples.
 
   Raises:
-    InputError: a folder of stacks, of which some have it.
+    InputError: only some stacks of a folder have it.
   """
-  known = [getattr(source, 'motion_known', None) for source in sources]  # of all, so that each is checked
+  known = [getattr(source, 'motion_known', None) for source in sources]  # for all sources, so that each is checked
   return all(
     np.isfinite(source[0]['motion']).all() if one is None else one for source, one in zip(sources, known, strict=True)
   )
@@ -252,7 +256,7 @@ def all_in_focus_known(sources: Sequence[Source]) -> bool:
 
 
 def _check_sources(sources: Sequence[Source], settings: BatchSettings) -> None:
-  """InputError unless the sources can fill equal batches."""
+  """Raises InputError unless the sources can provide equal batches."""
   firsts = [source[0] for source in sources]
   side = min(min(example['images'].shape[1:3]) for example in firsts)
   if settings.crop_px > side or settings.crop_px % 32:
@@ -267,12 +271,12 @@ def _check_sources(sources: Sequence[Source], settings: BatchSettings) -> None:
     low, high = settings.num_frames
     if not 2 <= low <= high <= min(counts):
       raise InputError(
-        f"data.num_frames is {(low, high)}, expected 2 <= least <= greatest <= the sources' {min(counts)}"
+        f"data.num_frames is {(low, high)}, expected 2 <= minimum <= maximum <= the sources' {min(counts)}"
       )
 
 
 def _check_example(example: dict[str, Any], settings: BatchSettings, frames: int | None, with_motion: bool) -> None:
-  """InputError unless a batch can be made with the example; `frames` is how many it must have, if that is given."""
+  """Raises InputError unless a batch can include the example; `frames` is the required number of frames, if any."""
   found, height, width = example['images'].shape[:3]
   if min(height, width) < settings.crop_px:
     raise InputError(
@@ -284,4 +288,4 @@ def _check_example(example: dict[str, Any], settings: BatchSettings, frames: int
     expected = f'{frames}, as the first stack; data.num_frames makes them equal' if frames else f'at least {least}'
     raise InputError(f'stack {example["name"]!r}: found {found} frames, expected {expected}')
   if with_motion and not np.isfinite(example['motion']).all():
-    raise InputError(f'stack {example["name"]!r}: its motion is not known, expected it of all stacks or of none')
+    raise InputError(f'stack {example["name"]!r}: its motion is unknown, expected motion for all stacks or for none')

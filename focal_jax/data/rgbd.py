@@ -1,15 +1,15 @@
-"""Photographs with metric depth, from which the simulator makes focal stacks: built data sets, or folders.
+"""RGB-D photographs with metric depth, from which the simulator makes focal stacks: built data sets, or folders.
 
 All are read by random access. A folder has one of four layouts:
 
-  frame-000000.color.jpg, frame-000000.depth.png, ...   pairs by name, as 7-Scenes has them
+  frame-000000.color.jpg, frame-000000.depth.png, ...   pairs by name, as in 7-Scenes
   rgb.png, depth.png                                    one pair
   rgb.npy, depth.npy                                    one pair: uint8 or floats 0 .. 1, and floats in metres
   rgb/, depth/                                          pairs by the last number in their names, or by order if a name
                                                         has no number
 
-Colour is .jpg, .jpeg or .png with 8 bits; depth is a .png with 16 bits in mm, where 0 and 65535 mean unknown. In arrays
-of floats, values that are not finite or not above 0 mean unknown. Nothing is written.
+Colour is .jpg, .jpeg or .png with 8 bits; depth is .png with 16 bits in mm, where 0 and 65535 mean unknown. In float
+arrays, values that are not finite or not above 0 mean unknown. Nothing is written.
 """
 
 import re
@@ -30,20 +30,20 @@ LAYOUTS = '*.color.jpg and *.depth.png, rgb.png and depth.png, rgb.npy and depth
 
 
 def open_rgbd(name: str, data_dir: str, split: str = 'train') -> Sequence[Any]:
-  """One source of photographs with depth. `source[i]` is a dict:
+  """Opens a source of RGB-D photographs. `source[i]` is a dict:
 
     rgb      [H, W, 3] uint8
     depth_m  [H, W] float32, metres along the optical axis, 0 where unknown
-    name     of the example: that of its colour file or folder, or the data set's own
+    name     name of the example: its colour file or folder, or the data set's own name for it
 
   Args:
     name: a data set built by `tfds_ddff` whose stacks have one frame, such as 'nyu_depth', or 'folder:DIR'.
-    data_dir: where data sets were built.
-    split: of a data set, any TFDS expression; a folder has no splits.
+    data_dir: folder of the built data sets.
+    split: any TFDS expression; ignored for a folder.
 
   Raises:
-    InputError: there is no such data set or folder, or it holds something else. Errors in single files are found when
-      they are read.
+    InputError: there is no such data set or folder, or it does not hold RGB-D photographs. Errors in single files are
+      raised when they are read.
   """
   if name.startswith('folder:'):
     return FolderRgbd(Path(name.removeprefix('folder:')))
@@ -95,13 +95,18 @@ class FolderRgbd(Sequence):
 def fit_to_canvas(
   rgb: UInt8[np.ndarray, 'h w 3'], depth_m: Float32[np.ndarray, 'h w'], height: int, width: int
 ) -> tuple[UInt8[np.ndarray, '{height} {width} 3'], Float32[np.ndarray, '{height} {width}']]:
-  """The middle of a photograph with depth, scaled so that it just covers the canvas.
+  """The centre of an RGB-D photograph, scaled so that it just covers the canvas.
 
-  Colour is resampled by Lanczos's filter. Depth takes the nearest pixel, because interpolating across its edges and
-  holes would invent surfaces.
+  Colour is resampled with the Lanczos kernel. Depth takes the nearest pixel, because interpolating across edges and
+  holes would create false surfaces.
+
+  Args:
+    rgb: the image.
+    depth_m: its depth, m; 0 where unknown.
+    height, width: size of the canvas, px.
   """
   h, w = depth_m.shape
-  # One margin is exactly 0, so that rounding cannot push the box over the border.
+  # One margin is exactly 0, so that rounding cannot push the box beyond the border.
   left = max(0.0, (w - h * width / height) / 2)
   top = max(0.0, (h - w * height / width) / 2)
   box = (left, top, w - left, h - top)
@@ -137,26 +142,26 @@ def _pair(colours: list[Path], depths: list[Path], key) -> list[tuple[Path, Path
     for path in paths:
       pair = pairs.setdefault(key(path), [None, None])
       if pair[kind]:
-        raise InputError(f'{path}: found the name or number of {pair[kind].name}, expected one of its own')
+        raise InputError(f'{path}: found the same name or number as {pair[kind].name}, expected a different one')
       pair[kind] = path
   for colour, depth in pairs.values():
     if not (colour and depth):
       missing = 'depth' if colour else 'colour'
       raise InputError(
-        f'{colour or depth}: found no {missing} image that belongs to it, expected pairs '
+        f'{colour or depth}: found no matching {missing} image, expected pairs '
         f'({len(colours)} colour and {len(depths)} depth images)'
       )
   return [tuple(pairs[k]) for k in sorted(pairs)]
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-  """Files whose whole name matches, ignoring case, sorted; none if there is no folder. Hidden files do not count."""
+  """Files whose whole name matches, ignoring case, sorted; [] if there is no folder. Hidden files are ignored."""
   paths = folder.iterdir() if folder.is_dir() else ()
   fits = re.compile(pattern, re.IGNORECASE).fullmatch
   return sorted(path for path in paths if fits(path.name) and not path.name.startswith('.') and path.is_file())
 
 
-# What the two files of a pair have in common.
+# What the two files of a pair share.
 
 
 def _part_before_kind(path: Path) -> str:
@@ -173,7 +178,7 @@ def _last_number(path: Path) -> int | None:
 
 
 def read_colour(path: Path) -> UInt8[np.ndarray, 'H W 3']:
-  """An image with 8 bits; InputError naming the file for anything else."""
+  """Reads an 8-bit image; InputError naming the file for anything else."""
   image = _read_image(path)
   if image.mode.startswith(('I', 'F')):
     raise InputError(f'{path}: has pixels of kind {image.mode}, expected colour of 8 bits')

@@ -1,7 +1,8 @@
-"""Which files of a folder are the frames: beside them lie results of other programs, edited copies and the like.
+"""Selects the frames among the files of a folder, which may also hold results of other programs, edited copies and the
+like.
 
-A file is left out only against good evidence, and never without a note: where names have nothing in common, all files
-are frames.
+A file is left out only on clear evidence, and always with a note. If the names have nothing in common, all files are
+frames.
 """
 
 import filecmp
@@ -15,32 +16,35 @@ from focal_jax.data.decode import FrameHeader
 from focal_jax.data.frames import orientations
 from focal_jax.data.names import comparable, infinity_as_digit, listed, shown
 
-# Words by which programs name what they made of a stack. In names of a series they mean nothing.
+# Words in the names of programs' results. If all names of a series have them, they are ignored.
 _RESULTS = re.compile(
   'depth|dmap|pmax|disparity|height|stack|fus(ed|ion)|result|output|merged?|blend|focus|aif|edof|mask|confidence|'
   'normals?|mesh|points|thumb|preview|edit|copy|kopie|copie|retouch|final|report|sheet|montage|truth|reference'
 )
-_OF_HELICON = re.compile(r'\([ABC],R\d+')  # the settings of the program, in the names of its results
-# What cameras and phones add to the names of some frames.
+_OF_HELICON = re.compile(r'\([ABC],R\d+')  # Helicon Focus writes its settings into the names of its results
+# Additions of cameras and phones to the names of some frames.
 _OF_CAMERAS = re.compile('cover|burst|mp|hdr|portrait|night|img|top|bottom|far|near|first|last|start|end|begin')
-# What systems and programs add to the name of a copy: IMG_1 (1), IMG_1~2, IMG_1-2, IMG_1 2.
+# Names of copies: IMG_1 (1), IMG_1~2, IMG_1-2, IMG_1 2.
 _COPY = re.compile(r'(.+?)(?: ?\(\d+\)|~\d+|[- ]\d)')
-# In the name of a picture taken at that time: then (1) is the next one of the same second.
+# A capture time in the name: then (1) is the next image of the same second.
 _TIME = re.compile(r'\d{8}[-_ t]?\d{6}|(?<!\d)\d{2}[.:h_-]\d{2}[.:m_-]\d{2}(?!\d)')
 _CHANNEL_WORDS = ('c', 'ch', 'chan', 'channel', 'w', 'wavelength')
-_VERSIONS = re.compile('hdr|portrait|night')  # of a picture that is there without the word, too
-# Of the kinds that one photograph is stored in, the first is taken.
+_VERSIONS = re.compile('hdr|portrait|night')  # versions of an image that also exists without the word
+# If a photograph is stored in several formats, the first of these is used.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
-_MOST_LEFT_OUT = 4  # steps of a counter between photographs of one stack, of which some were deleted
+_MOST_LEFT_OUT = 4  # maximum step of the counter within a stack from which some photographs were deleted
 _KINDS = {'.jpeg': 'jpg', '.jpe': 'jpg', '.jfif': 'jpg', '.tiff': 'tif', '.heif': 'heic', '.hif': 'heic'}
 
 
 def without_twins(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
-  """Of files that differ in their suffix alone, as cameras and converters write them, one kind.
+  """Keeps one format of files that differ only in their suffix, as written by cameras and converters.
 
   Args:
     paths: in their order.
-    kept: names that stay whatever they are.
+    kept: names that are always kept.
+
+  Returns:
+    The remaining paths, and notes.
   """
   by_stem: dict[str, list[Path]] = {}
   for path in paths:
@@ -59,12 +63,12 @@ def without_twins(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[s
   taken = ', '.join(sorted({best[path.stem].suffix for path in dropped}))
   names = listed([path.name for path in dropped])
   return [path for path in paths if path not in dropped], [
-    f'Left out: {names}, for files of the same names in {taken} are read.'
+    f'Left out: {names}, because files with the same names in {taken} are read.'
   ]
 
 
 def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
-  """Without files whose names do not fit the series that the others are; arguments as of `without_twins`."""
+  """Removes files whose names do not fit the series of the others; arguments and result as for `without_twins`."""
   words = {path: _words(path) for path in paths}
   numbered = Counter(words[path] for path in paths if _has_number(path))
   if not numbered:
@@ -74,7 +78,7 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
     verb = 'is called' if len(results) == 1 else 'are called'
     names = listed([path.name for path in results])
     return [path for path in paths if path not in results], [f'Left out: {names}, which {verb} like a result.']
-  # Maps beside frames may be as many: IMG_1.jpg and IMG_1_depth.png.
+  # There may be as many maps as frames: IMG_1.jpg and IMG_1_depth.png.
   series = max(numbered, key=lambda group: (numbered[group] - 0.5 * _is_result(group), -len(group)))
   members = numbered[series]
   others = [path for path in paths if words[path] != series and (_is_result(series) or not _is_result(words[path]))]
@@ -90,17 +94,17 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
   copies = {path: by_stem[base[1]] for path, base in bases.items() if base and base[1] in by_stem}
 
   def is_stranger(path: Path) -> bool:
-    if path in copies and 2 * len(copies) < len(inside):  # not if most of the frames are called so
+    if path in copies and 2 * len(copies) < len(inside):  # not if most frames have such names
       return not _TIME.search(comparable(copies[path].stem)) or _same_bytes(path, copies[path])
-    if path in inside:  # By another program, if it is the only one of its kind.
+    if path in inside:  # a result of another program if it is the only one of its kind
       return kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
     added = tuple(word for word in words[path] if word not in series)
     if _is_result(added) or _OF_HELICON.search(path.stem):
       return True
     if members == 2 or (not added and _has_number(path) and (words[path] or not series)):
-      return False  # as z_0 among z_-1.5um and z_1.5um
+      return False  # for example z_0 with z_-1.5um and z_1.5um
     stem = comparable(path.stem)
-    derived = any(stem.startswith(member) for member in stems)  # as in IMG_1 edited
+    derived = any(stem.startswith(member) for member in stems)  # for example IMG_1 edited
     if set(series) <= set(words[path]) and all(len(word) == 1 or _OF_CAMERAS.fullmatch(word) for word in added):
       # IMG_E0001 is IMG_0001 edited, on phones, but frame1b may follow frame1.
       if derived and any(_VERSIONS.fullmatch(word) for word in added):
@@ -123,18 +127,21 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
 
 
 def without_odd_pixels(headers: list[FrameHeader], kept: set[Path]) -> tuple[list[FrameHeader], list[str]]:
-  """Without frames whose size, or whose being grey or an animation, differs from what nearly all others have.
+  """Removes frames whose size, colour mode (grey or not) or number of images differs from nearly all others.
 
   Args:
     headers: of the frames.
-    kept: files that stay whatever they are.
+    kept: files that are always kept.
+
+  Returns:
+    The remaining headers, and notes.
   """
   notes = []
   turns, _ = orientations(headers)
   sizes = {header.file: header.size(turn) for header, turn in zip(headers, turns, strict=True)}
   tests: list[tuple[Callable[[FrameHeader], Hashable], Callable[[Hashable], str], int]] = [
     (lambda header: sizes[header.file], lambda size: f'{size[0]} x {size[1]} pixels', 2),
-    (lambda header: header.pages > 1, lambda several: 'of several pictures' if several else 'single pictures', 2),
+    (lambda header: header.pages > 1, lambda several: 'multi-page' if several else 'single images', 2),
     (lambda header: header.grey, lambda grey: 'grey' if grey else 'in colour', 3),
   ]
   for value_of, described, fewest in tests:
@@ -154,8 +161,8 @@ def without_odd_pixels(headers: list[FrameHeader], kept: set[Path]) -> tuple[lis
 
 
 def by_channel(paths: list[Path]) -> list[list[Path]] | None:
-  """The files of each channel, by its number, where names count channels beside frames, as in z000_ch00, z000_ch01.
-  None: they do not.
+  """The files of each channel, by channel number, if the names number both channels and frames, as in z000_ch00,
+  z000_ch01. None: they do not.
   """
   rows = [re.findall(r'([^\W\d_]*)[\W_]?(\d+)', comparable(path.stem)) for path in paths]
   if len({tuple(word for word, _ in row) for row in rows}) != 1:
@@ -175,17 +182,17 @@ def by_channel(paths: list[Path]) -> list[list[Path]] | None:
 
 
 def by_time(names: Sequence[str], taken_s: Sequence[float | None]) -> tuple[list[int] | None, list[str]]:
-  """The order of capture, where names in their natural order are none.
+  """The order of capture, if the natural order of the names is not reliable.
 
-  A counter that passes 9999, and names without numbers, yield to the time. Other names that contradict it may mean
-  positions, and stay; files may have been renamed on purpose.
+  Capture time overrides a counter that passes 9999, and names without numbers. Other names that contradict it are kept:
+  they may be positions, and files may have been renamed on purpose.
 
   Args:
     names: file names in natural order.
-    taken_s: when each was taken, s. None: not known.
+    taken_s: capture time of each, s. None: unknown.
 
   Returns:
-    Places in the order of capture, or None if the names' order holds; and what to say.
+    Indices in the order of capture, or None if the order of the names is kept; and notes.
   """
   if any(time is None for time in taken_s) or len(set(taken_s)) < 2:
     return _by_counter(names)
@@ -197,18 +204,18 @@ def by_time(names: Sequence[str], taken_s: Sequence[float | None]) -> tuple[list
   if len(turns) == 1 and _counter_wraps(stems):
     (k,) = turns
     return [*range(k, len(names)), *range(k)], [
-      f'The counter in the names passes its end: capture time (EXIF) puts {shown(names[k])} first and '
-      f'{shown(names[k - 1])} last.'
+      f'The counter in the names wraps around: by capture time (EXIF), {shown(names[k])} is first and '
+      f'{shown(names[k - 1])} is last.'
     ]
   if len(set(taken_s)) == len(names) and _tell_no_order(stems):
-    return order, ['The names tell no order: the frames were ordered by capture time (EXIF).']
+    return order, ['The names have no order: the frames were sorted by capture time (EXIF).']
   if _rises(list(taken_s)[::-1]):
-    return None, ['Capture time (EXIF) runs against the names, whose order was kept.']
+    return None, ['Capture time (EXIF) is opposite to the order of the names, which was kept.']
   return None, ['Capture time (EXIF) contradicts the order of the names, which was kept.']
 
 
 def _by_counter(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
-  """As `by_time`, from names alone: a camera's counter of four digits that passes its end, and else goes on in small
+  """Like `by_time`, from names alone: a camera's four-digit counter that wraps around and else increases in small
   steps.
   """
   stems = [Path(name).stem for name in names]
@@ -221,7 +228,7 @@ def _by_counter(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
   if max(numbers) < 1000 or not all(0 < step <= _MOST_LEFT_OUT for step in steps):
     return None, []
   return [*range(turn, len(names)), *range(turn)], [
-    f'The counter in the names passes its end: {shown(names[turn])} was taken as the first frame and '
+    f'The counter in the names wraps around: {shown(names[turn])} was taken as the first frame and '
     f'{shown(names[turn - 1])} as the last.'
   ]
 
@@ -231,7 +238,7 @@ def _rises(values: Sequence[float]) -> bool:
 
 
 def _counters(stems: list[str]) -> list[int] | None:
-  """The numbers that tell the names apart, if that is one number of equally many digits in each."""
+  """The numbers that distinguish the names, if each name has one and they have equally many digits."""
   runs = [re.findall(r'\d+', stem) for stem in stems]
   if len({len(run) for run in runs}) != 1:
     return None
@@ -242,17 +249,17 @@ def _counters(stems: list[str]) -> list[int] | None:
 
 
 def _counter_wraps(stems: list[str]) -> bool:
-  """Whether the numbers that tell the names apart lie at both ends of what their digits can count, and not between."""
+  """Whether the numbers that distinguish the names are at both ends of what their digits can count, and none between."""
   if (numbers := _counters(stems)) is None:
     return False
   numbers = sorted(numbers)
-  end = 10 ** len(str(numbers[-1]))  # Cameras count to 9999 in a number that may have more digits.
+  end = 10 ** len(str(numbers[-1]))  # cameras count to 9999, in a number that may have more digits
   gaps = [b - a for a, b in itertools.pairwise(numbers)]
   return numbers[-1] >= 0.9 * end and numbers[0] <= 0.1 * end and max(gaps) > 0.5 * end
 
 
 def _tell_no_order(stems: list[str]) -> bool:
-  """Whether the names have no numbers, and are no alphabet; or are random ones in hexadecimal."""
+  """Whether the names have no numbers and are not alphabetical, or are random hexadecimal numbers."""
   if all(re.fullmatch(r'(?=.*[a-f])[0-9a-f-]{8,}', stem.lower()) for stem in stems):
     return True
   return not any(character.isdigit() for stem in stems for character in stem) and max(map(len, stems)) > 1
@@ -275,7 +282,7 @@ def _has_number(path: Path) -> bool:
 
 
 def _words(path: Path) -> tuple[str, ...]:
-  """The letters of a name, without numbers and what separates."""
+  """The letters of a name, without numbers and separators."""
   return tuple(re.findall(r'[^\W\d_]+', infinity_as_digit(comparable(path.stem))))
 
 
@@ -284,14 +291,14 @@ def _is_result(words: tuple[str, ...]) -> bool:
 
 
 def _starts_series(path: Path, inside: list[Path]) -> bool:
-  """Whether a name without a number is the first of such as `image.jpg`, `image (1).jpg`, `image (2).jpg`."""
+  """Whether a name without a number is the first of a series such as `image.jpg`, `image (1).jpg`, `image (2).jpg`."""
   stem = comparable(path.stem)
   numbers = [comparable(other.stem).removeprefix(stem) for other in inside]
   return all(re.fullmatch(r'\W*_?[1-9]\d*\W*', number) for number in numbers)
 
 
 def _two_series(numbered: Counter, paths: list[Path]) -> list[str]:
-  """A remark where two series lie side by side: which one is meant cannot be told."""
+  """A note if there are two series of names: which one is meant is unknown."""
   groups = [words for words, count in numbered.most_common(2) if count >= 3]
   if len(groups) == 2 and not (set(groups[0]) <= set(groups[1]) or set(groups[1]) <= set(groups[0])):
     firsts = [next(shown(path.name) for path in paths if _words(path) == words) for words in groups]
@@ -303,8 +310,8 @@ def _two_series(numbered: Counter, paths: list[Path]) -> list[str]:
 
 
 def _in_a_grid(paths: list[Path]) -> list[str]:
-  """The first names of the series if a number of a few values, as of a camera or a channel, goes with every one of
-  another number, as in cam0_000 .. cam0_005, cam1_000 .. cam1_005.
+  """The first names of each series if every value of one number occurs with every value of another that has few, such
+  as a camera or channel: cam0_000 .. cam0_005, cam1_000 .. cam1_005.
   """
   rows = [re.findall(r'\d+', comparable(path.stem)) for path in paths]
   if len({len(row) for row in rows}) != 1:

@@ -1,12 +1,14 @@
-"""Reads `metadata.csv` or `metadata.json` beside the images: what a person or a capture program noted about a stack.
+"""Reads `metadata.csv` or `metadata.json` beside the images: metadata of a stack from a person or a capture program.
 
-It names files and, for all of them or none, one of `focus_distance_m` (above 0, or inf), `focus_dpt` (dioptres, 0 at
-infinity) and `focus`, in `focus_unit`. That is `m` or `dpt`, which mean the former two, or any other: then `focus` is a
-position along the axis, say of a microscope's stage, and may be 0 or negative. `focus_unit` without `focus` is the unit
-of `focus_distance.txt`. The rest holds for the whole stack, and any of it may be left out: `focal_length_m` or
-`focal_length_mm`; `f_number`; `sensor_width_mm`, the sensor's longer side, which the frames' longer side shows;
-`focal_length_px`, `principal_point_x_px` and `principal_point_y_px`, in pixels of the upright frames as they are in the
-files, pixel centres at integers. Other fields are errors, for they may be misspelt.
+It names files and gives, for all of them or none, one of `focus_distance_m` (above 0, or inf), `focus_dpt` (dioptres, 0
+at infinity) and `focus`, in `focus_unit`. The units `m` and `dpt` stand for the former two. With any other unit,
+`focus` is a position along the axis, for example of a microscope stage, and may be 0 or negative. `focus_unit` without
+`focus` is the unit of `focus_distance.txt`.
+
+The other fields apply to the whole stack, and are all optional: `focal_length_m` or `focal_length_mm`; `f_number`;
+`sensor_width_mm`, the longer side of the sensor, which corresponds to the longer side of the frames; `focal_length_px`,
+`principal_point_x_px` and `principal_point_y_px`, in pixels of the upright frames as stored in the files, pixel centres
+at integers. Unknown fields are errors, because they may be misspelt.
 
     file,focus_distance_m,focal_length_mm
     IMG_1.jpg,inf,4.3
@@ -14,11 +16,10 @@ files, pixel centres at integers. Other fields are errors, for they may be missp
 
     {"focal_length_mm": 4.3, "frames": [{"file": "IMG_1.jpg", "focus_dpt": 0}, {"file": "IMG_2.jpg", "focus_dpt": 2}]}
 
-In a CSV file what holds for the whole stack is in one row or the same in several. It may be as spreadsheets write it:
-cells separated by commas, semicolons or tabs, decimal commas, UTF-8 or UTF-16. Names of files are compared without
-regard to case and to how an umlaut is composed, unless there are files that differ in nothing else; folders before them
-do not count, and the suffix may be left out. Lines of comments (#) may come first, and a column without a name that
-numbers the rows.
+In a CSV file, fields of the whole stack are in one row, or equal in several. Files saved by spreadsheets are accepted:
+cells separated by commas, semicolons or tabs, decimal commas, UTF-8 or UTF-16. File names are compared ignoring case
+and the composition of accents, unless files differ only in these; leading folders are ignored, and the suffix may be
+omitted. Comment lines (#) may come first, and an unnamed column may number the rows.
 """
 
 import csv
@@ -40,7 +41,7 @@ from focal_jax.errors import InputError, one_line
 
 SIDECAR_FILES = ('metadata.csv', 'metadata.json')
 
-# What a number must be, in words and as a test.
+# Requirements on numbers: in words, and as a test.
 Expected = tuple[str, Callable[[float], bool]]
 _POSITIVE: Expected = ('a finite number above 0', lambda value: 0 < value < np.inf)
 _FINITE: Expected = ('a finite number', lambda value: -np.inf < value < np.inf)
@@ -49,7 +50,7 @@ _FRAME_FIELDS: dict[str, Expected] = {
   'focus_dpt': ('a finite number of at least 0', lambda value: 0 <= value < np.inf),
   'focus': _FINITE,
 }
-# What `focus` may be called instead, by its unit.
+# Field that `focus` stands for, by its unit.
 _KNOWN_UNITS = {
   **dict.fromkeys(('m', 'metre', 'metres', 'meter', 'meters'), 'focus_distance_m'),
   **dict.fromkeys(('dpt', 'dioptre', 'dioptres', 'diopter', 'diopters', '1/m', 'm-1', 'm^-1'), 'focus_dpt'),
@@ -64,7 +65,7 @@ _STACK_FIELDS: dict[str, Expected] = {
   'principal_point_x_px': _FINITE,
   'principal_point_y_px': _FINITE,
 }
-# Fields of which one excludes the other, and those of which none goes without the other.
+# Fields that exclude each other, and fields that must be given together.
 _ONE_OF = (
   ('focus_distance_m', 'focus_dpt'),
   ('focus_distance_m', 'focus'),
@@ -78,18 +79,18 @@ Fields = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sidecar:
-  """What a sidecar says; None: nothing.
+  """Content of a sidecar; None: not given.
 
   Attributes:
-    path: of the file.
-    files: the names of the files of its folder that it names.
+    path: the file.
+    files: names of the files in its folder that it lists.
     focus_dpt: of each frame, 1/m.
     positions: of each frame along the axis, in `focus_unit`.
-    focus_unit: as it is written; never metres or dioptres where there are `positions`.
+    focus_unit: as written; never metres or dioptres together with `positions`.
     focal_length_mm: of the lens.
     f_number: of the lens.
-    sensor_width_mm: the sensor's longer side.
-    focal_length_px: of the upright frames in the files.
+    sensor_width_mm: the longer side of the sensor.
+    focal_length_px: in pixels of the upright frames in the files.
     principal_point_px: x and y in the same frames, pixel centres at integers.
   """
 
@@ -106,7 +107,7 @@ class Sidecar:
 
 
 def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
-  """Reads the sidecar in `folder`, if there is one, about the frames `names`; it may name other files of the folder.
+  """Reads the sidecar in `folder`, if there is one, for the frames `names`; it may list other files of the folder too.
 
   Raises:
     InputError: naming the file and the field, what was found and what was expected.
@@ -136,7 +137,7 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
   if fields := present.intersection(_FRAME_FIELDS):
     (field,) = fields
     if without := [name for name in names if frames.get(name, {}).get(field) is None]:
-      raise InputError(f'{path}: no {field} of {", ".join(without)}, expected one for every image')
+      raise InputError(f'{path}: no {field} for {", ".join(without)}, expected one for every image')
     meaning = known_unit(unit) or field if field == 'focus' else field
     if unit is not None and field != 'focus' and known_unit(unit) != field:
       raise InputError(f"{path}: {_UNIT} is {_shown(unit)} beside {field}, expected it beside 'focus'")
@@ -156,21 +157,21 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
 
 
 def known_unit(unit: str | None) -> str | None:
-  """The field that a unit makes of `focus`: `focus_distance_m`, `focus_dpt`, or None for positions along the axis."""
+  """The field that `focus` in a unit means: `focus_distance_m`, `focus_dpt`, or None for positions along the axis."""
   return _KNOWN_UNITS.get(unit.strip().lower()) if unit else None
 
 
 def _there(folder: Path, names: list[str]) -> list[str]:
-  """Names of the files that a sidecar may name: frames may be pages of a file, besides."""
+  """Names that a sidecar may list; frames may also be pages of a file."""
   return [*names, *(path.name for path in folder.iterdir() if path.is_file() and path.name not in names)]
 
 
 def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
-  """What holds for the whole stack, and what for each file."""
+  """Fields of the whole stack, and fields of each file."""
   text = re.sub(r'\r\n?', '\n', text)
   declared = re.match(r'sep=(.)\n', text)  # for spreadsheets
   text = text[declared.end() :] if declared else text
-  text = re.sub(r'\A(\s*#.*\n)+', '', text)  # comments before the line of columns
+  text = re.sub(r'\A(\s*#.*\n)+', '', text)  # comments before the header
   header = text.lstrip().partition('\n')[0]
   separator = declared[1] if declared else max(',;\t', key=header.count)
   try:
@@ -181,21 +182,21 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
   columns, *rows = [row for row in cells if any(row)] or [[]]
   columns = [column.lower() for column in columns]
   while columns and not columns[-1] and all(len(row) >= len(columns) and not row[-1] for row in rows):
-    columns, rows = columns[:-1], [row[:-1] for row in rows]  # empty columns, of which spreadsheets write many
+    columns, rows = columns[:-1], [row[:-1] for row in rows]  # empty columns, which spreadsheets often write
   if columns[:1] == [''] and all(row[0] in ('', str(n), str(n + 1)) for n, row in enumerate(rows)):
-    columns, rows = columns[1:], [row[1:] for row in rows]  # numbers of the rows, which some programs write
+    columns, rows = columns[1:], [row[1:] for row in rows]  # row numbers, which some programs write
   if any(is_image(Path(column)) for column in columns):
-    raise InputError(f'{path}: begins with {_shown(separator.join(columns))}, expected a line of columns first')
+    raise InputError(f'{path}: begins with {_shown(separator.join(columns))}, expected a header with column names')
   _check_fields(path, columns, ('file', *_FRAME_FIELDS, *_STACK_FIELDS, _UNIT))
   if 'file' not in columns or len(set(columns)) < len(columns):
-    raise InputError(f"{path}: columns are {_shown(columns)}, expected 'file' and others, each once")
+    raise InputError(f"{path}: columns are {_shown(columns)}, expected 'file' and other columns, each once")
   if not rows:
-    raise InputError(f'{path}: found a line of columns alone, expected one for every image, too')
+    raise InputError(f'{path}: found only a header, expected a row for every image')
   stack, entries = {}, []
   for row in rows:
     if len(row) != len(columns):
       hint = (
-        ' (decimal commas need semicolons between the cells)' if separator == ',' and len(row) > len(columns) else ''
+        ' (with decimal commas, separate cells by semicolons)' if separator == ',' and len(row) > len(columns) else ''
       )
       raise InputError(
         f'{path}: {len(row)} cells in the row {_shown(separator.join(row))}, expected {len(columns)}{hint}'
@@ -210,7 +211,7 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
 
 
 def _parse_json(path: Path, text: str) -> tuple[Fields, list[Fields]]:
-  """What holds for the whole stack, and what for each file."""
+  """Fields of the whole stack, and fields of each file."""
   try:
     document = json.loads(text)
   except (json.JSONDecodeError, RecursionError) as error:
@@ -232,7 +233,7 @@ def _check_fields(path: Path, fields: Any, known: tuple[str, ...]) -> None:
 
 
 def _by_file(path: Path, entries: list[Fields], there: list[str]) -> dict[str, Fields]:
-  """Entries by the names of the files `there` that they mean."""
+  """Entries by the names of the files in `there` that they refer to."""
   alike: dict[str, list[str]] = {}
   for name in there:
     alike.setdefault(comparable(name), []).append(name)
@@ -244,7 +245,7 @@ def _by_file(path: Path, entries: list[Fields], there: list[str]) -> dict[str, F
     name = entry.pop('file', None)
     if not isinstance(name, str):
       raise InputError(f'{path}: file of entry {number} is {_shown(name)}, expected the name of an image')
-    # Programs write whole paths, which the folder may have left since, or names without their suffix.
+    # Programs write full paths, which may be outdated, or names without suffix.
     last = re.split(r'[\\/]', name.strip())[-1]
     meant = [name] if name in there else alike.get(comparable(name)) or alike.get(comparable(last))
     meant = meant or by_stem.get(comparable(last), [])
@@ -252,10 +253,10 @@ def _by_file(path: Path, entries: list[Fields], there: list[str]) -> dict[str, F
       absent.append(name)
       continue
     if meant[0] in frames:
-      raise InputError(f'{path}: {name} is there twice, expected every file once')
+      raise InputError(f'{path}: {name} is listed twice, expected every file once')
     frames[meant[0]] = entry
   if absent:
-    raise InputError(f'{path}: found no file {", ".join(absent)}, expected names of files beside it')
+    raise InputError(f'{path}: found no file {", ".join(absent)}, expected names of files in its folder')
   return frames
 
 

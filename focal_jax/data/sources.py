@@ -22,8 +22,8 @@ from focal_jax.errors import InputError, one_line
 from focal_jax.files.shipped import shipped_folder
 from focal_jax.simulate.stacks import SimulatorSettings, preset_settings, simulate
 
-# Its examples are dicts of NumPy arrays, frames far to near; see `tfds_ddff.stack_builder` for the features. (The type
-# says no more, for checking an element would read an example.)
+# Examples are dicts of NumPy arrays, frames far to near; see `tfds_ddff.stack_builder` for the features. (The type is
+# no more specific, because checking an element would read an example.)
 Source = Sequence[Any]
 
 EXAMPLES = shipped_folder('examples')
@@ -31,11 +31,11 @@ DDFF_EXAMPLES = EXAMPLES / 'ddff12_val.h5'
 TARGET_FILE = 'target.npy'
 MOTION_FILE = 'motion.npy'
 FROZEN = 'simulated/frozen'  # a built data set, not the simulator
-SIMULATED_LENGTH = 1_000_000  # stacks of an epoch, which has no meaning here but must end
+SIMULATED_LENGTH = 1_000_000  # stacks per epoch; epochs have no meaning here but must be finite
 
 
 def parse_sources(text: str) -> list[tuple[str, float]]:
-  """Names and weights in a text such as '0.7*ddff12 + 0.3*simulated'; a weight that is not given is 1.
+  """Names and weights in a text such as '0.7*ddff12 + 0.3*simulated'; the default weight is 1.
 
   Raises:
     InputError: a name is missing, or a weight is not above 0.
@@ -59,14 +59,17 @@ def open_source(
   """Opens one source.
 
   Args:
-    name: name of the source, as described in the module.
+    name: name of the source, see the module.
     split: 'train', 'val' or another split of the data set. `examples` has only 'val'.
     data_dir: folder of the built data sets.
     simulator: settings for `simulated`, required only there; a preset overrides camera, sweep and number of frames.
-    seed: seed of simulated stacks; other sources do not depend on it.
+    seed: seed of simulated stacks; no effect on other sources.
+
+  Returns:
+    The source; `source[i]` is a dict with the features of `tfds_ddff.stack_builder`.
 
   Raises:
-    InputError: unknown source or split.
+    InputError: an unknown source or split.
   """
   if is_simulated(name):
     settings, preset = simulator or SimulatorSettings(), name.partition('/')[2]
@@ -85,12 +88,12 @@ def is_simulated(name: str) -> bool:
 
 
 class FolderSource(Sequence):
-  """A folder for each stack, as `data.folder.read_stack_folder` reads them, with its depth in `target.npy`.
+  """One folder per stack, read by `data.folder.read_stack_folder`, with its depth in `target.npy`.
 
-  `target.npy` is [H, W], floating-point, the depth seen in the nearest frame in the unit of the stack's focus: 1 / the
-  unit of `focus_distance.txt`, or the frame index; not finite where it is not known. Stacks are those in `DIR/<split>`,
-  by name. `motion.npy`, [N, 3], is the true motion of the frames, far to near, where there is such a file
-  (`--mode=simulate` writes it); training wants it beside all stacks or beside none.
+  `target.npy` is [H, W], floating-point: the depth seen in the nearest frame in the unit of the stack's focus (1 / the
+  unit of `focus_distance.txt`, or the frame index), not finite where unknown. The stacks are the folders in
+  `DIR/<split>`, sorted by name. `motion.npy`, [N, 3], is optional: the true motion of the frames, far to near (written
+  by `focal-jax simulate`). Training needs it for all stacks or for none.
   """
 
   def __init__(self, folder: Path, split: str):
@@ -109,10 +112,10 @@ class FolderSource(Sequence):
 
   @property
   def motion_known(self) -> bool:
-    """Whether every stack has its motion beside it.
+    """Whether every stack has its motion in a file.
 
     Raises:
-      InputError: some have it and some do not.
+      InputError: only some have it.
     """
     without = [path for path in self._folders if not (path / MOTION_FILE).is_file()]
     if without and len(without) < len(self._folders):
@@ -154,13 +157,13 @@ class FolderSource(Sequence):
     return array
 
 
-_simulate = jax.jit(simulate, static_argnames='settings')  # sources of the same settings share what is compiled
+_simulate = jax.jit(simulate, static_argnames='settings')  # sources with the same settings share compiled code
 
 
 class SimulatedSource(Sequence):
-  """Stacks of the simulator, rendered one by one on the host's CPU, to be mixed with stacks of data sets.
+  """Stacks of the simulator, rendered one by one on the host's CPU, for mixing with stacks of data sets.
 
-  Training on simulated stacks alone needs none of it: there they are rendered in the training step.
+  Training on simulated stacks alone does not use this; it renders them in the training step.
   """
 
   def __init__(self, settings: SimulatorSettings, split: str, seed: int = 0):
@@ -175,16 +178,16 @@ class SimulatedSource(Sequence):
     with jax.default_device(self._device):
       stack = _simulate(jax.random.fold_in(self._key, index), settings=self._settings)
     fields = {name: np.asarray(getattr(stack, name)) for name in ('focus', 'fov', 'motion', 'target', 'valid')}
-    # In the simulator's own steps.
+    # In the simulator's own quantisation.
     images, sharp = (np.round(np.asarray(x) * 255).astype(np.uint8) for x in (stack.images, stack.all_in_focus))
     return {'images': images, **fields, 'all_in_focus': sharp, 'name': f'simulated_{index}'}
 
 
 def _open_examples() -> Any:
-  import h5py  # here, as predicting does without
+  import h5py  # here, because prediction does not need it
 
   if not DDFF_EXAMPLES.is_file():
-    raise InputError(f'{DDFF_EXAMPLES}: not there; expected the real crops that come with the project')
+    raise InputError(f'{DDFF_EXAMPLES}: found no such file, expected the DDFF-12 crops included with the project')
   return h5py.File(DDFF_EXAMPLES)
 
 
@@ -208,12 +211,13 @@ def ddff_examples() -> list[dict[str, Any]]:
 
 
 def mean_target(dataset: str, data_dir: str) -> float | None:
-  """Mean valid target of the training split: what a constant prediction would be. None where there is no such
-  split, or no depth in it."""
+  """Mean valid target of the training split, which is the best constant prediction. None if there is no such split, or
+  no depth in it.
+  """
   if dataset == 'examples':
     with _open_examples() as file:
       return float(file.attrs['mean_train_disparity_px'])
-  if is_simulated(dataset):  # without an end
+  if is_simulated(dataset):  # endless
     return None
   try:
     source = open_source(dataset, 'train', data_dir)

@@ -1,4 +1,4 @@
-"""Text files as people and spreadsheets write them."""
+"""Reads text files written by people and spreadsheets."""
 
 import codecs
 import re
@@ -9,10 +9,10 @@ from focal_jax.errors import InputError, one_line
 
 
 def read_text(path: Path) -> str:
-  """The text of a file in UTF-8, UTF-16 or, failing that, Windows' Western encoding.
+  """The text of a file in UTF-8, UTF-16 or, failing that, Windows-1252.
 
   Raises:
-    InputError: the file cannot be read, or is no text.
+    InputError: the file cannot be read, or is not text.
   """
   try:
     data = path.read_bytes()
@@ -20,7 +20,7 @@ def read_text(path: Path) -> str:
     raise InputError(f'{shown(path)}: cannot be read as text ({one_line(error)})') from error
   if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
     encodings = ['utf-16']
-  elif len(data) >= 2 and not any(data[1:16:2]):  # of the characters of ASCII every other byte is 0
+  elif len(data) >= 2 and not any(data[1:16:2]):  # in ASCII text every other byte is 0
     encodings = ['utf-16-le']
   elif len(data) >= 2 and not any(data[0:16:2]):
     encodings = ['utf-16-be']
@@ -37,15 +37,15 @@ def read_text(path: Path) -> str:
 
 
 def plain_number(text: str) -> str:
-  """A number as `float` takes it: with a point for a decimal comma, as much of Europe writes it, with a hyphen for the
-  minus of typesetters, and with 'inf' for the sign of infinity; any other text as it is.
+  """A number in the form that `float` accepts: decimal commas become points, the typographic minus a hyphen, and the
+  infinity sign 'inf'. Other text is unchanged.
   """
   text = text.replace('\u2212', '-').replace('∞', 'inf')
   return text.replace(',', '.') if re.fullmatch(r'\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*', text) else text
 
 
 def beside(folder: Path, name: str) -> Path:
-  """The file of that name in a folder, or the only one that differs from it in case alone."""
+  """The file with this name in a folder, or the only one whose name differs just in case."""
   path = folder / name
   if path.exists():
     return path

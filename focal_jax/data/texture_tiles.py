@@ -1,4 +1,4 @@
-"""Photographs as textures for the simulator, from a folder of pictures."""
+"""Photographs as textures for the simulator, from a folder of images."""
 
 from pathlib import Path
 
@@ -12,22 +12,22 @@ from focal_jax.simulate.sensor import GAMMA
 from focal_jax.simulate.textures import Textures
 
 TILE_PX = 512
-SIDES_PX = (256, 512, 1024)  # pictures are reduced to these shorter sides
+SIDES_PX = (256, 512, 1024)  # images are reduced to these shorter sides
 TILES_A_SIDE = 2
 MAX_TILES = 256  # 200 MB
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm')
 
 
 def open_textures(field: str, name: str, share: float) -> Textures | None:
-  """Tiles of all pictures of a folder, always the same; None without a name or share.
+  """Tiles of all images in a folder, deterministic; None without a name or share.
 
   Args:
-    field: of the config, for messages.
-    name: 'folder:DIR', searched recursively for pictures; or ''.
-    share: of surfaces that show a photograph.
+    field: name of the config field, for messages.
+    name: 'folder:DIR', searched recursively for images; or ''.
+    share: share of surfaces that show a photograph.
 
   Raises:
-    InputError: there is no such folder, nothing in it, or a file that cannot be read.
+    InputError: there is no such folder, it has no images, or a file cannot be read.
   """
   if not 0 <= share <= 1:
     raise InputError(f'data.textures_share is {share}, expected a number from 0 to 1')
@@ -44,10 +44,10 @@ def open_textures(field: str, name: str, share: float) -> Textures | None:
     raise InputError(f'{folder}: found no pictures, expected files with one of the endings {" ".join(SUFFIXES)}')
   if not share:
     return None
-  rng = np.random.default_rng(0)  # the tiles of a folder are always the same
+  rng = np.random.default_rng(0)  # deterministic tiles
   if len(paths) > MAX_TILES:
     paths = [paths[i] for i in np.sort(rng.choice(len(paths), MAX_TILES, replace=False))]
-  # At least one tile of each picture, the others at random.
+  # At least one tile per image, the others at random.
   first, *rest = zip(*[_tiles(read_colour(path), rng) for path in paths], strict=True)
   rest = [tile for tiles in rest for tile in tiles if tile is not None]
   rest = [rest[i] for i in rng.permutation(len(rest))[: MAX_TILES - len(first)]]
@@ -57,10 +57,9 @@ def open_textures(field: str, name: str, share: float) -> Textures | None:
 
 
 def _tiles(picture: UInt8[np.ndarray, 'H W 3'], rng: np.random.Generator) -> list[np.ndarray | None]:
-  """Tiles of a picture at each reduction, or None at reductions for which it is too small.
+  """Tiles of an image at each reduction, or None at reductions for which it is too small.
 
-  Where a picture is smaller than a tile, it is continued by its mirror image. Tiles lie at those of a few random places
-  that show the most detail.
+  An image smaller than a tile is extended by mirroring. Tiles are those with the most detail of a few random positions.
   """
   shorter, tiles = min(picture.shape[:2]), []
   for side_px in SIDES_PX:

@@ -1,8 +1,8 @@
-"""Reads pages of TIFF files that Pillow does not: floating-point values and whole numbers of any size, packed ones of 9
-to 15 bits too, in any number of channels, interleaved or in planes, in strips or tiles, of usual TIFFs and BigTIFFs in
-either order of bytes.
+"""Reads TIFF pages that Pillow does not: floating-point values and integers of any size, including packed ones of 9 to
+15 bits, with any number of channels, interleaved or planar, in strips or tiles, in classic TIFF and BigTIFF of either
+byte order.
 
-Where Pillow is needed, it only undoes the compression of single strips and tiles.
+Pillow is used only to decompress single strips and tiles.
 """
 
 import functools

@@ -52,7 +52,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Upsamples to full resolution, without the output layer. `over_frames`: adds maxima over the frames at every scale."""
+  """Upsamples to full resolution, without the output layer. `over_frames`: adds maxima over frames at every scale."""
 
   features: tuple[int, ...]
   over_frames: bool

@@ -50,8 +50,8 @@ def with_arguments(model: Mapping[str, Any], arguments: Mapping[str, Any]) -> di
 
   Args:
     model: the description.
-    arguments: new values by field: 'padding', 'depth.differential' or 'align.name'. 'depth.' may be omitted. The names
-      in old files are accepted too: 'alignment', 'motion_side_px', 'motion_passes', 'depth'.
+    arguments: new values by field: 'padding', 'depth.differential' or 'align.name'. 'depth.' may be omitted, and the
+      names in old files are accepted too ('alignment', 'motion_side_px', 'motion_passes', 'depth').
   """
   changed = dict(model) | {section: dict(model[section]) for section in SECTIONS if section in model}
   common = {name for name in ModelSettings.__dataclass_fields__ if name not in SECTIONS}

@@ -231,6 +231,7 @@ def draw_variable(
   others, so that they have no effect.
 
   Args:
+    rng: source of randomness.
     path: names of the modules that lead to the variable, and its own.
     shape: of the variable.
     kernel: shape of the kernel in the same module, if there is one.

@@ -158,6 +158,7 @@ def variables_from(
   Args:
     path: the file, for messages.
     tensors: its tensors by name (`torch_file.read_state_dict`).
+    network: the network they belong to (`identify`).
     template: variables with the expected tree and shapes (arrays or shape structs), as returned by `variable_shapes`.
 
   Returns:

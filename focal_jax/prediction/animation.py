@@ -8,7 +8,7 @@ from PIL import Image
 
 from focal_jax.files import pictures
 
-_MAX_FRAMES = 16  # of a longer stack so many, evenly
+_MAX_FRAMES = 16  # longer stacks are subsampled evenly to this
 _MS_A_FRAME = 200
 
 
@@ -18,11 +18,12 @@ def write_animation(
   after: Shaped[np.ndarray, 'N H W 3'],
   max_side: int = 320,
 ) -> None:
-  """Writes an endless GIF of the sweep and back, unaligned frames on the left, aligned on the right.
+  """Writes an endless GIF of the sweep, back and forth, unaligned on the left and aligned on the right.
 
   Args:
-    before, after: uint8, or float 0 .. 1.
-    max_side: longer side that either is reduced to, px.
+    path: the GIF file.
+    before, after: unaligned and aligned frames, uint8 or float 0 .. 1.
+    max_side: maximum of the longer side of each half, px.
   """
   count = len(before)
   chosen = np.unique(np.linspace(0, count - 1, min(count, _MAX_FRAMES)).round().astype(int))
@@ -31,7 +32,7 @@ def write_animation(
     pair = (('unaligned', before[index]), ('aligned', after[index]))
     panels = [pictures.Panel(title, reduced(image, max_side)) for title, image in pair]
     films.append(pictures.tile([panels], f'frame {index + 1} of {count}'))
-  # One palette, of the whole sweep, or colours would flicker.
+  # One palette for the whole sweep; otherwise colours would flicker.
   palette = Image.fromarray(np.concatenate(films)).quantize(256)
   films = [Image.fromarray(film).quantize(palette=palette, dither=Image.Dither.NONE) for film in films]
   films += films[-2:0:-1]
@@ -39,7 +40,7 @@ def write_animation(
 
 
 def reduced(image: Shaped[np.ndarray, 'H W 3'], max_side: int) -> Shaped[np.ndarray, 'h w 3']:
-  """uint8, shrunk until its longer side is at most `max_side` px."""
+  """uint8, reduced so that its longer side is at most `max_side` px."""
   picture = Image.fromarray(pictures.to_uint8(image))
   scale = max_side / max(picture.size)
   if scale < 1:

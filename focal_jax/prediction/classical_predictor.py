@@ -1,7 +1,7 @@
 """Depth from focus without a network or weights: `focal_jax.load('classical')`.
 
-Depth is where the aligned frames are sharpest (`focus.classical`). Frames are gone through one by one, so that beside
-the result, which has them all, only a few are in memory.
+Depth is where the aligned frames are sharpest (`focus.classical`). Frames are processed one by one, so apart from the
+result, which contains all frames, only a few are in memory.
 """
 
 import functools
@@ -20,7 +20,7 @@ from focal_jax.focus.frame_by_frame import depth_frame_by_frame
 from focal_jax.prediction.predictor import Predictor, undo_rotation
 from focal_jax.stack import FocalStack, Images, Numbers, Prediction, as_float, checked_stack
 
-# Pixels of all frames up to which their luminance is kept rather than computed twice, and what is returned is float32.
+# Up to this many pixels in all frames, luminance is kept rather than computed twice, and the result is float32.
 KEPT_PX = 32 * 1024**2
 
 
@@ -29,11 +29,11 @@ class ClassicalPredictor(Predictor):
 
   Attributes:
     name: 'classical' or 'classical:MEASURE'.
-    unused: [], for there is no weights file.
+    unused: [], because there is no weights file.
   """
 
   def __init__(self, name: str = 'classical'):
-    """`name`: see above.
+    """`name`: 'classical' or 'classical:MEASURE'.
 
     Raises:
       InputError: there is no such measure.
@@ -54,25 +54,22 @@ class ClassicalPredictor(Predictor):
     *,
     tile_px: int | None = None,
   ) -> Prediction:
-    """Depth of one focal stack; see `Predictor.predict`.
+    """Depth of one focal stack; see `Predictor.predict`. A second call with the same shape does not compile again.
 
     Args:
-      images, align, motion: as of any predictor. A field of view is what aligns frames whose motion cannot be measured.
+      images, fov, align, motion: as for any predictor. The field of view aligns frames whose motion cannot be measured.
       focus: [N] focus coordinate of each frame, in any unit, order and spacing.
-      fov: as of any predictor.
-      tile_px: of no effect: frames of any size are predicted in one piece.
+      tile_px: ignored: frames of any size are predicted in one piece.
 
     Returns:
       numpy arrays, float32: `depth` and `confidence` [H, W], `coverage` [N, H, W], `aligned` [N, H, W, 3] 0 .. 1,
-      `motion` [N, 3] (alpha, beta, gamma; 0 where it cannot be measured). `coverage` and `aligned` of more than 32
-      megapixels in all frames are float16, to save memory. Depth is in the unit of `focus`. Confidence
-      is `classical.depth_from_focus`'s, times the share of the frames that cover the pixel. There is no `pyramid` and
-      no `weights`.
+        `motion` [N, 3] (alpha, beta, gamma; 0 where it cannot be measured). With more than 32 megapixels in all frames,
+        `coverage` and `aligned` are float16, to save memory. Depth is in the unit of `focus`. Confidence is that of
+        `classical.depth_from_focus` times the share of the frames that cover the pixel. There is no `pyramid` and no
+        `weights`.
 
     Raises:
-      InputError: an argument of another shape, type or range, or `align` is 'network'.
-
-    A second call with the same shape does not compile again.
+      InputError: an argument with a wrong shape, type or range, or `align` is 'network'.
     """
     stack = checked_stack(images, focus, fov)
     return undo_rotation(self._predict_upright, stack, find_motion(stack, align, given=motion, name=self.name))
@@ -81,7 +78,7 @@ class ClassicalPredictor(Predictor):
     frames, *size = stack.images.shape[:3]
     warped = motion is not None
     motion = motion if warped else np.zeros((frames, 3), np.float32)
-    # By focus: a peak is interpolated from its neighbours in focus.
+    # Sorted by focus, because a peak is interpolated from its neighbours in focus.
     order = np.argsort(stack.focus, kind='stable')
 
     def luma(place):
@@ -89,11 +86,11 @@ class ClassicalPredictor(Predictor):
       return _luma(stack.images[n], stack.fov[n], motion[n], warped)
 
     is_small = math.prod(stack.images.shape[:3]) <= KEPT_PX
-    if is_small:  # asked for twice
+    if is_small:  # used twice
       luma = functools.cache(luma)
 
     depth, confidence = depth_frame_by_frame(luma, frames, stack.focus[order], **dict(self._options))
-    # Filled in place: what there is one a frame of is in memory once.
+    # Filled in place, so that per-frame results are in memory only once.
     dtype = np.float32 if is_small else np.float16
     aligned = np.empty((frames, *size, 3), dtype)
     coverage = np.ones((frames, *size), dtype)
@@ -104,7 +101,7 @@ class ClassicalPredictor(Predictor):
         aligned[n] = as_float(stack.images[n])
     return Prediction(
       depth=np.asarray(depth),
-      # A frame that does not show a pixel cannot have been compared there.
+      # A frame that does not cover a pixel was not compared there.
       confidence=np.asarray(confidence) * np.mean(coverage, 0, np.float32),
       aligned=aligned,
       coverage=coverage,
@@ -116,8 +113,8 @@ class ClassicalPredictor(Predictor):
 def _luma(
   frame: Shaped[Array, 'H W 3'], fov: Float[Array, ''], motion: Float[Array, '3'], warped: bool
 ) -> Float[Array, 'H W']:
-  """Luminance as sharpness is measured in it. Of frames that are warped, without its mean, which a focus measure does
-  not see, but of whose rounding it would make texture.
+  """Luminance for measuring sharpness. For warped frames its mean is subtracted: focus measures ignore it, but would
+  take its rounding errors for texture.
   """
   luma = classical.luminance(as_float(frame))
   if not warped:

@@ -1,4 +1,4 @@
-"""`--mode=convert`: a published `.pth` becomes a weights file of ours, with what the `.pth` does not tell."""
+"""`focal-jax convert`: converts published weights (`.pth`) to a weights file of this project."""
 
 import ast
 import logging
@@ -15,17 +15,19 @@ log = logging.getLogger(__name__)
 
 
 def convert(weights: str, arguments: Sequence[str], out: Path, overwrite: bool = False) -> dict[str, Any]:
-  """Writes `out`/weights.npz, which every mode takes.
+  """Writes `out`/weights.npz, which all modes accept.
 
   Args:
-    weights: a published .pth, as for `focal_jax.load`.
+    weights: a published .pth file, as for `focal_jax.load`.
     arguments: fields of the model, 'NAME=VALUE' each, as for `focal_jax.load`: 'depth.differential=False'.
+    out: folder for the result.
+    overwrite: replace an existing result.
 
   Returns:
-    What the weights file says of its model.
+    The description in the weights file.
 
   Raises:
-    InputError: the file is not one of those that are known, or an argument that the model has not.
+    InputError: the file is of no known network, or the model has no such argument.
   """
   check_output(out, overwrite)
   if Path(weights).suffix not in PUBLISHED_SUFFIXES:
@@ -38,7 +40,7 @@ def convert(weights: str, arguments: Sequence[str], out: Path, overwrite: bool =
 
 
 def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:
-  """{'differential': False, 'channels': 'BGR'} of ['differential=False', 'channels=BGR'].
+  """Parses 'NAME=VALUE' texts: {'differential': False, 'channels': 'BGR'} for ['differential=False', 'channels=BGR'].
 
   Raises:
     InputError: a text without '='.

@@ -1,4 +1,4 @@
-"""Depth as a 16-bit PNG, and a JSON file beside it that says what its values mean."""
+"""Depth as a 16-bit PNG, with a JSON file that gives its scale."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,15 @@ _LARGEST = 65535
 
 
 def write_depth_png(path: Path, depth: Float[np.ndarray, 'H W'], unit: str) -> None:
-  """Writes `path`, grey, 16 bits, and its scale beside it, in a file of the same name that ends in .json.
+  """Writes `path`, a 16-bit grey PNG, and its scale to a file of the same name that ends in .json.
 
-  depth = offset + scale * value for values 1 .. 65535, which span the least to the greatest depth, so that half a step
-  (scale / 2) is the most that is lost. 0 is for pixels without a depth (not finite).
+  depth = offset + scale * value for values 1 .. 65535, which span the range of the depth, so the error is at most half
+  a step (scale / 2). 0 marks pixels without a depth (not finite).
+
+  Args:
+    path: the PNG file.
+    depth: in any unit.
+    unit: its unit, for the JSON file.
   """
   known = np.isfinite(depth)
   low, high = (
@@ -24,7 +29,7 @@ def write_depth_png(path: Path, depth: Float[np.ndarray, 'H W'], unit: str) -> N
   low, high = (low, high) if known.any() else (0.0, 0.0)
   scale = (high - low) / (_LARGEST - 1)
   pixels = np.zeros(depth.shape, np.uint16)
-  for row, values in zip(pixels, depth, strict=True):  # one by one, for the sake of memory
+  for row, values in zip(pixels, depth, strict=True):  # row by row, to save memory
     shown = np.isfinite(values)
     row[shown] = 1 + np.round((values[shown].astype(np.float64) - low) / (scale or 1))
   save_image(path, pixels)

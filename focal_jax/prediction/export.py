@@ -1,4 +1,4 @@
-"""`focal-jax export`: a network with its weights as one StableHLO file (`jax.export`), which runs by itself."""
+"""`focal-jax export`: a network with its weights as one self-contained StableHLO file (`jax.export`)."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 MODEL_FILE, ABOUT_FILE = 'model.jax_export', 'model.json'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-ALIGNMENTS = ('network', 'metadata', 'off')  # what a network can do by itself
+ALIGNMENTS = ('network', 'metadata', 'off')  # those available within a network
 
 _SHAPES = {
   'images': f'B, N, {MULTIPLE}*h, {MULTIPLE}*w, 3',
@@ -30,26 +30,26 @@ _SHAPES = {
   'size': '2',
 }
 _INPUTS = {
-  'images': 'RGB 0 .. 1, frames far to near, filled up to multiples of 32 px at the bottom and right with anything',
+  'images': 'RGB 0 .. 1, frames far to near, padded arbitrarily to multiples of 32 px at the bottom and right',
   'focus': 'focus coordinate of each frame, in any unit',
-  'fov': 'relative field of view of each frame, 1 for the narrowest, or where unknown',
-  'size': 'height and width of the frames without what fills them up, px',
+  'fov': 'relative field of view of each frame, 1 for the narrowest; 1 if unknown',
+  'size': 'height and width of the frames without padding, px',
 }
 _OUTPUTS = {
-  'depth': 'in the unit of focus; as in all maps, what lies beyond size is of no meaning',
+  'depth': 'in the unit of focus; like all maps, meaningless beyond size',
   'confidence': '0 .. 1',
   'weights': 'the focus distribution; sums to 1 over the frames',
   'uncertainty': 'standard deviation of the focus distribution, in the unit of depth',
-  'all_in_focus': 'the reference frame as if all were sharp, RGB 0 .. 1, as the network predicts it',
-  'defocus': 'of each frame, 0 .. 1, as the network predicts it',
-  'aligned': 'frames as aligned to the last one, RGB 0 .. 1',
+  'all_in_focus': 'the reference frame, sharp everywhere, RGB 0 .. 1, as predicted by the network',
+  'defocus': 'of each frame, 0 .. 1, as predicted by the network',
+  'aligned': 'frames aligned to the last one, RGB 0 .. 1',
   'coverage': 'share of each aligned pixel that came from inside its frame, 0 .. 1',
   'motion': 'zoom, and shift along x and y in px, of each frame',
 }
 
 
 def export_model(model: Predictor, out: Path, *, align: str = 'network', overwrite: bool = False) -> dict[str, Any]:
-  """Writes into `out` the model, for any number of stacks, frames and pixels, on CPUs, CUDA and TPUs; and model.json,
+  """Writes a model for any number of stacks, frames and pixels, for CPUs, CUDA and TPUs, into `out`, with model.json,
   which describes inputs, outputs and weights.
 
   `examples/run_exported.py` runs it. On each platform, convolutions and warps have the form that is fastest there
@@ -72,7 +72,7 @@ def export_model(model: Predictor, out: Path, *, align: str = 'network', overwri
   check_output(out, overwrite)
   check_alignment(align)
   if model.network is None:
-    raise InputError(f'{model.name}: has no network to export, expected weights of one')
+    raise InputError(f'{model.name}: has no network to export, expected the weights of a network')
   if align == 'measured':
     raise InputError("align is 'measured', which cannot be exported, expected network, metadata or off")
   if align == 'network' and not model.has_alignment_network:

@@ -1,8 +1,8 @@
-"""From depth of reduced frames to what people look at, in full size.
+"""Full-size results from depth computed on reduced frames.
 
-Depth need not be computed in every pixel of a photograph: `focal_jax.load(...).predict(...)` of reduced frames takes a
-fraction of the time and the memory, and the whole frames are read one at a time for what shows their detail, the
-aligned frames and the all-in-focus image. That image guides depth and confidence up to its size.
+Depth need not be computed for every pixel of a photograph: `focal_jax.load(...).predict(...)` on reduced frames takes a
+fraction of the time and memory. Full-size frames are read one at a time, only for results that show their detail: the
+aligned frames and the all-in-focus image. That image guides the enlargement of depth and confidence.
 """
 
 import concurrent.futures
@@ -23,14 +23,14 @@ from focal_jax.stack import Prediction
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FullSize:
-  """A prediction in the size of the frames.
+  """A prediction at the size of the frames.
 
   Attributes:
     depth: in the unit of the stack's focus.
     confidence: 0 .. 1.
-    all_in_focus: RGB. These three are None without a prediction.
-    in_all: pixels that all aligned frames show.
-    motion: of the frames, in their px; None if they were left as they are.
+    all_in_focus: RGB 0 .. 255. These three are None without a prediction.
+    in_all: pixels covered by all aligned frames.
+    motion: of the frames, in their px; None if they were not aligned.
   """
 
   depth: Float32[np.ndarray, 'H W'] | None
@@ -47,22 +47,23 @@ def full_size(
   max_side: int | None = None,
   save: Callable[[int, UInt8[np.ndarray, 'H W 3']], None] | None = None,
 ) -> FullSize:
-  """Reads the frames of a stack once more, one at a time, and aligns them by Lanczos's kernel.
+  """Reads the frames of a stack again, one at a time, and aligns them with the Lanczos kernel.
 
   Args:
-    stack: as it was predicted.
-    prediction: of `stack.images`; None: frames are aligned and no more.
-    motion: that aligns `stack.images`, with a rotation if they are turned; None: frames stay as they are.
-    max_side: longer side of the result, px; None: as in the files. If that is the size of `stack.images`, depth and
+    stack: the stack that was predicted.
+    prediction: for `stack.images`; None: only align the frames.
+    motion: aligns `stack.images`, with a rotation if they are rotated; None: frames stay as they are.
+    max_side: longer side of the result, px; None: as in the files. If this is the size of `stack.images`, depth and
       confidence are those of the prediction.
-    save: is given the index of each aligned frame, and the frame, black outside; in a thread of its own.
+    save: called with index and pixels of each aligned frame (black outside), in another thread.
 
   Raises:
-    InputError: a file cannot be read any more; and whatever `save` raises.
+    InputError: a file can no longer be read; also any error raised by `save`.
   """
   size = stack.size(max_side)
   if motion is not None and motion.shape[1] > 3:
-    # What is too little to be turned back in the frames that were measured would be, in larger ones, by an error.
+    # A rotation too small to be undone in the measured frames could exceed the threshold in larger ones; it is only an
+    # error.
     turned = are_turned(motion[:, 3], stack.images.shape[1:3])
     motion = np.concatenate([motion[:, :3], np.where(turned, motion[:, 3], 0)[:, None]], -1)
   motion = None if motion is None else scaled_motion(motion, stack.images.shape[1:3], size)
@@ -70,7 +71,7 @@ def full_size(
   if prediction is not None:
     fusion = Fusion(sharp_ranks(prediction, stack.focus), len(stack.names), size)
   in_all = np.ones(size, bool)
-  # Compressing takes as long as all the rest: it goes on while the next frame is read, but no farther ahead.
+  # Compression takes as long as everything else, so it overlaps with reading the next frame, but not more.
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     saved = None
     for index, rank in enumerate(ranks_of(stack.focus)):

@@ -1,4 +1,4 @@
-"""Point clouds and meshes as files: PLY, and glTF 2.0 in its binary form (.glb)."""
+"""Writes point clouds and meshes: PLY, and glTF 2.0 in its binary form (.glb)."""
 
 import json
 from pathlib import Path
@@ -10,14 +10,14 @@ from jaxtyping import Float32, UInt8
 import focal_jax
 from focal_jax.prediction.surface import Geometry
 
-# Of the glTF 2.0 specification, section 3.6.2 and 4.4.
+# glTF 2.0 specification, sections 3.6.2 and 4.4.
 _MAGIC, _VERSION, _JSON_CHUNK, _BINARY_CHUNK = 0x46546C67, 2, 0x4E4F534A, 0x004E4942
 _UNSIGNED_SHORT, _UNSIGNED_INT, _FLOAT = 5123, 5125, 5126
 _VERTICES, _INDICES = 34962, 34963
 
 
 def write_ply(path: Path, geometry: Geometry) -> None:
-  """Writes points with colours, and triangles if there are any, as binary little-endian PLY."""
+  """Writes points with colours, and triangles if there are any, as little-endian binary PLY."""
   vertices = np.empty(
     len(geometry.points),
     [('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('red', 'u1'), ('green', 'u1'), ('blue', 'u1')],
@@ -46,8 +46,9 @@ def write_ply(path: Path, geometry: Geometry) -> None:
 def write_glb(path: Path, geometry: Geometry) -> None:
   """Writes a mesh as binary glTF with vertex colours; without triangles, an empty scene.
 
-  The material is unlit (KHR_materials_unlit), for the light is in the photographs; viewers that do not know it take a
-  rough surface. glTF counts in metres: in another unit, which `asset.extras` names, the size has no meaning.
+  The material is unlit (KHR_materials_unlit), because the light is already in the photographs; viewers without this
+  extension show a rough surface. The unit of glTF is the metre; with another unit, which `asset.extras` names, the size
+  is meaningless.
   """
   root: dict[str, Any] = {
     'asset': {
@@ -59,7 +60,7 @@ def write_glb(path: Path, geometry: Geometry) -> None:
   binary = b''
   if len(geometry.triangles):
     points = geometry.points.astype('<f4')
-    # Four of them, since the attributes of a vertex are to begin at multiples of four bytes.
+    # Four channels, because vertex attributes must start at multiples of four bytes.
     colours = np.full((len(points), 4), 65535, '<u2')
     colours[:, :3] = _linear(geometry.colours)
     blocks = (
@@ -71,7 +72,7 @@ def write_glb(path: Path, geometry: Geometry) -> None:
     for index, (values, component, kind, target, more) in enumerate(blocks):
       views.append({'buffer': 0, 'byteOffset': len(binary), 'byteLength': values.nbytes, 'target': target})
       accessors.append({'bufferView': index, 'componentType': component, 'count': len(values), 'type': kind, **more})
-      binary += values.tobytes()  # all of them multiples of four bytes long
+      binary += values.tobytes()  # all lengths are multiples of four bytes
     material = {
       'pbrMetallicRoughness': {'metallicFactor': 0.0, 'roughnessFactor': 1.0},
       'doubleSided': True,
@@ -98,7 +99,7 @@ def write_glb(path: Path, geometry: Geometry) -> None:
 
 
 def _linear(colours: UInt8[np.ndarray, 'V 3']) -> Float32[np.ndarray, 'V 3']:
-  """sRGB to linear light, as glTF wants colours of vertices, 0 .. 65535 (IEC 61966-2-1)."""
+  """sRGB to linear light, 0 .. 65535 (IEC 61966-2-1), the encoding of vertex colours in glTF."""
   encoded = np.arange(256) / 255
   table = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
   return np.round(65535 * table).astype(np.float32)[colours]

@@ -1,4 +1,4 @@
-"""A network with its weights, and the frames of any size that it predicts."""
+"""Prediction by a network with weights, for frames of any size."""
 
 import functools
 from typing import Any
@@ -23,15 +23,15 @@ class NetworkPredictor(Predictor):
 
   Attributes:
     name: the weights file.
-    network: without its weights.
-    description: what the weights file says of itself; of a published file, the model and its arguments.
+    network: the network without its weights.
+    description: the description in the weights file; for a published file, the model and its arguments.
     unused: tensors of a published file that the network does not use.
   """
 
   def __init__(self, name: str, network: nn.Module, variables: dict, description: dict[str, Any], unused: list[str]):
     self.name, self.network, self.description, self.unused = name, network, description, unused
     self.trained_on = tuple(description.get('data', ()))
-    # A module of another make is taken to have one.
+    # A module of another type is assumed to have one.
     alignment = getattr(network, 'alignment', None)
     self.has_alignment_network = not isinstance(alignment, MetadataAlignment | NoAlignment)
     self._variables = jax.device_put(variables)
@@ -67,26 +67,25 @@ class NetworkPredictor(Predictor):
   ) -> Prediction:
     """Depth of one focal stack; see `Predictor.predict`.
 
-    Frames too large for one piece, or all if there is a `tile_px`, are predicted in overlapping tiles, with a progress
-    bar (`tiles`). Depth is then the whole frames' but for what the network sees beyond a tile.
+    Frames too large for one piece, or all frames if `tile_px` is given, are predicted in overlapping tiles, with a
+    progress bar (`tiles`). Depth then equals that of the whole frames, except for context that the network would see
+    beyond a tile. A second call does not compile again if the number of frames, and height and width rounded up to
+    multiples of 32, are the same.
 
     Args:
-      images, focus, fov, align, motion: as of any predictor.
-      tile_px: largest height and width of a tile, a multiple of 32, at least twice `overlap_px`. None: no tiles for up
-        to 5.7 megapixels in all frames; else as large ones as take no more memory.
-      overlap_px: of neighbouring tiles, at least; a multiple of 32. None: 320, or half a tile if that is less.
+      images, focus, fov, align, motion: as for any predictor.
+      tile_px: maximum height and width of a tile, a multiple of 32, at least twice `overlap_px`. None: no tiles for up
+        to 5.7 megapixels in all frames; otherwise the largest tiles that take no more memory.
+      overlap_px: minimum overlap of neighbouring tiles, a multiple of 32. None: 320, or half a tile if that is less.
 
     Returns:
-      numpy arrays: `depth` and `confidence` [H, W], `pyramid` of [H, W], coarse to fine, `weights` and `coverage`
-      [N, H, W], `aligned` [N, H, W, 3] float 0 .. 1, `motion` [N, 3] (alpha, beta, gamma), float32. Of tiles, what
-      there is one a frame of is float16, to save memory, and `pyramid` None. Depth is in the unit of `focus`; of the
-      network that ships it may lie beyond the first and last focus by a part of their range.
+      numpy arrays: `depth` and `confidence` [H, W], `pyramid` of [H, W], coarse to fine, `weights` and `coverage` [N,
+        H, W], `aligned` [N, H, W, 3] float 0 .. 1, `motion` [N, 3] (alpha, beta, gamma), float32. With tiles, per-frame
+        results are float16, to save memory, and `pyramid` is None. Depth is in the unit of `focus`; with the shipped
+        network it may lie beyond the first and last focus by a part of their range.
 
     Raises:
-      InputError: an argument of another shape, type or range.
-
-    A second call does not compile again if frames are as many and their height and width, rounded up to multiples of
-    32, the same.
+      InputError: an argument with a wrong shape, type or range.
     """
     stack = checked_stack(images, focus, fov)
     in_tiles = are_needed(stack, tile_px)
@@ -98,7 +97,7 @@ class NetworkPredictor(Predictor):
   def _predict_upright(
     self, stack: FocalStack, motion: Float32[np.ndarray, 'N 3'] | None, sides: tuple[int, int] | None, overlap_px: int
   ) -> Prediction:
-    """`sides`: of a tile; None: in one piece."""
+    """`sides`: height and width of a tile; None: in one piece."""
     if sides:
       sharp = motion is not None and self.network.resampling == 'lanczos'
       return predict_in_tiles(self._predict_whole, stack, motion, sides, overlap_px, sharp=sharp)
@@ -120,13 +119,13 @@ class NetworkPredictor(Predictor):
     )
 
   def _network_motion(self, stack: FocalStack, max_side: int | None) -> Float32[np.ndarray, 'N 3']:
-    """`max_side`: longer side that frames are reduced to before, px, for memory grows with it; None: as the network
-    does it, which of published networks is not at all.
+    """`max_side`: longer side to which frames are reduced before, px, because memory grows with it; None: as configured
+    in the network, which for published networks means no reduction.
     """
     size = stack.images.shape[1:3]
     array = padded_size(*size)
     if max_side is not None:
-      # In an array as large as the network's own reduction has it: the network feels its borders.
+      # Padded as by the network's own reduction, because borders affect the result.
       side = min(self.network.motion_side_px or max_side, max_side)
       array = reduced_size(*array, side)
       stack = stack.replace(images=reduced(stack.images, side))
@@ -134,14 +133,14 @@ class NetworkPredictor(Predictor):
     return scaled_motion(found, stack.images.shape[1:3], size)
 
   def _predict_whole(self, stack: FocalStack, motion: Float32[np.ndarray, 'N 3'] | None) -> Prediction:
-    """In one piece. `motion`: that is undone; None: frames stay as they are."""
+    """In one piece. `motion`: the motion to undo; None: frames stay as they are."""
     height, width = stack.images.shape[1:3]
     batch, size = _padded(stack, padded_size(height, width))
     given = None if motion is None else motion[None]
     arguments = self._variables, batch.images, batch.focus, batch.fov, size, given
     shape = batch.images.shape, given is None
     if shape not in self._compiled:
-      self._apply.lower(*arguments).compile()  # what the call below finds
+      self._apply.lower(*arguments).compile()  # the call below reuses this
       release_memory()
       self._compiled.add(shape)
     prediction = jax.device_get(self._apply(*arguments))
@@ -149,7 +148,7 @@ class NetworkPredictor(Predictor):
 
 
 def _padded(stack: FocalStack, array: tuple[int, int]) -> tuple[FocalStack, tuple[np.int32, np.int32]]:
-  """A batch of one stack, its frames at the top left of arrays of this height and width; and their own size."""
+  """A batch of one stack, its frames at the top left of arrays with this height and width; and the frames' own size."""
   size = stack.images.shape[1:3]
   widths = ((0, to - length) for to, length in zip(array, size, strict=True))
   padded = stack.replace(images=np.pad(stack.images, ((0, 0), *widths, (0, 0))))

@@ -133,6 +133,7 @@ def predict_folder(
   Args:
     source: a folder or image files, see `read_stack_folder`.
     out: new or empty folder, unless `overwrite`.
+    options: see `Options`.
     overwrite: replace existing results in `out`.
 
   Returns:
@@ -159,7 +160,7 @@ def predict_folder(
   if not stack.all_meant and (others := other_scenes(stack.images, before.measured)):
     names = [stack.names[n] for n in others]
     does, is_ = ('shows', 'is') if len(names) == 1 else ('show', 'are')
-    note = f'Left out: {listed(names)}, which {does} another scene than the rest, or nothing, or {is_} turned.'
+    note = f'Left out: {listed(names)}, which {does} another scene than the others, or nothing, or {is_} rotated.'
     stack = stack.without(others, note)
     unit, before = DepthUnit(stack, options.unit), measured_residual(stack.images)
   if not (stack.order_known or options.near_to_far or options.far_to_near):
@@ -247,45 +248,45 @@ def predict_folder(
 
 
 def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:
-  """A stack whose order is a guess, in the order that its zoom tells; and its motion, measured anew if that changed."""
+  """A stack whose order is a guess, reordered by its zoom if that is conclusive; and its motion, measured again if the
+  order changed.
+  """
   if motion.zooms_both_ways:
     note = (
-      'The zoom of the frames goes both ways: they are out of order, or go there and back, and depth is wrong then. '
-      'Give the frames one by one in their order, of one way alone.'
+      'The zoom goes both ways: the frames are out of order, or the sweep goes there and back; depth is then wrong. '
+      'List the frames of one direction, in order.'
     )
     return dataclasses.replace(stack, notes=[*stack.notes, note]), motion
   end = motion.near_end()
   if end is None:
     return stack, motion
   nearest = np.flatnonzero(motion.measured)[0 if end == 'first' else -1]
-  evidence = f'{stack.names[nearest]} is larger, as the near end is of a lens that breathes'
+  evidence = f'the content of {stack.names[nearest]} is larger, as at the near end of a breathing lens'
   if end == 'last':
-    note = f'Taken as far to near: {evidence}. If it is not, use --near_to_far.'
+    note = f'Taken as far to near: {evidence}. If this is wrong, use --near_to_far.'
     return dataclasses.replace(stack, notes=[*stack.notes, note]), motion
   stack = stack.reversed(
-    f'The zoom says near to far, so the order was reversed: {evidence}. If not, use --far_to_near.'
+    f'The zoom indicates near to far, so the order was reversed: {evidence}. If this is wrong, use --far_to_near.'
   )
   return stack, measured_residual(stack.images)
 
 
 def _remarks(stack: FolderStack, motion: ResidualMotion) -> list[str]:
-  """What a user should know of the pictures before trusting their depth."""
+  """Notes about the images that affect how far depth can be trusted."""
   notes = []
   if motion.standing is not None:
     share = np.mean(np.abs(motion.standing) > standing.LEAST_CHANGE)
     notes.append(
-      f'Something stands still in all frames while the scene moves, in {share:.0%} of the picture: dust on the sensor, '
-      'or a scale bar. The motion was measured without it, but it is in the frames: depth is wrong there, and '
-      'confidence 0.'
+      f'Static content in all frames while the scene moves, in {share:.0%} of the image, such as dust on the sensor '
+      'or a scale bar. The motion was measured without it, but it is still in the frames: depth is wrong there, and '
+      'confidence is 0.'
     )
   lost = [name for name, measured in zip(stack.names, motion.measured, strict=True) if not measured]
   if len(lost) == len(stack.names) - 1:
-    notes.append(
-      'No frame could be compared with another: too little texture, or too much blur. Their motion is not known.'
-    )
+    notes.append('No frames could be compared: too little texture, or too much blur. Their motion is unknown.')
   elif lost:
     notes.append(
-      f'{", ".join(lost)} could not be compared with the other frames: measuring aligns them by the metadata alone, if '
-      'at all. Leave out a file that is no frame of the series.'
+      f'{", ".join(lost)} could not be compared with the other frames: measuring aligns them only by the metadata, if '
+      'at all. Remove files that do not belong to the series.'
     )
   return notes

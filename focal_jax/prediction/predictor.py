@@ -15,11 +15,11 @@ from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_sta
 
 @runtime_checkable
 class Predictor(Protocol):
-  """Predicts a `Prediction` from a focal stack. This project's predictors derive from it to share defaults.
+  """Predicts a `Prediction` from a focal stack. The predictors of this project derive from it to share defaults.
 
   Attributes:
     name: its name in reports: the weights file, 'classical', 'constant'.
-    description: what is needed to reproduce its results: the description of a weights file, the value of a constant.
+    description: what is needed to reproduce its results: the description in a weights file, the value of a constant.
     trained_on: data sets used to train its weights, as far as known; () for methods without weights.
     network: the network without its weights; None for methods without a network.
     has_alignment_network: whether `align` may be 'network'.
@@ -79,18 +79,20 @@ class Predictor(Protocol):
 def undo_rotation(
   predict: Callable[..., Prediction], stack: FocalStack, motion: Float32[np.ndarray, 'N K'] | None, *arguments: Any
 ) -> Prediction:
-  """A prediction of frames that may be turned, by what predicts frames that are not.
+  """A prediction for frames that may be rotated, by a function for unrotated frames.
 
   Args:
-    predict: of a stack, a motion [N, 3] or None, and `arguments`.
+    predict: takes a stack, a motion [N, 3] or None, and `arguments`.
+    stack: the stack, on the host.
     motion: [N, 3], [N, 4] with a rotation, or None.
+    arguments: passed on to `predict`.
   """
   if motion is None or motion.shape[1] == 3:
     return predict(stack, motion, *arguments)
   turned, rest = upright(stack, motion)
   prediction = predict(turned, rest, *arguments)
   coverage = prediction.coverage
-  if not coverage.flags.writeable:  # as it comes from the device
+  if not coverage.flags.writeable:  # device arrays are read-only
     coverage = coverage.copy()
   cover_turned(coverage, motion, stack.fov)
   return prediction.replace(coverage=coverage, rotation=motion[:, 3])

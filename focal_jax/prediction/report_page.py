@@ -1,4 +1,4 @@
-"""A prediction to look at and to question, in one HTML file that needs nothing else: `report.html` with data in it."""
+"""An interactive report of a prediction in one self-contained HTML file: `report.html` with data."""
 
 import base64
 import io
@@ -21,9 +21,9 @@ from focal_jax.prediction.surface import RELIEF_UNIT, Surface, point_cloud
 from focal_jax.stack import Prediction
 
 _TEMPLATE = Path(__file__).with_name('report.html')
-_MAX_SIDE = 512  # of pictures, px
-_MAX_BYTES = 5e6  # of pictures and maps of a usual stack, before base64 makes 4 / 3 of it
-_MAX_POINTS = 60_000  # of the cloud: what a browser turns without a graphics card
+_MAX_SIDE = 512  # maximum longer side of images, px
+_MAX_BYTES = 5e6  # limit for images and maps, before base64 adds a third
+_MAX_POINTS = 60_000  # maximum size of the point cloud, for browsers without a GPU
 _JPEG_QUALITY = 85
 
 
@@ -45,26 +45,27 @@ def write_report(
 ) -> None:
   """Writes the report.
 
-  Pictures are reduced; depth, confidence and curves are those of single pixels, whose places in the whole picture are
-  named: depth as it is, confidence in steps of 1 / 65535, curves in steps of 1 / 255.
+  Images are reduced. Depth, confidence and focus curves are those of single pixels, labelled with their position in the
+  full image: depth unchanged, confidence in steps of 1 / 65535, curves in steps of 1 / 255.
 
   Args:
-    title: of the stack.
+    path: the HTML file.
+    title: name of the stack.
     names: of the frames.
     before: frames as given, far to near, uint8 or float 0 .. 1.
-    prediction: of them, on the host; perhaps smaller than the picture.
+    prediction: for these frames, on the host; may be smaller than the picture.
     focus: focus coordinate of each frame.
-    unit: of it.
-    picture: all in focus, uint8 or float 0 .. 1.
-    surface: of the point cloud.
-    facts: (what, text) of further remarks.
-    measure: of `classical.MEASURES`, whose curve is shown where a prediction has no focus distribution.
-    depth, confidence: of the size of the picture; None: those of the prediction.
+    unit: unit of the focus.
+    picture: all-in-focus image, uint8 or float 0 .. 1.
+    surface: source of the point cloud.
+    facts: (label, text) of further remarks.
+    measure: one of `classical.MEASURES`, whose curve is shown if a prediction has no focus distribution.
+    depth, confidence: at the size of the picture; None: those of the prediction.
   """
   depth = prediction.depth if depth is None else depth
   confidence = prediction.confidence if confidence is None else confidence
   frames, (height, width) = len(names), picture.shape[:2]
-  # A pixel takes a byte of its curve and about half a byte in two JPEGs for each frame, and eight besides.
+  # Per frame, a pixel takes one byte for its curve and about half a byte in two JPEGs; plus eight bytes.
   side = min(_MAX_SIDE, math.sqrt(_MAX_BYTES / (1.5 * frames + 8) * max(height, width) / min(height, width)))
   size = tuple(max(1, round(n * min(1, side / max(height, width)))) for n in (height, width))
   at, of_prediction = _middles(size, depth.shape), _middles(size, prediction.depth.shape)
@@ -80,7 +81,7 @@ def write_report(
     )
   cloud = point_cloud(surface, _MAX_POINTS)
   low, high = (np.min(cloud.points, 0), np.max(cloud.points, 0)) if len(cloud.points) else (np.zeros(3), np.ones(3))
-  # Of equal axes, so that a step is the same everywhere.
+  # The same stride along both axes.
   step = max(float(np.max(high - low)) / 65535, 1e-30)
   data = {
     'title': title,
@@ -110,8 +111,8 @@ def write_report(
       'colours': _packed(cloud.colours),
       'origin': [float(value) for value in low],
       'step': step,
-      'focal_length': surface.camera.focal_length_px / width,  # in widths of the picture
-      'point_width': cloud.stride / surface.camera.focal_length_px,  # in parts of its distance
+      'focal_length': surface.camera.focal_length_px / width,  # relative to the image width
+      'point_width': cloud.stride / surface.camera.focal_length_px,  # relative to its distance
       'note': _cloud_note(surface, len(cloud.points)),
     },
   }
@@ -121,15 +122,15 @@ def write_report(
 
 
 def _middles(size: tuple[int, int], whole: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-  """Of `size` blocks of a picture the pixels in their middles, as an index."""
+  """Index of the centre pixels of `size` blocks of an image."""
   return np.ix_(*(((np.arange(n) + 0.5) * length / n).astype(int) for n, length in zip(size, whole, strict=True)))
 
 
 def _focus_measures(
   prediction: Prediction, at: tuple[np.ndarray, np.ndarray], measure: str
 ) -> Float[np.ndarray, 'N h w']:
-  """Of the chosen pixels, in parts of the largest of the frames; 0 of those that do not show the pixel."""
-  # Frame by frame, for the sake of memory.
+  """Focus measure of the chosen pixels, relative to the largest of the frames; 0 in frames that do not cover the pixel."""
+  # Frame by frame, to save memory.
   values = np.stack(
     [
       np.asarray(focus_measure(luminance_on_host(frame), measure))[at] * coverage[at]
@@ -155,7 +156,7 @@ def _cloud_note(surface: Surface, points: int) -> str:
 
 
 def _jpeg(image: Shaped[np.ndarray, 'H W 3'], size: tuple[int, int]) -> str:
-  """The picture, reduced to (height, width), as a data URI."""
+  """The image, reduced to (height, width), as a data URI."""
   reduced = Image.fromarray(pictures.to_uint8(image)).resize(size[::-1], Image.Resampling.LANCZOS, reducing_gap=3.0)
   file = io.BytesIO()
   reduced.save(file, 'JPEG', quality=_JPEG_QUALITY)
@@ -163,7 +164,7 @@ def _jpeg(image: Shaped[np.ndarray, 'H W 3'], size: tuple[int, int]) -> str:
 
 
 def _packed(values: Shaped[np.ndarray, '*S']) -> dict[str, Any]:
-  """As the page unpacks it."""
+  """An array in the form that the page decodes."""
   return {
     'type': values.dtype.name,
     'data': base64.b64encode(zlib.compress(np.ascontiguousarray(values), 9)).decode(),

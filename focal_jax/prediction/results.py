@@ -1,4 +1,4 @@
-"""What a prediction of one stack is written as: numbers, pictures, a surface, a report; and motion.json, read back."""
+"""Writes the results of a prediction (numbers, images, surface, report), and reads motion.json."""
 
 import dataclasses
 import json
@@ -29,18 +29,18 @@ from focal_jax.stack import Prediction
 
 UNITS = ('metres', 'dioptres', 'index')
 MOTION_FILE = 'motion.json'
-_STEM_BYTES = 240  # of the names of aligned frames
-_PICTURE_SIDE_PX = 1024  # of what contact sheets show
+_STEM_BYTES = 240  # maximum length of the names of aligned frames
+_PICTURE_SIDE_PX = 1024  # size of images on contact sheets
 
 
 class DepthUnit:
-  """What depth is written in, from the focus coordinate that it is predicted in."""
+  """Converts depth from the focus coordinate to the unit that it is written in."""
 
   def __init__(self, stack: FolderStack, wanted: str | None):
-    """`wanted`: one of UNITS, or None for the stack's own.
+    """`wanted`: one of UNITS, or None for the stack's own unit.
 
     Raises:
-      InputError: the stack does not tell depth in that unit.
+      InputError: depth cannot be converted to that unit.
     """
     known = stack.focus_unit
     if wanted in ('metres', 'dioptres') and known != DIOPTRE_UNIT:
@@ -52,7 +52,7 @@ class DepthUnit:
     self._focus, self._is_own = stack.focus, self.name == known
 
   def convert(self, depth: Float[np.ndarray, '*S']) -> Float[np.ndarray, '*S']:
-    """Metres of 0 dioptres are infinite; indices are those of frames far to near."""
+    """Converts depth. 0 dioptres are infinite in metres; indices count frames far to near."""
     if self._is_own:
       return depth
     if self.name == 'm':
@@ -62,7 +62,7 @@ class DepthUnit:
     return np.interp(depth, self._focus[rising], rising).astype(np.float32)
 
   def limits(self, depth: Float[np.ndarray, 'H W']) -> tuple[float, float]:
-    """Of the colours of a converted depth: the sweep's range, or, if that goes to infinity, the picture's."""
+    """Colour limits for a converted depth: the range of the sweep, or, if that extends to infinity, of the image."""
     ends = self.convert(self._focus)
     finite = ends[np.isfinite(ends)]
     if len(finite) == len(ends):
@@ -72,16 +72,17 @@ class DepthUnit:
 
 
 def aligned_files(folder: Path, names: Sequence[str]) -> list[Path]:
-  """Where the aligned frames are written."""
-  # Bytes that most file systems allow are 255: room is left for what is added.
+  """Paths of the aligned frames."""
+  # Most file systems allow 255 bytes; this leaves room for additions.
   stems = [Path(name).stem.encode()[:_STEM_BYTES].decode(errors='ignore') for name in names]
-  # Frames of one stem, from two folders or of two types, must not overwrite each other; nor where case does not count.
+  # Frames with the same stem, from two folders or of two formats, must not overwrite each other, even if case is
+  # ignored.
   unique = len({stem.lower() for stem in stems}) == len(stems)
   return [folder / 'aligned' / f'{stem if unique else f"{n:03d}_{stem}"}.png' for n, stem in enumerate(stems)]
 
 
 def write_motion(path: Path, stack: FolderStack, full: FullSize, region: Region | None) -> None:
-  """`full`: whose motion is not None."""
+  """Writes motion.json. `full.motion` must not be None."""
   content = {
     'meaning': 'alpha (zoom, beside fov), beta and gamma (shift along x and y, px of size_px) of each frame, far to '
     'near, that aligns it to the last one',
@@ -92,23 +93,23 @@ def write_motion(path: Path, stack: FolderStack, full: FullSize, region: Region 
     'motion': full.motion[:, :3].tolist(),
   }
   if full.motion.shape[1] > 3:
-    content['rotation_deg'] = np.rad2deg(full.motion[:, 3]).tolist()  # by which frames are turned; undone first
+    content['rotation_deg'] = np.rad2deg(full.motion[:, 3]).tolist()  # rotation of the frames; undone first
   path.write_text(json.dumps(content, indent=2) + '\n')
 
 
 def read_motion(
   path: Path, stack: FolderStack, region: Region | None, *, may_turn: bool = False
 ) -> tuple[FolderStack, Float32[np.ndarray, 'N K']]:
-  """The stack with the fields of view of the file, and the motion in px of the stack.
+  """The stack with the fields of view of a motion file, and its motion in px of the stack.
 
   Args:
-    path: of a file that `write_motion` wrote.
-    stack: with the same frames, or as many others, which then belong together in the order of their names.
-    region: that the stack is of.
-    may_turn: the order of the stack is a guess, and yields to that of the file.
+    path: a file written by `write_motion`.
+    stack: the same frames, or equally many others, which are matched by the order of their names.
+    region: region of the stack.
+    may_turn: the order of the stack is a guess, and is overridden by that of the file.
 
   Raises:
-    InputError: naming the file, and what in it does not fit.
+    InputError: naming the file and what does not match.
   """
   try:
     content = json.loads(path.read_text(encoding='utf-8'))
@@ -129,9 +130,9 @@ def read_motion(
     raise InputError(f'{path}: has the motion of {len(names)} frames, expected {len(stack.names)}')
   note = None
   if sorted(names) != sorted(stack.names):
-    # Say a second light or channel, recorded by the same movement.
+    # For example a second illumination or channel, recorded with the same movement.
     note = (
-      f'{path.name} has the motion of {names[0]} to {names[-1]}: taken for these frames, in the order of the names.'
+      f'{path.name} has the motion of {names[0]} to {names[-1]}: applied to these frames in the order of their names.'
     )
     place = dict(zip(_in_order(names), _in_order(stack.names), strict=True))
     names = [place[name] for name in names]
@@ -151,15 +152,15 @@ def _in_order(names: list[str]) -> list[str]:
 
 
 def measured_residual(images: np.ndarray) -> ResidualMotion:
-  """How far frames are from the nearest one that can be compared, measured without the network; in their px."""
-  with np.errstate(divide='ignore', invalid='ignore'):  # of frames of a few pixels, whose motion is NaN
+  """Motion of the frames relative to the nearest one that can be compared, measured without the network; in their px."""
+  with np.errstate(divide='ignore', invalid='ignore'):  # frames of a few pixels, whose motion is NaN
     return _in_px_of(images, residual_motion(_measurable(images), elsewhere=True, find_standing=True))
 
 
 def residual_after(
   aligned: np.ndarray, before: ResidualMotion, motion: Float32[np.ndarray, 'N K'] | None, fov: Float[np.ndarray, 'N']
 ) -> ResidualMotion:
-  """`measured_residual` of frames that a motion, or none, has aligned since."""
+  """`measured_residual` of frames that have since been aligned by a motion (or None)."""
   taken = None
   if before.standing is not None:
     taken = _in_aligned_frames(before.standing, motion, fov, aligned.shape[1:3])
@@ -170,7 +171,7 @@ def residual_after(
 def standing_places(
   before: ResidualMotion, motion: Float32[np.ndarray, 'N K'] | None, fov: Float[np.ndarray, 'N'], size: tuple[int, int]
 ) -> Float32[np.ndarray, 'H W']:
-  """1 where something that stood still lies in any of the aligned frames, of this height and width, and 0 elsewhere."""
+  """1 where static content lies in any of the aligned frames, which have this height and width, and 0 elsewhere."""
   there = (np.abs(before.standing) > standing.LEAST_CHANGE).astype(np.float32)
   share = np.max(_in_aligned_frames(there, motion, fov, size), axis=0)
   return np.asarray(Image.fromarray(share).resize(size[::-1], Image.Resampling.BILINEAR))
@@ -182,7 +183,7 @@ def _in_aligned_frames(
   fov: Float[np.ndarray, 'N'],
   size: tuple[int, int],
 ) -> list[Float32[np.ndarray, 'h w']]:
-  """As what is at one place in all frames lies in each once they are aligned; `size`: of the frames, px."""
+  """Content at the same place in all frames, as it appears in each aligned frame; `size`: of the frames, px."""
   if motion is None:
     return [plane] * len(fov)
   scaled = scaled_motion(motion, size, plane.shape)
@@ -199,7 +200,7 @@ def _in_px_of(images: np.ndarray, motion: ResidualMotion) -> ResidualMotion:
 
 
 def residual_numbers(motion: ResidualMotion) -> dict[str, float | int | None]:
-  """Of `measured_residual`; None: the pictures do not tell."""
+  """Numbers of `measured_residual` for the summary; None: could not be measured."""
   values = {
     'zoom_range': motion.zoom_range,
     'rotation_range_deg': np.rad2deg(motion.rotation_range),
@@ -210,7 +211,7 @@ def residual_numbers(motion: ResidualMotion) -> dict[str, float | int | None]:
 
 
 def _exif_of_reference(stack: FolderStack) -> Image.Exif | None:
-  """Of the nearest frame, for a picture that is upright already."""
+  """EXIF of the nearest frame, for an image that is already upright."""
   if not stack.paths:
     return None
   try:
@@ -219,16 +220,16 @@ def _exif_of_reference(stack: FolderStack) -> Image.Exif | None:
     if ExifTags.Base.Orientation in exif:
       exif[ExifTags.Base.Orientation] = 1
     exif.tobytes()
-  except Exception:  # a format that Pillow does not read, or EXIF that is damaged in any way and cannot be written
+  except Exception:  # a format that Pillow does not read, or damaged EXIF that cannot be written
     return None
   return exif
 
 
 def common_area(in_all: Bool[np.ndarray, 'H W']) -> dict[str, int] | None:
-  """The part of the aligned frames that all of them show, as a rectangle in px; None if there is none.
+  """A rectangle covered by all aligned frames, px; None if there is none.
 
-  Begins with the whole picture and takes off the side that shows most of what a frame lacks, until none does. Without
-  rotation that is the largest such rectangle.
+  Starts with the whole image and repeatedly removes the side with the most uncovered pixels, until none are left.
+  Without rotation this is the largest such rectangle.
   """
   lacks = ~in_all
   top, left, (bottom, right) = 0, 0, lacks.shape
@@ -253,7 +254,7 @@ def write_depth(
   title: str,
   residual: dict[str, dict],
 ) -> dict[str, Any]:
-  """Everything that is made of depth; returns what the summary says of it."""
+  """Writes everything derived from depth; returns its entries for the summary."""
   depth, sharp = unit.convert(full.depth), full.all_in_focus
   limits = unit.limits(depth)
   np.save(folder / 'depth.npy', depth)
@@ -268,7 +269,7 @@ def write_depth(
 
   pictures.save_image(folder / 'all_in_focus.png', sharp, _exif_of_reference(stack))
   extension = surfaces.extension(stack.focal_length, stack.focus, stack.focus_unit)
-  # What the stack says is in px of its own images.
+  # The stack's values are in px of its own images.
   scale = depth.shape[1] / stack.images.shape[2]
   camera = surfaces.camera_of(
     *depth.shape,
@@ -317,7 +318,7 @@ def write_depth(
 
 
 def _for_picture(image: np.ndarray) -> np.ndarray:
-  """Every k-th row and column of a large picture: a contact sheet shows no more."""
+  """Every k-th row and column of a large image, enough for a contact sheet."""
   step = -(-max(image.shape[:2]) // _PICTURE_SIDE_PX)
   return image[::step, ::step]
 

@@ -1,6 +1,6 @@
-"""Points and triangles from a depth map: the scene as the camera of the reference frame sees it.
+"""Points and triangles from a depth map: the scene as seen by the camera of the reference frame.
 
-Coordinates are those of glTF: right-handed, x right, y up, the camera at the origin looks along -z. A pixel (x, y) at
+Coordinates follow glTF: right-handed, x right, y up, the camera at the origin looking along -z. A pixel (x, y) at
 distance d, measured along the axis, lies at ((x - cx) d / f, -(y - cy) d / f, -d).
 """
 
@@ -12,9 +12,9 @@ from jaxtyping import Float, Float32, Int32, UInt8
 
 from focal_jax.errors import InputError
 
-FIELD_OF_VIEW_DEG = 60.0  # along the longer side, of a camera of which nothing is known: a phone's has about 65
-FARTHEST = 20.0  # times the distance of the nearest frame: beyond it, small errors of 1 / distance are large ones
-RELIEF = (1.0, 1.5)  # distances of the nearest and the farthest frame where depth has no scale
+FIELD_OF_VIEW_DEG = 60.0  # assumed for unknown cameras, along the longer side; phones have about 65
+FARTHEST = 20.0  # times the nearest focus distance; beyond it, small errors of 1 / distance become large
+RELIEF = (1.0, 1.5)  # distances of the nearest and the farthest frame if depth has no scale
 RELIEF_UNIT = 'relief, without scale'
 
 
@@ -23,10 +23,10 @@ class Camera:
   """Pinhole camera of the aligned frames.
 
   Attributes:
-    focal_length_px: of the pinhole, in pixels of the depth map: the distance of lens and image, not the focal length of
-      the lens, where the focus is known (`extension`).
-    principal_point_px: x, y; pixel centres lie at integers.
-    assumed: the focal length is not known, but that of `FIELD_OF_VIEW_DEG`.
+    focal_length_px: of the pinhole, in pixels of the depth map. If the focus is known, this is the image distance, not
+      the focal length of the lens (`extension`).
+    principal_point_px: x, y; pixel centres at integers.
+    assumed: the focal length is unknown and follows from `FIELD_OF_VIEW_DEG`.
   """
 
   focal_length_px: float
@@ -36,16 +36,16 @@ class Camera:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Surface:
-  """A point for each pixel.
+  """One point per pixel.
 
   Attributes:
-    points: coordinates as above; NaN where a pixel has none.
-    colours: RGB.
-    camera: that saw it.
+    points: coordinates, see the module; NaN for pixels without a point.
+    colours: RGB 0 .. 255.
+    camera: the camera that sees it.
     unit: of the coordinates: 'm', another length, or `RELIEF_UNIT`.
-    farthest: greatest distance that was let in; None where depth has no scale.
-    low_confidence: pixels without a point because of their confidence.
-    too_far: others without a point, because they are not in front of the camera, or too far.
+    farthest: maximum distance of points; None if depth has no scale.
+    low_confidence: number of pixels without a point because of their confidence.
+    too_far: number of other pixels without a point, because they are not in front of the camera, or too far.
   """
 
   points: Float32[np.ndarray, 'H W 3']
@@ -59,7 +59,7 @@ class Surface:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Geometry:
-  """Coloured points and the triangles between them, if any, counter-clockwise as the camera sees them.
+  """Coloured points and the triangles between them, if any, counter-clockwise as seen by the camera.
 
   Attributes:
     stride: every stride-th row and column of pixels was used.
@@ -79,11 +79,13 @@ def camera_of(
   principal_point_px: tuple[float, float] | None = None,
   extension: float = 1.0,
 ) -> Camera:
-  """What is known of the camera, and `FIELD_OF_VIEW_DEG` and the centre of the picture for what is not.
+  """The camera, as far as it is known; otherwise `FIELD_OF_VIEW_DEG` and the centre of the image.
 
   Args:
-    focal_length_px: of the lens.
-    extension: image distance over focal length, 1 at infinity or where it is not known; see `extension`.
+    height, width: size of the depth map, px.
+    focal_length_px: of the lens; None: unknown.
+    principal_point_px: x, y; None: the centre.
+    extension: image distance over focal length, 1 at infinity or if unknown; see `extension`.
 
   Raises:
     InputError: the focal length is not above 0.
@@ -100,15 +102,15 @@ def camera_of(
 
 def extension(focal_length: float | None, focus: Float[np.ndarray, 'N'], unit: str) -> float:
   """Image distance over focal length in the nearest frame, to which the others are aligned: 1 / (1 - f / s) for a thin
-  lens focused at the distance s.
+  lens focused at distance s.
 
   Args:
-    focal_length: of the lens, in the unit of distances. None: not known.
+    focal_length: of the lens, in the unit of distances. None: unknown.
     focus: focus coordinate of each frame, far to near.
     unit: of `focus`, as in `make_surface`.
 
   Returns:
-    1 where the focal length is not known, distances have no scale, or no thin lens has such a focus.
+    The ratio; 1 if the focal length is unknown, distances have no scale, or a thin lens cannot have such a focus.
   """
   if focal_length is None or length_unit(unit) == RELIEF_UNIT:
     return 1.0
@@ -127,20 +129,20 @@ def make_surface(
   min_confidence: float = 0.0,
   farthest: float | None = None,
 ) -> Surface:
-  """Every pixel of a depth map in space.
+  """Points in space for every pixel of a depth map.
 
   Args:
     depth: in the unit of `focus`.
     confidence: 0 .. 1.
-    colours: what the points look like, for example `all_in_focus`.
+    colours: of the points, for example `all_in_focus`.
     focus: focus coordinate of each frame, far to near.
-    unit: of `focus`: '1/m', or 1 / another length, makes distances 1 / depth; 'm' is the distance itself; anything else
-      has no scale, and distance is linear in depth, from `RELIEF[1]` at the farthest frame to `RELIEF[0]` at the
-      nearest.
+    unit: of `focus`: with '1/m', or 1 / another length, the distance is 1 / depth; with 'm' it is the depth itself;
+      with any other unit depth has no scale, and distance is linear in depth, from `RELIEF[1]` at the farthest frame to
+      `RELIEF[0]` at the nearest.
     camera: of the depth map.
     min_confidence: pixels with less have no point.
-    farthest: nor have pixels at a greater distance, in the unit of distance; None: `FARTHEST` times the distance of the
-      nearest frame. Of no effect where there is no scale.
+    farthest: pixels at a greater distance have no point either, in the unit of distance; None: `FARTHEST` times the
+      distance of the nearest frame. Ignored if depth has no scale.
 
   Raises:
     InputError: a threshold out of range.
@@ -172,13 +174,13 @@ def make_surface(
 
 
 def length_unit(unit: str) -> str:
-  """The unit of distances made from depth in `unit`: 'm', another length, or `RELIEF_UNIT`."""
+  """Unit of distances for depth in `unit`: 'm', another length, or `RELIEF_UNIT`."""
   inverse_of = unit.partition('/')[2].strip() if unit.startswith('1') else ''
   return inverse_of or ('m' if unit == 'm' else RELIEF_UNIT)
 
 
 def distances(values: Float[np.ndarray, '*S'], focus: Float[np.ndarray, 'N'], unit: str) -> Float[np.ndarray, '*S']:
-  """Distances of depths or focus coordinates, as in `make_surface`; infinity for 1 / 0 and what is beyond."""
+  """Distances for depths or focus coordinates, as in `make_surface`; infinity for 1 / 0 and beyond."""
   if unit == 'm':
     return values
   if length_unit(unit) != RELIEF_UNIT:
@@ -188,7 +190,7 @@ def distances(values: Float[np.ndarray, '*S'], focus: Float[np.ndarray, 'N'], un
 
 
 def point_cloud(surface: Surface, max_points: int = 1_000_000) -> Geometry:
-  """The points of a surface; of larger ones those of every other row and column, or third, ...
+  """The points of a surface; for large surfaces only those of every second (or third, ...) row and column.
 
   Raises:
     InputError: `max_points` is below 1.
@@ -201,14 +203,16 @@ def point_cloud(surface: Surface, max_points: int = 1_000_000) -> Geometry:
 
 
 def mesh(surface: Surface, max_points: int = 250_000, jump: float = 0.05) -> Geometry:
-  """Two triangles between every four neighbouring points, of larger surfaces thinned out as in `point_cloud`.
+  """Two triangles between every four neighbouring points; large surfaces are subsampled as in `point_cloud`.
 
   Args:
-    jump: there is no triangle where the farthest corner is more than 1 + jump times as far as the nearest: there, the
+    surface: the surface.
+    max_points: maximum number of points.
+    jump: no triangle is made where the farthest corner is more than 1 + jump times as far as the nearest: there one
       surface ends, and another begins behind it.
 
   Raises:
-    InputError: `max_points` is below 1, `jump` below 0.
+    InputError: `max_points` is below 1, or `jump` below 0.
   """
   if not jump >= 0:
     raise InputError(f'jump is {jump}, expected a share of the distance, at least 0')
@@ -220,7 +224,7 @@ def mesh(surface: Surface, max_points: int = 250_000, jump: float = 0.05) -> Geo
   triangles = np.concatenate([np.stack(three, axis=-1).reshape(-1, 3) for three in ((a, c, b), (b, c, d))])
   points = points.reshape(-1, 3)
   distance = -points[triangles, 2]
-  # NaN of a corner without a point compares as false.
+  # Comparisons with NaN (corners without a point) are false.
   triangles = triangles[distance.max(1) <= (1 + jump) * distance.min(1)]
   used = np.zeros(len(points), bool)
   used[triangles] = True
@@ -230,7 +234,7 @@ def mesh(surface: Surface, max_points: int = 250_000, jump: float = 0.05) -> Geo
 
 
 def _stride(surface: Surface, max_points: int) -> int:
-  """The least one with which no more than `max_points` pixels are left."""
+  """The smallest stride that leaves at most `max_points` pixels."""
   if max_points < 1:
     raise InputError(f'max_points is {max_points}, expected at least 1')
   height, width = surface.points.shape[:2]

@@ -1,15 +1,15 @@
-"""Stacks of any size: a network's prediction in overlapping tiles, whose size alone decides on the memory it takes.
+"""Prediction of large stacks by a network in overlapping tiles, whose size alone determines the memory it takes.
 
-The motion is estimated once, from reduced frames; a tile warps the part of the frames that it shows, and its depth is
-the whole frame's but for a margin at its inner borders, where the network misses what lies beyond. There its weight is
-0; between two tiles' margins depth goes over from one to the other. Tiles begin at multiples of 32 px, as the cells do
-on which the network works, and have one size, for which it is compiled once.
+The motion is estimated once, from reduced frames. Each tile warps its part of the frames. Its depth equals that of the
+whole frames, except for a margin at inner borders, where the network lacks the context beyond. The margin has weight 0,
+and between the margins of two tiles depth blends from one to the other. Tiles start at multiples of 32 px, like the
+cells of the network, and have one size, for which the network is compiled once.
 
-A network that starts from the classical estimate (`models.refinement`) sees in it the texture of all of a tile, so that
-what is filled in differs from the whole frame's; the transition keeps that from showing as a seam.
+A network that starts from the classical estimate (`models.refinement`) sees the texture of a whole tile in it, so that
+filled-in depth differs from that of the whole frames; blending hides the seam.
 
-How far a border is felt depends on the weights: `python -m benchmarks.tiles` measures it, and the memory. The published
-network sees 350 px far in principle.
+How far the effect of a border extends depends on the weights: `python -m benchmarks.tiles` measures it, and the memory.
+In principle the published network sees 350 px far.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ from focal_jax.models.depth import MULTIPLE
 from focal_jax.models.end_to_end import padded_size
 from focal_jax.stack import MAPS, PICTURES, FocalStack, Prediction
 
-# Pixels of all frames of a piece, unless said otherwise; each takes some 250 bytes, and a process 0.5 GiB besides.
+# Default number of pixels in all frames of a piece; each takes about 250 bytes, in addition to 0.5 GiB for the process.
 FRAMES_PX = 22 * 512**2
-# Of many frames tiles would be too small to see enough: up to the first they may take as much as the second in all.
+# With many frames tiles would have too little context: up to the first size, they may take the second number of pixels.
 LEAST_PIECE_PX, MOST_FRAMES_PX = 512**2, 40 * 512**2
 OVERLAP_PX = 320
-LEAST_TILE_PX = 192  # of any number of frames: smaller ones are mostly margin
-RAMP = 0.2  # share of the overlap in which depth goes over; the rest is margin
-MOTION_SIDE_PX = 640  # what large frames are reduced to before a network finds their motion
+LEAST_TILE_PX = 192  # minimum for any number of frames: smaller tiles are mostly margin
+RAMP = 0.2  # share of the overlap in which tiles are blended; the rest is margin
+MOTION_SIDE_PX = 640  # longer side to which large frames are reduced for motion estimation by a network
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,9 +45,9 @@ class Span:
   Attributes:
     start: its first pixel, a multiple of 32.
     stop: the pixel after its last one.
-    begin: the first pixel that it has a share in.
-    end: the pixel after the last one.
-    weights: its share of each of them, 0 .. 1; those of all tiles add up to 1.
+    begin: the first pixel with a nonzero weight.
+    end: the pixel after the last one with a nonzero weight.
+    weights: its weight for each of these pixels, 0 .. 1; the weights of all tiles sum to 1.
   """
 
   start: int
@@ -58,7 +58,7 @@ class Span:
 
 
 def are_needed(stack: FocalStack, tile_px: int | None) -> bool:
-  """Whether a stack is predicted in tiles: its frames are too large for one piece, or `tile_px` asks for them."""
+  """Whether a stack is predicted in tiles: its frames are too large for one piece, or `tile_px` is given."""
   return tile_px is not None or math.prod(stack.images.shape[:3]) > FRAMES_PX
 
 
@@ -71,20 +71,20 @@ def predict_in_tiles(
   *,
   sharp: bool,
 ) -> Prediction:
-  """A network's prediction of a stack whose frames are too large for it; shows progress.
+  """A network's prediction for a stack whose frames are too large for one piece; shows progress.
 
   Args:
-    predict: of a stack whose frames are aligned, in one piece; its second argument, a motion, is None.
-    stack: on the host, as `checked_stack` returns it; uint8 takes the least memory.
-    motion: of the frames, in their px; None: they are taken as they are.
-    tile_px: largest height and width of a tile; see `tile_sides`.
-    overlap_px: of neighbouring tiles, at least; a multiple of 32.
-    sharp: whether `predict` is given frames that were resampled by `warp.warp_sharp` rather than linearly. What is
-      handed out as aligned is linear in any case.
+    predict: predicts a stack of aligned frames in one piece; its second argument, a motion, is None.
+    stack: on the host, as returned by `checked_stack`; uint8 takes the least memory.
+    motion: of the frames, in their px; None: frames stay as they are.
+    tile_px: maximum height and width of a tile; see `tile_sides`.
+    overlap_px: minimum overlap of neighbouring tiles; a multiple of 32.
+    sharp: whether frames for `predict` are resampled by `warp.warp_sharp` instead of linearly. The returned aligned
+      frames are resampled linearly in any case.
 
   Returns:
-    As `predict` does, but what there is one a frame of (`weights`, `coverage`, `aligned`, `defocus`) in float16, which
-    of ten frames of 12 megapixels saves 1.2 GB, and `pyramid` None.
+    Same as `predict`, but per-frame results (`weights`, `coverage`, `aligned`, `defocus`) are float16, which saves 1.2
+      GB for ten frames of 12 megapixels, and `pyramid` is None.
   """
   frames, *size = stack.images.shape[:3]
   if motion is None:
@@ -93,14 +93,14 @@ def predict_in_tiles(
   whole = None
   sides = (tile_px, tile_px) if isinstance(tile_px, int) else tile_px
   tiles = list(itertools.product(*(spans(length, side, overlap_px) for length, side in zip(size, sides, strict=True))))
-  # Without smoothing, or the first tile would go on counting.
+  # Without smoothing; otherwise the first tile would continue to count.
   with tqdm(total=len(tiles), desc='depth', unit='tile', smoothing=0) as bar:
     for rows, columns in tiles:
       part = _predict_tile(predict, stack, motion, rows, columns, sharp)
       whole = _empty_like(part, motion, size) if whole is None else whole
       _add_tile(whole, part, rows, columns)
       bar.update()
-      if bar.n == 1:  # For the first tile the network was compiled: the rate is that of the others.
+      if bar.n == 1:  # the first tile includes compilation: exclude it from the rate
         bar.initial, bar.start_t = 1, time.time()
         bar.last_print_t = bar.start_t
   return whole
@@ -122,7 +122,7 @@ def _predict_tile(
     aligned[n], coverage[n] = warp_region(frame, fov, moved, corner, shape)
   white = 255 if stack.images.dtype == np.uint8 else 1
   aligned /= white
-  aligned += 0.5 * (1 - coverage[..., None])  # as the network's own warp has it: zero of -1 .. 1
+  aligned += 0.5 * (1 - coverage[..., None])  # outside, the network's own warp gives 0 of -1 .. 1, hence 0.5
   seen = aligned
   if sharp:
     seen = np.clip(np.stack([warp_region_sharp(*one, corner, shape) for one in moving]) / white, 0, 1)
@@ -131,7 +131,7 @@ def _predict_tile(
 
 
 def _empty_like(part: Prediction, motion: Float32[np.ndarray, 'N 3'], size: list[int]) -> Prediction:
-  """Zeros for all that a tile's prediction has, of the whole size."""
+  """Zeros for all fields of a tile's prediction, at the full size."""
   frames, small, large = len(motion), part.depth.shape, tuple(size)
 
   def zeros(array):
@@ -143,7 +143,7 @@ def _empty_like(part: Prediction, motion: Float32[np.ndarray, 'N 3'], size: list
 
 
 def _add_tile(whole: Prediction, part: Prediction, rows: Span, columns: Span) -> None:
-  """Adds a tile's share to the arrays of `whole`."""
+  """Adds a tile's contribution to the arrays of `whole`."""
   weight = np.outer(rows.weights, columns.weights)
   to = np.s_[..., rows.begin : rows.end, columns.begin : columns.end]
   of = np.s_[
@@ -158,13 +158,13 @@ def _add_tile(whole: Prediction, part: Prediction, rows: Span, columns: Span) ->
 
 
 def spans(length: int, tile_px: int, overlap_px: int) -> list[Span]:
-  """As few tiles along an axis as there can be, as small as these can be, evenly spread."""
+  """The fewest tiles that cover an axis, as small as possible, evenly spread."""
   tile, overlap, padded = (n // MULTIPLE for n in (tile_px, overlap_px, padded_size(length, length)[0]))
   count = 1 if padded <= tile else math.ceil((padded - overlap) / (tile - overlap))
   tile = math.ceil((padded + (count - 1) * overlap) / count)
   starts = [MULTIPLE * (n * (padded - tile) // max(count - 1, 1)) for n in range(count)]
   tile *= MULTIPLE
-  # Half way between the start of a tile and the end of the one before.
+  # Half-way between the start of a tile and the end of the previous one.
   middles = [(before + tile + after) / 2 for before, after in itertools.pairwise(starts)]
 
   def beyond(middle: float, pixels: np.ndarray) -> np.ndarray:  # share of the tiles after `middle`
@@ -184,23 +184,23 @@ def spans(length: int, tile_px: int, overlap_px: int) -> list[Span]:
 def tile_sides(
   tile_px: int | None, overlap_px: int | None, frames: int, size: tuple[int, int]
 ) -> tuple[tuple[int, int], int]:
-  """Largest height and width of a tile, and how far neighbours overlap, px.
+  """Maximum height and width of a tile, and the overlap of neighbours, px.
 
   Args:
-    tile_px: what a caller asks for, a multiple of 32, at least twice `overlap_px` and `LEAST_TILE_PX`. None: as few and
-      small tiles as there can be without more memory than one piece may take; of many frames, somewhat more.
+    tile_px: requested size, a multiple of 32, at least twice `overlap_px` and `LEAST_TILE_PX`. None: the fewest and
+      smallest tiles that take no more memory than one piece may; for many frames, somewhat more.
     overlap_px: of neighbouring tiles. None: `OVERLAP_PX`, or half a tile if that is less.
-    frames: how many there are.
-    size: height and width of the frames.
+    frames: number of frames.
+    size: height and width of the frames, px.
 
   Raises:
-    InputError: one of the two is none of these.
+    InputError: `tile_px` or `overlap_px` is invalid.
   """
   area = max(FRAMES_PX // frames, min(MOST_FRAMES_PX // frames, LEAST_PIECE_PX))
   least = LEAST_TILE_PX if overlap_px is None else 2 * overlap_px
   fitting = max(math.isqrt(area) // MULTIPLE * MULTIPLE, least)
   if overlap_px is None:
-    # Of more frames, smaller tiles that share less, rather than more memory.
+    # With more frames, smaller tiles with less overlap rather than more memory.
     overlap_px = max(min(OVERLAP_PX, (tile_px or fitting) // 2 // MULTIPLE * MULTIPLE), MULTIPLE)
   if overlap_px % MULTIPLE or overlap_px < MULTIPLE:
     raise InputError(f'overlap_px is {overlap_px}, expected a multiple of {MULTIPLE}, at least {MULTIPLE}')
@@ -212,8 +212,8 @@ def tile_sides(
 
 
 def _cheapest_sides(size: tuple[int, int], overlap_px: int, area: int, fitting: int) -> tuple[int, int]:
-  """Height and width of the tiles of at most this area that have the fewest pixels in all; one that is not square, say
-  a half of the frames, may share less with its neighbours. `fitting`: the side of a square one.
+  """Height and width, within this area, of the tiles with the fewest pixels in total; non-square tiles, such as half
+  frames, may need less overlap. `fitting`: the side of a square tile.
   """
   found = [((fitting, fitting), math.inf)]
   padded = padded_size(*size)

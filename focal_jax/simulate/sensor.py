@@ -242,7 +242,7 @@ def _develop(light: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSett
 
 
 def tone(display: Float[Array, '*S'], steepness: Float[Array, '']) -> Float[Array, '*S']:
-  """Tone curve: the cubic from 0 to 1 with slope `steepness`, 0.5 .. 1.5, at one half, and 3 - 2 steepness at the ends."""
+  """Tone curve: the cubic from 0 to 1 with slope `steepness`, 0.5 .. 1.5, at 0.5, and 3 - 2 steepness at the ends."""
   return display + 2 * (steepness - 1.0) * display * (1.0 - display) * (2 * display - 1.0)
 
 

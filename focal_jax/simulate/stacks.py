@@ -128,8 +128,10 @@ def simulate_rgbd(
   """One random stack of an RGB-D photograph, with its depth rescaled to fill the sweep's range in inverse depth.
 
   Args:
-    rgb: display values 0 .. 1, with the size of `settings.canvas`.
+    rgb: display values 0 .. 1, at the size of `settings.canvas`.
     depth_m: 0 or not finite where unknown.
+    key: determines the stack.
+    settings: the simulator's settings.
   """
   sweep_key, camera_key = random.split(key)
   sweep = draw_sweep(sweep_key, settings.num_frames, settings.whole_width_px, settings.sweep)

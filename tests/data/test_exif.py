@@ -62,7 +62,7 @@ def test_metres(tmp_path):
   inverse = 1 / 4.3e-3
   np.testing.assert_allclose(stack.fov, [inverse / (inverse - 2), (inverse - 0.5) / (inverse - 2), 1], rtol=1e-6)
   assert stack.notes == [
-    'SubjectDistance in EXIF was read as metres, the standard; some devices write dioptres (exif_dioptres).',
+    'SubjectDistance in EXIF was read as metres, the standard unit; some devices write dioptres (exif_dioptres).',
     'Focus distances are from EXIF, the focal length from EXIF.',
   ]
 
@@ -177,7 +177,7 @@ def test_lens_that_changes_is_ignored(tmp_path):
   write_frames(tmp_path, far | {FOCAL_LENGTH: (24, 1)} | {F_NUMBER: (4, 1)}, near | {FOCAL_LENGTH: (70, 1)})
   stack = read_stack_folder(tmp_path)
   np.testing.assert_array_equal(stack.fov, [1, 1])
-  assert 'focal_length_mm in EXIF was ignored: it goes from 24 to 70.' in stack.notes
+  assert 'focal_length_mm in EXIF was ignored: it ranges from 24 to 70.' in stack.notes
   assert stack.f_number == 4
 
 
@@ -191,14 +191,14 @@ def test_other_sources_come_first(tmp_path):
   inverse = 1 / 4.3e-3  # The sidecar says nothing about it.
   np.testing.assert_allclose(stack.fov, [(inverse - 0.125) / (inverse - 0.25), 1], rtol=1e-6)
   assert 'Focus distances are from metadata.csv, the focal length from EXIF.' in stack.notes
-  assert 'exif_dioptres was ignored: metadata.csv comes first.' in stack.notes
+  assert 'exif_dioptres was ignored: metadata.csv takes precedence.' in stack.notes
 
   (tmp_path / 'focus_distance.txt').write_text('20 10')
   stack = read_stack_folder(tmp_path)
   np.testing.assert_array_equal(stack.focus, [0.05, 0.1])
   np.testing.assert_array_equal(stack.fov, [1, 1])  # The unit of EXIF's focal length need not be theirs.
   assert (stack.focus_unit, stack.f_number) == (INVERSE_DISTANCE_UNIT, 2)
-  assert 'Focus in metadata.csv was ignored: focus_distance.txt comes first.' in stack.notes
+  assert 'Focus in metadata.csv was ignored: focus_distance.txt takes precedence.' in stack.notes
 
 
 @pytest.mark.parametrize('exif', [b'Exif\0\0MM\0*', b'Exif\0\0junk', exif_block(PHONE)[:60]])
@@ -247,7 +247,7 @@ def test_tablet(shared):
   folder = shared / 'data' / 'stacks' / 'tablet_exif'
   plain = read_stack_folder(folder, max_side=64)
   assert (plain.focus_unit, plain.f_number) == (FRAME_INDEX_UNIT, 1.475)
-  assert any('0 in 00.jpg is no distance in metres, but one in dioptres' in note for note in plain.notes)
+  assert any('0 in 00.jpg is not a distance in metres, but may be in dioptres' in note for note in plain.notes)
 
   files = [folder / f'{n:02}.jpg' for n in (0, 3, 7, 10)]
   stack = read_stack_folder(files, max_side=256, exif_dioptres=True)

@@ -27,7 +27,7 @@ def case(folder, name):
 @pytest.mark.parametrize(
   ('name', 'first', 'last', 'note'),
   [
-    ('counter_wraps/frames', 'DSC09997.JPG', 'DSC00003.JPG', 'passes its end'),
+    ('counter_wraps/frames', 'DSC09997.JPG', 'DSC00003.JPG', 'wraps around'),
     ('pcb_depthmap_beside/frames', 'pcb_001.jpg', 'pcb_007.jpg', 'Left out: pcb_depthmap.png'),
     ('stacked_result_in_folder/frames', 'P0000001.JPG', 'P0000006.JPG', 'Left out: stacked.jpg'),
     ('jpeg_beside_tiff/frames', 'DSC00.tif', 'DSC05.tif', 'Left out: DSC00.JPG'),

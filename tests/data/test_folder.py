@@ -110,7 +110,7 @@ def test_distances_only(tmp_path):
   np.testing.assert_array_equal(stack.focus, [0.5, 1000])
   np.testing.assert_array_equal(stack.fov, [1, 1])
   assert stack.focus_unit == INVERSE_DISTANCE_UNIT
-  assert 'No focal length: the field of view was taken as equal' in stack.notes[0]
+  assert 'No focal length: the field of view was assumed to be constant' in stack.notes[0]
 
 
 def test_focal_length_only(tmp_path):
@@ -276,10 +276,10 @@ def test_many_duplicates_are_one_remark(tmp_path):
   for n in range(5, 10):
     (tmp_path / f'{n}.png').write_bytes((tmp_path / f'{n - 5}.png').read_bytes())
   notes = read_stack_folder(tmp_path).notes
-  assert '5 frames have the pixels of earlier ones: 0.png and 5.png have the same pixels, for one.' in notes
+  assert '5 frames are duplicates, for example: 0.png and 5.png have the same pixels.' in notes
   for n in range(1, 10):
     (tmp_path / f'{n}.png').write_bytes((tmp_path / '0.png').read_bytes())
-  assert read_stack_folder(tmp_path).notes[-1] == 'All frames have the same pixels: they tell no depth.'
+  assert read_stack_folder(tmp_path).notes[-1] == 'All frames have the same pixels: there is no depth information.'
 
 
 class TestList:
@@ -507,7 +507,7 @@ def test_images_without_a_suffix_are_told(tmp_path):
   for name in 'ab':
     (tmp_path / f'{name}.png').rename(tmp_path / name)
   (tmp_path / 'LICENSE').write_text('all rights')
-  with pytest.raises(InputError, match=r'no images, .*; a, b: images by their content, of names without a suffix'):
+  with pytest.raises(InputError, match=r'no images, .*; a, b: images by their content, but without a suffix'):
     read_stack_folder(tmp_path)
 
 
@@ -595,7 +595,7 @@ def test_channels_that_names_count(tmp_path, name):
 def test_pictures_that_were_not_downloaded(tmp_path):
   for n in range(3):
     (tmp_path / f'.IMG_{n}.HEIC.icloud').write_bytes(b'bplist')
-  with pytest.raises(InputError, match=r'no images, .*; 3 files are in iCloud alone: download them first'):
+  with pytest.raises(InputError, match=r'no images, .*; 3 files are only in iCloud: download them first'):
     read_stack_folder(tmp_path)
 
 

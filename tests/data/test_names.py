@@ -147,12 +147,12 @@ def test_one_photograph_in_two_kinds():
   ('names', 'times', 'order', 'note'),
   [
     (['D0001', 'D0002', 'D9998', 'D9999'], [3, 4, 1, 2], [2, 3, 0, 1], 'puts D9998 first and D0002 last'),
-    (['D00001', 'D00003', 'D09999'], [2, 2.5, 1], [2, 0, 1], 'passes its end'),
-    (['D01', 'D02', 'D98', 'D99'], [5, 5, 4, 4], [2, 3, 0, 1], 'passes its end'),
+    (['D00001', 'D00003', 'D09999'], [2, 2.5, 1], [2, 0, 1], 'wraps around'),
+    (['D01', 'D02', 'D98', 'D99'], [5, 5, 4, 4], [2, 3, 0, 1], 'wraps around'),
     (['z0', 'z1', 'z2', 'z3'], [3, 4, 1, 2], None, 'contradicts'),  # begun in the middle
-    (['z1', 'z2', 'z3'], [3, 2, 1], None, 'runs against the names'),
+    (['z1', 'z2', 'z3'], [3, 2, 1], None, 'opposite to the order of the names'),
     (['z1', 'z2', 'z3'], [2, 3, 1], None, 'contradicts'),
-    (['near', 'middle', 'far'], [2, 3, 1], [2, 0, 1], 'tell no order'),
+    (['near', 'middle', 'far'], [2, 3, 1], [2, 0, 1], 'The names have no order'),
     (['a', 'b', 'c'], [2, 3, 1], None, 'contradicts'),
     (['D0001', 'D9999'], [1, 1], None, None),
     (['D0001', 'D9999'], [2, None], None, None),

@@ -119,7 +119,7 @@ def test_channels(tmp_path, description, pages):
   for channel in range(2):
     stack = read_stack_folder(tmp_path, channel=channel)
     assert page_numbers(stack) == pages[channel]
-    assert f'Of the 2 channels in z.tif depth is from channel {channel} (counted from 0).' in stack.notes
+    assert f'Depth is from channel {channel} (counted from 0) of the 2 in z.tif.' in stack.notes
   with pytest.raises(InputError, match=r'channel is 2, expected 0 \.\. 1, the channels of .*z\.tif'):
     read_stack_folder(tmp_path, channel=2)
 
@@ -131,7 +131,7 @@ def test_channel_with_structure_is_chosen(tmp_path):
   write_pages(tmp_path / 'z.tif', pages, b'ImageJ=1.54f\nimages=6\nchannels=2\nslices=3\n')
   stack = read_stack_folder(tmp_path)
   assert page_numbers(stack) == [0, 1, 2]
-  assert 'Of the 2 channels in z.tif depth is from channel 1 (counted from 0).' in stack.notes
+  assert 'Depth is from channel 1 (counted from 0) of the 2 in z.tif.' in stack.notes
 
 
 def test_files_of_one_channel_each(tmp_path):
@@ -229,7 +229,7 @@ def test_ome_of_a_file_for_each_channel(tmp_path):
   for channel in range(2):
     stack = read_stack_folder(tmp_path, channel=channel)
     assert (page_numbers(stack), stack.focus.tolist()) == ([3 * channel + n for n in range(3)], [0, 2, 4])
-    assert any(f'depth is from channel {channel}' in note for note in stack.notes)
+    assert any(f'Depth is from channel {channel}' in note for note in stack.notes)
     single = read_stack_folder(tmp_path / f'c{channel}.ome.tif')  # the other file left at home
     assert (page_numbers(single), single.focus.tolist()) == (page_numbers(stack), [0, 2, 4])
   with pytest.raises(InputError, match=r'channel is 2, expected 0 \.\. 1'):

@@ -288,7 +288,7 @@ def test_crops_of_photographs_hold_known_depth():
 def test_photographs_without_depth_are_named():
   empty = photograph(9)
   empty['depth_m'][:] = 0
-  with pytest.raises(InputError, match="photograph 'photo_9': found no pixel whose depth is known") as caught:
+  with pytest.raises(InputError, match="photograph 'photo_9': found no pixel with known depth") as caught:
     rgbd(0, 3, [*PHOTOGRAPHS, empty])
   assert '\n' not in str(caught.value)
 
@@ -339,5 +339,5 @@ def test_a_later_stack_that_does_not_fit(later, changes, message):
 
 def test_a_later_stack_without_motion():
   unknown = example(9) | {'motion': np.full((2, 3), np.nan, np.float32)}
-  with pytest.raises(InputError, match=r"stack '9': its motion is not known, expected it of all stacks or of none"):
+  with pytest.raises(InputError, match=r"stack '9': its motion is unknown, expected motion for all stacks or for none"):
     batches(0, 5, [([*SOURCE, unknown], 1.0)])

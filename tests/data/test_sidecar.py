@@ -56,7 +56,7 @@ def test_order_is_that_of_the_distances(folder):
   assert stack.images[:, 0, 0, 0].tolist() == [100, 50, 150]
   np.testing.assert_array_equal(stack.focus, [0, 1, 2])
   assert stack.notes == [
-    'Focus distances are from metadata.json. No focal length: the field of view was taken as equal.',
+    'Focus distances are from metadata.json. No focal length: the field of view was assumed to be constant.',
     'metadata.json is in no order: the frames were sorted far to near.',
     'reverse was ignored: metadata.json gives the order.',
   ]
@@ -89,7 +89,7 @@ def test_camera(folder):
   write_json(folder, {'sensor_width_mm': 36})
   stack = read_stack_folder(folder)
   assert stack.focal_length_px is None
-  assert 'sensor_width_mm in metadata.json was ignored: no focal length is known.' in stack.notes
+  assert 'sensor_width_mm in metadata.json was ignored: the focal length is unknown.' in stack.notes
 
 
 def test_part_of_the_files(folder):
@@ -184,7 +184,7 @@ class TestPositions:
     np.testing.assert_array_equal(stack.focus, [-2.5, 0, 2.5])
     np.testing.assert_array_equal(stack.fov, [1, 1, 1])
     assert (stack.focus_unit, stack.order_known) == ('um', False)
-    assert any('metadata.csv, in um: so is the depth' in note for note in stack.notes)
+    assert any('metadata.csv, in um, and so is depth' in note for note in stack.notes)
     assert read_stack_folder(folder, reverse=True).focus.tolist() == [2.5, 0, -2.5]
 
   def test_run_the_way_of_the_files(self, folder):
@@ -243,7 +243,7 @@ class TestPositions:
   ('text', 'message'),
   [
     ('', r"columns are \[\], expected 'file' and others"),
-    ('file,focus_dpt', 'found a line of columns alone'),
+    ('file,focus_dpt', 'found only a header'),
     ('focus_dpt\n0\n1\n2', r"columns are \['focus_dpt'\], expected 'file' and others"),
     ('file,focus_dpt,focus_dpt\na.png,1,1', 'expected .* each once'),
     ('file|focus_dpt\na.png|0', r"field 'file\|focus_dpt' is unknown, expected file, focus_distance_m, focus_dpt, "),
@@ -252,8 +252,11 @@ class TestPositions:
     ('file,focus_dpt\na.png,0,5', r"3 cells in the row 'a\.png,0,5', expected 2"),
     ('file,focus_dpt\na.png,0\nb.png,1', r'no focus_dpt of c\.png, expected one for every image'),
     ('file,focus_dpt\na.png,\nb.png,1\nc.png,', r'no focus_dpt of a\.png, c\.png, expected one for every image'),
-    ('file,focus_dpt\na.png,0\nb.png,1\nc.png,2\nd.png,3', r'found no file d\.png, expected names of files beside it'),
-    ('file,focus_dpt\na.png,0\nb.png,1\nb.png,2', r'b\.png is there twice, expected every file once'),
+    (
+      'file,focus_dpt\na.png,0\nb.png,1\nc.png,2\nd.png,3',
+      r'found no file d\.png, expected names of files in its folder',
+    ),
+    ('file,focus_dpt\na.png,0\nb.png,1\nb.png,2', r'b\.png is listed twice, expected every file once'),
     ('file,focus_dpt\na.png,0\n,1', 'file of entry 2 is None, expected the name of an image'),
     (
       'file,focus_dpt\na.png,0\nb.png,-1\nc.png,2',
@@ -277,7 +280,7 @@ class TestPositions:
     ),
     ('file,focus_dpt,focal_length_mm\na.png,0,9\nb.png,1,\nc.png,200,', r'0\.005, inside the focal length 0\.009'),
     ('file\n' + 'x' * 200_000, 'cannot be read as CSV'),
-    ('a.png,0\nb.png,1\nc.png,2', r"begins with 'a\.png,0', expected a line of columns first"),
+    ('a.png,0\nb.png,1\nc.png,2', r"begins with 'a\.png,0', expected a header with column names"),
     ('file,focus_dpt\na.png,0,5\nb.png,1\nc.png,2', r"row 'a\.png,0,5', expected 2 \(decimal commas need semicolons"),
   ],
 )
@@ -340,5 +343,5 @@ def test_names_with_folders_or_without_suffix(folder, written):
 def test_a_name_without_suffix_that_two_files_have(folder):
   Image.new('RGB', (4, 4)).save(folder / 'a.bmp')
   (folder / 'metadata.csv').write_text('file,focus_dpt\na,0\nb,1\nc,2\n')
-  with pytest.raises(InputError, match='found no file a, expected names of files beside it'):
+  with pytest.raises(InputError, match='found no file a, expected names of files in its folder'):
     read_stack_folder(folder)

@@ -143,7 +143,7 @@ def test_two_stacks_at_once(tmp_path):
 
 
 def test_bad_input_writes_nothing(tmp_path):
-  with pytest.raises(InputError, match='classical: has no network to export, expected weights of one'):
+  with pytest.raises(InputError, match='classical: has no network to export, expected the weights of a network'):
     export_model(focal_jax.load('classical'), tmp_path / 'new')
   for align, message in (
     (True, 'align is True, expected one of measured, network, metadata, off'),

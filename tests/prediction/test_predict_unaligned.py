@@ -133,7 +133,7 @@ def test_without_distances_the_zoom_tells_the_order(canvas, tmp_path, zooms, opt
     photograph(canvas, tmp_path / f'a_{n}.png', zoom=zoom, blur_px=0.5 * n)
   summary, _ = aligned(tmp_path, tmp_path / 'out', **options)
   assert summary['frames'][-1] == nearest
-  told = any('is larger, as the near end is' in note for note in summary['notes'])
+  told = any('is larger, as at the near end' in note for note in summary['notes'])
   assert told == (not options and zooms[0] != zooms[-1])
 
 

@@ -1,16 +1,16 @@
-"""How well frames are aligned: by nothing, by the network and by measurement (phase correlation), on real stacks.
+"""Alignment errors on real stacks: without alignment, by the network, and by measurement (phase correlation).
 
 python -m benchmarks.alignment --weights=weights/simulated.npz
 python -m benchmarks.alignment --weights=weights/simulated.npz --motion_passes=2 --motion_side_px=256 --json=out.json
 
-No method is told the field of view. Two tables:
+No method is given the field of view. Two tables:
 
-* Sweeps as they were taken: the zoom and the displacement that are left, measured by phase correlation
-  (`residual_motion`), the instrument that 'measured' aligns with: its own row says how well it agrees with itself.
-* Sweeps whose breathing their authors had corrected, into which a known breathing and shake is put: the true end-point
-  error, root mean square over the image, mean over the frames beside the reference. Their authors' correction leaves
-  something, too: the row 'authors' is how much, as measured, and the last column is the mean error against a truth that
-  has it, which favours 'measured'.
+* Sweeps as captured: residual zoom and displacement, measured by phase correlation (`residual_motion`). 'measured'
+  aligns by the same method, so its own row shows only self-consistency.
+* Sweeps whose breathing was corrected by their authors, with a known breathing and shake added: the true end-point
+  error, root mean square over the image, mean over the frames except the reference. The authors' correction is not
+  perfect: the row 'authors' gives the residual as measured, and the last column is the mean error relative to a truth
+  that includes it, which favours 'measured'.
 """
 
 import json
@@ -41,24 +41,24 @@ SWEEPS = ('balls', 'ring', 'pcb', 'pixel_metres')
 NEAR_TO_FAR = ('pcb',)
 ALIGNED = ('phone_aligned_0', 'phone_aligned_2', 'phone_aligned_4', 'phone_aligned_6')
 METHODS = ('none', 'network', 'measured')
-MARGIN_PX = 32  # around the frames with known motion, for what zoom and shake bring in from beyond their borders
+MARGIN_PX = 32  # margin around the frames with known motion, for content moved in by zoom and shake
 
-_WEIGHTS = flags.DEFINE_string('weights', None, 'Weights file; default: those that ship.')
-_STACKS = flags.DEFINE_string('stacks', '../shared/data/stacks', 'Folder with a folder for each stack.')
-_MAX_SIDE = flags.DEFINE_integer('max_side', 1024, 'Longer side that frames are reduced to, px.')
+_WEIGHTS = flags.DEFINE_string('weights', None, 'Weights file; default: the shipped weights.')
+_STACKS = flags.DEFINE_string('stacks', '../shared/data/stacks', 'Folder with one folder per stack.')
+_MAX_SIDE = flags.DEFINE_integer('max_side', 1024, 'Longer side to which frames are reduced, px.')
 _ZOOMS = flags.DEFINE_list('zooms', ['0.94', '0.97', '1.03', '1.06'], 'Known zooms of the first frame.')
 _SHAKE_PX = flags.DEFINE_float('shake_px', 2.0, 'Standard deviation of the known shake along either axis, px.')
-_METHODS = flags.DEFINE_list('methods', list(METHODS), 'Of those, the ones to run.')
-_PASSES = flags.DEFINE_integer('motion_passes', None, 'Times that the network estimates; default: as in the weights.')
-_SIDE_PX = flags.DEFINE_integer('motion_side_px', None, 'Side that frames are reduced to; default: as in the weights.')
-_JSON = flags.DEFINE_string('json', None, 'File for all figures.')
+_METHODS = flags.DEFINE_list('methods', list(METHODS), 'Methods to run.')
+_PASSES = flags.DEFINE_integer('motion_passes', None, "Number of motion estimates; default: the weights' own.")
+_SIDE_PX = flags.DEFINE_integer('motion_side_px', None, "Longer side for motion estimation; default: the weights' own.")
+_JSON = flags.DEFINE_string('json', None, 'JSON file for all results.')
 
 Estimate = Callable[[UInt8[np.ndarray, 'N H W 3']], Float[np.ndarray, 'N 3']]
 
 
 def known_motion(frames: int, zoom: float, shake_px: float, seed: int) -> Float32[np.ndarray, 'N 3']:
-  """Motion that `warp` undoes (field of view 1): the first frame's content `zoom` times as large as the last one's, the
-  others' linear between, and a shake of this standard deviation against the last one.
+  """Motion that `warp` undoes (field of view 1): the content of the first frame is `zoom` times as large as in the
+  last, linear in between, with shake of this standard deviation relative to the last frame.
   """
   content = np.linspace(zoom, 1.0, frames)
   shift = np.random.default_rng(seed).normal(0, shake_px, (frames, 2))
@@ -68,14 +68,14 @@ def known_motion(frames: int, zoom: float, shake_px: float, seed: int) -> Float3
 def move(
   frames: UInt8[np.ndarray, 'N H W 3'], known: Float32[np.ndarray, 'N 3'], margin: int = MARGIN_PX
 ) -> UInt8[np.ndarray, 'N h w 3']:
-  """Frames moved such that `warp` by the known motion gives them back, less a margin on every side.
+  """Moves frames such that `warp` by the known motion restores them, except for a margin on every side.
 
-  By splines of the fifth order, which keep what is there of detail.
+  Uses fifth-order splines, which preserve detail.
   """
   size = [length - 2 * margin for length in frames.shape[1:3]]
   moved = np.empty((len(frames), *size, 3), np.uint8)
   for n, (alpha, *shift) in enumerate(known.astype(np.float64)):
-    # In px from the centre the warp shows at q what the moved frame has at (1 - s alpha) q - shift.
+    # In px from the centre, the warp at q shows the moved frame at (1 - s alpha) q - shift.
     stretch = np.array([2 * (length // 2) / (length - 1) for length in size])
     scale = 1 / (1 - stretch * alpha)
     centre = (np.array(size) - 1) / 2
@@ -91,12 +91,14 @@ def move(
 def end_point_error(
   found: Float[np.ndarray, 'N 3'], known: Float[np.ndarray, 'N 3'], size: tuple[int, int]
 ) -> Float64[np.ndarray, 'N']:
-  """Of each frame, root mean square over the image, px; the last frame's is that of the reference itself."""
+  """End-point error of each frame, root mean square over the image, px; for the last frame, that of the reference
+  itself.
+  """
   return np.asarray(losses.motion_error(jnp.asarray(found), jnp.asarray(known), *size), np.float64)
 
 
 def left_over(images: UInt8[np.ndarray, 'N H W 3'], found: Float[np.ndarray, 'N 3']) -> dict[str, Any]:
-  """What `residual_motion` finds in frames that were aligned by this motion; None where it finds nothing."""
+  """Residual motion found by `residual_motion` after alignment by this motion; None where it finds nothing."""
   left = residual_motion(motion.align(images, found.astype(np.float32))[0])
   numbers = {'zoom_range': left.zoom_range, 'rms_px': left.rms_px}
   measured = {name: round(value, 5) if np.isfinite(value) else None for name, value in numbers.items()}
@@ -104,10 +106,10 @@ def left_over(images: UInt8[np.ndarray, 'N H W 3'], found: Float[np.ndarray, 'N 
 
 
 def open_network(weights: str | None, arguments: dict[str, int]) -> NetworkPredictor:
-  """A network that estimates motion, with other `motion_*` arguments than its file says where they are given.
+  """A network that estimates motion, with the given `motion_*` arguments instead of those in its file.
 
   Raises:
-    InputError: not a weights file, one without an alignment network, or arguments that make no sense.
+    InputError: not a weights file, weights without an alignment network, or invalid arguments.
   """
   model = focal_jax.load(weights)
   if model.network is None:
@@ -121,14 +123,14 @@ def open_network(weights: str | None, arguments: dict[str, int]) -> NetworkPredi
 
 
 def estimators(names: Sequence[str], weights: str | None, arguments: dict[str, int]) -> dict[str, Estimate]:
-  """The methods of these names, in the order of METHODS.
+  """The methods with these names, in the order of METHODS.
 
   Raises:
-    InputError: an unknown one, or what `open_network` raises.
+    InputError: an unknown method, or an error of `open_network`.
   """
   if unknown := set(names) - set(METHODS):
     raise InputError(f"--methods has '{min(unknown)}', expected some of {', '.join(METHODS)}")
-  # Field of view 1: not told.
+  # Field of view 1: not given.
   found: dict[str, Estimate] = {
     'none': lambda images: np.zeros((len(images), 3), np.float32),
     'measured': lambda images: ClassicalPredictor().estimate_motion(images, np.arange(len(images))),
@@ -140,15 +142,15 @@ def estimators(names: Sequence[str], weights: str | None, arguments: dict[str, i
 
 
 def measure_sweep(images: UInt8[np.ndarray, 'N H W 3'], methods: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
-  """By method: what is left of the motion."""
+  """Residual motion by method."""
   return {name: left_over(images, estimate(images)) for name, estimate in methods.items()}
 
 
 def measure_known(
   images: UInt8[np.ndarray, 'N H W 3'], methods: dict[str, Estimate], zooms: Sequence[float], shake_px: float
 ) -> dict[str, dict[str, Any]]:
-  """By method: mean end-point error of the frames beside the reference, px, by zoom; and 'corrected', their mean where
-  the truth is what was put in together with what `residual_motion` finds in the frames as they are.
+  """By method: mean end-point error of the frames except the reference, px, by zoom; and 'corrected', their mean
+  relative to a truth that also includes the motion that `residual_motion` finds in the original frames.
   """
   count = len(images)
   inner = images[:, MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
@@ -167,9 +169,9 @@ def measure_known(
 
 
 def read(folder: Path, max_side: int) -> UInt8[np.ndarray, 'N H W 3'] | None:
-  """The frames of a stack, far to near; None, with a remark, where it is not there."""
+  """The frames of a stack, far to near; None, with a message, if the folder does not exist."""
   if not folder.is_dir():
-    print(f'{folder.name} is left out: there is no folder {folder}')
+    print(f'{folder.name} is skipped: there is no folder {folder}')
     return None
   return read_stack_folder(folder, max_side=max_side, reverse=folder.name in NEAR_TO_FAR).images
 
@@ -197,7 +199,7 @@ def main(argv: list[str]) -> None:
   if not 0 <= _SHAKE_PX.value <= MARGIN_PX / 4:
     raise InputError(f'--shake_px is {_SHAKE_PX.value}, expected 0 to {MARGIN_PX / 4:g}')
   if _JSON.value and not Path(_JSON.value).parent.is_dir():
-    raise InputError(f"--json is '{_JSON.value}', expected a file in a folder that is there")
+    raise InputError(f"--json is '{_JSON.value}', expected a file in an existing folder")
   given = {'motion_passes': _PASSES.value, 'motion_side_px': _SIDE_PX.value}
   changed = {name: value for name, value in given.items() if value is not None}
   methods = estimators(_METHODS.value, _WEIGHTS.value, changed)
@@ -206,7 +208,7 @@ def main(argv: list[str]) -> None:
     return
   result = {'weights': _WEIGHTS.value, 'changed': changed, 'sweeps': {}, 'known': {}}
 
-  print('Zoom range and displacement (px) left, by phase correlation; field of view not told\n')
+  print('Residual zoom range and displacement (px), by phase correlation; field of view not given\n')
   print(f'| sweep | frames, px | {" | ".join(methods)} |')
   print(f'| --- | --- |{" ---: |" * len(methods)}')
   for name in SWEEPS:

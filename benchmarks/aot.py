@@ -1,20 +1,20 @@
-"""What XLA makes of our programs for chips that need not be there: compiled, not run.
+"""Compiles the project's programs ahead of time for TPUs and GPUs that need not be present; nothing is run.
 
   python -m benchmarks.aot --platform=tpu --topology=v5e:2x2
   python -m benchmarks.aot --platform=tpu --topology=v5e:2x2 --only=train --chips=1,4 --level=O0
   python -m benchmarks.aot --platform=tpu --topology=v5e:2x2 --only=predict,layers --dtype=bfloat16 --form=native
   python -m benchmarks.aot --platform=cuda --target=h100_sxm.txtpb
 
-For each program: whether it compiles and how long that takes, the memory it needs beside that of the chip, operations
-and bytes as XLA counts them, reductions among the chips, and for TPUs the cycles that XLA itself expects. Nothing of it
-is a measurement of a chip: the cycles are what XLA ranks its choices by, a hint for ranking ours; bodies of loops
-count once, so the simulator's, a loop over stacks, are of one stack.
+Reports for each program whether it compiles and in what time, the memory it needs relative to the chip's, operations
+and bytes as counted by XLA, all-reduces, and for TPUs XLA's own estimate of cycles. None of this is measured on a chip.
+XLA uses the cycles to rank its choices, and they can only serve as a hint for ranking programs. Loop bodies count once,
+so figures of the simulator, a loop over stacks, are those of one stack.
 
-TPUs need the package libtpu (`pip install "jax[tpu]"`), CUDA jax-cuda12-plugin (`pip install "jax[cuda12]"`) and a
-description of the GPU (`--target`: a text proto of XLA's folder xla/backends/gpu/target_config/specs, from the version
-of XLA that jaxlib is of); no chip and no driver. Every program is compiled in a process of its own. With
-`--out=docs/compiled` results are kept there in JSON, and a table of them: programs compiled again replace themselves,
-the others stay.
+TPUs need the package libtpu (`pip install "jax[tpu]"`). CUDA needs jax-cuda12-plugin (`pip install "jax[cuda12]"`) and
+a description of the GPU (`--target`: a text proto from XLA's folder xla/backends/gpu/target_config/specs, of the XLA
+version that jaxlib uses). No chip or driver is needed. Every program is compiled in its own process. With
+`--out=docs/compiled` results are stored there as JSON, with a table; recompiled programs replace their results, the
+others are kept.
 """
 
 import dataclasses
@@ -46,53 +46,56 @@ from focal_jax.errors import InputError
 FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
 PARTS = ('predict', 'train', 'simulator', 'layers')
 TRAINED = ('both', 'depth', 'simulated')
-_PLATFORM = flags.DEFINE_enum('platform', 'tpu', ('tpu', 'cuda'), 'That is compiled for.', flag_values=FLAGS)
+_PLATFORM = flags.DEFINE_enum('platform', 'tpu', ('tpu', 'cuda'), 'Platform to compile for.', flag_values=FLAGS)
 _TOPOLOGY = flags.DEFINE_string(
   'topology',
   '',
-  'Chips, as libtpu names them: v5e:2x2 (the default), v5e:2x4, v4:2x2x1, v5p:2x2x1, v6e:2x2, tpu7x:2x2x1. Of GPUs: '
+  'Chips, as named by libtpu: v5e:2x2 (the default), v5e:2x4, v4:2x2x1, v5p:2x2x1, v6e:2x2, tpu7x:2x2x1. For GPUs: '
   '1x1 x their number, 1x1x4 by default.',
   flag_values=FLAGS,
 )
 _TARGET = flags.DEFINE_string(
   'target', '', "File that describes the GPU, XLA's GpuTargetConfigProto.", flag_values=FLAGS
 )
-_ONLY = flags.DEFINE_list('only', list(PARTS), f'Some of {", ".join(PARTS)}.', flag_values=FLAGS)
-_NETWORKS = flags.DEFINE_list('networks', [], 'Depth networks that predict; all by default.', flag_values=FLAGS)
+_ONLY = flags.DEFINE_list('only', list(PARTS), f'Parts to compile: {", ".join(PARTS)}.', flag_values=FLAGS)
+_NETWORKS = flags.DEFINE_list('networks', [], 'Depth networks for predictions; default: all.', flag_values=FLAGS)
 _SIZES = flags.DEFINE_list(
-  'sizes', ['224x224', '384x576'], 'Of predicted frames, height x width, px.', flag_values=FLAGS
+  'sizes', ['224x224', '384x576'], 'Sizes of predicted frames, height x width, px.', flag_values=FLAGS
 )
 _TRAINED = flags.DEFINE_list(
   'trained',
   list(TRAINED),
-  'What is trained: both networks, depth alone, or both on stacks that the step simulates, as in configs/simulated.py.',
+  'What is trained: both networks, only depth, or both on stacks simulated in the step, as in configs/simulated.py.',
   flag_values=FLAGS,
 )
-_CHIPS = flags.DEFINE_list('chips', ['1', '4', '8'], 'That train; as many as there are.', flag_values=FLAGS)
-_STACKS = flags.DEFINE_list('stacks', ['1', '4'], 'That a chip trains on.', flag_values=FLAGS)
-_PARALLEL = flags.DEFINE_list('parallel', ['pmap', 'shard_map'], 'How a step runs on chips.', flag_values=FLAGS)
-_FRAMES = flags.DEFINE_integer('frames', 10, 'Of a stack.', lower_bound=2, flag_values=FLAGS)
-_DTYPE = flags.DEFINE_enum('dtype', 'float32', ('float32', 'bfloat16'), 'Of activations.', flag_values=FLAGS)
-_REMAT = flags.DEFINE_bool('remat', False, 'Blocks are computed anew in the backward pass.', flag_values=FLAGS)
+_CHIPS = flags.DEFINE_list(
+  'chips', ['1', '4', '8'], 'Numbers of chips to train on, up to those available.', flag_values=FLAGS
+)
+_STACKS = flags.DEFINE_list('stacks', ['1', '4'], 'Numbers of stacks per chip.', flag_values=FLAGS)
+_PARALLEL = flags.DEFINE_list('parallel', ['pmap', 'shard_map'], 'How a step runs on several chips.', flag_values=FLAGS)
+_FRAMES = flags.DEFINE_integer('frames', 10, 'Frames per stack.', lower_bound=2, flag_values=FLAGS)
+_DTYPE = flags.DEFINE_enum('dtype', 'float32', ('float32', 'bfloat16'), 'Type of activations.', flag_values=FLAGS)
+_REMAT = flags.DEFINE_bool('remat', False, 'Recompute blocks in the backward pass.', flag_values=FLAGS)
 _FORM = flags.DEFINE_enum(
-  'form', 'chosen', ('chosen', 'native', 'planes', 'packed'), 'Of convolutions; see models.conv.', flag_values=FLAGS
+  'form',
+  'chosen',
+  ('chosen', 'native', 'planes', 'packed'),
+  'Form of convolutions; see models.conv.',
+  flag_values=FLAGS,
 )
 _LEVEL = flags.DEFINE_enum(
   'level',
   'default',
   ('default', 'O0', 'O1', 'O2', 'O3'),
-  'Of optimisation. O0 compiles a step in minutes, but its figures are pessimistic: compare like with like.',
+  'Optimisation level. O0 compiles a step in minutes, but its figures are pessimistic: compare only within a level.',
   flag_values=FLAGS,
 )
-_MINUTES = flags.DEFINE_integer(
-  'minutes', 60, 'After which a compilation is given up.', lower_bound=1, flag_values=FLAGS
-)
-_OUT = flags.DEFINE_string('out', '', 'Folder for the results; else they are printed.', flag_values=FLAGS)
-_CASE = flags.DEFINE_string('case', '', 'Of the processes that the command starts.', flag_values=FLAGS)
+_MINUTES = flags.DEFINE_integer('minutes', 60, 'Time limit for each compilation.', lower_bound=1, flag_values=FLAGS)
+_OUT = flags.DEFINE_string('out', '', 'Folder for the results; default: print them.', flag_values=FLAGS)
+_CASE = flags.DEFINE_string('case', '', 'Internal: the case for a child process.', flag_values=FLAGS)
 
 _PACKAGES = {'tpu': ('libtpu', 'libtpu', 'jax[tpu]'), 'cuda': ('jax_cuda12_plugin', 'jax-cuda12-plugin', 'jax[cuda12]')}
-# GiB of a device: v5e's as its compiler says when they do not suffice, H100's as XLA's description has it, the others'
-# nominal.
+# Memory of a device, GiB: v5e's from its compiler's out-of-memory error, H100's from XLA's description, others nominal.
 MEMORY_GIB = {
   'TPU v5 lite': 15.75,
   'TPU v4': 32,
@@ -117,10 +120,10 @@ LAYERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """A program to compile. Fields that do not concern a part have their default."""
+  """A program to compile. Fields that do not apply to a part have their default."""
 
   part: str
-  name: str  # of the network, of what is trained, or of the layer
+  name: str  # the network, what is trained, or the layer
   size: str = ''
   chips: int = 1
   stacks: int = 1
@@ -144,7 +147,7 @@ def _count(number: int, what: str) -> str:
 
 
 def cases(available: int) -> Iterator[Case]:
-  """Those that the flags ask for, on so many chips."""
+  """The cases selected by the flags, for this number of available chips."""
   same = {'dtype': _DTYPE.value, 'form': _FORM.value, 'level': _LEVEL.value}
   if 'predict' in _ONLY.value:
     from focal_jax.models.registry import DEPTH
@@ -164,10 +167,10 @@ def cases(available: int) -> Iterator[Case]:
 
 
 def describe_chips() -> list[Any]:
-  """The devices of a topology. Needs the platform's compiler."""
+  """The devices of a topology. Needs the compiler for the platform."""
   if _PLATFORM.value == 'tpu':
     topology = _TOPOLOGY.value or 'v5e:2x2'
-    # Eight v5e are two hosts by default, for which nothing can be lowered here.
+    # By default eight v5e chips are two hosts, for which lowering is not possible here.
     more = {'chips_per_host_bounds': (2, 4, 1)} if topology in ('v5e:2x4', 'v6e:2x4') else {}
     return list(topologies.get_topology_desc(platform='tpu', topology_name=topology, **more).devices)
   target = Path(_TARGET.value).read_text()
@@ -176,7 +179,7 @@ def describe_chips() -> list[Any]:
 
 
 def lower(case: Case, devices: list[Any]) -> jax.stages.Lowered:
-  """The program of a case for the first of the devices."""
+  """Lowers the program of a case for the first of the devices."""
   from focal_jax.models import conv
 
   if case.form != 'chosen':
@@ -243,7 +246,7 @@ def _lower_simulator(case, placed, devices):
 
 
 def _lower_layer(case, placed, devices):
-  """Convolution, normalisation and activation, with the gradient in stack and kernel."""
+  """Convolution, normalisation and activation, with gradients with respect to stack and kernel."""
   from focal_jax.models import conv
 
   kernel, inputs, features, options, factor = LAYERS[case.name]
@@ -262,7 +265,7 @@ def _lower_layer(case, placed, devices):
 
 
 def compile_case(case: Case) -> dict[str, Any]:
-  """What is reported of it, JSON-able."""
+  """Compiles a case; returns its results, JSON-able."""
   devices = describe_chips()
   began = time.perf_counter()
   lowered = lower(case, devices)
@@ -289,11 +292,11 @@ def compile_case(case: Case) -> dict[str, Any]:
 
 
 def out_of_memory(message: str) -> str | None:
-  """How much was needed and how much there is, from XLA's error; None if it is another one."""
+  """Needed and available memory from XLA's out-of-memory error; None for other errors."""
   if 'RESOURCE_EXHAUSTED' not in message:
     return None
   match = re.search(r'Used ([\d.]+\w) of ([\d.]+\w) (\w+)', message)
-  # Of the memory beside the multipliers, in which XLA computes what it has fused.
+  # Vector memory next to the compute units, used by fused computations.
   match = match or re.search(r'size ([\d.]+\w) and limit ([\d.]+\w) exceeded scoped (\w+)', message)
   return f'{match[1]} of {match[2]} {match[3]}' if match else 'out of memory'
 
@@ -302,7 +305,7 @@ _TYPE_BYTES = {'pred': 1, 's32': 4, 'u32': 4, 'f32': 4, 'bf16': 2, 'f16': 2, 's8
 
 
 def all_reduces(text: str) -> tuple[int, int]:
-  """Number of an optimised program's all-reduces, and the bytes of their results."""
+  """Number of all-reduces in an optimised program, and the bytes of their results."""
   text = re.sub(r'/\*.*?\*/', '', text)  # long tuples number their elements: /*index=5*/
   count = total = 0
   for shapes in re.findall(r'= ([^=]*?) all-reduce(?:-start)?\(', text):
@@ -313,20 +316,20 @@ def all_reduces(text: str) -> tuple[int, int]:
 
 
 def needed_bytes(row: dict[str, Any]) -> int:
-  """Of the device's memory: what is given up for results counts among both."""
+  """Device memory needed; aliased arguments and results are counted once."""
   parts = ('temp', 'argument', 'output', 'generated_code')
   return sum(row[f'{part}_bytes'] for part in parts) - row['alias_bytes']
 
 
 def markdown(document: dict[str, Any]) -> str:
-  """The document of `main` as tables: one for each part."""
+  """The document of `main` as one table per part."""
   lines = [f'# Compiled, not run: {document["topology"]}', '']
   lines += [
-    'Made by `python -m benchmarks.aot`, see there. What the compiler says of programs that it made for these chips; '
-    'no chip was there. Memory is that of one chip; cycles are what XLA expects, a hint for ranking, bodies of loops '
-    'counted once. Operations are those of the form computed, zeros of banded kernels included. Figures of level O0 '
-    'are pessimistic: compare like with like. Convolutions have the form that is chosen for the platform where no '
-    'other is named (`models.conv.FORM_ON`).',
+    'Made by `python -m benchmarks.aot`; see its docstring. Results of compiling for these chips; nothing was run. '
+    'Memory is that of one chip. Cycles are estimates by XLA, a hint for ranking; loop bodies '
+    'count once. Operations include zeros of banded kernels. Figures of level O0 '
+    'are pessimistic: compare only within a level. Convolutions have the form of the platform unless another '
+    'is named (`models.conv.FORM_ON`).',
   ]
   for part in PARTS:
     rows = [row for row in document['rows'] if row['case']['part'] == part]
@@ -372,8 +375,8 @@ def _versions() -> str:
 
 
 def _compile_apart(case: Case, arguments: list[str]) -> dict[str, Any]:
-  """In a process of its own, which may die."""
-  # Several compilers side by side would refuse one another, and libtpu asks a metadata server who it is.
+  """Compiles in a separate process, which may crash."""
+  # libtpu allows only one process at a time by default, and queries a metadata server for its identity.
   environment = {'JAX_PLATFORMS': 'cpu', 'JAX_ENABLE_COMPILATION_CACHE': 'false', 'TPU_SKIP_MDS_QUERY': '1'}
   environment |= {'ALLOW_MULTIPLE_LIBTPU_LOAD': '1', 'TPU_WORKER_HOSTNAMES': 'localhost'}
   environment |= {'TPU_ACCELERATOR_TYPE': 'v5litepod-4', 'TF_CPP_MIN_LOG_LEVEL': '2'}
@@ -393,7 +396,7 @@ def _compile_apart(case: Case, arguments: list[str]) -> dict[str, Any]:
 
 
 def _check_compiler() -> None:
-  """InputError if there is no compiler for the platform."""
+  """Raises InputError if there is no compiler for the platform."""
   module, _, package = _PACKAGES[_PLATFORM.value]
   if importlib.util.find_spec(module) is None:
     raise InputError(
@@ -401,7 +404,7 @@ def _check_compiler() -> None:
     )
   if _PLATFORM.value == 'cuda' and not Path(_TARGET.value).is_file():
     raise InputError(
-      f"--target is '{_TARGET.value}', expected a file that describes the GPU, as h100_sxm.txtpb of XLA's folder "
+      f"--target is '{_TARGET.value}', expected a file that describes the GPU, such as h100_sxm.txtpb in XLA's folder "
       'xla/backends/gpu/target_config/specs'
     )
 

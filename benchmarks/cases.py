@@ -1,4 +1,4 @@
-"""The cases of the network as a whole and of the warp: what is measured, ours and the peer's."""
+"""Benchmark cases of the whole networks and of the warp, for this project and PyTorch."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,10 +20,11 @@ from focal_jax.stack import FocalStack
 
 
 class Networks:
-  """Our network as published, motion from full resolution, and the peer with the same weights, if it is to be had.
+  """Our network as published, with motion from full resolution, and its PyTorch version with the same weights, if
+  available.
 
   Attributes:
-    peer: None without.
+    peer: None without PyTorch.
   """
 
   def __init__(self, settings: Settings):
@@ -38,11 +39,11 @@ class Networks:
       self.variables = init_variables(self.network, 0)
 
   def stack(self, shape: tuple[int, int, int, int]) -> FocalStack:
-    """What a network sees: no truth."""
+    """A network's input, without ground truth."""
     return make_stack(shape).replace(target=None, valid=None, motion=None)
 
   def agreement(self) -> dict[str, float]:
-    """Largest absolute difference of D4 to the peer's, with and without alignment; the focus runs from 0 to 1."""
+    """Largest absolute difference of D4 from PyTorch's, with and without alignment; the focus runs from 0 to 1."""
     found, stack = {}, self.stack(self.settings.shape())
     for name, align in (('end to end', True), ('depth network', False)):
       ours = jax.jit(lambda v, s, align=align: self.network.apply(v, s, align=align).depth)(self.variables, stack)
@@ -53,7 +54,7 @@ class Networks:
 def forward_cases(
   part: str, name: str, networks: Networks, shape: tuple[int, int, int, int], align: bool
 ) -> list[Case]:
-  """One prediction, from arrays on the device to arrays on the device."""
+  """Cases of one prediction, from device arrays to device arrays."""
   variables, stack = networks.variables, networks.stack(shape)
 
   def predict(variables, stack):
@@ -74,14 +75,14 @@ def forward_cases(
 
 
 def _case(part: str, name: str, shape: tuple[int, ...], function: Any, *arguments: Any) -> Case:
-  """Ours, a network's function of arrays."""
+  """A case of our implementation: a function of arrays."""
   work = flops.count(function, *arguments).convolutions
   least = least_traffic(function, *arguments)
   return Case(part, name, OURS, shape_text((*shape, 3)), lambda: compile_ahead(function, *arguments), work, least)
 
 
 def _host_case(part: str, networks: Networks, align: str) -> Case:
-  """What `focal_jax.load().predict` takes, uint8 on the host to arrays on the host."""
+  """A case of `focal_jax.load().predict`: uint8 on the host to arrays on the host."""
   settings = networks.settings
   model = NetworkPredictor('benchmark', networks.network, networks.variables, {}, [])
   rng = np.random.default_rng(0)
@@ -131,7 +132,7 @@ def alignment(networks: Networks) -> list[Case]:
 
 
 def train_step(networks: Networks) -> list[Case]:
-  """Forward, backward and Adam of the depth network, two stacks."""
+  """Cases of a training step of the depth network: forward, backward and Adam for two stacks."""
   settings = networks.settings
   shape, name, option = settings.shape(batch=2), 'depth network', Option(dtype=settings.dtype)
   program = StepProgram(option, shape, 'depth')
@@ -152,7 +153,9 @@ def train_step(networks: Networks) -> list[Case]:
 
 
 def warps(networks: Networks) -> list[Case]:
-  """Of the frames, and of features of 8 channels; float32 in any case. The gradient is in stack and motion."""
+  """Cases of the warp of the frames, and of 8-channel features, in float32. Gradients are with respect to stack and
+  motion.
+  """
   batch, frames, height, width = networks.settings.shape()
   rng, cases = np.random.default_rng(0), []
   fov = jnp.linspace(1.04, 1, frames)[None]
@@ -182,7 +185,7 @@ def warps(networks: Networks) -> list[Case]:
 
 
 def scaling_lines(settings: Settings) -> dict[str, list[tuple[int, tuple[int, int, int, int]]]]:
-  """Stacks to predict, by what grows, each with its value; the one of the flags is in all of them."""
+  """Shapes to predict, by the dimension that grows, each with its value; all include the shape set by the flags."""
   _, frames, height, width = settings.shape()
   counts = sorted({max(round(frames * share), 2) for share in (0.3, 0.5, 1.0, 1.5)})
   sides = sorted({multiple_of_32(height * share) for share in (4 / 7, 1.0, 10 / 7)})
@@ -194,7 +197,7 @@ def scaling_lines(settings: Settings) -> dict[str, list[tuple[int, tuple[int, in
 
 
 def scaling(networks: Networks) -> Iterator[list[Case]]:
-  """End to end, a shape at a time: the names are the shapes."""
+  """End-to-end cases, one shape at a time, named by shape."""
   shapes = {shape for line in scaling_lines(networks.settings).values() for _, shape in line}
   for shape in sorted(shapes):
     yield forward_cases('scaling', shape_text(shape), networks, shape, align=True)

@@ -1,12 +1,12 @@
-"""How far the parameters after a training step on several devices are from those on one.
+"""Differences between the parameters after training steps on several devices and on one.
 
   python -m benchmarks.devices
   python -m benchmarks.devices --networks=both
 
-One global batch of four stacks, of which the devices take equal shares; plain SGD, which, unlike Adam, shows a gradient
-of the wrong scale; batch normalisation over all devices. More steps show how the network amplifies rounding. The CPU
-plays four devices; two processes have two each and talk over loopback. The tests assert the same of a small network;
-this is the real one, so that compilation takes a minute a line.
+One global batch of four stacks is shared equally among the devices. Plain SGD is used, because unlike Adam it reveals
+gradients of the wrong scale; batch normalisation covers all devices. More steps show how the network amplifies
+rounding. The CPU emulates four devices; two processes with two devices each communicate over loopback. The tests check
+the same for a small network; this is the full one, so compilation takes a minute per row.
 """
 
 import os
@@ -18,16 +18,16 @@ import tempfile
 from absl import app, flags
 
 _NETWORKS = flags.DEFINE_enum('networks', 'depth', ('both', 'depth', 'alignment'), 'What is trained.')
-_STEPS = flags.DEFINE_integer('steps', 1, 'Steps that are taken.')
-_ROLE = flags.DEFINE_string('role', '', 'Of the processes that the benchmark starts.')
-_OUT = flags.DEFINE_string('out', '', 'Where they write what they found.')
+_STEPS = flags.DEFINE_integer('steps', 1, 'Number of training steps.')
+_ROLE = flags.DEFINE_string('role', '', 'Internal: the role of a child process.')
+_OUT = flags.DEFINE_string('out', '', 'Internal: result file of a child process.')
 
 CASES = [('pmap', 1), ('pmap', 2), ('pmap', 4), ('shard_map', 4)]
 _RATE = 0.01
 
 
 def parameters_after(kind: str, count: int | None):
-  """One vector of all parameters, after the steps on `count` devices; None: all."""
+  """All parameters as one vector after the steps on `count` devices; None: all devices."""
   import jax
   import numpy as np
   import optax
@@ -64,7 +64,7 @@ def parameters_after(kind: str, count: int | None):
 
 
 def as_role(role: str) -> None:
-  """In a process of its own: 'devices', or 'process KIND ADDRESS INDEX'. The first process writes what it found."""
+  """Runs a child process: 'devices', or 'process KIND ADDRESS INDEX'. The first process writes the results."""
   import jax
   import numpy as np
 
@@ -82,7 +82,7 @@ def as_role(role: str) -> None:
 
 
 def run(roles: list[str], devices: int):
-  """What the first of the processes found, each of which has that many devices."""
+  """Starts the processes, each with this number of devices; returns the first one's results."""
   import numpy as np
 
   xla = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={devices}'

@@ -1,16 +1,17 @@
-"""Floating-point operations of a function, counted from its equations.
+"""Counts the floating-point operations of a function from its jaxpr.
 
-What is counted: multiplications and additions of convolutions and of matrix products. Of a convolution all taps at
-every place of the result, those over the padding too, as is usual (without them the depth network has 43 GFLOP for ten
-frames of 224 px, not 47), but not the zeros that a transposed convolution, or the gradient of a strided one, puts
-between pixels. So a convolution, its input gradient and its weight gradient cost the same. Normalisation, activations
-and pooling are not counted.
+Counts multiplications and additions of convolutions and matrix products. For a convolution all taps at every output
+position count, including those over the padding, as is usual (without them the depth network has 43 GFLOP for ten
+frames of 224 px instead of 47), but not the zeros that a transposed convolution, or the gradient of a strided one,
+inserts between pixels. So a convolution, its input gradient and its weight gradient cost the same. Normalisation,
+activations and pooling are not counted.
 
-What the networks need not compute twice is counted once: the first convolution of the alignment's heads sees the
-reference beside every frame, and as published, computed for each, two networks and ten frames have 75 GFLOP, not 71.
+Work that the networks can share is counted once: the first convolution of the alignment heads takes the reference
+together with every frame; as published, computed for each frame, two networks and ten frames have 75 GFLOP instead of
+71.
 
-The networks are counted in their native form (`models.conv`), whatever form the backend computes: the others compute
-more, which is to show as a lower share of the machine, not as more work.
+The networks are counted in their native form (`models.conv`), whatever form is run: the other forms compute more, which
+should appear as a lower utilisation, not as more work.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ class Flops:
 
 
 def count(function: Callable, *arguments: Any) -> Flops:
-  """Of function(*arguments), arrays or their shapes; on one device."""
+  """Operations of function(*arguments), for arrays or their shapes, on one device."""
   jaxpr = jax.make_jaxpr(lambda *arguments: function(*arguments))(*arguments)
   total = Flops()
   _add(jaxpr.jaxpr, 1, total)
@@ -39,9 +40,9 @@ def count(function: Callable, *arguments: Any) -> Flops:
 
 
 def inner_jaxprs(equation: Any) -> Iterator[Any]:
-  """Those that an equation calls, not the branches among which it chooses."""
+  """The jaxprs that an equation calls, except branches that it chooses between."""
   for value in equation.params.values():
-    inner = getattr(value, 'jaxpr', value)  # closed or not
+    inner = getattr(value, 'jaxpr', value)  # a ClosedJaxpr or a Jaxpr
     if hasattr(inner, 'eqns'):
       yield inner
 
@@ -58,7 +59,7 @@ def _add(jaxpr: Any, times: int, total: Flops) -> None:
       inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
       total.products += times * 2.0 * inner * math.prod(equation.outvars[0].aval.shape)
     elif name == 'while':
-      raise NotImplementedError('a loop whose length is not known')
+      raise NotImplementedError('a loop of unknown length')
     elif name == 'cond':
       branches = []
       for branch in parameters['branches']:
@@ -76,7 +77,7 @@ def _convolution(equation: Any) -> float:
   right, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
   p = equation.params
   numbers = p['dimension_numbers']
-  met = 1.0  # pairs of a place in the result and a tap
+  met = 1.0  # pairs of an output position and a tap
   for axis, (right_axis, out_axis) in enumerate(zip(numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True)):
     places = np.arange(out[out_axis]) * p['window_strides'][axis] - p['padding'][axis][0]
     pixels = places[:, None] + np.arange(right[right_axis]) * p['rhs_dilation'][axis]

@@ -1,11 +1,11 @@
-"""What a photographer waits for: `predict` of whole frames, from the start of the program to its last file, beside
-align_image_stack (Hugin) and enfuse, which give aligned frames and an all-in-focus image and no depth.
+"""Time, memory and sharpness of `predict` on whole frames, from program start to the last file, next to
+align_image_stack (Hugin) and enfuse, which produce aligned frames and an all-in-focus image but no depth.
 
 python -m benchmarks.frames --stack=examples/pcb --runs=3 [--cores=1] [--flags=--depth_side=0]
 
-Each in a process of its own, in turns; the first turn, which compiles, does not count. What is not installed is left
-out. Sharpness is the mean absolute Laplacian of luminance, 0 .. 255, of the all-in-focus image without a border of
-`BORDER` of it.
+Each method runs in its own process, in turns; the first turn, which compiles, does not count. Programs that are not
+installed are skipped. Sharpness is the mean absolute Laplacian of the luminance (0 .. 255) of the all-in-focus image,
+without a border of `BORDER` of its size.
 """
 
 import os
@@ -26,9 +26,9 @@ from focal_jax.data.names import natural_order
 from focal_jax.focus.classical import LUMA
 
 _STACK = flags.DEFINE_string('stack', 'examples/pcb', 'Folder of a focal stack.')
-_RUNS = flags.DEFINE_integer('runs', 3, 'Turns that count.')
-_CORES = flags.DEFINE_integer('cores', None, 'Of the processor, to run on. Default: all.')
-_FLAGS = flags.DEFINE_multi_string('flags', ['--near_to_far'], 'Further flags of predict, each given as --flags=FLAG.')
+_RUNS = flags.DEFINE_integer('runs', 3, 'Timed runs of each method.')
+_CORES = flags.DEFINE_integer('cores', None, 'Number of CPU cores to use. Default: all.')
+_FLAGS = flags.DEFINE_multi_string('flags', ['--near_to_far'], 'Additional flags for predict, each as --flags=FLAG.')
 BORDER = 0.05
 
 
@@ -50,7 +50,7 @@ def commands(frames: list[Path], out: Path) -> dict[str, tuple[list[list[str]], 
 
 
 def run(command: list[str]) -> tuple[float, float, float]:
-  """Seconds on the clock, seconds of the processor, and peak memory, GiB."""
+  """Wall time, s; CPU time, s; and peak memory, GiB, of a command."""
   began = time.perf_counter()
   process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
   message = process.stderr.read()

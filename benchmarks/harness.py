@@ -1,4 +1,4 @@
-"""Measures cases in turns, in one process, so that a noisy machine is noisy for all of them alike."""
+"""Measures cases in turns, in one process, so that noise of the machine affects all alike."""
 
 import dataclasses
 import gc
@@ -25,14 +25,14 @@ class Case:
   """One thing to measure, in one implementation.
 
   Attributes:
-    part: of the benchmark, as in --only.
-    name: what is computed; cases of one part and name are each other's peers.
+    part: part of the benchmark, as in --only.
+    name: what is computed; cases with the same part and name are compared.
     implementation: 'focal_jax', 'PyTorch eager' and so on.
-    shape: of the input, for people.
-    prepare: compiles, and returns what is timed: a function that returns when the device is done.
-    flops: that it takes at least; None if not known.
-    bytes: that it moves at least: inputs, parameters and results, once each; None if not known.
-    optional: that it does not run is no error, but noted.
+    shape: of the input, as text.
+    prepare: compiles, and returns the function to time, which returns when the device is done.
+    flops: minimum floating-point operations; None if unknown.
+    bytes: minimum memory traffic: inputs, parameters and results, once each; None if unknown.
+    optional: failure to run is noted instead of being an error.
   """
 
   part: str
@@ -47,7 +47,7 @@ class Case:
 
 @dataclasses.dataclass
 class Result:
-  """Seconds of every round. `compile_s`: of `prepare`. `error`: why there are none."""
+  """Seconds of every round. `compile_s`: time of `prepare`. `error`: why there are none."""
 
   case: Case
   compile_s: float | None = None
@@ -57,17 +57,17 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Ceilings:
-  """What the device does at best: FLOP/s in a large matrix product, bytes/s read and written by a large copy."""
+  """Best performance of the device: FLOP/s of a large matrix product, bytes/s read and written by a large copy."""
 
   flops_per_s: float
   bytes_per_s: float
 
 
 def measure(cases: Sequence[Case], rounds: int, log: Callable[[str], None] = lambda text: None) -> list[Result]:
-  """All cases prepared, then `rounds` times in turns; each turn is two calls, of which the second counts.
+  """Prepares all cases, then runs them `rounds` times in turns; each turn is two calls, of which the second counts.
 
-  As in a run, where one step follows another: memory that a case gave up while others had their turn may have gone
-  back to the machine, which hands it out anew more slowly than it is used.
+  The second call is representative of a run, in which one step follows another: during other cases' turns, memory may
+  have been returned to the system, and getting it back is slower than reusing it.
   """
   results, calls = [Result(case) for case in cases], []
   for result in results:
@@ -80,7 +80,7 @@ def measure(cases: Sequence[Case], rounds: int, log: Callable[[str], None] = lam
     except Exception as error:
       if not case.optional:
         raise
-      result.error = type(error).__name__  # a message may name folders
+      result.error = type(error).__name__  # messages may contain paths
       continue
     calls.append((result, call))
     log(f'{case.part}: {case.name}, {case.implementation} prepared in {result.compile_s:.1f} s')
@@ -99,11 +99,10 @@ def measure(cases: Sequence[Case], rounds: int, log: Callable[[str], None] = lam
 
 
 def rows(results: Sequence[Result], ceilings: Ceilings) -> list[dict[str, Any]]:
-  """What is reported of each case that ran.
+  """Rows of the report, one per case that ran.
 
-  `ratio` is the median over the rounds of its time over that of focal_jax in the same round: 3 for a peer that takes
-  three times as long. `floor_s` is the longer of FLOPs and bytes over their ceilings, `over_floor` the median time over
-  it.
+  `ratio` is the median over the rounds of its time over that of focal_jax in the same round: 3 means three times as
+  long. `floor_s` is the longer of FLOPs and bytes over their ceilings, `over_floor` the median time over it.
   """
   ours = {(r.case.part, r.case.name): r.seconds for r in results if r.case.implementation == OURS}
   found = []
@@ -146,8 +145,8 @@ def rows(results: Sequence[Result], ceilings: Ceilings) -> list[dict[str, Any]]:
 
 
 def compile_ahead(function: Callable, *arguments: Any) -> Call:
-  """function(*arguments) compiled with the options of the backend; the call waits for the device."""
-  given, structure = jax.tree.flatten(arguments)  # flat: less to do in a call
+  """Compiles function(*arguments) with the backend's options; calls wait for the device."""
+  given, structure = jax.tree.flatten(arguments)  # flat arguments have less call overhead
 
   def flat(*given):
     return jax.tree.leaves(function(*jax.tree.unflatten(structure, given)))
@@ -157,23 +156,23 @@ def compile_ahead(function: Callable, *arguments: Any) -> Call:
 
 
 def size_in_bytes(*trees: Any) -> float:
-  """Of all arrays, or of their shapes."""
+  """Total size of all arrays, or of their shapes."""
   return float(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(trees)))
 
 
 def least_traffic(function: Callable, *arguments: Any) -> float:
-  """Bytes of what function(*arguments) reads and returns, once each."""
+  """Bytes that function(*arguments) must read and return, once each."""
   returned = jax.eval_shape(lambda *arguments: jax.tree.leaves(function(*arguments)), *arguments)
   return size_in_bytes(arguments, returned)
 
 
 def measure_ceilings(dtype: str, repeats: int = 5) -> Ceilings:
-  """The best of some repeats, on the device that JAX uses, in the type that is benchmarked."""
+  """The best of several repeats, on JAX's default device, in the benchmarked type."""
   on_cpu = jax.default_backend() == 'cpu'
   side, copied = (2048, 2**26) if on_cpu else (8192, 2**30)
   x = jnp.ones((side, side), dtype)
   product = compile_ahead(jnp.matmul, x, x)
-  scale = jax.jit(lambda x: x + 1, donate_argnums=0)  # in place: fresh memory has a price of its own
+  scale = jax.jit(lambda x: x + 1, donate_argnums=0)  # in place, because new memory has its own cost
   y = jax.block_until_ready(scale(jnp.zeros(copied // 4, jnp.float32)))
   products, copies = [], []
   product()
@@ -192,7 +191,7 @@ def best(*ceilings: Ceilings) -> Ceilings:
 
 
 def machine_facts() -> dict[str, Any]:
-  """What the numbers depend on; nothing that tells whose machine it is."""
+  """Facts that results depend on; nothing that identifies the machine."""
   facts = {'cpu': _cpu_model(), 'cores': _cores(), 'memory_gib': _memory_gib()}
   facts |= {'backend': jax.default_backend(), 'device': jax.devices()[0].device_kind, 'devices': jax.device_count()}
   facts['python'] = platform.python_version()

@@ -1,4 +1,5 @@
-"""What XLA allots to predictions and training steps, without running them; and the peak of a process that predicts.
+"""Memory that XLA allocates for predictions and training steps, without running them; and peak memory of a predicting
+process.
 
 python -m benchmarks.memory FRAMES HEIGHT WIDTH    # such a process, for `benchmarks.run`
 """
@@ -26,7 +27,7 @@ Shape = tuple[int, int, int, int]
 
 
 def inference_bytes(settings: Settings, shape: Shape) -> dict[str, int]:
-  """End to end."""
+  """Memory of an end-to-end prediction."""
   network = make_model(INPUT_CONVENTION, dtype=np.dtype(settings.dtype))
   stack = empty_stack(shape).replace(target=None, valid=None, motion=None)
   predict = jax.jit(network.apply, compiler_options=backend.compiler_options())
@@ -34,7 +35,7 @@ def inference_bytes(settings: Settings, shape: Shape) -> dict[str, int]:
 
 
 def training_bytes(settings: Settings, shape: Shape, remat: bool) -> dict[str, int]:
-  """A step of both networks, end to end."""
+  """Memory of an end-to-end training step of both networks."""
   program = StepProgram(Option(dtype=settings.dtype, remat=remat), shape, 'both')
   return _allotted(program.compile(*program.shapes()))
 
@@ -42,7 +43,7 @@ def training_bytes(settings: Settings, shape: Shape, remat: bool) -> dict[str, i
 def _allotted(compiled: jax.stages.Compiled) -> dict[str, int]:
   analysis = compiled.memory_analysis()
   parts = {name: int(getattr(analysis, f'{name}_size_in_bytes')) for name in ('temp', 'argument', 'output', 'alias')}
-  # What is given up for results counts among both.
+  # Donated arguments count among arguments and results.
   return parts | {'total': parts['temp'] + parts['argument'] + parts['output'] - parts['alias']}
 
 
@@ -54,7 +55,7 @@ KINDS: dict[str, Callable[[Settings, Shape], dict[str, int]]] = {
 
 
 def memory_shapes(settings: Settings) -> list[Shape]:
-  """Of one stack: half, all and 12/7 of the size, and fewer and more frames."""
+  """Shapes of one stack: half, full and 12/7 of the size, and fewer and more frames."""
   frames, height, width = settings.shape()[1:]
   sizes = [(multiple_of_32(height * share), multiple_of_32(width * share)) for share in (0.5, 1.0, 12 / 7)]
   shapes = {(1, frames, *size) for size in sizes}
@@ -62,10 +63,10 @@ def memory_shapes(settings: Settings) -> list[Shape]:
 
 
 def largest_side(bytes_of: Callable[[int], float], limit: float, first: int) -> tuple[int, float]:
-  """The largest multiple of 32 px whose bytes are within the limit, and its bytes; 0 if none is.
+  """The largest multiple of 32 px whose bytes are within the limit, and its bytes; 0 if there is none.
 
-  Bytes grow with the square of the side, more or less: from any side the next one to try follows, and in the end the
-  result fits and the next one does not.
+  Bytes grow roughly with the square of the side, which gives the next side to try. In the end the result fits, and the
+  next multiple does not.
   """
   fits, too_large = (0, 0.0), None
   side = max(first // STEP_PX, 1) * STEP_PX
@@ -106,7 +107,9 @@ def measure_memory(settings: Settings, log: Callable[[str], None]) -> dict[str, 
 
 
 def peak_of_process(settings: Settings) -> dict[str, Any]:
-  """Of a process that imports, compiles and predicts one stack, 12/7 x 18/7 of the size: 384 x 576 px for 224."""
+  """Peak memory of a process that imports, compiles and predicts one stack, 12/7 x 18/7 of the size: 384 x 576 px for
+  224.
+  """
   shape = (settings.frames, multiple_of_32(settings.height * 12 / 7), multiple_of_32(settings.width * 18 / 7))
   command = [sys.executable, '-m', 'benchmarks.memory', *map(str, shape)]
   done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
@@ -114,7 +117,7 @@ def peak_of_process(settings: Settings) -> dict[str, Any]:
 
 
 def _peak_bytes() -> int | None:
-  """The largest resident size of this process so far; not `ru_maxrss`, which a child inherits from its parent."""
+  """Peak resident size of this process; not `ru_maxrss`, which a child inherits from its parent."""
   try:
     lines = Path('/proc/self/status').read_text().splitlines()
   except OSError:

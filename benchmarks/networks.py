@@ -1,4 +1,4 @@
-"""What each network costs to predict a stack that is aligned already: parameters, operations, memory, time.
+"""Cost of each network for predicting an aligned stack: parameters, operations, memory, time.
 
 python -m benchmarks.networks --shape=10,224,224 --rounds=3
 """
@@ -19,18 +19,18 @@ from focal_jax.models.registry import make_model
 from focal_jax.stack import FocalStack
 
 _SHAPE = flags.DEFINE_list('shape', ['10', '224', '224'], 'Frames, height and width, multiples of 32 px.')
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Predictions of each network, in turns, after one that is not counted.')
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timed predictions of each network, in turns, after one warm-up.')
 
 
 def networks() -> dict[str, dict]:
-  """Label -> the depth network's section: as published, and in the sizes of the comparison."""
+  """Label -> the `depth` section of the model: as published, and in the sizes of the comparison."""
   small = {label: depth for label, (depth, _) in NETWORKS.items()}
   whole = {label.partition(' /')[0]: depth | {'channel_divisor': 1} for label, depth in small.items() if '/' in label}
   return {label: small.pop(label) for label in ('Won and Jeon', 'curves', 'refined')} | whole | small
 
 
 class Candidate:
-  """A compiled prediction, its depth alone, and what it takes."""
+  """A compiled prediction of depth only, and its cost."""
 
   def __init__(self, depth: dict, stack: FocalStack):
     network = make_model({'depth': depth, 'align': {'name': 'none'}})

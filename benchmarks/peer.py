@@ -1,4 +1,4 @@
-"""The PyTorch version of the network as cases beside ours. Imports PyTorch; the rest of the benchmark does not."""
+"""Benchmark cases of the network's PyTorch version. Imports PyTorch; the rest of the benchmark does not."""
 
 import contextlib
 import copy
@@ -24,7 +24,9 @@ Variant = Callable[[nn.Module], nn.Module]
 
 
 def _normalised(model: nn.Module) -> nn.Module:
-  """The model, its running averages those of noise: with new ones the signal is all but lost on the way."""
+  """The model with running averages from noise: with initial ones the signal would vanish on its way through the
+  network.
+  """
   norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm3d)]
   for momentum in (1.0, 0.1):
     for norm in norms:
@@ -36,7 +38,7 @@ def _normalised(model: nn.Module) -> nn.Module:
 
 
 class Peer:
-  """The network with random weights, on the GPU where JAX uses one and PyTorch has it too."""
+  """The network with random weights, on the GPU if both JAX and PyTorch have it."""
 
   def __init__(self, settings: Settings):
     self._settings = settings
@@ -58,7 +60,7 @@ class Peer:
     return variants
 
   def variables(self, template: dict) -> dict:
-    """The same weights as ours."""
+    """The same weights as variables of our network."""
     with tempfile.TemporaryDirectory() as folder:
       path = Path(folder) / 'weights.pth'
       torch.save(self.model.state_dict(), path)
@@ -69,7 +71,7 @@ class Peer:
     return torch.tensor(np.asarray(array), device=self.device)
 
   def inputs(self, stack: FocalStack) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """[B, 3, N, H, W] as the published weights expect it, focus and fov [B, N]."""
+    """Stack [B, 3, N, H, W] as expected by the published weights, focus and fov [B, N]."""
     images = 2 * np.asarray(stack.images)[..., ::-1] - 1
     return (
       self.tensor(np.ascontiguousarray(images.transpose(0, 4, 1, 2, 3))),
@@ -78,7 +80,7 @@ class Peer:
     )
 
   def depth(self, stack: FocalStack, align: bool) -> np.ndarray:
-    """D4."""
+    """The depth map D4."""
     with torch.no_grad(), self._precision():
       return self.model(*self.inputs(stack), align=align).pyramid[-1].float().cpu().numpy()
 
@@ -100,7 +102,9 @@ class Peer:
     module: nn.Module | None = None,
     **work: Any,
   ) -> list[Case]:
-    """A case of each variant of the network, or of a module of it; `make` gets a copy and returns what is called."""
+    """A case for each variant of the network, or of one of its modules; `make` takes a copy and returns the function to
+    call.
+    """
 
     def prepare(label, variant):
       call = make(variant(copy.deepcopy(module or self.model)))
@@ -130,7 +134,7 @@ class Peer:
     return call
 
   def gradient(self, module: nn.Module, inputs: Sequence[Any]) -> Call:
-    """Forward and backward of a module in training; of the inputs that want a gradient too."""
+    """Forward and backward pass of a module in training, including gradients of the inputs that require one."""
     module.train()
 
     def call():
@@ -146,7 +150,7 @@ class Peer:
     return call
 
   def training_step(self, model: nn.Module, stack: FocalStack) -> Call:
-    """The depth network's, with Adam."""
+    """A training step of the depth network with Adam."""
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.99))
     inputs, target, valid = self.inputs(stack), self.tensor(stack.target), self.tensor(stack.valid)
@@ -162,7 +166,7 @@ class Peer:
     return call
 
   def warp(self, stack: torch.Tensor, fov: torch.Tensor, motion: torch.Tensor, gradient: bool) -> Call:
-    """Gradient in stack and motion."""
+    """The warp; with `gradient`, also its gradient with respect to stack and motion."""
 
     def call():
       with torch.set_grad_enabled(gradient):
@@ -174,14 +178,14 @@ class Peer:
     return call
 
   def stages(self, stack: FocalStack) -> dict[str, tuple[nn.Module, list[tuple[int, ...] | None]]]:
-    """Modules by the names that ours have, and the shapes of their inputs for this stack."""
+    """Modules by the names of ours, and the shapes of their inputs for this stack."""
     modules: dict[str, list[str]] = {}
     for ours, theirs in published.module_names().items():
       modules.setdefault('.'.join(ours.split('.')[:2]), []).append(theirs.replace('.', '/'))
     found, hooks = {}, []
     for name, theirs in modules.items():
       if name.startswith('alignment.head'):
-        continue  # their module leaves out the warp
+        continue  # their module does not include the warp
       module = self.model.get_submodule(os.path.commonpath(theirs).replace('/', '.'))
 
       def record(module, inputs, name=name):

@@ -1,11 +1,11 @@
-"""Stacks per second of the input pipeline, beside the same work through tf.data where TensorFlow is installed.
+"""Stacks per second of the input pipeline, next to the same work with tf.data if TensorFlow is installed.
 
   python -m benchmarks.pipeline [--rounds=5] [--batches=40] [--flat=10000]
 
-Full DDFF-12 frames, (10, 383, 552, 3) uint8 with float32 target and valid mask, shuffled, cropped at random to 224 px,
-in batches of 4, host only. The files are made here, of smooth noise, in a temporary folder (about 0.6 GB), and stay in
-the page cache, so the disk is not measured. Both pipelines run in turns in one process. `--flat=N` then reads N batches
-and reports the growth of the process's memory.
+Full DDFF-12 frames, (10, 383, 552, 3) uint8 with float32 target and valid mask, shuffled, randomly cropped to 224 px,
+in batches of 4, on the host only. The files are generated from smooth noise in a temporary folder (about 0.6 GB) and
+stay in the page cache, so the disk is not measured. The pipelines run in turns in one process. `--flat=N` then reads N
+batches and reports the growth of the process's memory.
 """
 
 import argparse
@@ -34,7 +34,7 @@ FRAMES, BATCH = 10, 4
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """Of the stacks in the files, and of the crops; `light_fields` is how many examples there seem to be."""
+  """Size of the stacks in the files, and of the crops; `light_fields` is the apparent number of examples."""
 
   examples: int = 32
   height: int = 383
@@ -44,7 +44,7 @@ class Size:
 
 
 def make_data(folder: Path, size: Size) -> None:
-  """The data set `ddff12` in `folder`/data, from a file in the official layout."""
+  """Generates the data set `ddff12` in `folder`/data, from a file in the official layout."""
   height, width = size.height, size.width
   rng = np.random.default_rng(0)
   picture = gaussian_filter(rng.random((height + 100, width + 100, 3)), (2, 2, 0))
@@ -62,7 +62,7 @@ def make_data(folder: Path, size: Size) -> None:
 
 
 class Figures(NamedTuple):
-  """Of one round."""
+  """Results of one round."""
 
   seconds: float
   cpu_seconds: float
@@ -70,7 +70,7 @@ class Figures(NamedTuple):
 
 
 class Repeated(Sequence):
-  """As many examples as the light fields of DDFF-12, of which only some differ."""
+  """As many examples as DDFF-12 has light fields, of which only some differ."""
 
   def __init__(self, source: Sequence, length: int):
     self.source, self.length = source, length
@@ -88,7 +88,7 @@ def ours(folder: Path, size: Size) -> Iterator:
 
 
 def tf_data(folder: Path, size: Size) -> Iterator:
-  """The usual tf.data pipeline on the same records in TFRecord files, parallelism left to AUTOTUNE."""
+  """The usual tf.data pipeline on the same records in TFRecord files, with parallelism chosen by AUTOTUNE."""
   import tensorflow as tf
 
   path = str(folder / 'train.tfrecord')
@@ -125,7 +125,7 @@ def resident_mb() -> float:
 
 
 def measure(folder: Path, size: Size, rounds: int, batches: int, peer: bool = True) -> dict[str, list[Figures]]:
-  """Figures of each round, of our pipeline and of tf.data, in turns; of the latter only if there is TensorFlow."""
+  """Results of each round for our pipeline and, if TensorFlow is installed, for tf.data, in turns."""
   pipelines = {'focal_jax': ours}
   if peer and importlib.util.find_spec('tensorflow'):
     pipelines['tf.data'] = tf_data
@@ -133,7 +133,7 @@ def measure(folder: Path, size: Size, rounds: int, batches: int, peer: bool = Tr
   figures = {name: [] for name in iterators}
   for round_index in range(rounds + 1):  # the first warms up
     for name, iterator in iterators.items():
-      # The other one fills its buffers and then waits. What this one has buffered meanwhile does not count.
+      # Each pipeline fills its buffers while the other runs; what was buffered does not count.
       for _ in range(20):
         next(iterator)
       start, cpu = time.perf_counter(), cpu_seconds()
@@ -147,8 +147,8 @@ def measure(folder: Path, size: Size, rounds: int, batches: int, peer: bool = Tr
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--rounds', type=int, default=5)
-  parser.add_argument('--batches', type=int, default=40, help='of each round')
-  parser.add_argument('--flat', type=int, default=0, help='batches over which to watch the memory (Linux)')
+  parser.add_argument('--batches', type=int, default=40, help='batches per round')
+  parser.add_argument('--flat', type=int, default=0, help='batches over which to measure the growth of memory (Linux)')
   options = parser.parse_args()
   flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 

@@ -1,10 +1,11 @@
-"""How far depth moves when convolutions multiply less precise numbers, as TPUs and GPUs do by default.
+"""Change of depth when convolutions use less precise inputs, as on TPUs and GPUs by default.
 
 python -m benchmarks.precision
 
-What each convolution of the shipped network is given is rounded to the type that the chip multiplies, and the sums are
-float32, as there. On the five real crops of `examples/`, as they are and with the network's alignment; the shift of
-depth is in percent of the stack's focus range. `config.precision` and `jax.default_matmul_precision` choose the type.
+The inputs of each convolution of the shipped network are rounded to the type that the chip multiplies; sums are
+float32, as on the chip. Uses the five real crops of `examples/`, unaligned and with the network's alignment. The change
+of depth is in percent of the stack's focus range. `config.precision` and `jax.default_matmul_precision` select the
+type.
 """
 
 from unittest import mock
@@ -24,12 +25,12 @@ MANTISSA_BITS = {'bfloat16 (TPUs)': 7, 'TF32 (GPUs)': 10}
 
 
 def rounded(x: jax.Array, bits: int) -> jax.Array:
-  """To the nearest number with so many bits of mantissa behind the leading one; float32."""
+  """Rounds float32 to a mantissa of this many bits after the leading one."""
   return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=bits)
 
 
 def predictor(network, bits: int | None, align: bool):
-  """`network.apply` to depth, whose convolutions are given numbers of so many bits; None: as they are."""
+  """`network.apply` to depth with convolution inputs rounded to this many bits; None: not rounded."""
 
   def with_rounding(function):
     if bits is None:

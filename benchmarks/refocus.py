@@ -1,4 +1,4 @@
-"""Time to refocus a light field to the ten planes of DDFF-12: its recipe step by step, and `refocus`.
+"""Time to refocus a light field to the ten planes of DDFF-12: the published recipe step by step, and `refocus`.
 
 python -m benchmarks.refocus
 python -m benchmarks.refocus --light_field=LF_0001.npy --reference=ddff-dataset-test.h5
@@ -21,7 +21,7 @@ _REPEATS = flags.DEFINE_integer('repeats', 3, 'Timed calls of `refocus`; the rec
 
 
 def recipe(light_field: np.ndarray, disparities_px: np.ndarray) -> np.ndarray:
-  """The same as `refocus`, as the authors describe it, in double precision."""
+  """Same as `refocus`, as described by the authors, in double precision."""
   side, _, height, width, _ = light_field.shape
   rows, columns = np.fft.fftfreq(height)[:, None, None], np.fft.fftfreq(width)[:, None]
   means = np.zeros((len(disparities_px), height, width, 3))
@@ -34,7 +34,7 @@ def recipe(light_field: np.ndarray, disparities_px: np.ndarray) -> np.ndarray:
 
 
 def synthetic_light_field() -> np.ndarray:
-  """[9, 9, 383, 552, 3] uint8: a plane 1 px from view to view, of noisy patches, few black or saturated."""
+  """[9, 9, 383, 552, 3] uint8: a plane shifted by 1 px per view, with noisy patches, few black or saturated."""
   rng = np.random.default_rng(0)
   picture = np.kron(rng.normal(size=(60, 80, 3)), np.ones((8, 8, 1))) + rng.normal(0, 0.1, (480, 640, 3))
   picture = np.clip(128 + 45 * picture, 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What `benchmarks.run` writes: results.json, table.md and plot.png."""
+"""Output of `benchmarks.run`: results.json, table.md and plot.png."""
 
 import json
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def write(folder: Path, document: Document) -> None:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-  """Of so many digits that count, without exponent; '' for None."""
+  """A number with this many significant digits, without exponent; '' for None."""
   if value is None:
     return ''
   return f'{value:.0f}' if abs(value) >= 10 ** (digits - 1) else f'{value:#.{digits}g}'.rstrip('.')
@@ -57,9 +57,9 @@ def markdown(document: Document) -> str:
     f'Measured ceilings: {number(ceilings["flops_per_s"] / 1e9)} GFLOP/s in a large matrix product, '
     f'{number(ceilings["bytes_per_s"] / 1e9)} GB/s in a large copy, read and written.',
     '',
-    'Peer: how many times as long as focal_jax it takes, median over the rounds. Floor: the longer of FLOPs and bytes '
-    'over their ceilings (FLOPs of the convolutions; bytes of inputs, parameters and results, once each); x floor: the '
-    'median over it.',
+    'Peer: time relative to focal_jax, median over the rounds. Floor: the longer of FLOPs and bytes '
+    'over their ceilings (FLOPs of convolutions; bytes of inputs, parameters and results, once each); x floor: '
+    'median time over floor.',
   ]
   if document['agreement']:
     errors = ', '.join(f'{name} {error:.1e}' for name, error in document['agreement'].items())
@@ -74,7 +74,7 @@ def markdown(document: Document) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-  """Columns that no row fills are left out."""
+  """A table of rows, without columns that are empty in all rows."""
   columns = {
     '': lambda row: row['name'],
     'implementation': lambda row: row['implementation'],
@@ -99,7 +99,7 @@ def memory_tables(memory: dict[str, Any]) -> list[str]:
   for part in ('temp', 'argument', 'output', 'total'):
     cells[f'{part}, MiB'] = [number(row[part] / _MIB) for row in rows]
   lines = markdown_rows(cells)
-  lines += ['', 'Allotted by XLA; training is end to end, a stack a step.', '']
+  lines += ['', 'Allocated by XLA; training is end to end, with one stack per step.', '']
   for row in memory['largest']:
     lines.append(
       f'Largest square stack of {row["kind"]} within {row["limit_gib"]:g} GiB: {row["side"]} px '
@@ -109,14 +109,14 @@ def memory_tables(memory: dict[str, Any]) -> list[str]:
   process = memory['process']
   if process['peak']:
     lines.append(
-      f'A process that compiles and predicts one {[*process["shape"], 3]} stack: {process["peak"] / _MIB:.0f} MiB at '
-      f'most, {process["imported"] / _MIB:.0f} of them before.'
+      f'Compiling and predicting a {[*process["shape"], 3]} stack takes {process["peak"] / _MIB:.0f} MiB at peak, '
+      f'{process["imported"] / _MIB:.0f} of them after importing.'
     )
   return lines
 
 
 def markdown_rows(columns: dict[str, list[str]]) -> list[str]:
-  """A table without its empty columns; the first, and what is text, to the left."""
+  """A table without its empty columns; text columns are left-aligned."""
   kept = {title: cells for title, cells in columns.items() if any(cells)}
   left = ('', 'implementation', 'input', 'stack')
   lines = ['| ' + ' | '.join(kept) + ' |']
@@ -126,7 +126,7 @@ def markdown_rows(columns: dict[str, list[str]]) -> list[str]:
 
 
 def draw(path: Path, document: Document) -> None:
-  """A panel of bars for each part, lines for scaling and memory."""
+  """One panel of bars per part; lines for scaling and memory."""
   parts = dict.fromkeys(row['part'] for row in document['rows'])
   bars = {part: [r for r in document['rows'] if r['part'] == part] for part in parts if part != 'scaling'}
   heights = {part: 0.7 + 0.17 * len(rows) + 0.1 * len({r['name'] for r in rows}) for part, rows in bars.items()}
@@ -204,7 +204,7 @@ def _draw_scaling(panel: Any, rows: Sequence[dict[str, Any]], lines: dict[str, l
 
 
 def _draw_memory(panel: Any, rows: Sequence[dict[str, Any]]) -> None:
-  """Over pixels for the usual number of frames, and over frames for the usual size: whichever most rows have."""
+  """Memory over pixels for the most common number of frames, and over frames for the most common size."""
   frames, sizes = [row['shape'][1] for row in rows], [tuple(row['shape'][2:]) for row in rows]
   usual_frames, usual_size = max(frames, key=frames.count), max(sizes, key=sizes.count)
   axes = panel.subplots(1, 2, squeeze=False)[0]

@@ -1,13 +1,13 @@
-"""Time and memory of everything that costs, each beside its peer and its floor, in one run.
+"""Benchmarks of time and memory, each next to its peer and its theoretical minimum, in one run.
 
   python -m benchmarks.run --out=runs/benchmarks
   python -m benchmarks.run --only=inference,depth
   python -m benchmarks.run --only=stages --dtype=bfloat16 --nopeer
 
-The peer of the network is its PyTorch version (`torch_peer.py`), with the same weights and inputs; it is left out where
-PyTorch is missing. The cases of a part are compiled first, then run in turns, each waited for: what counts are the
-ratios. Ceilings of the machine, a large matrix product and a large copy, are measured in the same run, before and after
-everything else. Nothing is read from a compilation cache.
+The network's peer is its PyTorch version (`torch_peer.py`) with the same weights and inputs; it is skipped if PyTorch
+is not installed. The cases of a part are compiled first, then run in turns, each waiting for the device; ratios are the
+relevant result. The ceilings of the machine (a large matrix product and a large copy) are measured in the same run,
+before and after everything else. The compilation cache is not used.
 """
 
 import importlib.util
@@ -30,24 +30,24 @@ from focal_jax.files.outputs import check_output, result_folder
 
 log = logging.getLogger('focal_jax.benchmarks')
 
-# Of the benchmarks' own where it is imported: another program's may have the same names.
+# Flag values of the benchmark's own, because an importing program may have flags with the same names.
 FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
 _ONLY = flags.DEFINE_list('only', [], f'Parts: {", ".join(report.TITLES)}. Default: all.', flag_values=FLAGS)
-_ROUNDS = flags.DEFINE_integer('rounds', 7, 'Timed calls of each.', lower_bound=1, flag_values=FLAGS)
+_ROUNDS = flags.DEFINE_integer('rounds', 7, 'Timed calls of each case.', lower_bound=1, flag_values=FLAGS)
 _OUT = flags.DEFINE_string(
-  'out', None, 'Folder for results.json, table.md and plot.png. Default: table only.', flag_values=FLAGS
+  'out', None, 'Folder for results.json, table.md and plot.png. Default: only print the table.', flag_values=FLAGS
 )
-_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace results that are in --out already.', flag_values=FLAGS)
-_FRAMES = flags.DEFINE_integer('frames', 10, 'Of a stack.', lower_bound=2, flag_values=FLAGS)
-_HEIGHT = flags.DEFINE_integer('height', 224, 'px, a multiple of 32.', lower_bound=32, flag_values=FLAGS)
-_WIDTH = flags.DEFINE_integer('width', 224, 'px, a multiple of 32.', lower_bound=32, flag_values=FLAGS)
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace existing results in --out.', flag_values=FLAGS)
+_FRAMES = flags.DEFINE_integer('frames', 10, 'Frames per stack.', lower_bound=2, flag_values=FLAGS)
+_HEIGHT = flags.DEFINE_integer('height', 224, 'Height, px, a multiple of 32.', lower_bound=32, flag_values=FLAGS)
+_WIDTH = flags.DEFINE_integer('width', 224, 'Width, px, a multiple of 32.', lower_bound=32, flag_values=FLAGS)
 _DTYPE = flags.DEFINE_enum(
-  'dtype', 'float32', ('float32', 'bfloat16'), 'In which networks compute; the peer under autocast.', flag_values=FLAGS
+  'dtype', 'float32', ('float32', 'bfloat16'), 'Type of the computations; PyTorch uses autocast.', flag_values=FLAGS
 )
-_PEER = flags.DEFINE_bool('peer', True, 'Measure what others have, too.', flag_values=FLAGS)
-_COMPILE_PEER = flags.DEFINE_bool('compile_peer', False, 'The peer with torch.compile, too.', flag_values=FLAGS)
+_PEER = flags.DEFINE_bool('peer', True, 'Also measure PyTorch and tf.data.', flag_values=FLAGS)
+_COMPILE_PEER = flags.DEFINE_bool('compile_peer', False, 'Also measure PyTorch with torch.compile.', flag_values=FLAGS)
 _MEMORY = flags.DEFINE_float(
-  'memory_gib', 16, 'memory: into which the largest training step shall fit.', lower_bound=0, flag_values=FLAGS
+  'memory_gib', 16, 'memory: limit for the largest training step.', lower_bound=0, flag_values=FLAGS
 )
 
 PIPELINE_BATCHES = 40
@@ -74,7 +74,7 @@ def simulator_cases(settings: Settings) -> list[Case]:
 
 
 def pipeline_results(settings: Settings) -> tuple[list[Result], list[str]]:
-  """Seconds a stack of every round, and notes."""
+  """Seconds per stack of every round, and notes."""
   from benchmarks import pipeline
 
   crop = settings.height
@@ -96,7 +96,7 @@ def pipeline_results(settings: Settings) -> tuple[list[Result], list[str]]:
 
 
 def benchmark(settings: Settings, parts: Sequence[str]) -> report.Document:
-  """Runs the parts, in the order of `report.TITLES`; JSON-able."""
+  """Runs the parts in the order of `report.TITLES`; JSON-able."""
   from benchmarks import stages
 
   notes, results, agreement, memory, scaling = [], [], None, None, {}
@@ -187,11 +187,11 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
   """Entry point."""
-  # PyTorch's threads otherwise spin while they wait for one another: beside any other program one of them that is not
-  # running holds up the others, and small calls took ten times as long.
+  # By default PyTorch's threads spin while waiting for each other. Next to another program, a preempted thread then
+  # delays the others, and small calls took ten times as long.
   os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # the peer needs the GPU's memory too
-  jax.config.update('jax_enable_compilation_cache', False)  # what is compiled is to be seen
+  jax.config.update('jax_enable_compilation_cache', False)  # compilation is part of the results
   run_program(main, 'benchmarks.run')
 
 

@@ -1,10 +1,10 @@
-"""Step time on 8 to 256 devices, on paper: from a measured step, what the step exchanges, and the speed of the links.
+"""Model of the step time on 8 to 256 devices, from a measured step, the data that it exchanges, and the link speeds.
 
   python -m benchmarks.scaling_model --step_ms=250                      # of your own machine, one device
   python -m benchmarks.scaling_model --step_ms=250 --batch=4 --devices_a_host=4 --host_gbytes=25
 
-The model, and what it leaves out, is in docs/scaling.md. What a step exchanges is counted in its program; it is not
-compiled, so this takes some ten seconds.
+docs/scaling.md describes the model and its omissions. The exchanged data is counted in the step's program, which is not
+compiled, so this takes about ten seconds.
 """
 
 import collections
@@ -21,17 +21,21 @@ from focal_jax.errors import InputError
 from focal_jax.training.parallel import AXIS
 
 FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
-_STEP = flags.DEFINE_float('step_ms', None, 'Measured on one device with its share of a batch.', flag_values=FLAGS)
-_BATCH = flags.DEFINE_integer('batch', 4, 'Stacks a device.', lower_bound=1, flag_values=FLAGS)
-_FRAMES = flags.DEFINE_integer('frames', 10, 'Of a stack.', lower_bound=2, flag_values=FLAGS)
-_SIDE = flags.DEFINE_integer('side', 224, 'px, a multiple of 32.', lower_bound=32, flag_values=FLAGS)
+_STEP = flags.DEFINE_float(
+  'step_ms', None, 'Step time measured on one device with its share of a batch.', flag_values=FLAGS
+)
+_BATCH = flags.DEFINE_integer('batch', 4, 'Stacks per device.', lower_bound=1, flag_values=FLAGS)
+_FRAMES = flags.DEFINE_integer('frames', 10, 'Frames per stack.', lower_bound=2, flag_values=FLAGS)
+_SIDE = flags.DEFINE_integer('side', 224, 'Height and width, px, a multiple of 32.', lower_bound=32, flag_values=FLAGS)
 _NETWORKS = flags.DEFINE_enum('networks', 'both', ('both', 'depth', 'alignment'), 'What is trained.', flag_values=FLAGS)
-_A_HOST = flags.DEFINE_integer('devices_a_host', 8, 'That share links inside.', lower_bound=1, flag_values=FLAGS)
-_INSIDE = flags.DEFINE_float('device_gbytes', 300, 'Links inside a host, GB/s a device and way.', flag_values=FLAGS)
-_BETWEEN = flags.DEFINE_float('host_gbytes', 50, 'Links between hosts, GB/s a host and way.', flag_values=FLAGS)
+_A_HOST = flags.DEFINE_integer('devices_a_host', 8, 'Devices per host.', lower_bound=1, flag_values=FLAGS)
+_INSIDE = flags.DEFINE_float(
+  'device_gbytes', 300, 'Links inside a host, GB/s per device and direction.', flag_values=FLAGS
+)
+_BETWEEN = flags.DEFINE_float('host_gbytes', 50, 'Links between hosts, GB/s per host and direction.', flag_values=FLAGS)
 _INSIDE_US = flags.DEFINE_float('device_us', 10, 'Time of the smallest reduction inside a host, us.', flag_values=FLAGS)
-_HOP_US = flags.DEFINE_float('hop_us', 5, 'Added by each doubling of the hosts, us.', flag_values=FLAGS)
-_FEED = flags.DEFINE_float('stacks_a_second', 349, 'That the input pipeline of a host makes.', flag_values=FLAGS)
+_HOP_US = flags.DEFINE_float('hop_us', 5, 'Time added by each doubling of the hosts, us.', flag_values=FLAGS)
+_FEED = flags.DEFINE_float('stacks_a_second', 349, 'Throughput of the input pipeline of a host.', flag_values=FLAGS)
 
 _SCALAR = 4  # bytes
 COUNTS = (1, 8, 16, 32, 64, 128, 256)
@@ -39,7 +43,7 @@ COUNTS = (1, 8, 16, 32, 64, 128, 256)
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-  """What devices add up in a step: reductions of the gradient, and small ones that the step waits for."""
+  """What devices reduce in a step: the gradient, and small reductions that the step waits for."""
 
   gradient_bytes: int
   waits: int
@@ -48,7 +52,7 @@ class Exchange:
 
 @dataclasses.dataclass(frozen=True)
 class Links:
-  """Bytes and seconds; see the flags."""
+  """Bandwidths in bytes/s and latencies in s; see the flags."""
 
   devices_a_host: int
   inside: float
@@ -58,10 +62,10 @@ class Links:
 
 
 def count_exchange(networks: str, shape: training.Shape) -> Exchange:
-  """From the step's program, before any compiler joins reductions.
+  """Counts the exchange in the step's program, before a compiler merges reductions.
 
-  One reduction for each tensor of the gradient and each scalar (counts and metrics), which a compiler joins; the others
-  are those of batch normalisation, forward and backward, and what follows needs each of them.
+  There is one reduction for each tensor of the gradient and each scalar (counts and metrics), which a compiler merges.
+  The others are those of batch normalisation, forward and backward, each of which the following operations wait for.
   """
   program = training.StepProgram(training.Option(kind='shard_map'), shape, networks)
   state, inputs = program.shapes()
@@ -70,7 +74,7 @@ def count_exchange(networks: str, shape: training.Shape) -> Exchange:
   def visit(jaxpr):
     for equation in jaxpr.eqns:
       if equation.primitive.name == 'psum' and AXIS in equation.params['axes']:
-        # Of several tensors in older versions of JAX, of one in newer ones.
+        # One reduction of several tensors in older versions of JAX, of one tensor in newer ones.
         sizes.extend(x.aval.size * x.aval.dtype.itemsize for x in equation.invars)
       for inner in inner_jaxprs(equation):
         visit(inner)
@@ -83,7 +87,9 @@ def count_exchange(networks: str, shape: training.Shape) -> Exchange:
 
 
 def reduction_s(size: float, devices: int, links: Links) -> float:
-  """Of an all-reduce: a ring's bytes, 2 (n - 1) / n of them over each link, inside the hosts and then between them."""
+  """Time of an all-reduce: a ring sends 2 (n - 1) / n of the bytes over each link, inside the hosts and then between
+  them.
+  """
   inside = min(devices, links.devices_a_host)
   hosts = math.ceil(devices / links.devices_a_host)
   if devices == 1:
@@ -95,7 +101,7 @@ def reduction_s(size: float, devices: int, links: Links) -> float:
 
 
 def step_times(step_s: float, batch: int, stacks_a_second: float, exchange: Exchange, links: Links) -> list[dict]:
-  """A row for each of COUNTS; seconds. Nothing overlaps, so this is the upper end."""
+  """A row for each of COUNTS, times in s. Nothing overlaps, so this is an upper limit."""
   rows = []
   for devices in COUNTS:
     gradient = reduction_s(exchange.gradient_bytes, devices, links)

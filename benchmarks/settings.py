@@ -1,4 +1,4 @@
-"""What all parts of the benchmark are told."""
+"""Settings shared by all parts of the benchmark."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Flags of `benchmarks.run`. `torch`: whether PyTorch is there to be a peer."""
+  """Flags of `benchmarks.run`. `torch`: whether PyTorch is available."""
 
   frames: int = 10
   height: int = 224
@@ -24,7 +24,7 @@ class Settings:
 
 
 def multiple_of_32(length: float) -> int:
-  """The nearest, and not 0."""
+  """The nearest multiple of 32, at least 32."""
   return 32 * max(int(np.round(length / 32)), 1)
 
 

@@ -1,12 +1,12 @@
-"""Time of a simulated stack, beside the published method on the same photograph with depth.
+"""Time per simulated stack, next to the published method on the same RGB-D photograph.
 
   python -m benchmarks.simulator [--repeats=7] [--published=2]
 
-A [10, 224, 352, 3] stack of a phone (pixel_4_xl, its own sweep) with motion and noise, of a smooth picture with depth
-made here. The published method (Won and Jeon, ECCV 2022, as their simulator does it): for every frame the picture is
-moved, then a loop over 2000 depth planes takes the pixels of each from the picture filtered with a disc of the plane's
-circle of confusion; NumPy and SciPy, without noise and truth, which ours includes. Also procedural scenes, and a batch
-of four.
+A [10, 224, 352, 3] stack of a phone (pixel_4_xl, its own sweep) with motion and noise, from a smooth synthetic image
+with depth. The published method (Won and Jeon, ECCV 2022, as in their simulator) moves the image for every frame, then
+loops over 2000 depth planes and takes the pixels of each from the image filtered with a disc of the plane's circle of
+confusion. It uses NumPy and SciPy, without noise and ground truth, which ours includes. Also procedural scenes, and a
+batch of four.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def published(rgb: np.ndarray, depth_m: np.ndarray, frames: int) -> np.ndarray:
 
 
 def make_calls(settings: SimulatorSettings) -> dict[str, tuple[Callable, int]]:
-  """What is measured, not compiled yet, and how many stacks it makes."""
+  """The functions to measure, not yet compiled, and the number of stacks that each makes."""
   rgb, depth_m = picture(*settings.canvas)
   rgbd = jax.jit(lambda key: simulate_rgbd(key, rgb, depth_m, settings))
   scenes = jax.jit(lambda key: simulate_batch(key[None], settings))

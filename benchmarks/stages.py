@@ -1,6 +1,6 @@
-"""The stages of the network, each on its own: the modules that it calls, with inputs of the shapes that they get.
+"""Benchmark cases of the stages of the network: its modules, with inputs of the shapes that they have in the network.
 
-Which they are is recorded from a run of the network, so that a stage is what the network says it is.
+The stages are recorded from a run of the network, so that they match its definition.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def record(network: nn.Module, variables: dict, stack: Any) -> dict[tuple[str, s
 
 
 def random_arrays(shapes: tuple[Any, ...]) -> tuple[Any, ...]:
-  """Noise for stacks, and a field of view and a motion that move little, for what has fewer axes."""
+  """Noise for stacks; a field of view and a small motion for arrays with fewer axes."""
   rng = np.random.default_rng(0)
 
   def make(x):
@@ -55,7 +55,9 @@ def forward(module: nn.Module, options: dict[str, Any]) -> Callable:
 
 
 def gradient(module: nn.Module, options: dict[str, Any]) -> Callable:
-  """Forward in training and the gradients of parameters and stacks; not of the images, which nobody asks for."""
+  """Forward pass in training, and gradients with respect to parameters and stacks; not to the images, which training
+  does not need.
+  """
 
   def function(variables, *arrays):
     kept = [i for i, x in enumerate(arrays) if x is not None and x.ndim >= 4 and x.shape[-1] != 3]
@@ -76,12 +78,12 @@ def gradient(module: nn.Module, options: dict[str, Any]) -> Callable:
 
 
 def regress(scores: list[Any], focus: Any, height: int, width: int) -> list[Any]:
-  """What the depth network makes of its scores, in no module of its own."""
+  """Depth from scores, which the depth network computes outside of its modules."""
   return [expected_focus(focus_distribution(upsample(score[..., 0], height, width)), focus) for score in scores]
 
 
 def stages(networks: Networks, train: bool = False) -> list[Case]:
-  """Forward, or with `train` forward and backward of two stacks, as in the training step."""
+  """Cases of the stages: forward, or with `train` forward and backward for two stacks, as in a training step."""
   part, settings = ('stages_train' if train else 'stages'), networks.settings
   shape = settings.shape(2 if train else 1)
   stack = networks.stack(shape)

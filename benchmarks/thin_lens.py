@@ -1,9 +1,9 @@
-"""Defocus against brute force: rays through many points of a thin lens, in double precision.
+"""Accuracy of defocus against brute force: rays through many points of a thin lens, in double precision.
 
   python -m benchmarks.thin_lens [--points=150]
 
-Three slanted surfaces that overlap, 32 x 40 px, in frames focused at four distances. Prints the PSNR of what
-`simulate.defocus` renders, over all pixels and within 5 px of the edges of surfaces.
+Three overlapping slanted surfaces, 32 x 40 px, in frames focused at four distances. Prints the PSNR of the rendering by
+`simulate.defocus`, over all pixels and within 5 px of surface edges.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from focal_jax.simulate import defocus
 
 
 class Surface:
-  """A surface known at every point (y, x), px: its colour [..., 3], whether it is there, and its position."""
+  """A surface defined at every point (y, x), px: its colour [..., 3], whether it is present, and its position."""
 
   def __init__(self, seed, inside, position):
     rng = np.random.default_rng(seed)
@@ -41,16 +41,16 @@ SUBPIXELS = (np.arange(3) + 0.5) / 3 - 0.5
 
 
 def disc_points(count):
-  """Points spread evenly over the unit disc: a spiral by the golden angle."""
+  """Points evenly distributed over the unit disc: a golden-angle spiral."""
   index = np.arange(count) + 0.5
   angle = np.pi * (3 - np.sqrt(5)) * index
   return np.sqrt(index / count)[:, None] * np.stack([np.sin(angle), np.cos(angle)], -1)
 
 
 def brute_force(points, blur, focus):
-  """[H, W, 3]: the mean over rays through every point of the aperture, each stopped by the first surface that it meets.
+  """[H, W, 3]: the mean over rays through all points of the aperture, each stopped by the first surface it hits.
 
-  A ray through the point a meets a surface at position p where the image is moved by blur (p - focus) a.
+  A ray through point a hits a surface at position p where the image is shifted by blur (p - focus) a.
   """
   y0, x0 = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
   total = np.zeros((HEIGHT, WIDTH, 3))
@@ -60,7 +60,7 @@ def brute_force(points, blur, focus):
         met, colour = np.zeros((HEIGHT, WIDTH), bool), np.zeros((HEIGHT, WIDTH, 3))
         for surface in SCENE[::-1]:
           y, x = y0 + dy, x0 + dx
-          for _ in range(2):  # the place depends on the position there
+          for _ in range(2):  # the hit point depends on the position there
             shift = blur * (surface.position(y, x) - focus)
             y, x = y0 + dy + shift * along_y, x0 + dx + shift * along_x
           hit = surface.inside(y, x) & ~met
@@ -93,7 +93,7 @@ def edges(alpha):
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--points', type=int, default=150, help='of the lens, for each of nine places in a pixel')
+  parser.add_argument('--points', type=int, default=150, help='points of the lens, for each of nine subpixels')
   points = disc_points(parser.parse_args().points)
   colour, alpha, position = sample_scene()
   near = edges(alpha)

@@ -1,7 +1,7 @@
-"""What tiles cost: how far the network feels a border, and memory and time of a large stack.
+"""Cost of tiles: how far from a border depth is affected, and memory and time of a large stack.
 
 python -m benchmarks.tiles --stack=examples/pcb                        # error against distance from a border
-python -m benchmarks.tiles --shape=10,3000,4000 --tile_px=1024         # of a process that predicts such a stack
+python -m benchmarks.tiles --shape=10,3000,4000 --tile_px=1024         # a process that predicts such a stack
 """
 
 import time
@@ -17,16 +17,16 @@ from focal_jax.backend import use_compilation_cache
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.prediction.tiles import OVERLAP_PX, RAMP
 
-_STACK = flags.DEFINE_string('stack', None, 'Folder of a focal stack, which is cut in two across its width.')
-_MAX_SIDE = flags.DEFINE_integer('max_side', 1024, 'Longer side that its frames are reduced to, px.')
-_WEIGHTS = flags.DEFINE_string('weights', None, 'Default: those that ship.')
-_SHAPE = flags.DEFINE_list('shape', None, 'Frames, height and width of a stack of noise.')
-_TILE_PX = flags.DEFINE_integer('tile_px', None, 'Default: by the number of frames.')
-_OVERLAP_PX = flags.DEFINE_integer('overlap_px', OVERLAP_PX, 'Of neighbouring tiles.')
+_STACK = flags.DEFINE_string('stack', None, 'Folder of a focal stack, which is split in two across its width.')
+_MAX_SIDE = flags.DEFINE_integer('max_side', 1024, 'Longer side to which its frames are reduced, px.')
+_WEIGHTS = flags.DEFINE_string('weights', None, 'Weights file; default: the shipped weights.')
+_SHAPE = flags.DEFINE_list('shape', None, 'Frames, height and width of a stack of noise to predict.')
+_TILE_PX = flags.DEFINE_integer('tile_px', None, 'Tile size; default: depends on the number of frames.')
+_OVERLAP_PX = flags.DEFINE_integer('overlap_px', OVERLAP_PX, 'Overlap of neighbouring tiles.')
 
 
 def border_errors(model: focal_jax.Model, images: np.ndarray, focus: np.ndarray) -> np.ndarray:
-  """Largest error of the depth at each distance (px) from a cut and beyond, over the range of `focus`."""
+  """Largest depth error at and beyond each distance (px) from a cut, relative to the range of `focus`."""
   middle = images.shape[2] // 64 * 32
   whole = model.predict(images, focus, align='off').depth
   left, right = (model.predict(part, focus, align='off').depth for part in np.split(images, [middle], axis=2))

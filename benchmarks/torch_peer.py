@@ -1,16 +1,16 @@
-"""The published network in PyTorch, to compare ours with: the same parameters, the same numbers, the usual modules.
+"""The published network in PyTorch, for comparison: the same parameters, the same results, ordinary modules.
 
-Nothing in `focal_jax` needs it and nothing there imports it. It is written from the description of the network (Won and
-Jeon, ECCV 2022), not from its code, as PyTorch users write such things; only the names of the modules are the published
-ones, so that a published state dict loads as it is. PyTorch is not among the requirements; written with 2.13:
+`focal_jax` neither needs nor imports it. It is written from the description of the network (Won and Jeon, ECCV 2022),
+not from its code, in the style of ordinary PyTorch code; only the module names are the published ones, so that a
+published state dict loads directly. PyTorch is not among the requirements; written for 2.13:
 
   pip install torch      # on Linux with CUDA; --index-url https://download.pytorch.org/whl/cpu has smaller CPU builds
 
-Stacks are [B, 3, N, H, W], far to near, for any number B of stacks and N of frames. Their channels are what the weights
-expect: for the published ones BGR, x / 127.5 - 1, with height and width padded at the bottom and right by -1 to
-multiples of 32. That is left to the caller, and so are device, `train()`, `eval()`, autocast and compilation.
-`model.to(memory_format=torch.channels_last_3d)` works; whether it helps is to be measured. On a CPU, time single stacks
-with `use_onednn` too, or PyTorch is sold short.
+Stacks are [B, 3, N, H, W], far to near, for any number B of stacks and N of frames. Their channels are those that the
+weights expect: for the published ones BGR, x / 127.5 - 1, with height and width padded at the bottom and right by -1 to
+multiples of 32. This is left to the caller, as are device, `train()`, `eval()`, autocast and compilation.
+`model.to(memory_format=torch.channels_last_3d)` works; measure whether it helps. On a CPU, use `use_onednn` when timing
+single stacks; otherwise the comparison is unfair to PyTorch.
 """
 
 from collections import OrderedDict
@@ -36,7 +36,7 @@ class Prediction(NamedTuple):
 
 
 def conv(inputs: int, outputs: int, kernel=CUBE, stride: int = 1, dilation: int = 1, bias: bool = False) -> nn.Conv3d:
-  """Zero padding on both sides of every axis; stride and dilation are of height and width."""
+  """Zero padding on both sides of every axis; stride and dilation apply to height and width."""
   spread = (1, dilation, dilation)
   padding = tuple(d * (k - 1) // 2 for k, d in zip(kernel, spread, strict=True))
   return nn.Conv3d(inputs, outputs, kernel, (1, stride, stride), padding, spread, bias=bias)
@@ -57,7 +57,7 @@ def relu() -> nn.ReLU:
 
 
 class PlaneResidual(nn.Module):
-  """A residual block in every frame by itself."""
+  """A residual block for every frame."""
 
   def __init__(self, channels: int):
     super().__init__()
@@ -93,7 +93,7 @@ class EffectiveDownsampling(nn.Module):
 
 
 class Aggregation(nn.Module):
-  """Features at 1/4 to features at 1/8 that have seen 1/16 and 1/32."""
+  """Features at 1/4 to features at 1/8 with context from 1/16 and 1/32."""
 
   def __init__(self, c: int):
     super().__init__()
@@ -126,7 +126,7 @@ class Aggregation(nn.Module):
 
 
 class Hourglass(nn.Module):
-  """Refines features with a skip connection, at 1, 1/2 and 1/4 of their size."""
+  """Refines features with skip connections, at 1, 1/2 and 1/4 of their size."""
 
   def __init__(self, c: int):
     super().__init__()
@@ -142,7 +142,7 @@ class Hourglass(nn.Module):
   def forward(
     self, x: Tensor, skip: Tensor, presqu: Tensor | None = None, postsqu: Tensor | None = None
   ) -> tuple[Tensor, Tensor]:
-    """The correction of x, and what the next hourglass takes as `presqu`; its `postsqu` is the correction."""
+    """Returns the correction of x, and the input `presqu` of the next hourglass; its `postsqu` is the correction."""
     p = self.conv0(torch.cat((x, skip), dim=1))
     q = self.conv2(self.conv1(p))
     q = F.relu(q if postsqu is None else q + postsqu, inplace=True)
@@ -216,7 +216,7 @@ def warp(stack: Tensor, field: Tensor) -> Tensor:
 
 
 class Residual(nn.Module):
-  """A residual block in every frame by itself, its shortcut a convolution."""
+  """A residual block for every frame, with a convolution as its shortcut."""
 
   def __init__(self, inputs: int, outputs: int, stride: int = 1):
     super().__init__()
@@ -293,11 +293,11 @@ class OneDnnConv3d(nn.Conv3d):
 
 
 def use_onednn(model: nn.Module) -> nn.Module:
-  """The model itself, its convolutions now computed by oneDNN, on a CPU and in float32.
+  """Makes the convolutions of a model use oneDNN, on a CPU and in float32; returns the model.
 
-  That is what PyTorch chooses by itself for two stacks or more. For a single small one it takes `slow_conv3d` for most
-  layers of this network, which needs two to six times as long (PyTorch 2.13, [1, 8 to 32, 10, H, W], H = 224 to 56).
-  Transposed convolutions stay as they are.
+  PyTorch chooses oneDNN by itself for two or more stacks. For a single small stack it uses `slow_conv3d` for most
+  layers of this network, which takes two to six times as long (PyTorch 2.13, [1, 8 to 32, 10, H, W], H = 224 to 56).
+  Transposed convolutions are unchanged.
   """
   for module in model.modules():
     if isinstance(module, nn.Conv3d):
@@ -306,7 +306,7 @@ def use_onednn(model: nn.Module) -> nn.Module:
 
 
 def training_loss(pyramid: Sequence[Tensor], target: Tensor, valid: Tensor) -> Tensor:
-  """Squared error of D1 .. D4, weighted, in the mean over the valid pixels of the batch.
+  """Weighted squared error of D1 .. D4, averaged over the valid pixels of the batch.
 
   Args:
     pyramid: four maps [B, H, W].

@@ -1,11 +1,11 @@
-"""Time and memory of a training step with each option of the config, against the step without any.
+"""Time and memory of a training step with each option of the config, relative to the step without any.
 
   python -m benchmarks.train_step
   python -m benchmarks.train_step --networks=both --crop_px=64 --rounds=9
 
-All steps are compiled first, then taken in turns, so that a noisy machine is noisy for all of them alike; what counts
-are the ratios. The batch is made once and lies on the device; the data pipeline and the simulator have benchmarks of
-their own. Times are medians over the rounds, each step waited for. Memory is what XLA allots to the step beyond its
+All steps are compiled first, then run in turns, so that noise of the machine affects all alike; ratios are the relevant
+result. The batch is made once and stays on the device; data pipeline and simulator have their own benchmarks. Times are
+medians over the rounds, each step waiting for the device. Memory is what XLA allocates for the step in addition to its
 arguments.
 """
 
@@ -20,10 +20,10 @@ from focal_jax.losses import LossSettings
 
 _NETWORKS = flags.DEFINE_enum('networks', 'depth', ('both', 'depth', 'alignment'), 'What is trained.')
 _CROP = flags.DEFINE_integer('crop_px', 64, 'Side of the frames, a multiple of 32.')
-_FRAMES = flags.DEFINE_integer('frames', 5, 'Of a stack.')
-_BATCH = flags.DEFINE_integer('batch_size', 4, 'Stacks a step, on one device.')
-_ROUNDS = flags.DEFINE_integer('rounds', 7, 'Steps of each kind that are timed.')
-_ONLY = flags.DEFINE_list('only', [], 'Of the options, those to measure; default: all.')
+_FRAMES = flags.DEFINE_integer('frames', 5, 'Frames per stack.')
+_BATCH = flags.DEFINE_integer('batch_size', 4, 'Stacks per step, on one device.')
+_ROUNDS = flags.DEFINE_integer('rounds', 7, 'Timed steps with each option.')
+_ONLY = flags.DEFINE_list('only', [], 'Options to measure; default: all.')
 
 
 PLAIN = 'plain'

@@ -1,4 +1,4 @@
-"""Training steps of the real network, to be timed or only compiled."""
+"""Training steps of the full network, for timing or only for compiling."""
 
 import dataclasses
 import time
@@ -22,7 +22,7 @@ from focal_jax.training.step import StepSettings, init_state, make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-  """What differs from the plain step: fields of the step's settings, the optimiser, the model, the devices."""
+  """Differences from the plain step: fields of the step's settings, optimiser, model, devices."""
 
   settings: dict = dataclasses.field(default_factory=dict)
   clip_norm: float = 0.0
@@ -35,7 +35,7 @@ Shape = tuple[int, int, int, int]  # stacks, frames, height, width
 
 
 def make_stack(shape: Shape) -> FocalStack:
-  """Noise, with truth."""
+  """A stack of noise with ground truth."""
   rng = np.random.default_rng(0)
   size, frames, height, width = shape
   return FocalStack(
@@ -49,12 +49,12 @@ def make_stack(shape: Shape) -> FocalStack:
 
 
 def _nothing(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-  """Zeros that take no memory, for what is only compiled."""
+  """Zeros that take no memory, for compiling only."""
   return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def empty_stack(shape: Shape) -> FocalStack:
-  """As `make_stack`, of any size: there is nothing in it."""
+  """Like `make_stack`, for any size, but empty."""
   size, frames, height, width = shape
   numbers, pictures = _nothing((size, frames), np.float32), _nothing((size, height, width), np.float32)
   images, motion = _nothing((*shape, 3), np.float32), _nothing((size, frames, 3), np.float32)
@@ -62,11 +62,11 @@ def empty_stack(shape: Shape) -> FocalStack:
 
 
 class StepProgram:
-  """A training step on one device, not compiled yet.
+  """A training step on one device, not yet compiled.
 
   Attributes:
-    function: of state and inputs, among the devices of `parallel.AXIS`.
-    step: the same on the device, its inputs with a leading axis of devices.
+    function: of state and inputs, over the devices of `parallel.AXIS`.
+    step: the same on the device; its inputs have a leading device axis.
   """
 
   def __init__(self, option: Option, shape: Shape, networks: str):
@@ -82,7 +82,7 @@ class StepProgram:
     self.step = self.devices.run(self.function, outputs=(False, False), donate=True)
 
   def compile(self, state: Any, inputs: Any) -> jax.stages.Compiled:
-    """For these, or for their `shapes`."""
+    """Compiles for these arrays, or for their `shapes`."""
     return self.step.lower(state, inputs).compile()
 
   def state(self) -> Any:
@@ -93,7 +93,7 @@ class StepProgram:
     return self.devices.share(jax.tree.map(lambda x: x[None], share))
 
   def shapes(self) -> tuple[Any, Any]:
-    """Of state and inputs, which need not fit anywhere."""
+    """Shapes of state and inputs, which need not fit in memory."""
     variables = variable_shapes(self._model)
     state = jax.eval_shape(lambda variables: init_state(variables, self._tx, self._settings, 0), variables)
     size = self.shape[0]
@@ -102,7 +102,7 @@ class StepProgram:
 
 
 def step_flops(option: Option, shape: Shape, networks: str) -> float:
-  """Of the convolutions of a step."""
+  """Floating-point operations of the convolutions of a step."""
   program = StepProgram(option, shape, networks)
   state, inputs = program.shapes()
   inputs = jax.tree.map(lambda x: x[0], inputs)
@@ -112,7 +112,7 @@ def step_flops(option: Option, shape: Shape, networks: str) -> float:
 
 
 class Step:
-  """One kind of step, compiled. `memory_mb` is what XLA allots beyond the arguments."""
+  """A compiled step with one option. `memory_mb` is what XLA allocates in addition to the arguments."""
 
   def __init__(self, option: Option, shape: Shape, networks: str):
     program = StepProgram(option, shape, networks)
@@ -123,6 +123,6 @@ class Step:
     self.memory_mb = self._step.memory_analysis().temp_size_in_bytes / 1e6
 
   def __call__(self) -> None:
-    """Takes a step, and waits for it."""
+    """Runs one step and waits for it."""
     self._state, metrics = self._step(self._state, self._inputs)
     jax.block_until_ready((self._state, metrics))

@@ -215,9 +215,7 @@ def by_time(names: Sequence[str], taken_s: Sequence[float | None]) -> tuple[list
 
 
 def _by_counter(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
-  """Like `by_time`, from names alone: a camera's four-digit counter that wraps around and else increases in small
-  steps.
-  """
+  """Like `by_time`, from names alone: a camera's four-digit counter that wraps, otherwise increasing in small steps."""
   stems = [Path(name).stem for name in names]
   if len(stems) < 3 or not _counter_wraps(stems):
     return None, []
@@ -249,7 +247,7 @@ def _counters(stems: list[str]) -> list[int] | None:
 
 
 def _counter_wraps(stems: list[str]) -> bool:
-  """Whether the numbers that distinguish the names are at both ends of what their digits can count, and none between."""
+  """Whether the numbers that distinguish the names are at both ends of the range of their digits, none between."""
   if (numbers := _counters(stems)) is None:
     return False
   numbers = sorted(numbers)

@@ -65,7 +65,7 @@ def write_report(
   depth = prediction.depth if depth is None else depth
   confidence = prediction.confidence if confidence is None else confidence
   frames, (height, width) = len(names), picture.shape[:2]
-  # Per frame, a pixel takes one byte for its curve and about half a byte in two JPEGs; plus eight bytes.
+  # Per frame, a pixel takes one byte for its curve and about half a byte in two JPEGs; plus eight bytes per pixel.
   side = min(_MAX_SIDE, math.sqrt(_MAX_BYTES / (1.5 * frames + 8) * max(height, width) / min(height, width)))
   size = tuple(max(1, round(n * min(1, side / max(height, width)))) for n in (height, width))
   at, of_prediction = _middles(size, depth.shape), _middles(size, prediction.depth.shape)
@@ -129,7 +129,7 @@ def _middles(size: tuple[int, int], whole: tuple[int, int]) -> tuple[np.ndarray,
 def _focus_measures(
   prediction: Prediction, at: tuple[np.ndarray, np.ndarray], measure: str
 ) -> Float[np.ndarray, 'N h w']:
-  """Focus measure of the chosen pixels, relative to the largest of the frames; 0 in frames that do not cover the pixel."""
+  """Focus measure of the chosen pixels relative to the maximum over frames; 0 in frames that do not cover the pixel."""
   # Frame by frame, to save memory.
   values = np.stack(
     [

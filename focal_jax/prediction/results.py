@@ -152,7 +152,7 @@ def _in_order(names: list[str]) -> list[str]:
 
 
 def measured_residual(images: np.ndarray) -> ResidualMotion:
-  """Motion of the frames relative to the nearest one that can be compared, measured without the network; in their px."""
+  """Motion of the frames relative to the nearest comparable one, measured without the network; in their px."""
   with np.errstate(divide='ignore', invalid='ignore'):  # frames of a few pixels, whose motion is NaN
     return _in_px_of(images, residual_motion(_measurable(images), elsewhere=True, find_standing=True))
 

@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
 
 
 def with_variant(config: ConfigDict, variant: str, file: str) -> ConfigDict:
-  """The recipe of a file as it is, or its variant 'smoke'; ValueError naming the file for another one."""
+  """The recipe in a file, or its variant 'smoke'; ValueError naming the file for any other variant."""
   if variant == 'smoke':
     smoke(config)
   elif variant:
@@ -22,7 +22,7 @@ def with_variant(config: ConfigDict, variant: str, file: str) -> ConfigDict:
 
 
 def smoke(config: ConfigDict) -> ConfigDict:
-  """Shrinks a recipe to seconds a step: a few steps on few and small stacks, with all that a run does in them."""
+  """Shrinks a recipe to seconds per step: a few steps on few small stacks that include everything a run does."""
   config.simulator.update(num_frames=3, height_px=32, width_px=32, num_surfaces=4, margin_px=8)
   config.data.update(crop_px=32, num_frames=(3, 3))
   config.update(batch_size=2, steps=6, log_every=2, checkpoint_every=3, validation_every=6, validation_stacks=2)

@@ -20,7 +20,7 @@ from focal_jax.recipes import default
 def get_config(variant: str = '') -> ConfigDict:
   config = default.get_config()
   config.networks = 'depth'
-  config.data.update(source='fod500', data_dir='data', crop_px=256, min_valid=0.0)  # a frame has but one such crop
+  config.data.update(source='fod500', data_dir='data', crop_px=256, min_valid=0.0)  # a frame has only one such crop
   config.steps = 100_000  # 1000 epochs of 400 stacks in batches of 4
   config.validation_split = 'test'
   config.eval.update(dataset='fod500', split='test')

@@ -34,48 +34,49 @@ def get_config(stage: str = 'both') -> ConfigDict:
   config.networks = 'depth' if stage.startswith('depth') else stage
   config.model.resampling = 'lanczos'
   config.model.depth = network('depth', 'refined', trusted_confidence=0.25)
-  # Crops hold no large displacements; a second pass gave little, see weights/LOG.md.
+  # Crops contain no large displacements; a second pass gained little, see weights/LOG.md.
   config.model.align = network('align', 'fitted', side_px=256)
   config.simulator.update(num_frames=10, height_px=64, width_px=64, num_surfaces=8, margin_px=16, ends_valid=True)
   config.simulator.update(lens_sigma_px=(0.2, 1.4), patterned=0.7)
   config.simulator.scene.update(beyond=0.1, thin=0.15, shape_px=(8.0, 200.0), contrast=(0.02, 1.0))
-  # In metres the range of a sweep can be anything: nothing at infinity.
+  # In metres the range of a sweep may be unbounded: no focus at infinity.
   config.simulator.sweep.update(cameras=tuple(CAMERAS), far_dpt=(0.05, 2.0))
   config.optimizer.update(learning_rate=1e-3, warmup_steps=50, schedule='cosine', clip_norm=1.0)
   config.update(batch_size=4, ema_decay=0.995, checkpoint_every=200, validation_every=250, log_every=25)
   config.validation_stacks = 64
   if config.networks == 'depth':
-    # Half of them ten, a third four, a sixth 24; each number is compiled for.
+    # Half of them have ten frames, a third four, a sixth 24; each number is compiled separately.
     config.data.simulated_frames = (4, 4, 10, 10, 10, 24)
-    # Of DDFF-12's crops four tenths of the pixels lie beyond the sweep, which spans a blur of one pixel's radius.
+    # In DDFF-12's crops, four tenths of the pixels lie beyond the sweep, and blur over the sweep is only one pixel in
+    # radius.
     config.simulator.truth_beyond = 0.36
     config.simulator.scene.anywhere = 0.4
     config.simulator.sweep.update(cameras=(*CAMERAS, 'ddff12', 'ddff12'), blur_px=(0.4, 16.0))
-    # As alignment leaves them: some exactly aligned, the others moved by fractions of a pixel.
+    # Like aligned stacks: some aligned exactly, others with residual motion of fractions of a pixel.
     config.simulator.sweep.update(aligned=0.5, zoom=(0.997, 1.003), shake_px=(0.0, 0.4))
-    # Of the network's depth maps the last is the result, the one before it the network's own part of that.
+    # The last of the network's depth maps is the result, the one before it the network's own estimate.
     config.loss.update(pyramid_weights=(0.1, 0.15, 0.25, 0.4, 1.0), balance=1e-3)
     config.steps = 1500
   if stage == 'depth':
     config.simulator.update(height_px=96, width_px=96)
     config.update(batch_size=3, steps=4000, validation_every=300, validation_stacks=48)
   elif stage == 'depth_large':
-    # With 32 stacks a step real pictures gained too; with three only simulated ones did (weights/LOG.md).
+    # With 32 stacks per step real images improved too; with three only simulated ones did (weights/LOG.md).
     config.simulator.update(height_px=128, width_px=128)
     config.data.simulated_frames = (5, 10, 10, 18)
     config.optimizer.update(learning_rate=5e-4, warmup_steps=100)
     config.update(batch_size=32, steps=2850, ema_decay=0.998, validation_every=500, validation_stacks=48)
   elif stage == 'alignment':
-    # One number of frames: the network sees each frame beside the next and the last only.
+    # A single number of frames: the network compares each frame only with the next and the last.
     config.simulator.update(num_frames=6, height_px=96, width_px=96, margin_px=24, num_surfaces=6)
-    # Much of a picture shows nothing that could move, and that must not count as still.
+    # Much of an image has no texture, which must not count as static.
     config.simulator.scene.update(plain=0.45, shape_px=(8.0, 150.0))
     moving = tuple(name for name, camera in CAMERAS.items() if not camera.aligned)
-    # Zooms of either sign, that nothing but the pictures tell. Those of a crop displace less than those of a picture.
+    # Zooms in both directions, visible only in the images. In crops they displace less than in full images.
     config.simulator.sweep.update(cameras=moving, aligned=0.05, no_metadata=0.8, any_zoom=0.7)
     config.simulator.sweep.update(zoom=(0.88, 1.13), shake_px=(0.0, 4.0), blur_px=(0.7, 9.0))
     config.best_metric = 'motion_px'
     config.update(steps=1800, validation_every=200, validation_stacks=32)
   elif stage == 'both':
-    config.steps = 0  # joins the two; more steps train them on together
+    config.steps = 0  # joins the two; more steps would train them jointly
   return config

@@ -24,7 +24,7 @@ from focal_jax.recipes import default
 def get_config(variant: str = '') -> ConfigDict:
   config = default.get_config()
   config.networks = 'both'
-  # Stereo finds no depth on plain surfaces, nor is any known nearer than 0.2 m: few crops are full of it.
+  # Stereo finds no depth on plain surfaces or nearer than 0.2 m, so few crops have depth everywhere.
   config.data.update(source='smartphone', data_dir='data', crop_px=224, min_valid=0.2)
   config.steps = 88_750  # 1000 epochs of 355 stacks in batches of 4
   config.validation_split = 'test'

@@ -1,7 +1,7 @@
 """Data sets of focal stacks for TensorFlow Datasets (TFDS), built and read without TensorFlow.
 
-One folder a data set, with `<name>_dataset_builder.py` in it. All hand out the same features, which `stack_builder.py`
-states, so that whoever reads one reads them all. Build with `python -m tfds_ddff.build`, read with `tfds_ddff.load`.
+Each data set has a folder with `<name>_dataset_builder.py`. All have the same features, which `stack_builder.py`
+defines. Build with `python -m tfds_ddff.build`, read with `tfds_ddff.load`.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from focal_jax.errors import InputError
 
-# On use: what else reads stacks, folders of images among it, does without TFDS.
+# Imported on use, because other readers of stacks, such as folders of images, do not need TFDS.
 if TYPE_CHECKING:
   from tfds_ddff.stack_builder import Config, StackBuilder
   from tfds_ddff.stack_source import StackSource
@@ -23,7 +23,7 @@ DATASETS = (
 
 
 def load(name: str, split: str, data_dir: str | os.PathLike[str]) -> 'StackSource':
-  """A built split, for random access: `len(source)`, `source[i]`, `source.focus_unit` (see `StackSource`).
+  """Opens a built split for random access: `len(source)`, `source[i]`, `source.focus_unit` (see `StackSource`).
 
   Examples keep the order of the files that they were built from.
 
@@ -72,6 +72,6 @@ def find(name: str) -> 'tuple[type[StackBuilder], Config]':
 
 
 def built_folder(name: str, data_dir: str | os.PathLike[str]) -> Path:
-  """Where in `data_dir` a data set lies once it is built: `<data_dir>/<data set>/<config>/<version>`."""
+  """Folder of a built data set: `<data_dir>/<data set>/<config>/<version>`."""
   builder_class, config = find(name)
   return Path(data_dir).expanduser() / builder_class.name / config.name / str(builder_class.VERSION)

@@ -52,19 +52,19 @@ def build(
 
   Args:
     name: data set, with or without its config, as for `tfds_ddff.load`.
-    manual_dir: the published files; never written to. None where `splits` are given.
-    data_dir: made if it does not exist.
-    overwrite: replace the data set if it is already there. The old one stays until the new one is complete.
-    should_stop: asked after each example; True interrupts the build.
+    manual_dir: the published files; never written to. None if `splits` are given.
+    data_dir: created if it does not exist.
+    overwrite: replace an existing data set. The old one is kept until the new one is complete.
+    should_stop: called after each example; True interrupts the build.
     splits: what to write; None: what the data set finds in `manual_dir`.
-    metadata: stored with the data set, over its own.
+    metadata: stored with the data set, overriding its own.
 
   Returns:
-    Number of examples of each split.
+    Number of examples in each split.
 
   Raises:
-    InputError: bad input, or the data set is already built. `data_dir` is then as it was.
-    KeyboardInterrupt: interrupted. `data_dir` is then as it was.
+    InputError: invalid input, or the data set is already built. `data_dir` is then unchanged.
+    KeyboardInterrupt: interrupted. `data_dir` is then unchanged.
   """
   data_dir = Path(data_dir).expanduser()
   builder_class, config = find(name)
@@ -73,7 +73,7 @@ def build(
     raise InputError(f'{target}: found a built data set, expected none; pass --overwrite to replace it')
   if splits is None:
     if manual_dir is None:
-      raise InputError(f'{name} needs --manual_dir, the folder with the files that its authors publish')
+      raise InputError(f'{name} needs --manual_dir, the folder with the files published by its authors')
     manual_dir = Path(manual_dir).expanduser()
     splits = config.find_splits(manual_dir)
     for split, file in config.optional.items():
@@ -88,7 +88,7 @@ def build(
     builder.sources = splits
     builder.info.metadata.update(metadata or {})
     total = sum(map(len, splits.values()))
-    # TFDS announces the stage on stdout, a folder that is gone by the end.
+    # TFDS prints the staging folder on stdout, which is removed at the end.
     with contextlib.redirect_stdout(io.StringIO()), tqdm(total=total, desc=name, unit=' examples') as bar:
 
       def progress() -> None:
@@ -120,17 +120,23 @@ def build_simulated(
   overwrite: bool = False,
   should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Path, dict[str, int]]:
-  """Builds the data set `simulated`, a part of it, or joins its parts; see its builder's module.
+  """Builds the data set `simulated`, a part of it, or joins its parts; see the module of its builder.
 
   Args:
-    counts: number of examples of 'train' and 'val'.
+    settings: the simulator's settings.
+    data_dir: created if it does not exist.
+    counts: number of examples in 'train' and 'val'.
+    seed: random seed of the stacks.
+    process_count: number of parts.
     process_index: the part to build, from 0; None with several processes: join the parts.
+    overwrite: replace an existing data set.
+    should_stop: called after each example; True interrupts the build.
 
   Returns:
-    The folder that it was built in, `data_dir` or a part's in it; number of examples of each split there.
+    The folder of the result, `data_dir` or that of a part; and the number of examples in each split there.
 
   Raises:
-    InputError, KeyboardInterrupt: as `build`.
+    InputError, KeyboardInterrupt: as for `build`.
   """
   for name, value, low, high in (
     ('num_train', counts['train'], 1, None),
@@ -158,14 +164,14 @@ def build_simulated(
 
 
 def draw_contact_sheet(name: str, data_dir: str | os.PathLike[str], examples_per_split: int = 2) -> Path:
-  """Draws examples of every split, spread evenly: far, middle and near frame, and depth in colour.
+  """Draws examples of every split, evenly spread: far, middle and near frame, and depth in colour.
 
-  The colours of a map span the focus coordinates of its example; pixels without depth are grey.
+  The colours of a depth map span the focus coordinates of its example; pixels without depth are grey.
 
   Args:
     name: data set.
     data_dir: where it is built.
-    examples_per_split: at most; fewer where a split has fewer.
+    examples_per_split: maximum number of examples per split.
 
   Returns:
     The PNG file, in the folder of the data set.
@@ -182,9 +188,7 @@ def draw_contact_sheet(name: str, data_dir: str | os.PathLike[str], examples_per
 
 
 def _panels(example: dict, unit: str) -> list[Panel]:
-  """Far, middle and near frame, and the picture that is sharp everywhere, as far as there are; depth in
-  colour, if it is known.
-  """
+  """Far, middle and near frame and all-in-focus image, as far as they exist; depth in colour, if known."""
   name, focus, frames = example['name'].decode(), example['focus'], len(example['focus'])
   if frames == 1:
     panels = [Panel(f'{name}, all in focus', example['images'][0])]
@@ -205,9 +209,9 @@ def _panels(example: dict, unit: str) -> list[Panel]:
 def main(argv: list[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f'found arguments {argv[1:]}, expected flags only')
-  logging.set_verbosity(logging.WARNING)  # TFDS reports its steps, across the progress bar
+  logging.set_verbosity(logging.WARNING)  # TFDS would log its steps across the progress bar
   options = flags.FLAGS
-  # The handler only takes a note, because an exception from a handler is lost if it falls into garbage collection.
+  # The handler only sets a flag, because an exception raised in a handler is lost during garbage collection.
   stop = threading.Event()
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: stop.set())
@@ -236,12 +240,12 @@ def main(argv: list[str]) -> int:
   print(f'{sheet.parent}: built')
   for split, count in counts.items():
     print(f'  {split:<6}{count:>6} examples')
-  print(f'{sheet}: some of them for inspection')
+  print(f'{sheet}: some examples for inspection')
   return 0
 
 
 def _simulator_settings(config: ConfigDict | None) -> SimulatorSettings:
-  """The settings from the flag --config. InputError if it is missing or invalid."""
+  """The settings from the flag --config; InputError if it is missing or invalid."""
   if config is None:
     raise InputError('simulated needs --config, for example configs/simulated.py')
   try:
@@ -251,7 +255,7 @@ def _simulator_settings(config: ConfigDict | None) -> SimulatorSettings:
 
 
 def run() -> None:
-  """Entry point. Flags are global, so they are defined here and not on import: other programs have a --data_dir too."""
+  """Entry point. Flags are global, so they are defined here and not on import: other programs also have --data_dir."""
   flags.DEFINE_string('dataset', None, f'One of {", ".join(DATASETS)}; a config may follow a slash.', required=True)
   flags.DEFINE_string('manual_dir', None, 'Folder with the published files; only read. Not for simulated.')
   flags.DEFINE_string('data_dir', None, 'Folder for the data set; created if it does not exist.', required=True)

@@ -1,7 +1,8 @@
-"""The focal stacks that the authors of AiFDepthNet made from stereo data sets: FlyingThings3D_FS and Middlebury_FS.
+"""Focal stacks that the authors of AiFDepthNet made from stereo data sets: FlyingThings3D_FS and Middlebury_FS.
 
-Each scene is a folder with 15 frames focused at planes evenly spaced in disparity, named by it in pixels (`10.0.png`),
-`AiF.png`, which is sharp everywhere, and `disp.exr`, the disparity in pixels in its one channel, whatever its name.
+Each scene is a folder with 15 frames focused at planes evenly spaced in disparity and named by it in pixels
+(`10.0.png`); `AiF.png`, the all-in-focus image; and `disp.exr`, the disparity in pixels in its only channel, whatever
+its name.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from tfds_ddff.stack_builder import Example, SourceSplit, make_example, stack_by
 NUM_FRAMES = 15
 ALL_IN_FOCUS, DISPARITY = 'AiF.png', 'disp.exr'
 HOMEPAGE = 'https://github.com/albert100121/AiFDepthNet'
-ROUNDING_PX = 0.05  # how far the number in a file's name may be from the plane that is meant
+ROUNDING_PX = 0.05  # maximum distance of the number in a file name from its plane
 
 CITATION = """
 @inproceedings{wang2021bridging,
@@ -51,13 +52,13 @@ def find_split(
   """The scenes of a folder, by name.
 
   Args:
-    folder: with a folder for each scene.
+    folder: contains one folder per scene.
     planes: [15] disparity of each frame, px, far to near.
-    is_valid: where a disparity counts; what is not finite never does.
-    prefix: of the names of the examples, before that of the scene.
+    is_valid: which disparities are valid; values that are not finite never are.
+    prefix: prefix of example names, before that of the scene.
 
   Raises:
-    InputError: there are no scenes, or one lacks a file, has a PNG too many or is not as stated above.
+    InputError: there are no scenes, or one lacks a file, has an extra PNG, or is not laid out as described above.
   """
   scenes = [_check_scene(path, planes, prefix) for path in subfolders(folder, HOMEPAGE)]
   return SourceSplit(
@@ -78,7 +79,7 @@ def _check_scene(folder: Path, planes: np.ndarray, prefix: str) -> _Scene:
 
 
 def _find_frames(folder: Path, planes: np.ndarray) -> list[Path]:
-  """The frame of each plane, far to near; every other PNG but the all-in-focus picture is an error."""
+  """The frame of each plane, far to near; any other PNG except the all-in-focus image is an error."""
   frames = {}
   for path in sorted(folder.glob('*.png')):
     if path.name == ALL_IN_FOCUS:
@@ -88,7 +89,7 @@ def _find_frames(folder: Path, planes: np.ndarray) -> list[Path]:
     except ValueError:
       raise InputError(f'{path}: found a stray file, expected {ALL_IN_FOCUS} or the disparity of a frame') from None
     nearest = int(np.argmin(distance))
-    if not distance[nearest] <= ROUNDING_PX:  # so written, NaN fails too
+    if not distance[nearest] <= ROUNDING_PX:  # written so that NaN fails too
       raise InputError(f'{path}: found a frame at {path.stem} px, expected {planes[nearest]:.2f} px')
     if nearest in frames:
       raise InputError(f'{path}: found a second frame at {planes[nearest]:.2f} px, expected only {frames[nearest]}')

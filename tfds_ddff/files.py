@@ -1,4 +1,4 @@
-"""Reads published files, in the formats that data sets come in, with errors that name the file.
+"""Reads published files in the formats of the data sets, with errors that name the file.
 
 Every function raises InputError with the file (and key), what was found and what was expected.
 """
@@ -19,7 +19,7 @@ Size = tuple[int, int]  # height, width
 
 @contextlib.contextmanager
 def open_hdf5(path: Path, homepage: str) -> Iterator[h5py.File]:
-  """Opens an HDF5 file (a MATLAB file of version 7.3 is one) for reading; it must be there and complete."""
+  """Opens an HDF5 file (a MATLAB file of version 7.3 is one) for reading; it must exist and be complete."""
   if not path.is_file():
     raise InputError(f'{path}: found no such file, expected the one from {homepage}')
   try:
@@ -33,11 +33,14 @@ def open_hdf5(path: Path, homepage: str) -> Iterator[h5py.File]:
 def check_array(
   file: h5py.File, key: str, shape: tuple[int | str, ...], dtype: type[np.generic], why: str = ''
 ) -> tuple[int, ...]:
-  """The shape of array `key`, which must fit `shape`, where letters are any length but 0, and `dtype`.
+  """Checks an array of an HDF5 file; returns its shape.
 
   Args:
-    dtype: a type of NumPy, or a family such as `np.floating`.
-    why: what the expectation follows from, at the end of the message.
+    file: the open file.
+    key: name of the array.
+    shape: expected shape; letters stand for any length except 0.
+    dtype: a NumPy type, or an abstract one such as `np.floating`.
+    why: reason for the expectation, appended to the message.
   """
   expected = f'({", ".join(map(str, shape))}) {dtype.__name__}{why}'
   array = file.get(key)
@@ -62,13 +65,14 @@ def read_array(file: h5py.File, key: str, index: int) -> np.ndarray:
 
 
 def to_uint8(values: np.ndarray, source: str) -> np.ndarray:
-  """Grey levels stored as floating-point numbers: exact where they are whole, else rounded to the nearest.
+  """Grey levels stored as floating-point numbers: exact if they are whole, otherwise rounded.
 
   Args:
+    values: 0 .. 255.
     source: file and key, for the message.
   """
   low, high = values.min(), values.max()
-  if not (low >= 0 and high <= 255):  # so written, NaN fails too
+  if not (low >= 0 and high <= 255):  # written so that NaN fails too
     raise InputError(f'{source}: values range from {low} to {high}, expected 0 to 255')
   return np.rint(values).astype(np.uint8)
 
@@ -77,7 +81,9 @@ def image_size(path: Path, homepage: str, modes: tuple[str, ...] = ('RGB',)) -> 
   """Height and width of an image file; only its header is read.
 
   Args:
-    modes: Pillow's names of the pixel formats that are expected.
+    path: the file.
+    homepage: where it is published, for the message.
+    modes: expected pixel formats, by Pillow's names.
   """
   with _open_image(path, homepage) as image:
     if image.mode not in modes:
@@ -86,7 +92,7 @@ def image_size(path: Path, homepage: str, modes: tuple[str, ...] = ('RGB',)) -> 
 
 
 def common_size(paths: Sequence[Path], homepage: str) -> Size:
-  """Height and width of RGB images, which must be of one size; only headers are read."""
+  """Height and width of RGB images, which must all have the same size; only headers are read."""
   size = image_size(paths[0], homepage)
   for path in paths[1:]:
     check_same_size(path, image_size(path, homepage), size, paths[0])
@@ -127,7 +133,7 @@ def exr_channels(path: Path, homepage: str) -> list[str]:
 
 
 def read_exr(path: Path, homepage: str) -> dict[str, np.ndarray]:
-  """[H, W] float16, float32 or uint32 of each channel of an OpenEXR file, in the order of the file: by name."""
+  """[H, W] float16, float32 or uint32 for each channel of an OpenEXR file, in the order of the file: by name."""
   file = _open_exr(path, homepage)
   if not file.parts:  # the library only prints a warning
     raise InputError(f'{path}: found a damaged OpenEXR file, expected an intact one')
@@ -145,7 +151,7 @@ def _open_exr(path: Path, homepage: str, header_only: bool = False) -> OpenEXR.F
 
 
 def subfolders(folder: Path, homepage: str) -> list[Path]:
-  """The folders in a folder, by name; hidden ones are left out. There must be at least one."""
+  """The folders in a folder, sorted by name, except hidden ones. There must be at least one."""
   if not folder.is_dir():
     raise InputError(f'{folder}: found no such folder, expected the one from {homepage}')
   found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith('.'))
@@ -155,6 +161,6 @@ def subfolders(folder: Path, homepage: str) -> list[Path]:
 
 
 def check_same_size(path: Path, size: Size, expected: Size, like: Path) -> None:
-  """InputError unless a picture has the size of another one."""
+  """Raises InputError unless an image has the same size as another one."""
   if size != expected:
     raise InputError(f'{path}: is {size[0]} x {size[1]} pixels, expected {expected[0]} x {expected[1]} as {like}')

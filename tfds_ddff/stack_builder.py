@@ -1,7 +1,7 @@
-"""What all data sets of focal stacks have in common: their features, and how a builder writes them.
+"""Common parts of all data sets of focal stacks: their features, and how a builder writes them.
 
-A data set subclasses `StackBuilder` and lists a `Config` for each of its protocols; a config's `find_splits` checks the
-published files and returns a `SourceSplit` for each split, which reads them example by example.
+A data set subclasses `StackBuilder` and lists a `Config` for each of its protocols. The `find_splits` of a config
+checks the published files and returns a `SourceSplit` for each split, which reads them example by example.
 """
 
 import dataclasses
@@ -20,19 +20,19 @@ SHARD_BYTES = 1 << 29  # before compression
 
 
 def stack_features(num_frames: int | None) -> tfds.features.FeaturesDict:
-  """What an example of every data set holds. Frames run from far to near; examples may differ in height and width.
+  """Features of an example of every data set. Frames run from far to near; examples may differ in height and width.
 
-  Everything but `name` is stored as raw bytes, an order of magnitude faster to read and write than TFDS's default. An
-  RGB-D picture is one frame that is sharp everywhere and has no focus coordinate: `focus` is NaN.
+  Everything except `name` is stored as raw bytes, which are an order of magnitude faster to read and write than TFDS's
+  default. An RGB-D image is a single all-in-focus frame without a focus coordinate: `focus` is NaN.
 
   Args:
-    num_frames: N, or None where it differs between examples.
+    num_frames: N, or None if it differs between examples.
   """
 
   def tensor(shape: tuple[int | None, ...], dtype: type[np.generic], doc: str) -> tfds.features.Tensor:
     return tfds.features.Tensor(shape=shape, dtype=dtype, encoding='bytes', doc=doc)
 
-  # TFDS cannot decode arrays without elements, hence the one pixel of an all-in-focus picture that does not exist.
+  # TFDS cannot decode empty arrays, so a missing all-in-focus image has one pixel.
   return tfds.features.FeaturesDict(
     {
       'images': tensor((num_frames, None, None, 3), np.uint8, '[N, H, W, 3] RGB frames, far to near'),
@@ -59,23 +59,23 @@ def make_example(
   motion: np.ndarray | None = None,
   all_in_focus: np.ndarray | None = None,
 ) -> Example:
-  """An example as in `stack_features`, with what a data set does not have filled in.
+  """An example in the form of `stack_features`; missing fields are filled in.
 
   Args:
     name: split and index or scene.
     images: [N, H, W, 3] uint8 RGB, far to near.
-    focus: [N].
-    target: [H, W], any floating-point type; None where the depth is not known.
-    valid: [H, W] weight, or bool; what is not finite in `target` is not valid whatever it says. None: where finite.
-    fov: [N]; None for frames of equal field of view.
-    aligned: the frames show the same view by construction, so that their true motion is 0.
-    motion: [N, 3], where it is known and not 0.
+    focus: [N] focus coordinates, in the unit of `target`.
+    target: [H, W], any floating-point type; None if the depth is unknown.
+    valid: [H, W] weight, or bool; pixels where `target` is not finite are never valid. None: where it is finite.
+    fov: [N] relative field of view; None: equal in all frames.
+    aligned: the frames show the same view by construction, so their true motion is 0.
+    motion: [N, 3] true motion, if known and not 0.
     all_in_focus: [H, W, 3] uint8 RGB.
   """
   if target is None:
     target, valid = np.zeros(images.shape[1:3]), np.zeros(images.shape[1:3])
   weight = np.isfinite(target) * (1.0 if valid is None else valid)
-  with np.errstate(over='ignore'):  # what is beyond float32 becomes infinite
+  with np.errstate(over='ignore'):  # values beyond float32 become infinite
     target = np.where(weight > 0, target, 0).astype(np.float32)
   weight = np.where(np.isfinite(target), weight, 0)
   if motion is None:
@@ -99,8 +99,7 @@ class SourceSplit:
   Attributes:
     length: number of examples.
     num_bytes: size of all features of all examples, before compression (`stack_bytes`).
-    read: the example (`make_example`) of an index; raises InputError where files are damaged in a way that only reading
-      shows.
+    read: the example (`make_example`) at an index; raises InputError for damage that only reading detects.
   """
 
   length: int
@@ -121,11 +120,11 @@ class Config(tfds.core.BuilderConfig):
   """One protocol of a data set.
 
   Attributes:
-    find_splits: takes the folder with the published files, checks all but the pixels, and returns the splits that they
-      hold; raises InputError.
-    num_frames: N, or None where it differs between examples.
-    focus_unit: of `focus` and `target`: 'px' (disparity), 'm', '1/m', or what else to write beside a scale.
-    optional: splits that are left out where their files are missing, with the name of the file or folder.
+    find_splits: takes the folder with the published files, checks everything except pixels, and returns the splits that
+      they contain; raises InputError.
+    num_frames: N, or None if it differs between examples.
+    focus_unit: of `focus` and `target`: 'px' (disparity), 'm', '1/m', or other text for scales.
+    optional: splits that are skipped if their files are missing, with the name of the file or folder.
   """
 
   find_splits: Callable[[Path], dict[str, SourceSplit]]
@@ -135,7 +134,9 @@ class Config(tfds.core.BuilderConfig):
 
 
 class StackInfo(tfds.core.DatasetInfo):
-  """Metadata that are not looked up in TFDS's bucket, which has none of these and leaves a temporary folder behind."""
+  """Metadata that is not looked up in TFDS's bucket, which has none of these data sets, and leaves a temporary folder
+  behind.
+  """
 
   def initialize_from_bucket(self) -> None:
     pass
@@ -144,12 +145,13 @@ class StackInfo(tfds.core.DatasetInfo):
 class StackBuilder(tfds.core.GeneratorBasedBuilder):
   """Writes the splits of its config, one example after the other, in the order they are read.
 
-  A data set states, besides TFDS's VERSION, BUILDER_CONFIGS and MANUAL_DOWNLOAD_INSTRUCTIONS:
+  A data set defines, besides TFDS's VERSION, BUILDER_CONFIGS and MANUAL_DOWNLOAD_INSTRUCTIONS:
 
   Attributes:
-    DESCRIPTION: splits, focus coordinates and their unit, range of the target, valid mask, protocol: the module's text.
+    DESCRIPTION: splits, focus coordinates and their unit, range of the target, valid mask, protocol: the module's
+      docstring.
     HOMEPAGE: where the authors publish it.
-    LICENSE: and its address.
+    LICENSE: the licence and its address.
     CITATION: BibTeX.
     sources: the splits to write; None: what the config's `find_splits` finds.
     progress: called after each example.
@@ -173,7 +175,7 @@ class StackBuilder(tfds.core.GeneratorBasedBuilder):
       citation=self.CITATION,
       license=self.LICENSE,
       metadata=tfds.core.MetadataDict(focus_unit=config.focus_unit),
-      disable_shuffling=True,  # a submission needs the order of the files, and a reader shuffles by itself
+      disable_shuffling=True,  # submissions need the order of the files, and readers shuffle
     )
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Example]]]:
@@ -188,8 +190,8 @@ class StackBuilder(tfds.core.GeneratorBasedBuilder):
   def _download_and_prepare(
     self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
   ) -> None:
-    # TFDS would sort each split before it writes it. Above 1 GB that takes TensorFlow and twice the disk; and as the
-    # order is to stay, there is nothing to sort.
+    # TFDS would sort each split before writing it, which above 1 GB needs TensorFlow and twice the disk space, and is
+    # not needed here because the order is kept.
     generators = self._split_generators(dl_manager)
     written = [self._write_split(name, examples, self.sources[name]) for name, examples in generators.items()]
     self.info.set_splits(tfds.core.splits.SplitDict(written))
@@ -197,7 +199,7 @@ class StackBuilder(tfds.core.GeneratorBasedBuilder):
   def _write_split(
     self, name: str, examples: Iterator[tuple[int, Example]], source: SourceSplit
   ) -> tfds.core.SplitInfo:
-    """Writes one split to as many files of equal length as keep each below `SHARD_BYTES`."""
+    """Writes one split to files of equal length, as many as needed to keep each below `SHARD_BYTES`."""
     features = self.info.features
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     num_bytes = 0
@@ -207,8 +209,8 @@ class StackBuilder(tfds.core.GeneratorBasedBuilder):
     shard_lengths = [len(part) for part in np.array_split(range(len(source)), num_shards)]
     for shard, count in enumerate(shard_lengths):
       path = template.sharded_filepath(shard_index=shard, num_shards=num_shards)
-      # Not compressed, as TFDS's own writer does: that saves a quarter of the disk at best, and takes three to eight
-      # times as long to read.
+      # Not compressed, unlike in TFDS's own writer: compression saves a quarter of the disk space at best, and reading
+      # takes three to eight times as long.
       file = ArrayRecordWriter(str(path), 'group_size:1,uncompressed')
       for _, example in itertools.islice(examples, count):
         record = serializer.serialize_example(features.encode_example(example))

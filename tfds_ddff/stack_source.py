@@ -15,10 +15,10 @@ from tfds_ddff.record_file import RecordFile
 class StackSource(Sequence):
   """A split of a built data set, for random access from any number of threads.
 
-  `source[i]` is a dict as in `stack_builder.stack_features`: read-only NumPy arrays, and `name` as bytes.
+  `source[i]` is a dict in the form of `stack_builder.stack_features`: read-only NumPy arrays, and `name` as bytes.
 
   Attributes:
-    records: the examples as they are stored, serialised.
+    records: the stored examples, serialised.
     focus_unit: of `focus` and `target`.
   """
 
@@ -41,7 +41,7 @@ class StackSource(Sequence):
     stored = locate_features(record)
     example: dict[str, Any] = {'name': bytes(record[slice(*stored['name'])])}
     for name, (shape, dtype) in self._features.items():
-      # TFDS stores the shape beside the bytes where more than one length is open.
+      # TFDS stores the shape with the bytes if more than one length is unknown.
       if shape.count(None) > 1:
         start, end = stored[f'{name}/value']
         shape = _read_integers(record, *stored[f'{name}/shape'])
@@ -72,7 +72,7 @@ class _Records(Sequence):
 
 
 def locate_features(record: memoryview) -> dict[str, tuple[int, int]]:
-  """Where in a serialised `tf.train.Example` the value of each feature lies: its first byte and the one after its last.
+  """Position of each feature's value in a serialised `tf.train.Example`: its first byte and the one after its last.
 
   Values are single byte strings or packed integers. The protobuf library copies every value twice, which for a focal
   stack takes as long as reading it; here nothing is copied. The messages, each a sequence of fields with a length:
@@ -89,15 +89,15 @@ def locate_features(record: memoryview) -> dict[str, tuple[int, int]]:
 
 
 def _fields(record: memoryview, start: int, end: int) -> Iterator[tuple[int, int]]:
-  """The fields of a message; all have a length and come in order of their numbers."""
+  """The fields of a message; all have a length and are in order of their numbers."""
   while start < end:
-    length, start = _varint(record, start + 1)  # behind the tag, one byte for numbers below 16
+    length, start = _varint(record, start + 1)  # after the tag, one byte for numbers below 16
     yield start, start + length
     start += length
 
 
 def _varint(record: memoryview, start: int) -> tuple[int, int]:
-  """A number in groups of seven bits, the lowest first, and where it ends."""
+  """A number in groups of seven bits, lowest first, and the position after it."""
   number = shift = 0
   while record[start] >= 128:
     number |= (record[start] - 128) << shift

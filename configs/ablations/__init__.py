@@ -9,12 +9,12 @@ from focal_jax.recipes import default, simulated
 
 
 def recipe(variant: str, path: str) -> ConfigDict:
-  """configs/simulated.py, or its smoke version of four steps; ValueError naming `path` for another variant."""
+  """configs/simulated.py, or its smoke variant of four steps; ValueError naming `path` for any other variant."""
   return with_variant(simulated.get_config(), variant, path)
 
 
 def with_variant(config: ConfigDict, variant: str, path: str) -> ConfigDict:
-  """The same for another recipe."""
+  """Same for another recipe."""
   config = default.with_variant(config, variant, path)
   if variant == 'smoke':
     config.update(steps=4, log_every=1, checkpoint_every=2, validation_every=4)

@@ -57,7 +57,7 @@ def get_config(variant: str = '') -> ConfigDict:
 
 
 def sweep(add) -> None:
-  aligner = {'model.align': {'name': 'fitted', 'side_px': 256}}  # as the weights that ship
+  aligner = {'model.align': {'name': 'fitted', 'side_px': 256}}  # like the shipped weights
   moved = {'simulator.sweep.aligned': 0.0, 'simulator.sweep.shake_px': (0.0, 1.5), 'simulator.sweep.zoom': (0.96, 1.1)}
   trained = {
     label: add({'model.depth': depth, **loss}, label=f'{label}, aligned') for label, (depth, loss) in NETWORKS.items()

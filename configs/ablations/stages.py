@@ -21,7 +21,7 @@ def sweep(add) -> None:
   steps = add.config.steps
 
   def alone(alignment_steps, depth_steps):
-    """What joins the two networks, each trained alone."""
+    """Settings that join the two networks, each trained separately."""
     alignment = add(networks='alignment', best_metric='motion_px', steps=alignment_steps, report=False)
     depth = add({'networks': 'depth', 'simulator.sweep.aligned': 1.0, 'steps': depth_steps}, report=False)
     return {'init.alignment': alignment.weights, 'init.depth': depth.weights}

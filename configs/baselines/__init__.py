@@ -1,1 +1,1 @@
-"""Other published networks, with their own recipes as far as those were published."""
+"""Other published networks with their own recipes, as far as published."""

@@ -29,7 +29,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.data.update(source='0.5*ddff12/scene_disjoint + 0.5*fod500', num_frames=(5, 5))
   config.update(batch_size=20, steps=28_000)  # 700 epochs of 800 stacks
   config.optimizer.update(b2=0.999, clip_norm=0.5)
-  # Huber's penalty at 1 is twice the smooth L1; published are 1, 2, 4 and 8 fifteenths.
+  # Huber's penalty at 1 is twice the smooth L1; the published weights are 1, 2, 4 and 8 fifteenths.
   weights = tuple(weight / 30 for weight in (1, 2, 4, 8))
   config.loss.update(penalty='huber', penalty_scale=1.0, pyramid_weights=weights, within_focus=True)
   config.eval.dataset = 'ddff12/scene_disjoint'

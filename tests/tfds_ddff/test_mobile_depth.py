@@ -187,7 +187,7 @@ BAD_INPUTS = {
   ),
   'words': (
     calibrate('9 1\n8 f/2\n7 1\n0.4\n'),
-    r"balls/calibrated\.txt: found what is no number \(.*'f/2'\), expected numbers only",
+    r"balls/calibrated\.txt: found something that is not a number \(.*'f/2'\), expected only numbers",
   ),
   'empty': (calibrate(''), r'balls/calibrated\.txt: found 0 rows, expected 4'),
   'negative distance': (

@@ -333,7 +333,7 @@ BAD_INPUTS = {
     ),
     'depth in colour': (
       lambda f: write_image(f / DEPTH, np.arange(144, dtype=np.uint8).reshape(6, 8, 3)),
-      'b/result_merged_depth_center.png: found channels that differ, expected grey',
+      'b/result_merged_depth_center.png: found different channels, expected grey',
     ),
     'a truncated frame': (
       lambda f: truncate(f / FRAME),

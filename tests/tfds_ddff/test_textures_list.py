@@ -78,7 +78,7 @@ def test_packages_that_cannot_be_had(tmp_path, monkeypatch):
   monkeypatch.setattr(subprocess, 'run', fail)
   with pytest.raises(RunError, match='npm:a@1: found no program npm'):
     textures.fetch('npm:a@1', tmp_path / 'npm')
-  with pytest.raises(RunError, match=r'deb:a: cannot be fetched by apt-get \(no such package\)'):
+  with pytest.raises(RunError, match=r'deb:a: cannot be downloaded with apt-get \(no such package\)'):
     textures.fetch('deb:a', tmp_path / 'deb')
   with pytest.raises(RunError):
     textures.collect(tmp_path / 'out')

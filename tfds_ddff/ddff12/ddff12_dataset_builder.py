@@ -8,34 +8,35 @@ Every example holds ten frames, far to near, focused at planes evenly spaced in 
 is disparity in pixels between neighbouring views of the light field, 0.1412 m px / depth, and `valid` is 1 where it is
 above 0, else 0; it is not limited to the range of the focus.
 
-`focus` holds the labels as published. Frames are in focus elsewhere: what is sharpest in a frame labelled d has a
-target of about d + 0.062 px (`optics.DDFF_FOCUS_OFFSET_PX`), since the camera's plane of zero disparity is not at
-infinity. Networks trained on the data set learn that, and keep the labels. For other methods the corrected focus,
-0.0822 to 0.3445 px, is `optics.ddff_focus_disparities(corrected=True)` or `focus` plus the constant, which `python -m
-tfds_ddff.ddff12.measure_focus` measures on the split train; their results are reported with both.
+`focus` holds the labels as published. The frames are actually focused elsewhere: the sharpest pixels in a frame
+labelled d have a target of about d + 0.062 px (`optics.DDFF_FOCUS_OFFSET_PX`), because the camera's plane of zero
+disparity is not at infinity. Networks trained on the data set learn this offset, and keep the labels. For other
+methods the corrected focus, 0.0822 to 0.3445 px, is `optics.ddff_focus_disparities(corrected=True)`, or `focus` plus
+the offset, which `python -m tfds_ddff.ddff12.measure_focus` measures on the split train; their results are reported
+with both.
 
 Config `official` reads the two files of the benchmark:
 
   split   examples  height x width  file                      keys                     depth
-  train       5269  224 x 224       ddff-dataset-trainval.h5  stack_train, disp_train  of 80 % of the pixels or more
-  val         1318  224 x 224       ddff-dataset-trainval.h5  stack_val, disp_val      of 80 % of the pixels or more
+    train       5269  224 x 224       ddff-dataset-trainval.h5  stack_train, disp_train  of at least 80 % of the pixels
+    val         1318  224 x 224       ddff-dataset-trainval.h5  stack_val, disp_val      of at least 80 % of the pixels
   test         120  383 x 552       ddff-dataset-test.h5      stack_test               hidden: target and valid are 0
 
 Train and val are crops of the same six scenes, so val says little about other rooms. The benchmark is the test split:
 six other scenes, with depth known only to the authors' server. Examples keep the order of the files.
 
 Config `scene_disjoint` reads `my_ddff_trainVal.h5` (17 GB), a repacking by the authors of DFV (Yang, Huang and Zhou,
-CVPR 2022): frames in the order of the official files, nearest first, but whole and in RGB, and `all_in_focus`. That is
-view (5, 5), one step off the centre (4, 4) which target and frames belong to:
+CVPR 2022): whole frames in RGB, nearest first as in the official files, and `all_in_focus`, which is view (5, 5), one
+step from the centre (4, 4) of target and frames:
 
   split   examples  height x width  keys                                scenes
   train        400  383 x 552       stack_train, disp_train, AiF_train  kitchen, seminaroom, socialcorner, studentlab
   val          200  383 x 552       stack_val, disp_val, AiF_val        glassroom, office41
 
-This is the one protocol that can be checked without the server: train on train, and report val where the target is
+This is the only protocol that can be evaluated without the server: train on train, and report val where the target is
 0.0202 .. 0.2825 px.
 
-Config `raw` refocuses the light fields themselves (`refocus.py`), to frames as in the official files but for a grey
+Config `raw` refocuses the light fields themselves (`refocus.py`). Its frames differ from the official ones by one grey
 level in about one pixel of a thousand. `all_in_focus` is the centre view, and the protocol that of `scene_disjoint`:
 
   split   examples  height x width  scenes, 100 light fields each in train and val, 20 in test
@@ -44,8 +45,8 @@ level in about one pixel of a thousand. `all_in_focus` is the centre view, and t
   test         120  383 x 552       lockeroom, cafeteria, library, spencerlab, office44, magistrale; depth is hidden
 
 Its files are `LightField/<folder>/<scene>/LF_0001.npy` and so on, [9, 9, H, W, 3] uint8 RGB, and for train and val
-`DepthRegistered/train/<scene>/DEPTH_0001.png`, [H, W] uint16 mm, 0 where not known. `<folder>` is `test` for the split
-test, else `train`. A split without any scene is left out. Examples are named `<scene>_0001`.
+`DepthRegistered/train/<scene>/DEPTH_0001.png`, [H, W] uint16 mm, 0 where unknown. `<folder>` is `test` for the split
+test, otherwise `train`. A split without any scene is skipped. Examples are named `<scene>_0001`.
 """
 
 import functools
@@ -98,7 +99,7 @@ def official_splits(manual_dir: Path) -> dict[str, SourceSplit]:
     manual_dir: folder with `ddff-dataset-trainval.h5` and, for the split `test`, `ddff-dataset-test.h5`.
 
   Raises:
-    InputError: the first file is missing, or either is damaged or is not laid out as stated above.
+    InputError: the first file is missing, or either is damaged or not laid out as described above.
   """
   with open_hdf5(manual_dir / TRAINVAL_FILE, HOMEPAGE) as file:
     splits = {name: _official_split(file, name, ('n', NUM_FRAMES, 'h', 'w', 3)) for name in ('train', 'val')}
@@ -108,10 +109,10 @@ def official_splits(manual_dir: Path) -> dict[str, SourceSplit]:
 
 
 def official_test_split(path: Path) -> SourceSplit:
-  """The split `test` of the official files, which needs this file alone.
+  """The split `test` of the official files, which needs only this file.
 
   Raises:
-    InputError: the file is missing, damaged, or not laid out as stated above.
+    InputError: the file is missing, damaged, or not laid out as described above.
   """
   with open_hdf5(path, HOMEPAGE) as file:
     return _official_split(file, 'test', ('n', NUM_FRAMES, *TEST_SIZE, 3), hidden=True)
@@ -120,7 +121,7 @@ def official_test_split(path: Path) -> SourceSplit:
 def _official_split(
   file: h5py.File, name: str, stack_shape: tuple[int | str, ...], hidden: bool = False
 ) -> SourceSplit:
-  """Checks the stacks of a split and, unless the depth is `hidden`, that the disparities fit them."""
+  """Checks the stacks of a split and, unless the depth is `hidden`, that the disparities match them."""
   shape = check_array(file, f'stack_{name}', stack_shape, np.uint8)
   if not hidden:
     check_array(file, f'disp_{name}', (shape[0], *shape[2:4]), np.float64, why=f', because stack_{name} is {shape}')
@@ -148,7 +149,7 @@ def scene_disjoint_splits(manual_dir: Path) -> dict[str, SourceSplit]:
     manual_dir: folder with `my_ddff_trainVal.h5`.
 
   Raises:
-    InputError: the file is missing, damaged, or not laid out as stated above.
+    InputError: the file is missing, damaged, or not laid out as described above.
   """
   with open_hdf5(manual_dir / SCENE_DISJOINT_FILE, DFV_HOMEPAGE) as file:
     return {name: _scene_disjoint_split(file, name) for name in ('train', 'val')}
@@ -183,8 +184,8 @@ def raw_splits(manual_dir: Path) -> dict[str, SourceSplit]:
     manual_dir: folder with `LightField` and `DepthRegistered`.
 
   Raises:
-    InputError: there are none, a file or scene of a split is missing, a scene is unknown, or a file is not as stated
-      above, as far as its header shows.
+    InputError: there are none, a file or scene of a split is missing, a scene is unknown, or a file's header is not as
+      described above.
   """
   for folder in ('train', 'test'):
     known = {scene for split, scenes in SCENES.items() if RAW_FOLDERS[split] == folder for scene in scenes}
@@ -204,7 +205,7 @@ def raw_splits(manual_dir: Path) -> dict[str, SourceSplit]:
 
 
 def _raw_split(manual_dir: Path, split: str) -> SourceSplit:
-  """Lists the light fields of a split and checks them and, but for the test, that each has a depth map of its size."""
+  """Lists and checks the light fields of a split and, except for the test, their depth maps."""
   hidden = split == 'test'
   files: list[tuple[Path, Path | None]] = []
   for scene in SCENES[split]:
@@ -212,7 +213,7 @@ def _raw_split(manual_dir: Path, split: str) -> SourceSplit:
     depths = manual_dir / 'DepthRegistered' / RAW_FOLDERS[split] / scene
     if not light_fields.is_dir():
       raise InputError(f'{light_fields}: found no such folder, expected every scene of {split} from {HOMEPAGE}')
-    # Numbers without a gap, so a file that is missing shows in the count of the others.
+    # Numbers without gaps, so that a missing file changes the count.
     count = max(len(list(light_fields.glob('LF_*.npy'))), 0 if hidden else len(list(depths.glob('DEPTH_*.png'))), 1)
     files += [
       (light_fields / f'LF_{number:04d}.npy', None if hidden else depths / f'DEPTH_{number:04d}.png')
@@ -230,7 +231,7 @@ def _raw_split(manual_dir: Path, split: str) -> SourceSplit:
 
 
 def _open_light_field(path: Path) -> np.ndarray:
-  """[9, 9, H, W, 3] uint8, not read yet."""
+  """[9, 9, H, W, 3] uint8, memory-mapped."""
   if not path.is_file():
     raise InputError(f'{path}: found no such file, expected the one from {HOMEPAGE}')
   try:
@@ -266,7 +267,7 @@ def _read_raw(files: list[tuple[Path, Path | None]], index: int) -> Example:
 
 
 class Builder(StackBuilder):
-  """TFDS builder of `ddff12`. The module states splits, units and protocol."""
+  """TFDS builder of `ddff12`. See the module for splits, units and protocol."""
 
   VERSION = tfds.core.Version('2.0.0')
   DESCRIPTION = __doc__
@@ -280,7 +281,7 @@ class Builder(StackBuilder):
   BUILDER_CONFIGS = [  # noqa: RUF012 (so TFDS wants it)
     Config(
       name='official',
-      description='The files of the benchmark: crops for training, full frames with hidden depth for the test.',
+      description='The files of the benchmark: crops for training, full frames with hidden depth for testing.',
       find_splits=official_splits,
       num_frames=NUM_FRAMES,
       focus_unit='px',
@@ -288,7 +289,7 @@ class Builder(StackBuilder):
     ),
     Config(
       name='scene_disjoint',
-      description="DFV's repacking: whole frames with depth, of four rooms for training and two others for validation.",
+      description="DFV's repacking: whole frames with depth, four rooms for training and two others for validation.",
       find_splits=scene_disjoint_splits,
       num_frames=NUM_FRAMES,
       focus_unit='px',

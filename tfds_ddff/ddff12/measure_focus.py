@@ -3,21 +3,22 @@ r"""Measures how far the focus labels of DDFF-12 are from where its frames are i
   python -m tfds_ddff.ddff12.measure_focus --manual_dir=downloads [--dataset=ddff12/raw] [--out=focus.json]
   python -m tfds_ddff.ddff12.measure_focus --data_dir=data  # of a data set that is built
 
-Frames and truth are labelled with disparity B f / Z, but what the views of the light field camera show is B f / Z less
-a constant. A pixel of true disparity d is therefore sharpest in a frame labelled d less that constant, for which
-`optics.DDFF_FOCUS_OFFSET_PX` stands in this project. Here it is measured:
+Frames and truth are labelled with disparity B f / Z, but the disparity between views of the light field camera is
+B f / Z minus a constant. A pixel of true disparity d is therefore sharpest in a frame labelled d minus that constant,
+which is `optics.DDFF_FOCUS_OFFSET_PX` in this project. It is measured as follows:
 
-1. Pixels with texture: the 30 % of each stack in which frames differ most (standard deviation of the luminance over the
-   frames), away from the border, which refocusing makes up.
-2. The label where such a pixel is sharpest, between frames by a Gaussian through three (`classical.gaussian_peak`).
-3. Of each stack the median label by true disparity, in steps of 0.02 px; a median, for pixels beside an edge are often
-   sharpest elsewhere.
-4. Only true disparities of which few pixels are sharpest in the first or last frame: what is in focus beyond the
-   sweep says nothing but that. As long as they are less than half, the median is where it would be without them.
-5. The constant is the median of what is left, truth less label, one value for each stack and step, and its interval is
-   from bootstrapping the stacks as if they were independent. Crops of one light field are not: too narrow.
+1. Textured pixels: the 30 % of each stack in which frames differ most (standard deviation of the luminance over the
+   frames), away from the border, which refocusing fills in.
+2. The label at which such a pixel is sharpest, interpolated by a Gaussian through three frames
+   (`classical.gaussian_peak`).
+3. For each stack, the median label by true disparity, in steps of 0.02 px; a median, because pixels next to an edge are
+   often sharpest elsewhere.
+4. Only true disparities with few pixels that are sharpest in the first or last frame, because those may be in focus
+   beyond the sweep. As long as they are less than half, they do not change the median.
+5. The constant is the median of the rest, truth minus label, one value per stack and step. Its interval is from
+   bootstrapping the stacks as if they were independent; crops of one light field are not, so it is too narrow.
 
-Prints a table, the constant and its interval; exit status 2 and one line on stderr for bad input.
+Prints a table, the constant and its interval; exit status 2 and one line on stderr for invalid input.
 """
 
 import dataclasses
@@ -42,9 +43,9 @@ from tfds_ddff import find, load
 
 TEXTURED = 0.3  # share of a stack's valid pixels
 STEP_PX = 0.02  # of true disparity
-EDGES_PX = np.arange(15) * STEP_PX  # 0 .. 0.28 px: of DDFF-12's range the last 0.0025 px are left out
-LEAST_PIXELS = 100  # of a stack at a true disparity
-MOST_AT_ENDS = 0.4  # share of pixels that are sharpest in the first or last frame
+EDGES_PX = np.arange(15) * STEP_PX  # 0 .. 0.28 px: without the last 0.0025 px of DDFF-12's range
+LEAST_PIXELS = 100  # minimum number of pixels per stack and step
+MOST_AT_ENDS = 0.4  # maximum share of pixels that are sharpest in the first or last frame
 MARGIN_PX = 5
 WINDOW_PX = 1.5  # of the focus measure
 LEVEL, RESAMPLES = 0.95, 2000
@@ -52,17 +53,17 @@ LEVEL, RESAMPLES = 0.95, 2000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FocusMeasurement:
-  """What was found, S stacks and B steps of true disparity.
+  """Result for S stacks and B steps of true disparity.
 
   Attributes:
     labels: [S, B] median label of the sharpest frame, px; NaN where a stack has too few pixels.
-    offsets: [S, B] median of true disparity less label, px; NaN likewise.
+    offsets: [S, B] median of true disparity minus label, px; NaN likewise.
     at_ends: [B] share of pixels that are sharpest in the first or last frame; NaN for no pixels.
-    pixels: [B] textured pixels of all stacks.
-    counted: [B] whether the constant is found there.
+    pixels: [B] number of textured pixels in all stacks.
+    counted: [B] whether a step contributes to the constant.
     offset: the constant, px.
-    interval: its ends, px; NaN if the constant comes from fewer than two stacks.
-    stacks: number of stacks that it comes from.
+    interval: its confidence interval, px; NaN with fewer than two stacks.
+    stacks: number of stacks that contribute.
   """
 
   labels: np.ndarray
@@ -75,7 +76,7 @@ class FocusMeasurement:
   stacks: int
 
   def table(self) -> str:
-    """Markdown: by true disparity the label of the sharpest frame and the difference, medians over the stacks."""
+    """Markdown: label of the sharpest frame and the difference by true disparity, medians over the stacks."""
     lines = [
       '| true disparity, px | label of the sharpest frame | truth - label | in an end frame | stacks | pixels |',
       '| ---: | ---: | ---: | ---: | ---: | ---: |',
@@ -91,7 +92,7 @@ class FocusMeasurement:
     return '\n'.join(lines)
 
   def as_json(self) -> dict[str, Any]:
-    """Numbers only, None for what is not known."""
+    """Numbers only; None for unknown values."""
 
     def medians(values: np.ndarray) -> list[float | None]:
       columns = (column[np.isfinite(column)] for column in values.T)
@@ -116,13 +117,15 @@ class FocusMeasurement:
 
 @jax.jit
 def _sharpest_and_texture(images: Float[Array, 'N H W 3']) -> tuple[Float[Array, 'H W'], Float[Array, 'H W']]:
-  """Place of the peak of the focus measure among the frames, 0 .. N - 1; and how much the luminance differs."""
+  """Position of the peak of the focus measure among the frames, 0 .. N - 1; and the standard deviation of the
+  luminance.
+  """
   response = classical.focus_measure(images, 1, WINDOW_PX, MARGIN_PX, 'ring_difference')
   return classical.gaussian_peak(response), jnp.std(images @ jnp.asarray(classical.LUMA, images.dtype), axis=0)
 
 
 def _textured(example: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """[P] true disparity, label of the sharpest frame, and whether that is the first or last, of pixels with texture."""
+  """For textured pixels: [P] true disparity, label of the sharpest frame, and whether that is the first or last."""
   images = np.asarray(example['images'], np.float32) / 255
   place, texture = map(np.asarray, _sharpest_and_texture(images))
   inner = np.zeros(place.shape, bool)
@@ -130,7 +133,7 @@ def _textured(example: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.nd
   valid = inner & (np.asarray(example['valid']) > 0)
   if not valid.any():
     return np.zeros(0), np.zeros(0), np.zeros(0, bool)
-  # Pixels in which frames do not differ at all have no peak.
+  # Pixels that are equal in all frames have no peak.
   chosen = valid & (texture > 0) & (texture >= np.quantile(texture[valid], 1 - TEXTURED))
   focus = np.asarray(example['focus'], np.float64)
   place = place[chosen]
@@ -139,13 +142,13 @@ def _textured(example: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def measure(examples: Iterable[Mapping[str, Any]]) -> FocusMeasurement:
-  """The constant of a data set.
+  """Measures the constant of a data set.
 
   Args:
-    examples: `images`, `focus`, `target` and `valid` as `tfds_ddff` hands them out, disparities in px.
+    examples: `images`, `focus`, `target` and `valid` in the form of `tfds_ddff`, disparities in px.
 
   Raises:
-    InputError: no textured pixels lie where the constant could be measured.
+    InputError: there are no textured pixels where the constant could be measured.
   """
   steps = len(EDGES_PX) - 1
   labels, offsets, pixels, ends = [], [], np.zeros(steps, int), np.zeros(steps, int)
@@ -176,7 +179,7 @@ def measure(examples: Iterable[Mapping[str, Any]]) -> FocusMeasurement:
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-  """Of the median of all values of [S, B], of stacks drawn with replacement."""
+  """Confidence interval of the median of all values [S, B], from stacks drawn with replacement."""
   rng = np.random.default_rng(0)
   medians = [np.nanmedian(values[rng.integers(len(values), size=len(values))]) for _ in range(RESAMPLES)]
   low, high = np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -184,17 +187,17 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def train_examples(dataset: str, manual_dir: str | None, data_dir: str | None) -> Sequence[Mapping[str, Any]]:
-  """The training part, from the published files or from the data set that was built of them.
+  """The training split, from the published files or from a built data set.
 
   Raises:
-    InputError: there is no training part, it is of another data set, or both or neither folder is given.
+    InputError: there is no training split, it is of another data set, or both or neither folder is given.
   """
   if dataset.partition('/')[0] != 'ddff12':
-    raise InputError(f"--dataset is '{dataset}', expected ddff12, perhaps with its config: ddff12/raw")
+    raise InputError(f"--dataset is '{dataset}', expected ddff12, optionally with a config: ddff12/raw")
   if (manual_dir is None) == (data_dir is None):
     raise InputError(
       f'--manual_dir is {manual_dir} and --data_dir is {data_dir}, expected one of them: the published files, or a '
-      'data set that is built'
+      'built data set'
     )
   if data_dir is not None:
     return load(dataset, 'train', data_dir)
@@ -205,7 +208,7 @@ def train_examples(dataset: str, manual_dir: str | None, data_dir: str | None) -
 
 
 class _Files(Sequence):
-  """Examples as the published files have them."""
+  """Examples from the published files."""
 
   def __init__(self, split: Any):
     self._split = split
@@ -244,10 +247,10 @@ def main(argv: list[str]) -> None:
 
 
 def run() -> None:
-  """Entry point. Flags are defined here and not on import: other programs have a --data_dir too."""
+  """Entry point. Flags are defined here and not on import: other programs also have --data_dir."""
   flags.DEFINE_string('dataset', 'ddff12', 'ddff12, ddff12/scene_disjoint or ddff12/raw.')
-  flags.DEFINE_string('manual_dir', None, 'Folder with the files that the authors publish; only read.')
-  flags.DEFINE_string('data_dir', None, 'In place of it: where the data set was built.')
+  flags.DEFINE_string('manual_dir', None, 'Folder with the published files; only read.')
+  flags.DEFINE_string('data_dir', None, 'Folder of the built data set, instead of --manual_dir.')
   flags.DEFINE_string('out', None, 'JSON file to write the numbers to.')
   run_program(main, 'tfds_ddff.ddff12.measure_focus')
 

@@ -1,11 +1,11 @@
-"""Refocuses a light field as the makers of DDFF-12 do, an order of magnitude faster than step by step.
+"""Refocuses a light field like the authors of DDFF-12, an order of magnitude faster than step by step.
 
-Their recipe: shift every view in Fourier space in proportion to its place in the camera array, clip the magnitude of
-the result to 0 .. 1, average the views, and cut off what is below a whole grey level. But for the clip all this is
-linear: spectra can be summed before one inverse transform. The clip changes few pixels, those that ring below black or
-above white. So the sum is taken in Fourier space, and what clipping changes is added in small tiles, where a view may
-leave the range. There, values between pixels come from the view oversampled by a third, for which a short kernel will
-do however far an edge rings.
+Their recipe: shift every view in Fourier space in proportion to its position in the camera array, clip the magnitude of
+the result to 0 .. 1, average the views, and round down to whole grey levels. Except for the clipping this is linear:
+spectra can be summed before a single inverse transform. Clipping changes few pixels, those that ring below black or
+above white. So the sum is computed in Fourier space, and the effect of clipping is added in small tiles where a view
+may leave the range. There, values between pixels are interpolated from the view oversampled by a third, for which a
+short kernel is sufficient however far an edge rings.
 """
 
 import functools
@@ -18,18 +18,18 @@ from scipy import fft
 
 LEVEL = 1 / 255
 TILE = 8  # px
-BATCH = 128  # tiles at a time, so that they stay in the cache
+BATCH = 128  # tiles at a time, to fit in the cache
 OVERSAMPLING = 4 / 3
-HALO = 5  # oversampled samples beyond a tile; makes the error of any frequency less than 0.1 %
-OVERSHOOT = 0.1  # how far a view leaves the range of its oversampled samples, relative to that range
-TOLERANCE = LEVEL / 4  # what may be left unclipped in a single view
+HALO = 5  # oversampled samples beyond a tile; keeps the error below 0.1 % at any frequency
+OVERSHOOT = 0.1  # maximum overshoot of a view beyond its oversampled samples, relative to their range
+TOLERANCE = LEVEL / 4  # overshoot of a single view that is not clipped
 
 
 def refocus(light_field: np.ndarray, disparities_px: Sequence[float] | np.ndarray) -> np.ndarray:
-  """The frames that a camera focused at each disparity would take, by the recipe of DDFF-12.
+  """The frames of a camera focused at each disparity, by the recipe of DDFF-12.
 
   View (u, v), u vertical, is shifted by (c - u) d rows and (c - v) d columns, where c is the centre. Differs from the
-  recipe in double precision by one grey level at most, in about one pixel of a thousand. The result does not depend on
+  recipe in double precision by at most one grey level, in about one pixel of a thousand. The result does not depend on
   the number of threads.
 
   Args:
@@ -52,21 +52,21 @@ def refocus(light_field: np.ndarray, disparities_px: Sequence[float] | np.ndarra
       correction += more_correction
   correction = correction.transpose(3, 0, 1, 4, 2, 5).reshape(len(spectrum), 3, -1, len(columns[0].pixels) * TILE)
   total = fft.irfft2(spectrum, s=(height, width)) + correction[..., :height, :width]
-  levels = total / (side**2 * LEVEL) + 1e-3  # so that rounding errors do not take whole levels to the next lower one
+  levels = total / (side**2 * LEVEL) + 1e-3  # so that rounding errors do not round whole levels down
   return np.moveaxis(levels.clip(0, 255).astype(np.uint8), 1, -1)
 
 
 class _Axis:
-  """How views are shifted along one axis by N offsets: all at once by phases, or within each of K tiles by weights.
+  """Shifts views along one axis by N offsets: all at once by phases, or within each of K tiles by weights.
 
-  The finest frequency of an even length, +1 -1 +1 -1, has no partner of opposite sign, so a shift makes it complex. Its
-  real part is taken to belong to the shifted view; the imaginary part is `ghost` times its amplitude.
+  The highest frequency of an even length, +1 -1 +1 -1, has no partner of opposite sign, so a shift makes it complex.
+  Its real part belongs to the shifted view; the imaginary part is `ghost` times its amplitude.
 
   Attributes:
     length: px.
     wide: number of oversampled samples.
     offsets: [N] px.
-    places: [K, P] of the oversampled samples that a tile needs; `samples` are the same within the period.
+    places: [K, P] indices of the oversampled samples that a tile needs; `samples` are the same within the period.
     ghost: [K, N, TILE]; 0 for odd lengths.
   """
 
@@ -84,36 +84,38 @@ class _Axis:
       self.ghost += np.sin(np.pi * offsets)[:, None] * (2 * (self.pixels % 2) - 1)
 
   def phases(self, frequencies: np.ndarray) -> np.ndarray:
-    """[N, F] factors of a spectrum; real for the finest frequency of an even length."""
+    """[N, F] factors of a spectrum; real for the highest frequency of an even length."""
     phases = np.exp(2j * np.pi * self.offsets[:, None] * frequencies)
     return np.where(np.abs(frequencies) == 0.5, phases.real, phases).astype(np.complex64)
 
   @functools.cached_property
   def weights(self) -> np.ndarray:
-    """[K, N, TILE, P] from the samples of a tile to its shifted pixels: the best for all frequencies of the view."""
+    """[K, N, TILE, P] weights from the samples of a tile to its shifted pixels: least squares over all frequencies of
+    the view.
+    """
     shifted = (self.pixels + self.offsets[:, None]) * (self.wide / self.length)
-    band = 1.03 * self.length / self.wide  # a little more than a view has, because errors are largest at the limit
+    band = 1.03 * self.length / self.wide  # slightly more than the view's band, because errors are largest at its limit
     steps = np.arange(self.places.shape[1])
-    normal = np.sinc(band * (steps[:, None] - steps)) + 1e-6 * np.eye(len(steps))  # so that no weight is large
+    normal = np.sinc(band * (steps[:, None] - steps)) + 1e-6 * np.eye(len(steps))  # keeps weights small
     wanted = np.sinc(band * (shifted[..., None] - self.places[:, None, None]))
     return (wanted @ np.linalg.inv(normal)).astype(np.float32)
 
   def tiles(self, values: np.ndarray) -> np.ndarray:
-    """[3, N, length] to [3, K, N, TILE]."""
+    """Splits [3, N, length] into [3, K, N, TILE]."""
     padded = np.pad(values, ((0, 0), (0, 0), (0, self.pixels.size - self.length)))
     return padded.reshape(*values.shape[:2], -1, TILE).swapaxes(1, 2)
 
 
 def _sum_views(views: np.ndarray, row: _Axis, columns: list[_Axis]) -> tuple[np.ndarray, np.ndarray]:
-  """Sum over views side by side: spectrum without the clip, and what the clip changes.
+  """Sums a row of views: spectrum without clipping, and the effect of clipping.
 
   Args:
     views: [V, H, W, 3] uint8.
-    row: how all are shifted along the height.
-    columns: how each is shifted along the width.
+    row: their shift along the height.
+    columns: the shift of each along the width.
 
   Returns:
-    [N, 3, H, W // 2 + 1] complex64, and [3, K, L, N, TILE, TILE] float32 of K x L tiles.
+    [N, 3, H, W // 2 + 1] complex64, and [3, K, L, N, TILE, TILE] float32 for K x L tiles.
   """
   side, height, width, _ = views.shape
   spectra = np.empty((width // 2 + 1, 3, side, height), np.complex64)
@@ -128,7 +130,7 @@ def _sum_views(views: np.ndarray, row: _Axis, columns: list[_Axis]) -> tuple[np.
 
 
 def _add_correction(correction: np.ndarray, spectrum: np.ndarray, row: _Axis, column: _Axis) -> None:
-  """Adds what the clip changes in one view of [3, H, W // 2 + 1] `spectrum`, wherever it may change anything."""
+  """Adds the effect of clipping one view, with this [3, H, W // 2 + 1] `spectrum`, in all tiles that it may affect."""
   wide = _oversample(spectrum, row, column)
   inner = slice(HALO - 1, 1 - HALO)
   strips = wide[:, row.samples[:, inner]]
@@ -139,7 +141,7 @@ def _add_correction(correction: np.ndarray, spectrum: np.ndarray, row: _Axis, co
   rows, columns, corner = _alternations(spectrum, row, column)
   most = np.abs(row.ghost).max() * np.abs(rows).max() + np.abs(column.ghost).max() * np.abs(columns).max()
   ghosts = most > LEVEL
-  # What an imaginary part adds to the magnitude of x is at most its square over 2 x.
+  # An imaginary part increases the magnitude of x by at most its square over 2 x.
   reach = 0 if not ghosts else most**2 / (2 * TOLERANCE) if np.abs(corner).max() < TOLERANCE else np.inf
 
   places = np.nonzero((low - margin < reach) | (high + margin > 1))
@@ -152,7 +154,7 @@ def _add_correction(correction: np.ndarray, spectrum: np.ndarray, row: _Axis, co
     if ghosts:
       vertical, horizontal = row.ghost[i][..., None], column.ghost[j][:, :, None]
       imaginary = vertical * rows[c, j][:, :, None] + horizontal * columns[c, i][..., None]
-      # The sum takes the real part along each axis by itself, which for a checkerboard is not the real part of both.
+      # The sum takes the real part along each axis separately, which for a checkerboard is not the real part of both.
       real = values - corner[c, None, None, None] * vertical * horizontal
       magnitude = np.sqrt(real**2 + imaginary**2)
     else:
@@ -161,11 +163,11 @@ def _add_correction(correction: np.ndarray, spectrum: np.ndarray, row: _Axis, co
 
 
 def _alternations(spectrum: np.ndarray, row: _Axis, column: _Axis) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """How strongly a shifted view alternates from pixel to pixel, where its lengths are even; else 0.
+  """How strongly a shifted view alternates from pixel to pixel, if its lengths are even; else 0.
 
   Returns:
-    From row to row, for each place along the width: [3, L, N, TILE]; from column to column, along the height:
-    [3, K, N, TILE]; both ways, as on a checkerboard: [3].
+    From row to row, for each position along the width: [3, L, N, TILE]; from column to column, along the height: [3, K,
+      N, TILE]; both, as on a checkerboard: [3].
   """
   height, width, num_frames = row.length, column.length, len(row.offsets)
   rows, columns = np.zeros((3, num_frames, width), np.float32), np.zeros((3, num_frames, height), np.float32)
@@ -180,13 +182,13 @@ def _alternations(spectrum: np.ndarray, row: _Axis, column: _Axis) -> tuple[np.n
 
 
 def _oversample(spectrum: np.ndarray, row: _Axis, column: _Axis) -> np.ndarray:
-  """[3, H, W // 2 + 1] spectrum to the view that it is of, sampled more finely."""
+  """The view with this [3, H, W // 2 + 1] spectrum, oversampled."""
   height, kept = spectrum.shape[1:]
   half = height // 2
   wide = np.zeros((3, row.wide, column.wide // 2 + 1), np.complex64)
   wide[:, : height - half, :kept] = spectrum[:, : height - half]
   wide[:, row.wide - half :, :kept] = spectrum[:, height - half :]
-  # The finest frequency of an even length, one number before, is now two of opposite sign.
+  # The highest frequency of an even length is now two frequencies of opposite sign.
   if height % 2 == 0:
     wide[:, row.wide - half] /= 2
     wide[:, half] = wide[:, row.wide - half]

@@ -1,1 +1,1 @@
-"""FlyingThings3D_FS: rendered scenes with synthetic focal stacks of 15 frames, disparity and a sharp picture."""
+"""FlyingThings3D_FS: rendered scenes with synthetic focal stacks of 15 frames, disparity and an all-in-focus image."""

@@ -1,4 +1,4 @@
-"""FlyingThings3D_FS: synthetic focal stacks of rendered scenes, with disparity and a picture that is sharp everywhere.
+"""FlyingThings3D_FS: synthetic focal stacks of rendered scenes, with disparity and an all-in-focus image.
 
 Wang, Wang, Liu, Huang, Chang, Chen and Jou, "Bridging Unsupervised and Supervised Depth from Focus via All-in-Focus
 Supervision" (AiFDepthNet), ICCV 2021. The authors publish it at https://github.com/albert100121/AiFDepthNet and state
@@ -6,7 +6,7 @@ no licence. They made it from FlyingThings3D (Mayer et al., "A Large Dataset to 
 Disparity, Optical Flow, and Scene Flow Estimation", CVPR 2016), which is for research only, not for commercial use.
 
 Every example holds 15 frames, far to near, focused at disparities evenly spaced from 10 to 100 px. They are computed
-from one sharp picture, which is `all_in_focus`, and so are aligned (`fov` is 1). The target is the disparity between
+from one sharp image, which is `all_in_focus`, and so are aligned (`fov` is 1). The target is the disparity between
 the two views of FlyingThings3D, in pixels, and `valid` is 1 where it is finite and above 0, else 0; it is not limited
 to the range of the focus.
 
@@ -32,10 +32,10 @@ def official_splits(manual_dir: Path) -> dict[str, SourceSplit]:
   """The splits of the official files.
 
   Args:
-    manual_dir: folder with `FlyingThings3D_FS/train` and `FlyingThings3D_FS/val`, each with a folder for each scene.
+    manual_dir: folder with `FlyingThings3D_FS/train` and `FlyingThings3D_FS/val`, each with one folder per scene.
 
   Raises:
-    InputError: a folder is missing, or a scene is not laid out as `disparity_scenes` states.
+    InputError: a folder is missing, or a scene is not laid out as described in `disparity_scenes`.
   """
   return {
     split: find_split(manual_dir / FOLDER / split, FOCUS_PX, lambda disparity: disparity > 0, prefix=f'{split}/')
@@ -44,7 +44,7 @@ def official_splits(manual_dir: Path) -> dict[str, SourceSplit]:
 
 
 class Builder(StackBuilder):
-  """TFDS builder of `flyingthings_fs`. The module states splits, units and protocol."""
+  """TFDS builder of `flyingthings_fs`. See the module for splits, units and protocol."""
 
   VERSION = tfds.core.Version('1.0.0')
   DESCRIPTION = __doc__

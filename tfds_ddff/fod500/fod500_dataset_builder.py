@@ -5,7 +5,7 @@ CVPR 2020. The authors publish it at https://github.com/dvl-tum/defocus-net and 
 
 Every example holds five frames, far to near, focused at 1.5, 0.7, 0.3, 0.15 and 0.1 m (the files count from the
 nearest). They are rendered from one view, with f = 2.9 mm and F/1, and so are aligned (`fov` is 1). Focus and target
-are depth in metres; there is no picture that is sharp everywhere (`all_in_focus` is one black pixel).
+are depth in metres; there is no all-in-focus image (`all_in_focus` is one black pixel).
 
   split  examples  height x width  scenes         valid is 1 where
   train       400  256 x 256       the first 80%  0 < depth <= 2.0 m
@@ -51,11 +51,11 @@ def official_splits(manual_dir: Path) -> dict[str, SourceSplit]:
 
   Raises:
     InputError: a scene between the first and the last lacks a file, a file belongs to no scene, or one is not as
-      stated above.
+      described above.
   """
   folder = manual_dir / FOLDER
   found = {path.name: int(match[1]) for path in folder.glob('*') if (match := FILE_NAME.fullmatch(path.name))}
-  count = 1 + max(found.values(), default=0)  # without any file, the first one of scene 0 is missed
+  count = 1 + max(found.values(), default=0)  # without any file, report the first one of scene 0 as missing
   num_bytes = [_check_scene(folder, scene) for scene in range(count)]
   expected = {path.name for scene in range(count) for path in (*_frames(folder, scene), _depth(folder, scene))}
   if stray := sorted(found.keys() - expected):
@@ -76,7 +76,7 @@ def official_splits(manual_dir: Path) -> dict[str, SourceSplit]:
 
 
 def _frames(folder: Path, scene: int) -> list[Path]:
-  """Far to near."""
+  """Frame files, far to near."""
   return [folder / f'{scene:06d}_{frame:02d}All.tif' for frame in reversed(range(NUM_FRAMES))]
 
 
@@ -85,7 +85,7 @@ def _depth(folder: Path, scene: int) -> Path:
 
 
 def _check_scene(folder: Path, scene: int) -> int:
-  """Checks the headers of a scene; its size in bytes."""
+  """Checks the headers of a scene; returns its size in bytes."""
   frames, depth = _frames(folder, scene), _depth(folder, scene)
   size = common_size(frames, HOMEPAGE)
   check_same_size(depth, exr_size(depth, HOMEPAGE), size, frames[0])
@@ -102,7 +102,7 @@ def _read(folder: Path, scenes: range, is_valid: Callable[[np.ndarray], np.ndarr
 
 
 class Builder(StackBuilder):
-  """TFDS builder of `fod500`. The module states splits, units and protocol."""
+  """TFDS builder of `fod500`. See the module for splits, units and protocol."""
 
   VERSION = tfds.core.Version('1.0.0')
   DESCRIPTION = __doc__
@@ -113,7 +113,7 @@ class Builder(StackBuilder):
   BUILDER_CONFIGS = [  # noqa: RUF012 (so TFDS wants it)
     Config(
       name='official',
-      description='All scenes; the first 80 % for training, the rest for the test.',
+      description='All scenes; the first 80 % for training, the rest for testing.',
       find_splits=official_splits,
       num_frames=NUM_FRAMES,
       focus_unit='m',

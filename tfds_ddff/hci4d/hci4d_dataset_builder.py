@@ -3,7 +3,7 @@
 Honauer, Johannsen, Kondermann and Goldluecke, "A Dataset and Evaluation Methodology for Depth Estimation on 4D Light
 Fields", ACCV 2016. The light fields are at https://lightfield-analysis.uni-konstanz.de/ under CC BY-NC-SA 4.0, as the
 tools of the benchmark state. `data/4D-Light-Field_Gen` of AiFDepthNet (Wang, Wang, Liu, Huang, Chang, Chen and Jou,
-ICCV 2021, https://github.com/albert100121/AiFDepthNet) makes the stacks of them and writes `HCI_FS_trainval.h5`:
+ICCV 2021, https://github.com/albert100121/AiFDepthNet) makes the stacks from them and writes `HCI_FS_trainval.h5`:
 
   split  examples  height x width  keys                                scenes
   train        20  512 x 512       stack_train, disp_train, AiF_train  all others
@@ -11,10 +11,10 @@ ICCV 2021, https://github.com/albert100121/AiFDepthNet) makes the stacks of them
 
 Every example holds ten frames, far to near as in the file, focused at planes evenly spaced in disparity, -2.5 px to
 2.5 px (`focus_position_disp`). They are averages of 9 x 9 shifted views, and so are aligned (`fov` is 1). The target is
-disparity in pixels between neighbouring views and has a sign: 0 is a depth like any other, so neither logarithms nor
-ratios of it mean anything. It is not limited to the range of the focus; `valid` is, in val only: it is 1 within -2.5 px
-.. 2.5 px with both ends, in train wherever the target is finite, else 0. `all_in_focus` is the central view. Examples
-keep the order of the file.
+signed disparity in pixels between neighbouring views: 0 is an ordinary depth, so logarithms and ratios are meaningless.
+It is not limited to the range of the focus. In val `valid` is 1 for -2.5 px .. 2.5 px, including both ends; in train it
+is 1 wherever the target is finite; otherwise it is 0. `all_in_focus` is the central view. Examples keep the order of
+the file.
 
 Protocol: training on crops of 256 x 256; MSE, RMS error and bumpiness on val.
 """
@@ -57,7 +57,7 @@ def find_splits(manual_dir: Path) -> dict[str, SourceSplit]:
   """The splits of `HCI_FS_trainval.h5`, which must be in `manual_dir`.
 
   Raises:
-    InputError: the file is missing, damaged or not laid out as stated above.
+    InputError: the file is missing, damaged or not laid out as described above.
   """
   with open_hdf5(manual_dir / FILE, HOMEPAGE) as file:
     focus = _read_focus(file)
@@ -95,7 +95,7 @@ def _read(path: Path, split: str, focus: np.ndarray, index: int) -> Example:
 
 
 class Builder(StackBuilder):
-  """TFDS builder of `hci4d`. The module states splits, units and protocol."""
+  """TFDS builder of `hci4d`. See the module for splits, units and protocol."""
 
   VERSION = tfds.core.Version('1.0.0')
   DESCRIPTION = __doc__
@@ -109,7 +109,7 @@ class Builder(StackBuilder):
   BUILDER_CONFIGS = [  # noqa: RUF012 (so TFDS wants it)
     Config(
       name='official',
-      description='The file as the tools of AiFDepthNet write it.',
+      description='The file written by the tools of AiFDepthNet.',
       find_splits=find_splits,
       num_frames=NUM_FRAMES,
       focus_unit='px',

@@ -1,1 +1,1 @@
-"""Middlebury_FS: photographed scenes with synthetic focal stacks of 15 frames, disparity and a sharp picture."""
+"""Middlebury_FS: photographed scenes with synthetic focal stacks of 15 frames, disparity and an all-in-focus image."""

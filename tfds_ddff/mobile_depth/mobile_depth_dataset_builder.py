@@ -1,26 +1,26 @@
-"""Mobile Depth: real focus sweeps, most by a phone, with calibrated focus distances and no depth.
+"""Mobile Depth: real focus sweeps, most of them by a phone, with calibrated focus distances but no depth.
 
 Suwajanakorn, Hernandez and Seitz, "Depth from Focus with Your Mobile Phone", CVPR 2015. The authors publish it at
-https://www.supasorn.com/dffdownload.html; a licence is not stated.
+https://www.supasorn.com/dffdownload.html and state no licence.
 
   config     split  examples  files
   unaligned  test         11  Figure<k>/<scene>/NN.jpg          of depth_from_focus_data2.zip
   aligned    test         11  Aligned/Figure<k>/<scene>/aNN.jpg  of depth_from_focus_data3.zip
 
-Both need `calibration/` of the first archive, which may keep its folder `depth_from_focus_data2/`. Examples are ordered
-by scene; scenes that are not there are left out, and so are bucket and kitchen, which have no calibration. The number
-of frames differs between scenes, and so may their size (balls: 10 frames of 720 x 1280). Pixels are as stored: a
-rotation in EXIF is not applied.
+Both need `calibration/` of the first archive, which may keep its folder `depth_from_focus_data2/`. Examples are sorted
+by scene; missing scenes are skipped, as are bucket and kitchen, which have no calibration. The number of frames differs
+between scenes, and their size may (balls: 10 frames of 720 x 1280). Pixels are as stored: a rotation in EXIF is not
+applied.
 
-`calibrated.txt` has a row 'focus distance, aperture' for each frame, by number, and the focal length alone in the last,
-all in one unit, which is arbitrary: the authors estimate them from the stack. Only for metals do public readers agree
-that the rows run against the frames. Frames are put far to near, by distance. `focus` is 1 / distance. `fov` follows
-from the distances as for a thin lens for `unaligned`, whose true motion is unknown; it is 1 for `aligned`, whose motion
-is 0 as far as the authors' alignment, by optical flow, succeeded. There is no target (`valid` is 0) and no
-`all_in_focus`.
+`calibrated.txt` has a row 'focus distance, aperture' for each frame, by number, and the focal length alone in the last
+row, all in the same arbitrary unit: the authors estimate them from the stack. Only for metals do public readers agree
+that the rows are in the opposite order of the frames. Frames are sorted far to near by distance. `focus` is
+1 / distance. For `unaligned`, `fov` follows from the distances by the thin lens, and the true motion is unknown. For
+`aligned`, `fov` is 1, and the motion is 0 as far as the authors' alignment by optical flow succeeded. There is no
+target (`valid` is 0) and no `all_in_focus`.
 
-Protocol: by eye, for lack of a ground truth; how well frames are aligned can be measured without it (`--mode=evaluate`
-with `eval.align=measured`).
+Protocol: visual inspection, because there is no ground truth. The alignment of the frames can be measured without it
+(`focal-jax evaluate` with `eval.align=measured`).
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from focal_jax.errors import InputError
 from tfds_ddff.files import Size, common_size, read_image
 from tfds_ddff.stack_builder import Config, Example, SourceSplit, StackBuilder, make_example, stack_bytes
 
-# Scenes, with the name of their folder in `calibration/`.
+# Scenes and the names of their folders in `calibration/`.
 SCENES = {
   'balls': 'balls',
   'bottles': 'bottles',
@@ -51,7 +51,7 @@ SCENES = {
   'zeromotion': 'GT',
 }
 UNCALIBRATED = ('bucket', 'kitchen')
-ROWS_REVERSED = ('metals',)  # the last row of the calibration is that of the first frame
+ROWS_REVERSED = ('metals',)  # the last row of the calibration belongs to the first frame
 
 ARCHIVE_FOLDER = 'depth_from_focus_data2'
 CALIBRATION_FILE = 'calibrated.txt'
@@ -70,7 +70,7 @@ CITATION = """
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """One sweep, checked: `frames` far to near, [N] `focus` and `fov`, and the size of all frames."""
+  """One checked sweep: `frames` far to near, [N] `focus` and `fov`, and the size of all frames."""
 
   name: str
   frames: list[Path]
@@ -84,10 +84,10 @@ def find_splits(manual_dir: Path, aligned: bool) -> dict[str, SourceSplit]:
 
   Args:
     manual_dir: folder with the unpacked archives, or at least one of their scenes.
-    aligned: take the frames that the authors aligned.
+    aligned: use the frames aligned by the authors.
 
   Raises:
-    InputError: no scenes, an unknown scene, or a scene with frames and calibration that do not match.
+    InputError: no scenes, an unknown scene, or a scene whose frames and calibration do not match.
   """
   calibration = _find_folder(manual_dir, 'calibration')
   folders = _scene_folders(_find_folder(manual_dir, 'Aligned') if aligned else calibration.parent)
@@ -146,10 +146,10 @@ def _read_calibration(path: Path, folder: Path, num_frames: int) -> tuple[np.nda
   try:
     rows = [[float(word) for word in line.split()] for line in path.read_text('utf-8').splitlines() if line.strip()]
   except ValueError as error:
-    raise InputError(f'{path}: found what is no number ({error}), expected numbers only') from error
+    raise InputError(f'{path}: found something that is not a number ({error}), expected only numbers') from error
   if len(rows) != num_frames + 1:
     raise InputError(
-      f'{path}: found {len(rows)} rows, expected {num_frames + 1}: the {num_frames} frames in {folder} and focal length'
+      f'{path}: found {len(rows)} rows, expected {num_frames + 1}: {num_frames} frames in {folder} and the focal length'
     )
   for number, row in enumerate(rows, 1):
     what = 'focus distance and aperture' if number <= num_frames else 'the focal length alone'
@@ -164,7 +164,7 @@ def _read(scene: Scene, aligned: bool) -> Example:
 
 
 class Builder(StackBuilder):
-  """TFDS builder of `mobile_depth`. The module states configs, units and protocol."""
+  """TFDS builder of `mobile_depth`. See the module for configs, units and protocol."""
 
   VERSION = tfds.core.Version('1.0.0')
   DESCRIPTION = __doc__
@@ -185,6 +185,6 @@ class Builder(StackBuilder):
     )
     for name, description in (
       ('unaligned', 'The photos as taken: the field of view changes with the focus, and the hand shakes.'),
-      ('aligned', 'The frames as the authors aligned them.'),
+      ('aligned', 'The frames aligned by the authors.'),
     )
   ]

@@ -1,18 +1,18 @@
-"""NYU Depth v2, the labelled part: indoor pictures with depth, which the simulator makes focal stacks of.
+"""NYU Depth v2, the labelled part: indoor images with depth, from which the simulator makes focal stacks.
 
 Silberman, Hoiem, Kohli and Fergus, "Indoor Segmentation and Support Inference from RGBD Images", ECCV 2012. The authors
-publish it at https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html; a licence is not stated.
+publish it at https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html and state no licence.
 
   split  examples  height x width  file                        keys
   train      1449  480 x 640       nyu_depth_v2_labeled.mat    images, depths
 
-Every example is a Kinect image with registered depth; its holes were filled by the authors. It holds
-one frame, taken as sharp everywhere, that has no focus coordinate (`focus` is NaN, `fov` is 1); `all_in_focus` does not
-repeat it and is one black pixel. The target is depth in metres, about 0.7 to 10, and `valid` is 1 where it is finite
-and above 0, else 0. Examples keep the order of the file.
+Every example is a Kinect image with registered depth; its holes were filled by the authors. It has one frame, assumed
+to be sharp everywhere, without a focus coordinate (`focus` is NaN, `fov` is 1); `all_in_focus` is one black pixel,
+because it would only repeat the frame. The target is depth in metres, about 0.7 to 10, and `valid` is 1 where it is
+finite and above 0, else 0. Examples keep the order of the file.
 
-There is no protocol, for these are no focal stacks. Pictures have a white border: the published simulator cuts 16 px
-off each side, and maps the depth of each picture to 0.1 m .. 1.1 m.
+There is no protocol, because these are not focal stacks. The images have a white border: the published simulator crops
+16 px on each side, and maps the depth of each image to 0.1 m .. 1.1 m.
 """
 
 import functools
@@ -38,10 +38,10 @@ CITATION = """
 
 
 def find_splits(manual_dir: Path) -> dict[str, SourceSplit]:
-  """The pictures of `nyu_depth_v2_labeled.mat`, which must be in `manual_dir`.
+  """The images of `nyu_depth_v2_labeled.mat`, which must be in `manual_dir`.
 
   Raises:
-    InputError: the file is missing, damaged or not laid out as stated above.
+    InputError: the file is missing, damaged or not laid out as described above.
   """
   path = manual_dir / FILE
   with open_hdf5(path, HOMEPAGE) as file:
@@ -53,13 +53,13 @@ def find_splits(manual_dir: Path) -> dict[str, SourceSplit]:
 
 def _read(path: Path, index: int) -> Example:
   with open_hdf5(path, HOMEPAGE) as file:
-    # MATLAB stores the first axis innermost, so that HDF5 has all axes in reverse.
+    # MATLAB is column-major, so the axes are reversed in HDF5.
     image, depth = read_array(file, 'images', index).T, read_array(file, 'depths', index).T
   return make_example(f'train_{index:05d}', image[None], np.array([np.nan]), depth, depth > 0)
 
 
 class Builder(StackBuilder):
-  """TFDS builder of `nyu_depth`. The module states splits, units and what it is for."""
+  """TFDS builder of `nyu_depth`. See the module for splits, units and purpose."""
 
   VERSION = tfds.core.Version('1.0.0')
   DESCRIPTION = __doc__

@@ -1,1 +1,1 @@
-"""Simulated stacks, frozen, see `simulated_dataset_builder.py`."""
+"""Frozen simulated stacks, see `simulated_dataset_builder.py`."""

@@ -1,27 +1,28 @@
-r"""Simulated stacks, frozen: as many as are asked for, of the scenes, cameras and sensor that a config describes.
+r"""Frozen simulated stacks: any number of them, with the scenes, cameras and sensor described by a config.
 
-Training on stacks that are simulated anew in every step needs no data set. This one is for what must stay the same or
-be there without being computed: a validation set, an ablation, a machine with slow cores.
+Training on stacks simulated anew in every step needs no data set. This one is for stacks that must stay the same or be
+available without computation: a validation set, an ablation, a machine with slow cores.
 
   python -m tfds_ddff.build --dataset=simulated --data_dir=DIR --config=configs/simulated.py --num_train=1000 \
     --num_val=50 [--seed=0]
 
-It is named `simulated/frozen` where sources are named: `simulated` alone is the simulator itself.
+As a source its name is `simulated/frozen`; `simulated` alone is the simulator itself.
 
-Splits are `train` and, if `--num_val` is above 0, `val`. Example i of a split is `simulate` of the key
-fold_in(fold_in(key(seed), 0 for train and 1 for val), i), images rounded to eight bits, and so has all truth: depth,
-motion, all-in-focus picture. It depends on neither the number of examples nor who computes it; other devices and
-versions of JAX round differently. `metadata.json` beside the files holds seed, numbers and settings. Focus and target
-are in the unit of the config's cameras, which must have one; `valid` is 1 within the focus range of the sweep, else 0.
+Splits are `train` and, if `--num_val` is above 0, `val`. Example i of a split is `simulate` with the key
+fold_in(fold_in(key(seed), 0 for train and 1 for val), i), images rounded to eight bits, with all ground truth: depth,
+motion, all-in-focus image. It does not depend on the number of examples or on the process that computes it, but other
+devices and versions of JAX round differently. `metadata.json` in the same folder contains seed, numbers and settings.
+Focus and target are in the unit of the config's cameras, which must share one; `valid` is 1 within the focus range of
+the sweep, else 0.
 
-Several processes, on any machines that share the disk, may each build one part of every split, in any order, and one
-command joins the parts when all are there:
+Several processes, on any machines with a shared disk, may each build one part of every split, in any order. One command
+joins the parts when all are complete:
 
   python -m tfds_ddff.build (as above) --process_count=4 --process_index=0    # and with 1, 2 and 3
   python -m tfds_ddff.build (as above) --process_count=4
 
-A part is a data set of its own in `DIR/part-I-of-N`, complete or not there, which goes once it is joined. Joined parts
-equal a build in one go.
+A part is a data set of its own in `DIR/part-I-of-N`, either complete or absent, which is removed once it is joined.
+Joined parts equal a build by a single process.
 """
 
 import bisect
@@ -43,16 +44,20 @@ from focal_jax.stack import FocalStack
 from tfds_ddff.stack_builder import Config, Example, SourceSplit, StackBuilder, make_example, stack_bytes
 from tfds_ddff.stack_source import StackSource
 
-SPLITS = ('train', 'val')  # the place of a split is part of its keys
+SPLITS = ('train', 'val')  # the index of a split is part of its keys
 
 
 def simulated_splits(
   settings: SimulatorSettings, counts: Mapping[str, int], seed: int = 0, part: int = 0, parts: int = 1
 ) -> dict[str, SourceSplit]:
-  """The splits, or one of so many parts of each; a split that has nothing in this part is left out.
+  """The splits, or one part of each; a split without examples in this part is skipped.
 
   Args:
-    counts: number of examples of each split, in all parts together.
+    settings: the simulator's settings.
+    counts: total number of examples of each split, in all parts.
+    seed: random seed of the stacks.
+    part: index of the part, from 0.
+    parts: number of parts.
   """
   render = jax.jit(functools.partial(simulate, settings=settings))
   size = stack_bytes(settings.num_frames, settings.height_px, settings.width_px, all_in_focus=True)
@@ -69,10 +74,10 @@ def simulated_splits(
 def joined_splits(
   folders: Sequence[Path], counts: Mapping[str, int], metadata: dict[str, Any]
 ) -> dict[str, SourceSplit]:
-  """The splits with parts in these folders, in their order.
+  """The splits made from the parts in these folders, in their order.
 
   Raises:
-    InputError: a part is missing, or is one of another data set.
+    InputError: a part is missing, or belongs to another data set.
   """
   for n, folder in enumerate(folders):
     if not (folder / 'dataset_info.json').is_file():
@@ -91,10 +96,10 @@ def joined_splits(
 
 
 def simulated_metadata(settings: SimulatorSettings, counts: Mapping[str, int], seed: int = 0) -> dict[str, Any]:
-  """What is stored of the origin of a data set: `focus_unit`, `seed`, `examples` and `simulator`, as JSON has them.
+  """Metadata of a simulated data set: `focus_unit`, `seed`, `examples` and `simulator`, as JSON.
 
   Raises:
-    InputError: the cameras of the settings have different units.
+    InputError: the cameras in the settings have different units.
   """
   metadata = {
     'focus_unit': focus_unit(settings),
@@ -106,7 +111,7 @@ def simulated_metadata(settings: SimulatorSettings, counts: Mapping[str, int], s
 
 
 def _part_indices(count: int, parts: int) -> list[range]:
-  """Contiguous, in order, equally long but for one."""
+  """Contiguous index ranges, in order, with lengths that differ by at most one."""
   bounds = [count * n // parts for n in range(parts + 1)]
   return [range(first, end) for first, end in itertools.pairwise(bounds)]
 
@@ -127,7 +132,7 @@ def _simulate(render: Callable[[jax.Array], FocalStack], key: jax.Array, split: 
 
 
 def _read(sources: Sequence[StackSource], firsts: Sequence[int], index: int) -> Example:
-  """The example of an index, from the source that begins last before it."""
+  """The example at an index, from the source that contains it."""
   n = bisect.bisect_right(firsts, index) - 1
   example = sources[n][index - firsts[n]]
   return {**example, 'name': example['name'].decode()}
@@ -138,19 +143,19 @@ def _no_files(manual_dir: Path) -> dict[str, SourceSplit]:
 
 
 class Builder(StackBuilder):
-  """TFDS builder of `simulated`. The module states splits, keys and how several processes build it."""
+  """TFDS builder of `simulated`. See the module for splits, keys and building by several processes."""
 
   VERSION = tfds.core.Version('1.0.0')
   DESCRIPTION = __doc__
   HOMEPAGE = 'https://arxiv.org/abs/2207.09658'
-  LICENSE = 'Apache-2.0, as the simulator'
+  LICENSE = 'Apache-2.0, like the simulator'
   CITATION = ''
   BUILDER_CONFIGS = [  # noqa: RUF012 (so TFDS wants it)
     Config(
       name='frozen',
-      description='Stacks of the simulator; metadata.json holds its settings.',
+      description='Stacks of the simulator; metadata.json contains its settings.',
       find_splits=_no_files,
       num_frames=None,
-      focus_unit='1/m',  # or what the cameras of the settings have
+      focus_unit='1/m',  # or the unit of the settings' cameras
     ),
   ]

@@ -6,23 +6,23 @@ https://learntoautofocus-google.github.io, which states no licence.
 Frames run far to near, from 3.91092 to 0.10201 m; focus and target are 1 / depth in 1/m, from 0.2557 to 9.803. The
 field of view follows from the thin lens with f = 4.44 mm over the frames of the config, as in the published reader of
 Won and Jeon ("Learning Depth from Focus in the Wild", ECCV 2022): `fov` falls to 1 at the nearest frame. The files are
-called scaled images, so how much of the breathing is left in them is not known, nor is the true motion (NaN). There is
-no picture that is sharp everywhere (`all_in_focus` is one black pixel).
+called scaled images, so it is unknown how much of the breathing is left in them; the true motion is unknown too (NaN).
+There is no all-in-focus image (`all_in_focus` is one black pixel).
 
-Depth comes in grey levels g: 1 / depth = (100 - 99.8 g / 255) / 20, which reaches 5 / m (0.2 m) at most, so the frames
-focused nearer than that have no depth. `valid` is the confidence, clipped to 0 .. 1 and 0 where NaN, where the target
-is within the range of the focus, else 0.
+Depth is stored as grey levels g: 1 / depth = (100 - 99.8 g / 255) / 20, which is at most 5 / m (0.2 m), so there is no
+depth for the frames focused nearer. `valid` is the confidence, clipped to 0 .. 1 and 0 where NaN, if the target is
+within the range of the focus, else 0.
 
   config      frames
   ten_frames      10  indices 0, 5, 11, 16, 21, 27, 32, 37, 43 and 48: the published protocol
   all_frames      49
 
   split  examples  height x width  folders
-  train       355  504 x 378       train1 .. train7, as far as they are there
+    train       355  504 x 378       train1 .. train7, those that exist
   test         47  504 x 378       test
 
-Results are reported on the test split, in the centre of 336 x 252 pixels, as MAE and MSE weighted by the confidence.
-No crop is made here. Scenes are sorted by folder and name.
+Results are reported on the test split, in the central 336 x 252 pixels, as MAE and MSE weighted by the confidence.
+Images are not cropped here. Scenes are sorted by folder and name.
 """
 
 import dataclasses
@@ -76,10 +76,10 @@ def official_splits(num_frames: int, manual_dir: Path) -> dict[str, SourceSplit]
 
   Args:
     num_frames: how many of the 49 frames, spread evenly by index.
-    manual_dir: holds at least one of `train1` .. `train7` and, for the split `test`, `test`, each as published.
+    manual_dir: contains at least one of `train1` .. `train7` and, for the split `test`, `test`, each as published.
 
   Raises:
-    InputError: there is nothing to train on, a scene lacks a file, or one is not as stated above.
+    InputError: there is no training folder, a scene lacks a file, or a file is not as described above.
   """
   train = [folder for name in TRAIN_FOLDERS if (folder := manual_dir / name).is_dir()]
   if not train:
@@ -134,19 +134,19 @@ def _read(scenes: list[_Scene], indices: np.ndarray, index: int) -> Example:
 
 
 def _read_grey(path: Path) -> np.ndarray:
-  """[H, W] of a grey picture, which may be stored as RGB."""
+  """[H, W] of a grey image, which may be stored as RGB."""
   image = read_image(path, HOMEPAGE)
   if image.ndim == 2:
     return image
   if (image != image[..., :1]).any():
-    raise InputError(f'{path}: found channels that differ, expected grey')
+    raise InputError(f'{path}: found different channels, expected grey')
   return image[..., 0]
 
 
 def _read_confidence(path: Path) -> np.ndarray:
   """[H, W], 0 .. 1; 0 where NaN.
 
-  The published reader takes the last of OpenCV's channels, which are blue, green and red.
+  The published reader uses the last of OpenCV's channels, which are blue, green and red.
   """
   channels = read_exr(path, HOMEPAGE)
   confidence = channels['R' if 'R' in channels else max(channels)]
@@ -154,7 +154,7 @@ def _read_confidence(path: Path) -> np.ndarray:
 
 
 class Builder(StackBuilder):
-  """TFDS builder of `smartphone`. The module states splits, units and protocol."""
+  """TFDS builder of `smartphone`. See the module for splits, units and protocol."""
 
   VERSION = tfds.core.Version('1.0.0')
   DESCRIPTION = __doc__

@@ -171,11 +171,11 @@ BAD_INPUTS = {
   ),
   'rows missing': (
     calibrate('9 1\n8 1\n0.4\n'),
-    r'balls/calibrated\.txt: found 3 rows, expected 4: the 3 frames in .*Figure5/balls and focal length',
+    r'balls/calibrated\.txt: found 3 rows, expected 4: 3 frames in .*Figure5/balls and the focal length',
   ),
   'frame missing': (
     in_photos('Figure5/balls/01.jpg', Path.unlink),
-    r'balls/calibrated\.txt: found 4 rows, expected 3: the 2 frames in .*Figure5/balls and focal length',
+    r'balls/calibrated\.txt: found 4 rows, expected 3: 2 frames in .*Figure5/balls and the focal length',
   ),
   'numbers in a row': (
     calibrate('9 1\n8\n7 1\n0.4\n'),
@@ -222,7 +222,7 @@ def test_bad_input_is_named_and_nothing_is_left(spoil, message: str, official: P
   ('gone', 'message'),
   [
     ('Aligned', 'official: found no folder Aligned, expected it there or in depth_from_focus_data2'),
-    ('Aligned/Figure5/balls/a01.jpg', r'calibrated\.txt: found 4 rows, expected 3: the 2 frames in .*Aligned/Figure5'),
+    ('Aligned/Figure5/balls/a01.jpg', r'calibrated\.txt: found 4 rows, expected 3: 2 frames in .*Aligned/Figure5'),
   ],
 )
 def test_bad_input_of_the_aligned_frames(gone: str, message: str, official: Path, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Shared by all tests: real data is found or its test skipped, and what was compiled once is not compiled again."""
+"""Shared by all tests: finding real data (or skipping its tests), and caching of compiled programs."""
 
 import os
 import shutil
@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Compilation is most of what the tests do, and LLVM's optimisation a good part of it; the older emitters of fusions
-# compile in half the time of the newer ones, and one core has no use for parallel code generation or concurrent thunks.
-# Set before jax is imported, and inherited by the commands that tests run. XLA ends a program that gives it a flag
-# which it does not know, as other versions may not: tried first.
+# Tests spend most of their time on compilation, much of it in LLVM's optimisation. The older fusion emitters compile in
+# half the time of the newer ones, and a single core does not benefit from parallel code generation or concurrent
+# thunks. Set before jax is imported, and inherited by the commands that tests run. XLA aborts on unknown flags, which
+# differ between versions, so they are tried first.
 FAST_COMPILATION = (  # pytest's own processes inherit them
   '--xla_backend_optimization_level=0',
   '--xla_cpu_use_fusion_emitters=false',
@@ -32,10 +32,10 @@ if FAST_COMPILATION[0] not in os.environ.get('XLA_FLAGS', '') and not try_flags(
   for one in FAST_COMPILATION:
     try_flags(one)
 
-# Several tests, their processes, the commands that they run and the next run of the tests make the same network or
-# training step anew; XLA need not compile it each time. Inherited as well. `make clean` deletes the folder.
+# Several tests, their processes and commands, and the next test run use the same networks and training steps, which XLA
+# need not compile each time. Inherited as well. `make clean` deletes the folder.
 KEPT = Path(__file__).parents[1] / '.pytest_cache' / 'compiled'
-KEPT_BYTES = 2**31  # more, of programs that were changed since, and all are compiled anew
+KEPT_BYTES = 2**31  # a larger cache, mostly of outdated programs, is deleted
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   if sum(path.stat().st_size for path in KEPT.glob('*')) > KEPT_BYTES:
     shutil.rmtree(KEPT)
@@ -47,7 +47,7 @@ import pytest
 SHARED = Path(__file__).parents[2] / 'shared'
 
 
-# What takes longest begins first, or one process waits for the other at the end (with --no-loadscope-reorder).
+# The slowest files start first; otherwise one process waits for the other at the end (with --no-loadscope-reorder).
 SLOWEST = ('test_resume.py', 'test_parallel.py', 'test_recipes.py', 'test_sweep.py')
 
 

@@ -1,4 +1,4 @@
-"""The end-to-end network around parts that have no parameters, see a few pixels and compile at once."""
+"""The end-to-end network with simple parts without parameters that see few pixels and compile instantly."""
 
 import flax.linen as nn
 import jax.numpy as jnp

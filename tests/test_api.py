@@ -43,7 +43,7 @@ FOCUS = np.array([0.5, 1.0, 3.0])
 
 
 def test_signatures():
-  """Other programs call exactly these."""
+  """Other programs rely on exactly these."""
   assert str(inspect.signature(focal_jax.load)).startswith('(weights: ')
   for model in (focal_jax.Model, focal_jax.ClassicalModel):
     parameters = inspect.signature(model.predict).parameters
@@ -85,7 +85,7 @@ def test_shapes_types_ranges(model, images, align):
   if align == 'off':
     np.testing.assert_allclose(out.aligned, images / 255, atol=1e-6)
     assert not out.motion.any()
-  # Read-only memory of the device is no trouble to the caller.
+  # The caller does not get read-only device memory.
   out.depth.copy()[:] = 0
 
 
@@ -254,7 +254,7 @@ focal_jax.load('classical').predict(np.zeros((2, 8, 8, 3), np.uint8), [0, 1], al
   ],
 )
 def test_a_program_keeps_what_it_compiles(settings, folder, tmp_path):
-  """As the command line does, in the user's folder, unless the user says otherwise."""
+  """Like the command line, in the user's folder, unless set otherwise."""
   environment = {name: value for name, value in os.environ.items() if not name.startswith('JAX_')}
   environment |= {'XDG_CACHE_HOME': str(tmp_path / 'cache'), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
   environment |= {'PYTHONPATH': str(Path(__file__).parents[1])}
@@ -284,7 +284,7 @@ def test_weights_file_round_trip(weights):
 
 
 def test_weights_that_ship_fit_their_networks():
-  """`load` takes that for granted."""
+  """`load` relies on this."""
   found = api.shipped_weights()
   assert found
   for path in set(found.values()):

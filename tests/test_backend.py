@@ -1,4 +1,4 @@
-"""The compilation cache: where it is, who has the last word, that something comes to lie there; and freed memory."""
+"""The compilation cache: its folder, precedence of settings, and that it is used; and freed memory."""
 
 import json
 import os

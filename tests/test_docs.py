@@ -1,4 +1,4 @@
-"""README and site do what they say: their Python blocks run, their commands are understood, their files exist."""
+"""README and site are correct: their Python blocks run, their commands parse, their files exist."""
 
 import importlib.util
 import itertools
@@ -24,11 +24,11 @@ PAGES = [
   *sorted(path for path in (ROOT / 'docs').rglob('*.md') if path.name not in MADE),
 ]
 ROOMS = 'focal_jax|configs|tfds_ddff|benchmarks|tests|docs|weights|examples|notebooks'
-# What tests elsewhere run: the example of `tests/test_baselines.py`.
+# Tested elsewhere: the example of `tests/test_baselines.py`.
 RUN_ELSEWHERE = {'docs/tutorials/sixth_network.md'}
-# Files that readers write there.
+# Files that readers create.
 INVENTED = {'focal_jax/models/sharpest.py', 'configs/baselines/sharpest.py'}
-# Programs of others, with nothing to check but their names.
+# Other programs, of which only the names are checked.
 OTHERS = {'cd', 'git', 'source', 'tensorboard'}
 
 
@@ -37,7 +37,7 @@ def name_of(page):
 
 
 def blocks(page, language):
-  """Of a page: (what stands behind the language, the text)."""
+  """Code blocks of a page: (text after the language, content)."""
   return re.findall(rf'^```{language}\b([^\n]*)\n(.*?)^```', page.read_text(), re.DOTALL | re.MULTILINE)
 
 
@@ -80,9 +80,9 @@ def test_python_blocks_run(page, checkout, capsys):
     assert capsys.readouterr().out.startswith('(48, 64)')
 
 
-# Understands one command line after the other without running it: what each program would do after its flags are
-# parsed is to say that it would. Programs are forked, for flags are defined once in a process; JAX is imported before,
-# which takes seconds, and used by none.
+# Parses one command line after the other without running it: instead of running, each program reports that it would
+# run. Programs are forked, because flags can be defined only once per process. JAX is imported before, which takes
+# seconds, but not used.
 UNDERSTAND = """
 import argparse, dataclasses, json, os, runpy, sys, traceback
 import absl.app, absl.flags
@@ -124,7 +124,7 @@ for module, words in json.load(sys.stdin):
 """
 
 
-# Commands that are not to be understood, by what is wrong with them.
+# Invalid commands, by what is wrong with them.
 STALE = {
   'outt': ('focal_jax.main', ['predict', 'examples/pcb', '--outt=x']),
   'batchsize': ('focal_jax.main', ['train', '--config=simulated', '--config.batchsize=1', '--workdir=x']),
@@ -246,7 +246,7 @@ MAKE = (
 
 
 def test_what_is_made_from_the_sources_is_up_to_date():
-  # In a process of its own: other tests register networks.
+  # In a separate process, because other tests register networks.
   result = subprocess.run(
     [sys.executable, '-c', MAKE],
     env={**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, (ROOT, ROOT / 'docs')))},

@@ -242,7 +242,7 @@ UNIX_CALLS = (
 
 @pytest.mark.parametrize(('modules', 'names'), [(TRAINING, ''), (UNIX, UNIX_CALLS)], ids=['packages', 'system'])
 def test_predicting_does_without(modules, names, frames, tmp_path):
-  """What training needs, and what Windows does not have."""
+  """Packages that only training needs, and modules that Windows lacks."""
   arguments = f'{frames},--out={tmp_path / "out"}'
   command = [sys.executable, '-c', WITHOUT, modules, names, arguments]
   result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

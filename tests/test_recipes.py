@@ -166,8 +166,7 @@ def test_a_smoke_run_on_small_files(name, tmp_path):
   recipe = RECIPES[name]
   recipe.write(tmp_path / 'files')
   build(recipe.dataset, tmp_path / 'files', tmp_path / 'data')
-  # The network takes a minute to compile. test_train.py and the next test try it; what else is in a recipe is tried
-  # with a small one.
+  # The network takes a minute to compile. The next test covers it; here a small one tests the rest of each recipe.
   small = ConfigDict(toy.MODEL)
   training, validation = smoke_run(name, tmp_path / 'run', 2, small, data_dir=str(tmp_path / 'data'))
   for line in training:

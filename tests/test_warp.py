@@ -104,7 +104,7 @@ def test_field_of_view_crop():
   np.testing.assert_allclose(got[0, ..., 0], reference(image[0], 1.5, (0, 0, 0))[..., 0], atol=2e-5)
   # 21 px: dx = 10 * 0.5 u = (x - 10) / 2, so that x samples 10 + (x - 10) / 2: every second one lies on a pixel.
   np.testing.assert_allclose(got[0, ::2, ::2], image[0, 5:16, 5:16], atol=2e-6)
-  # All zoom told by the field of view, or all of it by alpha: the same.
+  # The zoom may be in the field of view or in alpha: the result is the same.
   alpha = np.float32([[0.5, 0, 0]])
   np.testing.assert_array_equal(got, warped(image, np.float32([1.0]), alpha))
 
@@ -259,7 +259,7 @@ def test_undoes_what_the_simulator_records(size):
   recorded = np.asarray(stacks.recorded_positions(zoom, shift, size), np.float64)
   displacement = warp.displacement(jnp.ones_like(zoom), zoom - 1, shift, size, size)
   sampled = np.arange(size) - np.asarray(displacement, np.float64)
-  # The record is affine in q, so that two of its pixels tell it everywhere.
+  # The recorded position is affine in q, so two pixels determine it everywhere.
   slope = (recorded[:, -1] - recorded[:, 0]) / (size - 1)
   np.testing.assert_allclose(recorded[:, :1] + slope[:, None] * sampled, np.arange(size) + 0 * sampled, atol=1e-4)
 

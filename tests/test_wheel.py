@@ -1,4 +1,4 @@
-"""The package as others install it: what is in its wheel, and that it predicts beside a foreign package `configs`."""
+"""The installed package: content of its wheel, and that it predicts next to a foreign package `configs`."""
 
 import importlib.metadata
 import importlib.util

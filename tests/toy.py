@@ -52,7 +52,7 @@ class Features(nn.Module):
 
   @nn.compact
   def __call__(self, images, *, train):
-    # A bias that a normalisation or softmax takes out again has no gradient but rounding, of which Adam makes steps.
+    # A bias removed by normalisation or softmax has only rounding as its gradient, which Adam turns into full steps.
     x = nn.Conv(4, (3, 3), use_bias=not self.normalise)(images)
     if self.normalise:
       x = nn.BatchNorm(use_running_average=not train, momentum=0.9, axis_name=self.axis_name)(x)

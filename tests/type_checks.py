@@ -1,4 +1,6 @@
-"""Checks types in focal_jax under pytest (`--jaxtyping-packages` in pyproject.toml): beartype, but for one thing."""
+"""Runtime type checks of focal_jax under pytest (`--jaxtyping-packages` in pyproject.toml): beartype, with one
+exception.
+"""
 
 import functools
 from collections.abc import Callable

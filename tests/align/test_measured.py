@@ -168,7 +168,7 @@ def test_identical_frames_have_not_moved():
 
 
 def test_strong_blur_by_a_disc():
-  """It reverses the phases that the finest level compares; the level below decides."""
+  """The blur reverses phases at the finest level, so the coarser level decides."""
   canvas = texture(14)
   y, x = np.mgrid[-7:8, -7:8]
   disc = np.clip(6.5 - np.hypot(x, y), 0, 1)
@@ -192,7 +192,7 @@ def test_blur_that_depends_on_depth():
 
 
 def test_texture_on_a_part_of_the_frame():
-  """Votes come from the textured part only; noise on the rest is not taken for texture that stands still."""
+  """Votes come only from the textured part; noise elsewhere is not taken for static texture."""
   canvas = texture(6)
   rng = np.random.default_rng(7)
   blank = 0.5 + 0.01 * rng.standard_normal((2, HEIGHT, WIDTH, 1)) + np.zeros(3)

@@ -1,4 +1,4 @@
-"""A motion on the host: the same warp as the network's, in any part of a frame; its sizes and errors; and its reuse."""
+"""Motions on the host: the same warp as the network's, in any part of a frame; sizes, errors and reuse."""
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ def test_a_motion_of_another_size():
 
 
 def test_reduced_frames(frames):
-  """Every second pixel by the triangle filter: in a picture of straight slopes, the mean of the two."""
+  """Every second pixel with the triangle filter: for linear slopes, the mean of the two."""
   y, x = np.mgrid[:64, :48]
   slopes = np.stack([y / 64, x / 48, (x + y) / 112], -1)[None].repeat(2, 0).astype(np.float32)
   half = reduced(slopes, 32)
@@ -93,7 +93,7 @@ def test_motion_alone_is_the_predictions(frames, side, monkeypatch):
   motion = model.estimate_motion(frames, FOCUS, FOV, 'network')
   assert np.abs(out.motion[:2]).min(0)[1] > 0.5
   np.testing.assert_allclose(motion, out.motion, rtol=1e-4, atol=1e-6)
-  # What is in memory at once is limited, whatever the network does by itself.
+  # The memory used at once is limited, whatever the network does.
   monkeypatch.setattr(network_predictor, 'MOTION_SIDE_PX', 20)
   reduced_motion = model.predict(frames, FOCUS, FOV, 'network', tile_px=640).motion
   expected = local_model(motion_side_px=20).predict(frames, FOCUS, FOV, 'network').motion
@@ -112,7 +112,7 @@ def test_a_given_motion_is_undone(frames):
   warped, coverage = whole_warp(frames)
   np.testing.assert_allclose(out.coverage, coverage, atol=2e-5)
   np.testing.assert_allclose(out.aligned, warped + (1 - coverage[..., None]) / 2, atol=2e-5)
-  # The frames that these are, and nothing else, make the depth.
+  # Depth depends only on these frames.
   other = model.predict(out.aligned, FOCUS, align='off')
   np.testing.assert_allclose(out.depth, other.depth, atol=1e-4)
   assert np.abs(out.depth - free.depth).max() > 0.1
@@ -150,14 +150,14 @@ def test_motion_without_alignment(frames, model):
 
 @pytest.mark.parametrize('alpha', [0.03, 0.0, -0.03])
 def test_sharp_frames_are_those_of_lanczos(alpha):
-  """As by products with the kernel's weights, but for rounding on the way, wherever the linear warp is inside."""
+  """Same as products with the kernel's weights, except for rounding, wherever the linear warp is inside."""
   rng = np.random.default_rng(0)
   frame = ndimage.gaussian_filter(rng.uniform(0, 255, (61, 84, 3)), (0.7, 0.7, 0)).astype(np.uint8)
   motion = np.array([alpha, 2.3, -4.6], np.float32)
   found, inside = align_sharp(frame, motion, 0.99)
   _, coverage = warp_region(frame, 0.99, motion, (0, 0), frame.shape[:2])
   expected = np.clip(warp_region_sharp(frame, 0.99, motion, (0, 0), frame.shape[:2]), 0, 255)
-  # Of frames that are reduced, Pillow's kernel is wider.
+  # For reduced frames Pillow's kernel is wider.
   largest, mean = (8, 1) if alpha < 0 else (4, 0.5)
   assert np.abs(found - expected)[inside].max() < largest
   assert np.abs(found - expected)[inside].mean() < mean
@@ -178,7 +178,7 @@ def test_sharp_frames_of_no_motion_are_the_same_and_of_a_large_one_black():
 
 
 def test_sharp_frames_that_are_turned():
-  """As `align` has them, to what its linear warp takes away; and its borders."""
+  """Same as `align`, up to the blur of its linear warp; and the same borders."""
   rng = np.random.default_rng(0)
   frame = np.clip(ndimage.gaussian_filter(rng.normal(128, 400, (90, 120, 3)), (2, 2, 0)), 0, 255).astype(np.uint8)
   motion = np.array([0.02, 3.4, -2.2, 0.05], np.float32)

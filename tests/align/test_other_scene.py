@@ -1,4 +1,4 @@
-"""Frames that show something else, of synthetic scenes."""
+"""Frames of other scenes and blank frames, in synthetic stacks."""
 
 import numpy as np
 import pytest
@@ -29,9 +29,9 @@ def test_another_scene_or_a_turned_one_or_nothing(odd):
   blurred = [ndimage.gaussian_filter(SCENE, s) for s in (0, 1, 2, 6)]
   images = frames(*blurred[:2], odd(), *blurred[2:])
   assert other_scenes(images, np.array([True, True, False, True, True])) == [2]
-  # A frame of the scene that could not be compared, say for its blur, stays.
+  # A frame of the scene that could not be compared, for example because of its blur, stays.
   assert other_scenes(images, np.array([True, True, False, True, False])) == [2]
-  # What could be compared stays, whatever it shows.
+  # Frames that could be compared stay, whatever they show.
   assert other_scenes(images, np.ones(5, bool)) == []
 
 

@@ -1,4 +1,4 @@
-"""Patterns that stand still in all frames: with them, motions as they were put in; without, nothing is taken off."""
+"""Static patterns in all frames: with them, motions as put in; without them, nothing is subtracted."""
 
 import numpy as np
 import pytest
@@ -63,10 +63,10 @@ def test_the_scene_is_measured_beside_what_stands_still(pattern, step, zoom):
   drawn = residual_motion(images, elsewhere=True)
   found = residual_motion(images, elsewhere=True, find_standing=True)
   error, before = (np.abs(one.shift_px - shifts).max() + 160 * np.abs(one.zoom - zooms).max() for one in (found, drawn))
-  assert before > 0.5  # so that there is something to mend
+  assert before > 0.5  # so that there is an error to correct
   assert error < min(0.4, before / 2)
   assert found.standing.shape == SIZE
-  # What was taken off is what was put in, but for coarse shading.
+  # The subtracted pattern is the one that was added, except for coarse shading.
   there = np.abs(pattern) > 0.1
   assert np.mean(found.standing[there] * np.sign(pattern[there]) > 0.05) > 0.8
   assert np.mean(np.abs(found.standing) > 0.02) < 0.3
@@ -101,7 +101,7 @@ def test_what_is_left_after_alignment_is_measured_without_it():
   assert before.rms_px == pytest.approx(np.sqrt((shifts[:-1] ** 2).sum(-1).mean()), abs=0.2)
   assert residual_after(aligned, before, motion, fov).rms_px < 0.2
   np.testing.assert_allclose(residual_after(images, before, None, fov).shift_px, before.shift_px, atol=0.1)
-  # In the aligned frames dust runs the other way: from where it is in the last frame as far as the first has moved.
+  # In the aligned frames dust moves the other way: from its place in the last frame by the motion of the first.
   places = standing_places(before, motion, fov, SIZE)
   spots = np.abs(dust()) > 0.2
   assert np.mean(places[spots]) > 0.9
@@ -118,5 +118,5 @@ def test_a_plane_is_aligned_as_frames_are(motion):
   own = align_plane(plane, np.float32(motion), 1.1)
   inside = ndimage.binary_erosion(coverage[0] == 1, iterations=3)
   assert inside.mean() > 0.7
-  # Turned frames are resampled twice, once by cubic splines.
+  # Rotated frames are resampled twice, once by cubic splines.
   np.testing.assert_allclose(own[inside], aligned[0, ..., 0][inside], atol=0.02 if len(motion) > 3 else 1e-4)

@@ -1,6 +1,6 @@
-"""What is read from XLA's reports, and which programs are asked for.
+"""Parsing of XLA's reports, and the selection of programs.
 
-With `-m aot` also that they compile for a v5e and fit: needs libtpu (`pip install "jax[tpu]"`) and takes minutes.
+With `-m aot` also that programs compile for a v5e and fit: needs libtpu (`pip install "jax[tpu]"`) and takes minutes.
 """
 
 import importlib.util

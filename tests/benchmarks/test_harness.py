@@ -1,4 +1,4 @@
-"""The benchmark itself: turns, ratios, FLOPs, memory's search, what is written. Needs no PyTorch."""
+"""The benchmark itself: turns, ratios, FLOPs, search for the largest size, output. Needs no PyTorch."""
 
 import json
 import time
@@ -116,15 +116,15 @@ def test_flops_of_a_convolution_and_its_gradients(stride):
 
   assert flops.count(function, x, kernel).convolutions == forward
   pull = jax.grad(lambda *arrays: function(*arrays).sum(), (0, 1))
-  # Without the constant cotangent being folded away: all three cost the same.
+  # With a cotangent that is not folded as a constant, all three cost the same.
   assert flops.count(pull, x, kernel).convolutions == 3 * forward
-  # Counting leaves the form as it was.
+  # Counting does not change the form.
   assert conv.conv.__module__ == 'focal_jax.models.conv'
 
 
 def test_flops_of_a_transposed_convolution_are_its_real_taps():
   found = flops.count(lambda *arrays: conv.conv_transpose(*arrays), shape_of(1, 4, 8, 12, 3), shape_of(3, 3, 3, 3, 5))
-  # Of nine taps of a plane that meet 16 x 24 places, a quarter meets pixels.
+  # Of the nine taps at 16 x 24 positions, a quarter meets pixels.
   assert found.convolutions == 2 * 4 * 3 * (8 * 3) * (12 * 3) * 3 * 5
 
 
@@ -141,14 +141,14 @@ def test_flops_of_loops_and_branches():
 
 @pytest.mark.parametrize(('align', 'least', 'most'), [(False, 46.9e9, 47e9), (True, 65e9, 75.31e9)])
 def test_flops_of_the_network(align, least, most):
-  # Of the alignment as published 28.35e9 more, but what it repeats may be computed once.
+  # The published alignment takes 28.35e9 more, but repeated work may be computed once.
   network, stack = make_model(INPUT_CONVENTION), empty_stack(FULL)
   found = flops.count(lambda v, s: network.apply(v, s, align=align), variable_shapes(network), stack)
   assert least < found.convolutions < most
 
 
 def test_flops_of_the_training_step():
-  # Three times the forward pass of two stacks, but for the images' gradient, which only the stem would have.
+  # Three times the forward pass of two stacks, without the gradient of the images, which only the stem would have.
   stem = 2 * 2 * 10 * 224 * 224 * 81 * 3 * 8
   found = step_flops(Option(), (2, *FULL[1:]), 'depth')
   assert found == pytest.approx(6 * 46.946e9 - stem, rel=1e-3)
@@ -209,7 +209,7 @@ def test_process_says_its_peak():
   assert peak is None or peak > 2**20
 
 
-# What is written
+# Output
 
 
 def document(rows, **others):
@@ -272,7 +272,7 @@ def test_written_files(tmp_path):
   assert (tmp_path / 'plot.png').stat().st_size > 1000
 
 
-# The program
+# Command line
 
 
 @pytest.mark.parametrize(

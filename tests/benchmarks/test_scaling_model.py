@@ -1,4 +1,4 @@
-"""Step time on paper: closed forms, and what a step exchanges counted another way."""
+"""Modelled step time: closed forms, and an independent count of what a step exchanges."""
 
 import flax.traverse_util
 import jax

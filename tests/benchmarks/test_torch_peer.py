@@ -1,4 +1,4 @@
-"""The peer in PyTorch computes what the published code computed, and what our network computes."""
+"""The PyTorch version computes the same as the published code and as our network."""
 
 import json
 

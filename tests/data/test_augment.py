@@ -62,7 +62,7 @@ def test_images_and_valid_stay_in_register_with_the_target(augmented):
   np.testing.assert_array_equal(augmented.valid, index % 3 > 0)
   for b in range(BATCH):
     brightness = by_target(augmented, b)
-    # All frames and channels changed alike, and brighter where the original was.
+    # All frames and channels change in the same way, and brighter pixels stay brighter.
     np.testing.assert_array_equal(brightness, np.broadcast_to(brightness[:, :1, :1], brightness.shape))
     assert np.all(np.diff(brightness[:, 0, 0]) > 0)
   np.testing.assert_array_equal(augmented.all_in_focus, augmented.images[:, 1])  # what a mixture of frames can equal
@@ -128,7 +128,7 @@ def test_the_key_decides(stack, augmented):
     np.testing.assert_array_equal(a, b)
   other = augment_batch(random.key(1), stack)
   assert not np.array_equal(other.images, augmented.images)
-  # A stack's draw is its own: not that of its neighbour.
+  # Each stack has its own random parameters.
   assert len({values.tobytes() for values in augmented.images}) == BATCH
 
 

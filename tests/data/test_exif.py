@@ -129,8 +129,8 @@ def test_values_that_are_no_sweep_in_dioptres(tmp_path, values, message):
   assert '\n' not in str(caught.value)
 
 
-# An image of 60 x 40 pixels is as wide as 36 mm are in the 35 mm format: 36 mm are 60 px. A sensor of 50 px per cm is
-# 12 mm wide; a lens of 6 mm before it sees as much as 18 mm do: 30 px.
+# An image of 60 x 40 px corresponds to 36 mm in the 35 mm format: 36 mm are 60 px. A sensor with 50 px per cm is 12 mm
+# wide; a 6 mm lens on it is equivalent to 18 mm: 30 px.
 SENSOR = {FOCAL_LENGTH: (6, 1), X_RESOLUTION: (50, 1), Y_RESOLUTION: (100, 1), RESOLUTION_UNIT: 3}
 
 
@@ -168,7 +168,7 @@ def test_focal_length_in_pixels(tmp_path, tags, orientation, focal_length_px):
 
 def test_equivalents_go_by_the_diagonal(tmp_path):
   write_frames(tmp_path, {EQUIVALENT: 26}, {EQUIVALENT: 26}, size=(80, 60))
-  # 4:3; a full frame's diagonal is 43.27 mm, that of the picture is 100 px.
+  # 4:3; the diagonal of a full frame is 43.27 mm, that of the image is 100 px.
   assert read_stack_folder(tmp_path).focal_length_px == pytest.approx(26 * 100 / math.sqrt(36**2 + 24**2))
 
 
@@ -188,7 +188,7 @@ def test_other_sources_come_first(tmp_path):
   np.testing.assert_array_equal(stack.focus, [0.125, 0.25])
   assert (stack.focus_unit, stack.f_number) == (DIOPTRE_UNIT, 2)
   assert stack.focal_length_px == pytest.approx(60)
-  inverse = 1 / 4.3e-3  # The sidecar says nothing about it.
+  inverse = 1 / 4.3e-3  # not in the sidecar
   np.testing.assert_allclose(stack.fov, [(inverse - 0.125) / (inverse - 0.25), 1], rtol=1e-6)
   assert 'Focus distances are from metadata.csv, the focal length from EXIF.' in stack.notes
   assert 'exif_dioptres was ignored: metadata.csv takes precedence.' in stack.notes
@@ -255,8 +255,8 @@ def test_tablet(shared):
   assert stack.focus.tolist() == [0, 1.8553, 4.7484, 7.2327]
   # f = 2.95 mm: 1 / (1 - 0.00295 * 7.2327) for the farthest.
   assert stack.fov[0] == pytest.approx(1.0218, abs=1e-4)
-  # The zoom measured in the pictures is linear in the values, as it is in dioptres, and the frames focused farther show
-  # more, as they should (though 1.8 times as much as a thin lens would).
+  # The zoom measured in the images is linear in the values, as it should be in dioptres, and frames focused farther
+  # show more (though by 1.8 times as much as for a thin lens).
   zoom = residual_motion(stack.images).zoom
   slope, offset = np.polyfit(stack.focus, zoom, 1)
   np.testing.assert_allclose(zoom, offset + slope * stack.focus, atol=3e-4)

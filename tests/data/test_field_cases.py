@@ -1,4 +1,4 @@
-"""Folders as people have them, where they are beside this repository: each with what reading it should give."""
+"""Real folders of users' stacks, if available beside this repository, each with the expected result."""
 
 import numpy as np
 import pytest

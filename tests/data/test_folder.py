@@ -1,4 +1,4 @@
-"""Small folders made here, and real stacks where they are beside this repository."""
+"""Small generated folders, and real stacks if available beside this repository."""
 
 import dataclasses
 import os
@@ -192,7 +192,7 @@ def test_which_files_are_frames(tmp_path):
   (tmp_path / 'readme.txt').write_text('hello')
   (tmp_path / 'folder.jpg').mkdir()
   write_images(tmp_path / 'folder.jpg', 'inside.png')
-  os.mkfifo(tmp_path / '7.jpg')  # which would be waited for
+  os.mkfifo(tmp_path / '7.jpg')  # opening it would block
   assert read_stack_folder(tmp_path).names == names
 
 
@@ -215,7 +215,7 @@ def test_max_side(tmp_path, size, max_side, expected):
 
 
 def test_max_side_averages(tmp_path):
-  # A chequerboard of single pixels: plain picking would leave black or white.
+  # A chequerboard of single pixels: subsampling would leave only black or white.
   board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
   for name in 'ab':
     Image.fromarray(board).save(tmp_path / f'{name}.png')
@@ -347,7 +347,7 @@ class TestRegion:
     np.testing.assert_array_equal(images[0, ..., 0], np.round(np.array([[5, 6], [9, 10]]) * 5957 / 257))
 
   def test_keeps_the_rays_of_its_pixels(self, tmp_path):
-    # A bright dot in a dark frame: its ray, by focal length and principal point, is the same however it was read.
+    # A bright dot in a dark frame: its ray, by focal length and principal point, is the same for every way of reading.
     frame = np.full((120, 160, 3), 40, np.uint8)
     frame[64:72, 112:120] = 250
     for n, name in enumerate('ab'):
@@ -393,7 +393,7 @@ def test_changes_nothing(tmp_path):
 
 
 def test_frame_that_is_sharp_everywhere(tmp_path):
-  # Each frame shows a strip of the texture sharp.
+  # Each frame shows one strip of the texture in focus.
   texture = np.random.default_rng(0).integers(60, 200, (192, 320, 3), dtype=np.uint8)
   blurred = np.asarray(Image.fromarray(texture).resize((40, 24)).resize((320, 192)))
   for n in range(5):
@@ -409,7 +409,7 @@ def test_frame_that_is_sharp_everywhere(tmp_path):
   np.testing.assert_array_equal(stack.focus, [0, 1, 2, 3, 4])
   assert any('Left out: IMG_3.png, which is sharp everywhere' in note for note in stack.notes)
   assert read_stack_folder(tmp_path, reverse=True).focus.tolist() == [4, 3, 2, 1, 0]
-  # Files that were named stay, and so do those of which the distance is known.
+  # Files that were listed stay, and so do those with a known distance.
   assert len(read_stack_folder(sorted(tmp_path.glob('*.png'))).names) == 6
   (tmp_path / 'focus_distance.txt').write_text('6 5 4 3 2 1')
   assert len(read_stack_folder(tmp_path).names) == 6
@@ -533,7 +533,7 @@ def test_what_is_no_image_by_its_content(tmp_path):
 def test_distances_as_people_write_them(tmp_path, text, focus):
   write_images(tmp_path, 'a.png', 'b.png', 'c.png')
   write_metadata(tmp_path, text)
-  if focus is None:  # commas that separate, or decimal ones: nobody knows
+  if focus is None:  # commas may be separators or decimal: ambiguous
     with pytest.raises(InputError, match=r'focus_distance\.txt: '):
       read_stack_folder(tmp_path)
   else:

@@ -1,4 +1,4 @@
-"""What Pillow decodes, and what it does not: files of all kinds, some of them packed here byte by byte."""
+"""Files that Pillow decodes and files that it does not, of all kinds, some packed here byte by byte."""
 
 import struct
 import zlib
@@ -300,7 +300,7 @@ def test_16_bit_colours_in_compressed_planes(tmp_path, order):
   [('pillow_heif', '.heic', {'quality': -1, 'chroma': 444}), ('pillow_jxl', '.jxl', {'lossless': True})],
 )
 def test_formats_of_plugins(tmp_path, plugin, suffix, options):
-  """As lossless files of them tell."""
+  """The values of lossless files with the same frames."""
   pytest.importorskip(plugin, reason=f'{plugin} is not installed')
   assert suffix in readable_suffixes()
   y, x = np.mgrid[:48, :64]
@@ -323,7 +323,7 @@ def test_hot_pixels_do_not_make_the_rest_black(tmp_path, channels):
   np.testing.assert_allclose(stack.images, np.broadcast_to(expected, stack.images.shape), atol=1)
   assert any('reach 2047 only: white was taken as 4095' in note for note in stack.notes)
   assert any(f'Up to {2 * channels} pixels of a frame are brighter' in note for note in stack.notes)
-  # A highlight is none.
+  # A highlight is not a hot pixel.
   pixels[1, 40:42, 50:52] = 65535
   write_png(tmp_path / '1.png', pixels[1])
   assert not any('white was taken' in note for note in read_stack_folder(tmp_path).notes)

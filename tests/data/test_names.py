@@ -255,7 +255,7 @@ def test_odd_size_and_odd_kind_are_left_out(tmp_path):
   assert stack.names == ['0.png', '1.png', '2.png', '3.png']
   assert 'Left out: 4.png, which is 12 x 8 pixels; the others are 6 x 4 pixels.' in stack.notes
   assert 'Left out: 5.png, which is grey; the others are in colour.' in stack.notes
-  # Whoever names a file in a sidecar means it.
+  # Files listed in a sidecar are always used.
   (tmp_path / 'metadata.csv').write_text('file,focus_dpt\n' + ''.join(f'{n}.png,{n}\n' for n in range(6)))
   with pytest.raises(InputError, match=r'4\.png: 12 x 8 pixels, expected 6 x 4'):
     read_stack_folder(tmp_path)

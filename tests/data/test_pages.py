@@ -1,4 +1,4 @@
-"""Stacks in the pages of one TIFF, as microscopes' programs write them."""
+"""Stacks in the pages of one TIFF, as written by microscope software."""
 
 import numpy as np
 import pytest
@@ -168,7 +168,7 @@ def test_animations(tmp_path, suffix):
     np.testing.assert_allclose(stack.images.astype(int), colours, atol=8 if suffix == 'avif' else 0)
     assert not any('Transparency' in note for note in stack.notes)
   np.testing.assert_array_equal(stack.frame(1, max_side=16), read_stack_folder(tmp_path, max_side=16).images[1])
-  # Beside photographs it is what a program made of them, however many pictures it has.
+  # Next to photographs it is a program's result, however many images it has.
   for n in range(2):
     first.save(tmp_path / f'IMG_{n}.jpg')
   assert read_stack_folder(tmp_path).names == ['IMG_0.jpg', 'IMG_1.jpg']
@@ -199,7 +199,7 @@ def test_a_truncated_stack(tmp_path):
   for source in (tmp_path, tmp_path / 'z.tif'):
     with pytest.raises(InputError, match='it is truncated: it has more pages'):
       read_stack_folder(source)
-  # Of single pictures it matters to nobody what some programs leave behind the last page.
+  # For single images, data after the last page does not matter.
   (tmp_path / 'y.tif').write_bytes(whole[: starts[1]])
   assert read_stack_folder(tmp_path).names == ['y.tif', 'z.tif']
 

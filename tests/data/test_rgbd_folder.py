@@ -1,4 +1,4 @@
-"""Photographs with depth, from folders in each layout and from a built data set; and what is said of any other."""
+"""RGB-D photographs, from folders in each layout and from a built data set; and errors for anything else."""
 
 import h5py
 import numpy as np

@@ -119,7 +119,7 @@ def test_the_simulator_with_the_sweep_of_a_camera():
 
 
 def test_motion_beside_some_stacks_only(folder):
-  """Whichever is the first one."""
+  """Whichever source is first."""
   source = open_source(f'folder:{folder}', 'train', '')
   assert not motion_known([source])
   for with_motion, without in (('a', 'b'), ('b', 'a')):

@@ -202,7 +202,7 @@ def test_pages_that_imagej_writes_without_tags(tmp_path):
   write_tiff(tmp_path / 'z.tif', pages[0], description=description)
   data = bytearray((tmp_path / 'z.tif').read_bytes())
   start = data.index(pages[0].tobytes())
-  # Pages follow the first; its tags go behind them all.
+  # Further pages follow the first; its tags are at the end.
   end = start + pages[0].nbytes
   more = pages[1:].tobytes()
   moved = bytes(data[:end]) + more + bytes(data[end:])

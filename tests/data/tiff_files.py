@@ -1,4 +1,4 @@
-"""TIFF files packed byte by byte, by the text of TIFF 6.0, its supplements and BigTIFF."""
+"""TIFF files packed byte by byte, following TIFF 6.0, its supplements and BigTIFF."""
 
 import math
 import struct

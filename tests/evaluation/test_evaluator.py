@@ -383,7 +383,7 @@ def write_moving(folder: Path, motion_known: bool):
 
 
 class Told(Predictor):
-  """Aligns the frames by a motion that it is told."""
+  """Aligns the frames by a given motion."""
 
   name = 'told.npz'
 
@@ -559,7 +559,7 @@ def test_labels_and_corrected_focus_of_ddff12(dataset, tmp_path, models, serve):
   [('labelled', ['a', 'b', 'constant']), ('corrected', ['a, focus corrected', 'b', 'constant'])],
 )
 def test_one_kind_of_focus_alone(focus, labels, tmp_path, models, serve):
-  """What cannot be corrected stays as it is."""
+  """Focus that cannot be corrected is unchanged."""
   examples = [stack('one', (0.05, 0.2), np.full(SIZE, 0.25))]
   models |= {'a': Nearest(['simulated']), 'b': Nearest(['ddff12'])}
   compare(serve(examples, 'examples', focus=focus), ['a', 'b', 'constant'], tmp_path / 'out')
@@ -716,7 +716,7 @@ def test_the_first_stacks_of_a_split(tmp_path, serve, models):
 
 
 def test_what_is_wrong_is_said_before_the_mean_of_the_training_split(tmp_path, monkeypatch, serve):
-  """Which takes minutes to read."""
+  """Reading all of it would take minutes."""
   example = stack('hidden', DIOPTRES, np.zeros(SIZE), valid=np.zeros(SIZE, np.float32))
   config = serve([example])
   monkeypatch.setattr(sources, 'mean_target', lambda *_: pytest.fail('was read'))

@@ -76,7 +76,7 @@ class Stub(Predictor):
 
 @pytest.fixture
 def model(monkeypatch) -> Stub:
-  """And no pictures, which take longer than all else."""
+  """Without images, which take most of the time."""
   stub = Stub()
   monkeypatch.setattr(focal_jax, 'load', lambda weights: stub)
   monkeypatch.setattr(pictures, 'contact_sheet', lambda path, rows, title: path.write_bytes(b''))
@@ -298,7 +298,7 @@ def test_the_real_file(model, shared, tmp_path):
   check_submission(tmp_path / 'out' / 'submission.zip', 1)
 
 
-# What `check_submission` finds, in zips that are not made by the code under test.
+# Problems found by `check_submission` in zips made independently of the code under test.
 
 
 def npy(array: np.ndarray) -> bytes:

@@ -1,4 +1,4 @@
-"""Files that ship: found from any folder, unless the user has one of that name."""
+"""Shipped files are found from any folder, unless the user has a file with that name."""
 
 from pathlib import Path
 

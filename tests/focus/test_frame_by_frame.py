@@ -1,4 +1,4 @@
-"""Classical depth a frame at a time, beside that of the whole stack."""
+"""Classical depth frame by frame, compared with that of the whole stack."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +43,7 @@ def test_the_same_as_at_once(images, measure, frames):
 
 
 def test_equal_frames_and_index(images):
-  """Of equal measures the first counts, as of argmax; without a focus, the index."""
+  """For equal measures the first counts, as with argmax; without a focus, the index."""
   twice = np.repeat(images[:3], 2, axis=0)
   depth, confidence = depth_frame_by_frame(luma_of(twice), 6, None)
   expected, sure = classical.depth_from_focus(twice, None)

@@ -1,4 +1,4 @@
-"""Where frames show texture: in what is sharp in some frame, whatever noise there is, and nowhere else."""
+"""Texture is found where some frame shows it in focus, despite noise, and nowhere else."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a program holds is decided by the platform that it is lowered for; here all are lowered on a CPU."""
+"""The lowering of a program depends on its target platform; here all are lowered on a CPU."""
 
 import re
 
@@ -55,7 +55,7 @@ def test_gradients_of_strided_and_transposed_convolutions(platform, rank):
 
 
 def test_the_default_device_counts_and_not_the_default_backend(monkeypatch):
-  """Where a CPU is chosen beside an accelerator, and the other way round."""
+  """With a CPU selected where an accelerator exists, and the other way round."""
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
   assert backend.compiler_options() == {}
   with jax.default_device(jax.devices('cpu')[0]):

@@ -1,4 +1,4 @@
-"""Published `.pth` files through the door that users take, against what the published code computed."""
+"""Published `.pth` files through the public interface, against outputs of the published code."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from focal_jax.errors import InputError
 from focal_jax.models.published import published_networks
 from focal_jax.prediction.convert import convert, parse_arguments
 
-# Fixture: arguments that its file does not tell, expected arrays by the field of a prediction, depth over its unit.
+# Fixture: arguments that its file does not contain, expected arrays by field of a prediction, unit of depth.
 FIXTURES = {
   'defocusnet': ({}, {'depth': 'depth', 'defocus': 'defocus'}, 3.0),
   'aifdepthnet': ({}, {'depth': 'depth_softplus', 'all_in_focus': 'aif'}, 1.0),

@@ -46,7 +46,7 @@ def test_what_is_given_reaches_the_network():
     DepthNetwork(detection='plane', **runtime), AlignmentNetwork(**runtime), 'BGR', 'black', 64, 2, dtype=jnp.bfloat16
   )
   assert make_model(model, dtype=jnp.bfloat16, **runtime) == expected
-  # A network without batch normalisation has no use for the axis.
+  # Networks without batch normalisation do not use the axis.
   made = make_model({'depth': {'name': 'curves'}, 'align': {'name': 'fitted', 'passes': 3}}, **runtime)
   assert made == EndToEnd(CurveNetwork(remat=True), FittedAlignment(passes=3, **runtime))
 
@@ -79,7 +79,7 @@ def test_what_is_refused(model, message):
     make_model(model)
 
 
-# As `weights/simulated.npz` has it.
+# As in `weights/simulated.npz`.
 OF_THE_SHIPPED = {
   'alignment': 'fitted',
   'channels': 'RGB',
@@ -110,7 +110,7 @@ OF_THE_SHIPPED = {
       {'depth': 'curves', 'alignment': 'learned', 'motion_side_px': 64, 'motion_passes': 3},
       EndToEnd(CurveNetwork(), motion_side_px=64, motion_passes=3),
     ),
-    # The motion's fields stood there whether an alignment looked at the frames or not.
+    # Old files have the motion fields whether or not the alignment uses the frames.
     (
       'end_to_end',
       {'alignment': 'metadata', 'detection': 'none', 'motion_side_px': 64, 'motion_passes': 1},

@@ -1,4 +1,4 @@
-"""What the depth network is told of sharpness, on noise blurred by SciPy."""
+"""Relative sharpness, the depth network's input, on noise blurred by SciPy."""
 
 import flax
 import jax
@@ -46,7 +46,7 @@ def test_frames_of_one_sharpness_measure_nothing(frames):
 
 
 def test_brightness_changes_little(frames):
-  """A frame's offset nothing, the stack's exposure as much as noise matters."""
+  """An offset of a frame has no effect, the exposure of the stack only through noise."""
   means, values = measured(frames)
   offsets = np.linspace(-0.2, 0.2, 5).reshape(5, 1, 1, 1)
   np.testing.assert_allclose(measured(0.25 + frames / 2 + offsets)[1], measured(0.25 + frames / 2)[1], atol=1e-4)

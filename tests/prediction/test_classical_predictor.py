@@ -169,7 +169,7 @@ def test_outside_is_no_sharp_edge(model, scene):
   assert error[rows & outside].mean() < 2 * inside + 0.05
   assert np.quantile(error[rows & outside], 0.99) < 0.5
   assert out.confidence[rows & outside].mean() < out.confidence[rows & ~outside].mean()
-  # What the network is given would show one.
+  # The network's input would show one.
   black = np.abs(np.asarray(classical.depth_from_focus(out.aligned, np.float32(FOCUS))[0]) - truth())
   assert black[rows & outside].mean() > 4 * error[rows & outside].mean()
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_measured_keeps_the_metadata(model, scene):
   out = model.predict(images, FOCUS, fov)
   assert not out.motion[0].any()
   np.testing.assert_allclose(out.motion[1:, 0], 0, atol=1e-3)
-  # Where the frame that shows nothing is not next to the sharpest one.
+  # Where the blank frame is not next to the sharpest one.
   assert np.abs(out.depth - truth())[120:].mean() < 0.1
   # Too small to measure, down to a pixel.
   for size in ((1, 1), (7, 5)):
@@ -197,7 +197,7 @@ def test_what_cannot_be_measured_keeps_the_metadata(model, scene):
 
 
 def cache_sizes():
-  """Of all that is compiled."""
+  """Memory of all compiled programs."""
   functions = [value for module in (classical_predictor, frame_by_frame) for value in vars(module).values()]
   return [function._cache_size() for function in functions if hasattr(function, '_cache_size')]
 

@@ -1,4 +1,4 @@
-"""An exported model: the same numbers without this project, for any size, and what it says of itself."""
+"""An exported model gives the same numbers without this project, at any size; and its description."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 
 @pytest.fixture(autouse=True)
 def symbolic_sizes(monkeypatch):
-  """They are no `int` to those who check types."""
+  """Type checkers do not accept them as `int`."""
   monkeypatch.setattr(jaxtyping.config, 'jaxtyping_disable', True)
 
 
@@ -56,7 +56,7 @@ def call(folder, images, focus, fov):
 @pytest.mark.slow
 def test_without_the_model_code(tmp_path):
   """Weights that move the frames, the motion from reduced ones."""
-  # Compiled sooner than all of it.
+  # Compiles faster than the whole network.
   described = {'depth': {'detection': 'none', 'downsampling': 'pooling'}, 'align': {'side_px': 40}}
   network = make_model(described)
   variables = init_variables(network, 3)

@@ -1,4 +1,4 @@
-"""Depth of reduced frames in the size of the whole ones: what is written, and how much is in memory for it."""
+"""Depth of reduced frames at full size: results, and memory."""
 
 import json
 import weakref
@@ -107,7 +107,7 @@ def test_frames_are_not_all_in_memory(scene, monkeypatch, tmp_path):
   read = FrameReader.read
 
   class Frame(np.ndarray):
-    """An array that can be counted."""
+    """An array whose instances are counted."""
 
     __hash__ = object.__hash__
 

@@ -1,4 +1,4 @@
-"""report.html: what is in the file, and what a browser makes of it."""
+"""report.html: its content, and its behaviour in a browser."""
 
 import base64
 import json
@@ -206,7 +206,7 @@ class Page:
     return np.frombuffer(base64.b64decode(values), np.uint8).reshape(height, width, 4)
 
   def check_quiet(self, path):
-    """Nothing but the file itself was asked for, and nobody complained."""
+    """Nothing but the file itself was requested, and there were no errors."""
     assert [url for url in self.requests if not url.startswith('data:')] == [path.as_uri()]
     assert self.complaints == []
 

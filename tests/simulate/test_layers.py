@@ -1,4 +1,4 @@
-"""Photographs with depth cut into layers: put together they are the photograph, and behind is what belongs there."""
+"""Photographs with depth cut into layers: they composite to the photograph, and hidden parts are filled in correctly."""
 
 import jax
 import jax.numpy as jnp
@@ -204,7 +204,7 @@ def test_a_real_photograph(shared):
     pytest.skip(f'{folder.name}/ with photographs and depth is not there')
   rgb, depth = (np.asarray(Image.open(folder / f'frame-000000.{name}')) for name in ('color.jpg', 'depth.png'))
   rgb, depth = rgb[::10, ::9][:, :WIDTH] / 255, depth[::10, ::9][:, :WIDTH] / 1000
-  # As many copies as are compiled for.
+  # As many copies as the compiled batch size.
   batch = [np.broadcast_to(part, (len(NAMES), *part.shape)) for part in (rgb, depth, depth > 0)]
   scene, top, picture = jax.tree.map(lambda x: np.asarray(x[0]), cut_each(*arrays(*batch)))
   np.testing.assert_array_equal(scene.known, depth > 0)

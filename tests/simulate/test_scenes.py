@@ -1,4 +1,4 @@
-"""Procedural scenes: what is promised of every one, and the variety of many, against plain NumPy."""
+"""Procedural scenes: guarantees for every scene, and the variety of many, against plain NumPy."""
 
 import functools
 

@@ -93,7 +93,7 @@ def test_nothing_but_the_colours_of_surfaces_depends_on_textures(textures):
     return drawn(jax.random.key(4), 12, 24, 32, SceneSettings(), given)
 
   without, none, some, every = (draw(share) for share in (None, 0.0, 0.5, 1.0))
-  # The same formulas, compiled in other company, may round otherwise.
+  # The same formulas may round differently when compiled with others.
   np.testing.assert_allclose(without.colour, none.colour, atol=1e-4)
   for scene in (none, some, every):
     for name in ('alpha', 'position', 'known'):

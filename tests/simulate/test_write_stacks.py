@@ -87,7 +87,7 @@ def test_what_is_read_is_what_was_simulated(tmp_path):
     assert facts['focus'] == stack.focus.tolist()
     assert (facts['unit'], facts['seed'], facts['index']) == ('1/m', 5, index)
     assert facts['camera'] in SETTINGS.sweep.cameras
-  # In order, with all metadata: no other remark.
+  # Sorted, with all metadata: no other note.
   assert read_stack_folder(folder).notes == [
     'Focus distances are from focus_distance.txt, the focal length from focal_length.txt.'
   ]
@@ -99,7 +99,7 @@ def test_a_preset_has_its_own_sweep_in_its_own_unit(name, sweeps_only, tmp_path)
   camera = CAMERAS[name]
   example = FolderSource(tmp_path, name)[0]
   dioptres = camera.sweep_dpt(camera.num_frames)
-  # Of the unit m, a folder has its inverse.
+  # For the unit m, a folder has the inverse.
   focus = optics.DDFF_DISPARITY_M_PX * dioptres if name == 'ddff12' else dioptres
   np.testing.assert_allclose(example['focus'], focus, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(example['target'][1:], example['focus'][1], rtol=1e-6)

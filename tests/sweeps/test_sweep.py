@@ -1,6 +1,6 @@
-"""Sweeps: what they run, in which order, on which device; what they keep; and that the table is what the runs say.
+"""Sweeps: which runs, in which order, on which device; which files they leave; and that the table matches the runs.
 
-The runs are small scripts that write what training writes.
+The runs are small scripts that write the files of a training run.
 """
 
 import csv
@@ -35,7 +35,7 @@ from focal_jax.training.validation import Validation
 ROOT = Path(__file__).parents[2]
 READY = [path.stem for path in sorted((ROOT / 'configs' / 'ablations').glob('*.py')) if path.stem != '__init__']
 
-# As training: claims its folder, takes steps with a checkpoint each, stops for SIGTERM. `events` is beside the runs.
+# Like training: claims its folder, writes a checkpoint after each step, stops on SIGTERM. `events` is next to the runs.
 FAKE = """
 import json, os, pathlib, signal, sys, time
 config, workdir = json.loads(pathlib.Path(sys.argv[1]).read_text()), pathlib.Path(sys.argv[2])
@@ -465,7 +465,7 @@ def test_other_folders_are_refused(sweep):
 @pytest.mark.parametrize('variant', ['', 'smoke'])
 @pytest.mark.parametrize('name', READY)
 def test_ready_sweeps_are_valid(name, variant, tmp_path):
-  """As far as training looks at a config before its first step."""
+  """The part of training that checks a config before the first step."""
   module = importlib.import_module(f'configs.ablations.{name}')
   config = module.get_config(variant)
   runs = make_runs(config, declared_variants(config, module.sweep), tmp_path, 1)

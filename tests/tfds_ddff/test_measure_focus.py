@@ -1,4 +1,4 @@
-"""The constant of DDFF-12's focus, from stacks that scipy blurs for another focus than the labels say."""
+"""The offset of DDFF-12's focus, from stacks that SciPy blurs for another focus than their labels."""
 
 import json
 import os
@@ -100,7 +100,7 @@ def test_one_stack_has_no_interval():
 
 
 def write_files(folder):
-  """The training part labelled wrongly by 0.05 px, and a validation part by 0.0, which must have no say."""
+  """Training labels are wrong by 0.05 px, validation labels by 0.0, which must not be used."""
   folder.mkdir()
   with h5py.File(folder / DDFF12_TRAINVAL, 'w') as file:
     for split, offset in (('train', 0.05), ('val', 0.0)):
@@ -149,7 +149,7 @@ def test_errors(dataset, manual_dir, data_dir, match, tmp_path, monkeypatch):
 
 
 def test_on_real_crops(shared):
-  """24 crops of one place: what is written beside the project's constant."""
+  """24 crops of one place: the result next to the project's constant."""
   found = measure(train_examples('ddff12', str(shared / 'data' / 'ddff12'), None))
   assert found.offset == pytest.approx(0.076, abs=0.001)
   assert found.interval == pytest.approx((0.071, 0.084), abs=0.001)

@@ -249,10 +249,10 @@ def test_stacks_of_photographs_are_made_beside_procedural_ones(photographs):
   keys, made = jax.random.split(jax.random.key(1), 4), {}
   for share in (0.0, 0.5, 1.0):
     photographs.data.rgbd_share = share
-    # A function of its own: of the method, equal each time, JAX may still have what it traced for another share.
+    # A new function, because JAX may have cached the trace of the (equal) method for another share.
     made[share] = jax.device_get(jax.jit(lambda *given: data.make_batch(*given))(keys, inputs))
   procedural = jax.jit(simulate_batch, static_argnums=1)(keys, settings_from(photographs.simulator))
-  # The same formulas, compiled in other company, round otherwise.
+  # The same formulas may round differently when compiled with others.
   for a, b in zip(jax.tree.leaves(made[0.0]), jax.tree.leaves(procedural), strict=True):
     np.testing.assert_allclose(a, b, atol=1.01 / 255)
 

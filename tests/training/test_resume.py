@@ -1,6 +1,7 @@
-"""Nothing is lost: runs that are killed, stopped, out of disk, or find a damaged checkpoint end as if nothing had been.
+"""Nothing is lost: runs that are killed, stopped, out of disk space, or find a damaged checkpoint end like undisturbed
+runs.
 
-With a network that compiles in a moment (`toy`), real data files, and real processes.
+With a network that compiles quickly (`toy`), real data files, and real processes.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ def config(data):
 
 @pytest.fixture(scope='module')
 def straight(data, tmp_path_factory):
-  """The folder of a run that nothing happened to."""
+  """The folder of an undisturbed run."""
   workdir = tmp_path_factory.mktemp('straight') / 'run'
   train_and_evaluate(toy.get_config(data), workdir)
   return workdir
@@ -230,7 +231,7 @@ def test_a_damaged_checkpoint_falls_back(interrupted, config, damage, caplog, tm
 
 
 def test_numbers_that_are_not_those_saved(tmp_path):
-  """Damage that no reader would notice."""
+  """Damage that readers do not notice."""
   checkpoints = Checkpoints(tmp_path, 3)
   for step in (1, 2):
     checkpoints.save(step, {'x': np.full(3, step, np.float32)}, {'stacks': step})
@@ -254,7 +255,7 @@ def test_a_checkpoint_of_something_else_is_refused(interrupted, config):
 
 
 def test_a_run_goes_on_with_another_config(interrupted, config, caplog):
-  """Which is said, and remembered."""
+  """This is logged, and remembered."""
   config.loss.motion_weight = 0.5
   train_and_evaluate(config, interrupted)
   assert 'continuing with loss.motion_weight = 0.5; it was 0.05' in caplog.text

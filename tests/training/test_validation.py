@@ -31,7 +31,7 @@ flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 def state_of(config):
   tx = make_optimizer(config.optimizer, make_schedule(config.optimizer, 10))
   state = init_state(init_variables(toy.make_toy(), 1), tx, StepSettings('both', LossSettings(), ema_decay=0.5), 0)
-  # What is validated is the average, not the weights of the moment.
+  # Validation uses the averaged weights, not the current ones.
   return state.replace(params=jax.tree.map(lambda x: x + 1, state.params))
 
 

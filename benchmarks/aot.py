@@ -374,7 +374,7 @@ def _versions() -> str:
   return ', '.join(f'{name} {metadata.version(name)}' for name in names)
 
 
-def _compile_apart(case: Case, arguments: list[str]) -> dict[str, Any]:
+def _compile_in_subprocess(case: Case, arguments: list[str]) -> dict[str, Any]:
   """Compiles in a separate process, which may crash."""
   # libtpu allows only one process at a time by default, and queries a metadata server for its identity.
   environment = {'JAX_PLATFORMS': 'cpu', 'JAX_ENABLE_COMPILATION_CACHE': 'false', 'TPU_SKIP_MDS_QUERY': '1'}
@@ -431,7 +431,7 @@ def main(argv: list[str]) -> None:
   arguments = [argument for argument in sys.argv[1:] if not argument.startswith(('--out', '--only'))]
   for case in cases(available):
     print(f'compiling {case.text()}', file=sys.stderr, flush=True)
-    found = _compile_apart(case, arguments)
+    found = _compile_in_subprocess(case, arguments)
     found |= {'case': dataclasses.asdict(case), 'versions': _versions(), 'date': str(datetime.date.today())}
     print(_line(found), flush=True)
     document['rows'] = [row for row in document['rows'] if row['case'] != found['case']] + [found]

@@ -28,14 +28,18 @@ _BATCH = flags.DEFINE_integer('batch', 4, 'Stacks per device.', lower_bound=1, f
 _FRAMES = flags.DEFINE_integer('frames', 10, 'Frames per stack.', lower_bound=2, flag_values=FLAGS)
 _SIDE = flags.DEFINE_integer('side', 224, 'Height and width, px, a multiple of 32.', lower_bound=32, flag_values=FLAGS)
 _NETWORKS = flags.DEFINE_enum('networks', 'both', ('both', 'depth', 'alignment'), 'What is trained.', flag_values=FLAGS)
-_A_HOST = flags.DEFINE_integer('devices_a_host', 8, 'Devices per host.', lower_bound=1, flag_values=FLAGS)
-_INSIDE = flags.DEFINE_float(
+_DEVICES_PER_HOST = flags.DEFINE_integer('devices_a_host', 8, 'Devices per host.', lower_bound=1, flag_values=FLAGS)
+_DEVICE_GBYTES = flags.DEFINE_float(
   'device_gbytes', 300, 'Links inside a host, GB/s per device and direction.', flag_values=FLAGS
 )
-_BETWEEN = flags.DEFINE_float('host_gbytes', 50, 'Links between hosts, GB/s per host and direction.', flag_values=FLAGS)
-_INSIDE_US = flags.DEFINE_float('device_us', 10, 'Time of the smallest reduction inside a host, us.', flag_values=FLAGS)
+_HOST_GBYTES = flags.DEFINE_float(
+  'host_gbytes', 50, 'Links between hosts, GB/s per host and direction.', flag_values=FLAGS
+)
+_DEVICE_US = flags.DEFINE_float('device_us', 10, 'Time of the smallest reduction inside a host, us.', flag_values=FLAGS)
 _HOP_US = flags.DEFINE_float('hop_us', 5, 'Time added by each doubling of the hosts, us.', flag_values=FLAGS)
-_FEED = flags.DEFINE_float('stacks_a_second', 349, 'Throughput of the input pipeline of a host.', flag_values=FLAGS)
+_INPUT_STACKS_PER_SECOND = flags.DEFINE_float(
+  'stacks_a_second', 349, 'Throughput of the input pipeline of a host.', flag_values=FLAGS
+)
 
 _SCALAR = 4  # bytes
 COUNTS = (1, 8, 16, 32, 64, 128, 256)
@@ -128,19 +132,25 @@ def main(argv: list[str]) -> None:
     raise InputError(f'--step_ms is {_STEP.value}, expected the measured time of a step, above 0')
   if _SIDE.value % 32:
     raise InputError(f'--side is {_SIDE.value}, expected a multiple of 32')
-  for flag in (_INSIDE, _BETWEEN, _INSIDE_US, _HOP_US, _FEED):
+  for flag in (_DEVICE_GBYTES, _HOST_GBYTES, _DEVICE_US, _HOP_US, _INPUT_STACKS_PER_SECOND):
     if flag.value <= 0:
       raise InputError(f'--{flag.name} is {flag.value}, expected above 0')
   shape = (_BATCH.value, _FRAMES.value, _SIDE.value, _SIDE.value)
   exchange = count_exchange(_NETWORKS.value, shape)
-  links = Links(_A_HOST.value, _INSIDE.value * 1e9, _BETWEEN.value * 1e9, _INSIDE_US.value * 1e-6, _HOP_US.value * 1e-6)
+  links = Links(
+    _DEVICES_PER_HOST.value,
+    _DEVICE_GBYTES.value * 1e9,
+    _HOST_GBYTES.value * 1e9,
+    _DEVICE_US.value * 1e-6,
+    _HOP_US.value * 1e-6,
+  )
   print(
     f'{exchange.gradient_bytes / 1e6:.1f} MB of gradient; {exchange.waits} reductions that the step waits for, '
     f'{exchange.wait_bytes / 1e3:.0f} kB together\n'
   )
   print('| devices | step, ms | gradient, ms | waits, ms | input of a host, ms | efficiency | stacks/s |')
   print('| ---: | ---: | ---: | ---: | ---: | ---: | ---: |')
-  for row in step_times(_STEP.value / 1e3, _BATCH.value, _FEED.value, exchange, links):
+  for row in step_times(_STEP.value / 1e3, _BATCH.value, _INPUT_STACKS_PER_SECOND.value, exchange, links):
     ms = [f'{1e3 * row[name]:.1f}' for name in ('step', 'gradient', 'waits', 'feed')]
     speed = _BATCH.value * row['devices'] / row['step']
     print(f'| {row["devices"]} | {" | ".join(ms)} | {row["efficiency"]:.2f} | {report.number(speed)} |')

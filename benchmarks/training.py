@@ -48,7 +48,7 @@ def make_stack(shape: Shape) -> FocalStack:
   )
 
 
-def _nothing(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def _zeros_without_memory(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
   """Zeros that take no memory, for compiling only."""
   return np.broadcast_to(np.zeros((), dtype), shape)
 
@@ -56,8 +56,11 @@ def _nothing(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def empty_stack(shape: Shape) -> FocalStack:
   """Like `make_stack`, for any size, but empty."""
   size, frames, height, width = shape
-  numbers, pictures = _nothing((size, frames), np.float32), _nothing((size, height, width), np.float32)
-  images, motion = _nothing((*shape, 3), np.float32), _nothing((size, frames, 3), np.float32)
+  numbers, pictures = (
+    _zeros_without_memory((size, frames), np.float32),
+    _zeros_without_memory((size, height, width), np.float32),
+  )
+  images, motion = _zeros_without_memory((*shape, 3), np.float32), _zeros_without_memory((size, frames, 3), np.float32)
   return FocalStack(images, numbers, numbers, pictures, pictures, motion)
 
 
@@ -97,8 +100,8 @@ class StepProgram:
     variables = variable_shapes(self._model)
     state = jax.eval_shape(lambda variables: init_state(variables, self._tx, self._settings, 0), variables)
     size = self.shape[0]
-    stack = jax.tree.map(lambda x: _nothing((1, *x.shape), x.dtype), empty_stack(self.shape))
-    return state, (_nothing((1, size), np.int32), stack)
+    stack = jax.tree.map(lambda x: _zeros_without_memory((1, *x.shape), x.dtype), empty_stack(self.shape))
+    return state, (_zeros_without_memory((1, size), np.int32), stack)
 
 
 def step_flops(option: Option, shape: Shape, networks: str) -> float:

@@ -167,7 +167,7 @@ class _Pair(NamedTuple):
   zoom_error: float
 
 
-_STILL = _Similarity(1.0 + 0j, 0j)
+_IDENTITY = _Similarity(1.0 + 0j, 0j)
 _FAILED = _Pair(_Similarity(complex(np.nan, np.nan), complex(np.nan, np.nan)), 0.0, np.nan)
 
 
@@ -226,7 +226,7 @@ def residual_motion(
     pictures = [picture - taken for picture, taken in zip(pictures, standing_in, strict=True)]
   found = measure(pictures)
   if find_standing:
-    pattern, found = standing.find_standing([_without_shading(picture) for picture in pictures], found, measure)
+    pattern, found = standing.find_standing([_remove_shading(picture) for picture in pictures], found, measure)
   return ResidualMotion(
     zoom=np.abs(found.scale),
     shift_px=np.stack([found.shift.real * width / small[1], found.shift.imag * height / small[0]], -1),
@@ -264,7 +264,7 @@ def _measure(pictures: Sequence[Float[np.ndarray, 'h w']], reference: int, elsew
 def _pairs_with(reference: int, count: int, compare: Callable[[int, int], _Pair]) -> list[_Pair]:
   """Motion of each frame relative to the reference, chained over neighbours."""
   pairs = [_FAILED] * count
-  pairs[reference] = _Pair(_STILL, 1.0, 0.0)
+  pairs[reference] = _Pair(_IDENTITY, 1.0, 0.0)
   for step, frames_in_turn in ((1, range(reference + 1, count)), (-1, range(reference - 1, -1, -1))):
     for n in frames_in_turn:
       for base in [n - step * k for k in range(1, min(REACH, abs(n - reference)) + 1)]:
@@ -309,18 +309,18 @@ def _pyramid(picture: Float[np.ndarray, 'H W']) -> list[Float[np.ndarray, '_ _']
   while max(picture.shape) // 2 >= LEVEL_SIDE and min(picture.shape) // 2 >= BLOCK:
     picture = _resize(picture, picture.shape[0] // 2, picture.shape[1] // 2)
     levels.append(picture)
-  return [_without_shading(level) for level in reversed(levels)]
+  return [_remove_shading(level) for level in reversed(levels)]
 
 
-def _without_shading(picture: Float[np.ndarray, 'H W']) -> Float[np.ndarray, 'H W']:
+def _remove_shading(picture: Float[np.ndarray, 'H W']) -> Float[np.ndarray, 'H W']:
   return picture - ndimage.gaussian_filter(picture, SHADING_PX, mode='nearest')
 
 
 def _compare(moving: list[Float[np.ndarray, '_ _']], fixed: list[Float[np.ndarray, '_ _']]) -> _Pair:
   """Motion of `moving` relative to `fixed`, in px of the finest level of their pyramids."""
-  pair = _refine(moving[0], fixed[0], _STILL)
+  pair = _refine(moving[0], fixed[0], _IDENTITY)
   if pair.quality < GOOD_QUALITY:  # Perhaps a shift larger than the blocks can find.
-    shifted = _refine(moving[0], fixed[0], _whole_shift(moving[0], fixed[0]))
+    shifted = _refine(moving[0], fixed[0], _integer_shift(moving[0], fixed[0]))
     pair = max(pair, shifted, key=lambda pair: pair.quality)
   for before, a, b in zip(fixed, moving[1:], fixed[1:], strict=False):
     if pair.quality == 0:
@@ -379,14 +379,14 @@ def _refine(moving: Float[np.ndarray, 'H W'], fixed: Float[np.ndarray, 'H W'], m
   return pair
 
 
-def _whole_shift(moving: Float[np.ndarray, 'H W'], fixed: Float[np.ndarray, 'H W']) -> _Similarity:
+def _integer_shift(moving: Float[np.ndarray, 'H W'], fixed: Float[np.ndarray, 'H W']) -> _Similarity:
   """Shift in whole pixels, from the images as one block."""
   window = np.outer(*(np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in fixed.shape))
   a, b = (scipy.fft.rfft2(picture * window) for picture in (moving, fixed))
   surface = correlate(a, b, fixed.shape, NOISE**2 * float((window**2).sum()))
   top = np.array(np.unravel_index(surface.argmax(), surface.shape))
   y, x = np.where(top > np.array(surface.shape) // 2, top - surface.shape, top)
-  return _STILL._replace(shift=complex(x, y))
+  return _IDENTITY._replace(shift=complex(x, y))
 
 
 def _fit(

@@ -97,9 +97,9 @@ def align_sharp(
   Returns:
     The aligned frame, black outside, and which of its pixels came from inside.
   """
-  lines = _lines(frame, fov, motion[:3], (0, 0))
+  lines = _sampling_lines(frame, fov, motion[:3], (0, 0))
   if len(motion) > 3 and are_turned(motion[3:], frame.shape[:2])[0]:
-    return _align_turned(frame, lines, float(motion[3]))
+    return _align_rotated(frame, lines, float(motion[3]))
   aligned, inside = np.zeros_like(frame), np.zeros(frame.shape[:2], bool)
   spans, box = [], []
   for (scale, offset), length in zip(lines, frame.shape[:2], strict=True):
@@ -125,20 +125,20 @@ def align_plane(
   """Resamples any values of a frame, such as a mask, to the aligned frame, 0 outside; other arguments as in
   `align_sharp`.
   """
-  scales, offsets = np.transpose(_lines(plane[..., None], fov, motion[:3], (0, 0)))
+  scales, offsets = np.transpose(_sampling_lines(plane[..., None], fov, motion[:3], (0, 0)))
   centre = (np.array(plane.shape) - 1) / 2
-  turn = _turn(float(motion[3]) if len(motion) > 3 else 0.0)
+  turn = _rotation_matrix(float(motion[3]) if len(motion) > 3 else 0.0)
   return ndimage.affine_transform(plane, turn * scales, centre + turn @ (offsets - centre), order=1, mode='constant')
 
 
-def _align_turned(
+def _align_rotated(
   frame: UInt8[np.ndarray, 'H W 3'], lines: list[tuple[float, float]], angle: float
 ) -> tuple[UInt8[np.ndarray, 'H W 3'], Bool[np.ndarray, 'H W']]:
   """`align_sharp` for a frame rotated by `angle` (radians): rotation and warp in one resampling step."""
   size = frame.shape[:2]
   scales, offsets = np.transpose(lines)
   centre = (np.array(size) - 1) / 2
-  turn = _turn(angle)
+  turn = _rotation_matrix(angle)
   matrix, offset = turn * scales, centre + turn @ (offsets - centre)
   aligned = np.empty_like(frame)
 
@@ -159,7 +159,7 @@ def _align_turned(
   return aligned, inside
 
 
-def _turn(angle: float) -> Float[np.ndarray, '2 2']:
+def _rotation_matrix(angle: float) -> Float[np.ndarray, '2 2']:
   """Matrix for (y, x), from positions in the result to positions in a frame rotated by `angle`, radians clockwise."""
   cos, sin = np.cos(angle), np.sin(angle)
   return np.array([[cos, sin], [-sin, cos]])
@@ -183,18 +183,18 @@ def cover_turned(
   if motion.shape[1] == 3:
     return
   for n in np.flatnonzero(are_turned(motion[:, 3], size)):
-    outside = 1 - _turned_share(float(motion[n, 3]), size)
+    outside = 1 - _rotation_coverage(float(motion[n, 3]), size)
     # Pixels beyond the frame count as inside here; `warp.coverage` excludes them.
     warped, _ = warp_region(outside[..., None], float(fov[n]), motion[n, :3], (0, 0), size)
     coverage[n] *= 1 - warped[..., 0]
 
 
-def _turned_share(angle: float, size: tuple[int, int]) -> Float32[np.ndarray, 'H W']:
+def _rotation_coverage(angle: float, size: tuple[int, int]) -> Float32[np.ndarray, 'H W']:
   """Share of each pixel of a frame rotated back by `angle` that came from inside it."""
   centre = (np.array(size) - 1) / 2
   y, x = np.arange(size[0])[:, None] - centre[0], np.arange(size[1]) - centre[1]
-  places = (of_y * y + of_x * x + middle for (of_y, of_x), middle in zip(_turn(angle), centre, strict=True))
-  share = math.prod(_share_inside(at, length) for at, length in zip(places, size, strict=True))
+  places = (of_y * y + of_x * x + middle for (of_y, of_x), middle in zip(_rotation_matrix(angle), centre, strict=True))
+  share = math.prod(_coverage_along_axis(at, length) for at, length in zip(places, size, strict=True))
   return share.astype(np.float32)
 
 
@@ -226,7 +226,7 @@ def turned_back(
   turned, coverage = np.array(images), np.ones(images.shape[:3], np.float32) if with_coverage else None
   rotation = np.nan_to_num(rotation)
   for n in np.flatnonzero(are_turned(rotation, size)):
-    matrix = _turn(float(rotation[n]))
+    matrix = _rotation_matrix(float(rotation[n]))
     offset = centre - matrix @ centre
     for c in range(3):
       channel = images[n, ..., c].astype(np.float32)
@@ -235,7 +235,7 @@ def turned_back(
       values = np.clip(values, 0, white)
       turned[n, ..., c] = np.rint(values) if images.dtype == np.uint8 else values
     if with_coverage:
-      coverage[n] = _turned_share(float(rotation[n]), size)
+      coverage[n] = _rotation_coverage(float(rotation[n]), size)
   return turned, coverage
 
 
@@ -254,11 +254,11 @@ def warp_region(
   Returns:
     The part in the value range of `frame`, zeros outside, and the share of each pixel that came from inside.
   """
-  scales, offsets = zip(*_lines(frame, fov, motion, corner), strict=True)
+  scales, offsets = zip(*_sampling_lines(frame, fov, motion, corner), strict=True)
   inside = []
   for scale, offset, size, length in zip(scales, offsets, frame.shape[:2], shape, strict=True):
     position = scale * np.arange(length) + offset
-    inside.append(_share_inside(position, size).astype(np.float32))
+    inside.append(_coverage_along_axis(position, size).astype(np.float32))
   # SciPy rather than `warp.warp`: it resamples a 50-megapixel photograph one plane at a time, without the matrices or
   # gathers of the device version, and without compiling for every size.
   options = {'output_shape': tuple(shape), 'output': np.float32, 'order': 1, 'mode': 'grid-constant'}
@@ -271,7 +271,9 @@ def warp_region_sharp(
 ) -> Float32[np.ndarray, 'h w 3']:
   """Part of a frame resampled as by `warp.warp_sharp`, in the value range of `frame`; arguments as in `warp_region`."""
   matrices, parts = [], []
-  for (scale, offset), size, length in zip(_lines(frame, fov, motion, corner), frame.shape[:2], shape, strict=True):
+  for (scale, offset), size, length in zip(
+    _sampling_lines(frame, fov, motion, corner), frame.shape[:2], shape, strict=True
+  ):
     # A tile of a large frame needs only the rows and columns around it.
     position = np.clip(scale * np.arange(length) + offset, 0, size - 1)
     parts.append(slice(max(int(position.min()) - warp.LANCZOS, 0), int(position.max()) + warp.LANCZOS + 1))
@@ -280,12 +282,12 @@ def warp_region_sharp(
   return np.moveaxis(np.tensordot(matrices[1], rows, (1, 1)), 0, 1)
 
 
-def _share_inside(position: np.ndarray, length: int) -> np.ndarray:
+def _coverage_along_axis(position: np.ndarray, length: int) -> np.ndarray:
   """Share 0 .. 1 of a pixel at these positions along an axis that lies inside a frame of this length."""
   return np.clip(np.minimum(position + 1, length - position), 0, 1)
 
 
-def _lines(
+def _sampling_lines(
   frame: Frame, fov: float, motion: Float[np.ndarray, '3'], corner: tuple[int, int]
 ) -> list[tuple[float, float]]:
   """x - dx of `warp` at the pixels from the corner on, along y and along x, as scale and offset of a straight line."""

@@ -59,24 +59,24 @@ def find_standing(
   stands = np.abs(pattern) > SURE * change
   if not 0 < stands.mean() <= MOST_SHARE:
     return nothing
-  left_by_none = _difference(pictures, _Still(len(pictures)))
-  left = np.nanmin([_difference(pictures, motion), left_by_none])
+  left_by_none = _mean_squared_difference(pictures, _NoMotion(len(pictures)))
+  left = np.nanmin([_mean_squared_difference(pictures, motion), left_by_none])
   if left < EXPLAINED * left_by_none:
     return nothing
-  share = _soft(stands)
+  share = _soft_mask(stands)
   without = measure([picture - share * pattern for picture in pictures])
   for _ in range(ROUNDS):
     if np.isfinite(without.scale).sum() < max(2, np.isfinite(motion.scale).sum()):
       return nothing
-    if not _farthest(without, motion, pictures[0].shape) > LEAST_PX:
+    if not _largest_distance(without, motion, pictures[0].shape) > LEAST_PX:
       return nothing
-    if not _difference([picture - share * pattern for picture in pictures], without) < left:
+    if not _mean_squared_difference([picture - share * pattern for picture in pictures], without) < left:
       return nothing
     scene = np.nanmedian([resampled(pictures[n] - share * pattern, without, n) for n in chosen], 0)
     scene = np.nan_to_num(scene)
     pattern = np.median([pictures[n] - resampled(scene, without, n, back=True, outside=0.0) for n in chosen], 0)
     without = measure([picture - share * pattern for picture in pictures])
-  if not _difference([picture - share * pattern for picture in pictures], without) < BETTER * left:
+  if not _mean_squared_difference([picture - share * pattern for picture in pictures], without) < BETTER * left:
     return nothing
   return (share * pattern).astype(np.float32), without
 
@@ -94,19 +94,19 @@ def resampled(picture: Picture, motion: Motion, n: int, *, back: bool = False, o
   return ndimage.affine_transform(picture, matrix, offset, order=1, mode='constant', cval=outside)
 
 
-class _Still:
+class _NoMotion:
   """No motion."""
 
   def __init__(self, count: int):
     self.scale, self.shift = np.ones(count, complex), np.zeros(count, complex)
 
 
-def _soft(places: Bool[np.ndarray, 'h w']) -> Picture:
+def _soft_mask(places: Bool[np.ndarray, 'h w']) -> Picture:
   grown = ndimage.binary_dilation(places, iterations=GROWN_PX).astype(np.float32)
   return np.clip(2 * ndimage.gaussian_filter(grown, EDGE_PX), 0, 1)
 
 
-def _difference(pictures: Sequence[Picture], motion: Motion) -> float:
+def _mean_squared_difference(pictures: Sequence[Picture], motion: Motion) -> float:
   """Mean squared difference of measured neighbours after alignment; NaN if there are none."""
   measured = np.flatnonzero(np.isfinite(motion.scale)).tolist()
   squares, before = [], None
@@ -118,7 +118,7 @@ def _difference(pictures: Sequence[Picture], motion: Motion) -> float:
   return float(np.nanmean(squares)) if np.isfinite(squares).any() else float('nan')
 
 
-def _farthest(motion: Motion, other: Motion, size: tuple[int, int]) -> float:
+def _largest_distance(motion: Motion, other: Motion, size: tuple[int, int]) -> float:
   """Largest root-mean-square distance over the frames between two motions, px; unknown motions count as none."""
   scale, shift = (
     np.where(np.isfinite(a), a, none) - np.where(np.isfinite(b), b, none)

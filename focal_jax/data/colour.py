@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from focal_jax.errors import one_line
 
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
-_SAME_LEVELS = 2  # of 255; profiles that differ from sRGB by at most this count as sRGB
+_MAX_SRGB_DIFFERENCE = 2  # of 255; profiles that differ from sRGB by at most this count as sRGB
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 
 # Colourants for the profile white point (D50): rows are X, Y, Z of red, green and blue (Adobe RGB (1998), 2005-05).
@@ -73,7 +73,7 @@ def _transform(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransfo
     levels = np.arange(0, 256, 51, dtype=np.uint8)
     probe = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
     change = np.asarray(ImageCms.applyTransform(Image.fromarray(probe), transform)).astype(int) - probe
-    if abs(change).max() <= _SAME_LEVELS:
+    if abs(change).max() <= _MAX_SRGB_DIFFERENCE:
       transform = None
   return described, transform
 

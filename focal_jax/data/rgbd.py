@@ -120,7 +120,7 @@ def _find_pairs(folder: Path) -> list[tuple[Path, Path]]:
   if not folder.is_dir():
     raise InputError(f'{folder}: found no such folder, expected one with {LAYOUTS}')
   layouts = (
-    (_files(folder, r'.+\.color' + COLOUR), _files(folder, r'.+\.depth' + DEPTH), _part_before_kind),
+    (_files(folder, r'.+\.color' + COLOUR), _files(folder, r'.+\.depth' + DEPTH), _prefix),
     (_files(folder, r'rgb\.png'), _files(folder, r'depth\.png'), _nothing),
     (_files(folder, r'rgb\.npy'), _files(folder, r'depth\.npy'), _nothing),
     (_files(folder / 'rgb', '.+' + COLOUR), _files(folder / 'depth', '.+' + DEPTH), _last_number),
@@ -164,7 +164,7 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 # What the two files of a pair share.
 
 
-def _part_before_kind(path: Path) -> str:
+def _prefix(path: Path) -> str:
   return path.name.rsplit('.', 2)[0]
 
 

@@ -120,7 +120,7 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
     raise InputError(f'{shown(folder)}: both {" and ".join(SIDECAR_FILES)}, expected one of them')
   text = read_text(path)
   stack, entries = (_parse_csv if path.suffix.lower() == '.csv' else _parse_json)(path, text)
-  frames = _by_file(path, entries, _there(folder, names))
+  frames = _by_file(path, entries, _allowed_names(folder, names))
 
   present = stack.keys() | {field for frame in frames.values() for field in frame}
   for fields in _ONE_OF:
@@ -161,7 +161,7 @@ def known_unit(unit: str | None) -> str | None:
   return _KNOWN_UNITS.get(unit.strip().lower()) if unit else None
 
 
-def _there(folder: Path, names: list[str]) -> list[str]:
+def _allowed_names(folder: Path, names: list[str]) -> list[str]:
   """Names that a sidecar may list; frames may also be pages of a file."""
   return [*names, *(path.name for path in folder.iterdir() if path.is_file() and path.name not in names)]
 

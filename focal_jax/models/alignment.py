@@ -65,12 +65,14 @@ class PairNorm(nn.Module):
     of_reference, of_frame, of_dx, of_dy = jnp.split(kernel, (c, 2 * c, 2 * c + 1), axis=3)
     x = conv.conv(warped, of_frame) + conv.conv(warped[:, -1:], of_reference)
     dx, dy = dx.astype(x.dtype), dy.astype(x.dtype)
-    x += _of_field(dx, of_dx[0, :, :, 0].swapaxes(0, 1), x.shape[2])
-    x += _of_field(dy, of_dy[0, :, :, 0], x.shape[3]).swapaxes(2, 3)
+    x += _convolve_repeated(dx, of_dx[0, :, :, 0].swapaxes(0, 1), x.shape[2])
+    x += _convolve_repeated(dy, of_dy[0, :, :, 0], x.shape[3]).swapaxes(2, 3)
     return batch_norm(x, self.axis_name, train)
 
 
-def _of_field(values: Float[Array, 'B N L'], kernel: Float[Array, '3 3 C'], repeats: int) -> Float[Array, 'B N R L C']:
+def _convolve_repeated(
+  values: Float[Array, 'B N L'], kernel: Float[Array, '3 3 C'], repeats: int
+) -> Float[Array, 'B N R L C']:
   """Convolution of an array [R, L] that holds `values` in each of its R = `repeats` rows, zeros around it.
 
   Args:

@@ -20,8 +20,8 @@ _OLD_PLACES = {
 _OLD_MODELS = ('end_to_end', 'defocusnet', 'aifdepthnet', 'dfv')
 _OLD_NAMES = {'published': 'won_jeon'}
 # Fields that `end_to_end` files have for every depth network; only Won and Jeon's uses them.
-_OF_WON_JEON = ('detection', 'downsampling', 'stem_dilation', 'focus_measures')
-_OF_ESTIMATED_MOTION = ('side_px', 'passes')
+_WON_JEON_FIELDS = ('detection', 'downsampling', 'stem_dilation', 'focus_measures')
+_MOTION_FIELDS = ('side_px', 'passes')
 
 
 def described_model(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,9 +39,9 @@ def described_model(description: Mapping[str, Any]) -> dict[str, Any]:
   found = with_arguments({} if model == 'end_to_end' else alone, description.get('arguments', {}))
   depth, align = (found.get(section, {}) for section in SECTIONS)
   if model == 'end_to_end' and depth.get('name', SECTIONS['depth']) != 'won_jeon':
-    depth = {field: value for field, value in depth.items() if field not in _OF_WON_JEON}
+    depth = {field: value for field, value in depth.items() if field not in _WON_JEON_FIELDS}
   if align.get('name') in ('metadata', 'none'):
-    align = {field: value for field, value in align.items() if field not in _OF_ESTIMATED_MOTION}
+    align = {field: value for field, value in align.items() if field not in _MOTION_FIELDS}
   return found | {'depth': depth, 'align': align}
 
 

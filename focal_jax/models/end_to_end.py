@@ -98,7 +98,7 @@ class EndToEnd(nn.Module):
       pyramid=maps.pyramid,
       weights=weights,
       uncertainty=None if weights is None else spread(weights, stack.focus),
-      all_in_focus=None if sharp is None else self._in_order(sharp),
+      all_in_focus=None if sharp is None else self._swap_channels(sharp),
       defocus=maps.defocus,
       aligned=self._from_network(images),
       coverage=coverage,
@@ -150,15 +150,15 @@ class EndToEnd(nn.Module):
       return contextlib.nullcontext()
     return jax.default_matmul_precision(self.precision)
 
-  def _in_order(self, images):
+  def _swap_channels(self, images):
     """Converts between RGB and the weights' channel order."""
     return images if self.channels == 'RGB' else images[..., ::-1]
 
   def _to_network(self, images):
-    return 2.0 * self._in_order(images) - 1.0
+    return 2.0 * self._swap_channels(images) - 1.0
 
   def _from_network(self, images):
-    return self._in_order(images) / 2.0 + 0.5
+    return self._swap_channels(images) / 2.0 + 0.5
 
   def _pad(self, images, size):
     """Pads to multiples of MULTIPLE at the bottom and right; everything beyond `size` is padding."""

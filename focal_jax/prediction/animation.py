@@ -9,7 +9,7 @@ from PIL import Image
 from focal_jax.files import pictures
 
 _MAX_FRAMES = 16  # longer stacks are subsampled evenly to this
-_MS_A_FRAME = 200
+_FRAME_MS = 200
 
 
 def write_animation(
@@ -36,7 +36,7 @@ def write_animation(
   palette = Image.fromarray(np.concatenate(films)).quantize(256)
   films = [Image.fromarray(film).quantize(palette=palette, dither=Image.Dither.NONE) for film in films]
   films += films[-2:0:-1]
-  films[0].save(path, save_all=True, append_images=films[1:], duration=_MS_A_FRAME, loop=0)
+  films[0].save(path, save_all=True, append_images=films[1:], duration=_FRAME_MS, loop=0)
 
 
 def reduced(image: Shaped[np.ndarray, 'H W 3'], max_side: int) -> Shaped[np.ndarray, 'h w 3']:

@@ -68,7 +68,7 @@ def write_report(
   # Per frame, a pixel takes one byte for its curve and about half a byte in two JPEGs; plus eight bytes per pixel.
   side = min(_MAX_SIDE, math.sqrt(_MAX_BYTES / (1.5 * frames + 8) * max(height, width) / min(height, width)))
   size = tuple(max(1, round(n * min(1, side / max(height, width)))) for n in (height, width))
-  at, of_prediction = _middles(size, depth.shape), _middles(size, prediction.depth.shape)
+  at, of_prediction = _block_centres(size, depth.shape), _block_centres(size, prediction.depth.shape)
   if prediction.weights is None:
     curves, curve_name = (
       _focus_measures(prediction, of_prediction, measure),
@@ -121,7 +121,7 @@ def write_report(
   path.write_text(_TEMPLATE.read_text(encoding='utf-8').replace('{{data}}', text), encoding='utf-8')
 
 
-def _middles(size: tuple[int, int], whole: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _block_centres(size: tuple[int, int], whole: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
   """Index of the centre pixels of `size` blocks of an image."""
   return np.ix_(*(((np.arange(n) + 0.5) * length / n).astype(int) for n, length in zip(size, whole, strict=True)))
 

@@ -42,21 +42,24 @@ def jpeg(
     quality: 1 .. 100.
     chroma_subsampled: chrominance at half the resolution along both axes (4:2:0) instead of full resolution (4:4:4).
   """
-  y, cb, cr = _mix_colours(YCBCR, 255 * jnp.moveaxis(display, -1, 0))
+  y, cb, cr = _convert_colours(YCBCR, 255 * jnp.moveaxis(display, -1, 0))
   planes = round_through(jnp.stack([y - 128, cb, cr]))  # codecs convert colours in integers
   tables = quantisation(quality)
   if chroma_subsampled:
-    y, (cb, cr) = _lose(planes[:1], tables[:1])[0], _double(_lose(_halve(planes[1:]), tables[1:]), *y.shape[1:])
+    y, (cb, cr) = (
+      _quantise(planes[:1], tables[:1])[0],
+      _upsample(_quantise(_downsample(planes[1:]), tables[1:]), *y.shape[1:]),
+    )
   else:
-    y, cb, cr = _lose(planes, tables)
-  rgb = _mix_colours(np.linalg.inv(YCBCR), (y + 128, cb, cr))
+    y, cb, cr = _quantise(planes, tables)
+  rgb = _convert_colours(np.linalg.inv(YCBCR), (y + 128, cb, cr))
   return jnp.clip(jnp.stack(rgb, axis=-1) / 255, 0.0, 1.0)
 
 
-def _lose(planes: Float[Array, 'C N H W'], tables: Float[Array, 'C 8 8']) -> Float[Array, 'C N H W']:
+def _quantise(planes: Float[Array, 'C N H W'], tables: Float[Array, 'C 8 8']) -> Float[Array, 'C N H W']:
   """Planes after rounding the cosine coefficients of their blocks to multiples of the quantisation steps."""
   channels, n, height, width = planes.shape
-  planes = _fill_up(planes, BLOCK)
+  planes = _pad_to_multiple(planes, BLOCK)
   rows, columns = planes.shape[2] // BLOCK, planes.shape[3] // BLOCK
   blocks = planes.reshape(channels, n, rows, BLOCK, columns, BLOCK).swapaxes(3, 4).reshape(channels, -1, BLOCK**2)
   # One product with the 64 x 64 matrix of both directions is faster than two with 8 x 8.
@@ -68,19 +71,19 @@ def _lose(planes: Float[Array, 'C N H W'], tables: Float[Array, 'C 8 8']) -> Flo
   return planes.reshape(channels, n, rows * BLOCK, columns * BLOCK)[..., :height, :width]
 
 
-def _fill_up(planes: Float[Array, 'C N H W'], multiple: int) -> Float[Array, 'C N h w']:
+def _pad_to_multiple(planes: Float[Array, 'C N H W'], multiple: int) -> Float[Array, 'C N h w']:
   """Pads to the next multiple of a number of pixels by repeating edges."""
   return jnp.pad(planes, ((0, 0), (0, 0), *((0, -side % multiple) for side in planes.shape[2:])), mode='edge')
 
 
-def _halve(planes: Float[Array, 'C N H W']) -> Float[Array, 'C N h w']:
+def _downsample(planes: Float[Array, 'C N H W']) -> Float[Array, 'C N h w']:
   """Rounded means of 2 x 2 pixels, padded to whole blocks."""
-  filled = _fill_up(planes, 2 * BLOCK)
+  filled = _pad_to_multiple(planes, 2 * BLOCK)
   channels, n, height, width = filled.shape
   return round_through(filled.reshape(channels, n, height // 2, 2, width // 2, 2).mean((3, 5)))
 
 
-def _double(planes: Float[Array, 'C N h w'], height: int, width: int) -> Float[Array, 'C N H W']:
+def _upsample(planes: Float[Array, 'C N h w'], height: int, width: int) -> Float[Array, 'C N H W']:
   """Doubles the number of pixels along both axes, cropped to a size: linear interpolation, libjpeg's "fancy
   upsampling".
   """
@@ -91,7 +94,7 @@ def _double(planes: Float[Array, 'C N h w'], height: int, width: int) -> Float[A
   return planes
 
 
-def _mix_colours(matrix: np.ndarray, planes) -> list[Array]:
+def _convert_colours(matrix: np.ndarray, planes) -> list[Array]:
   """Weighted sums of three planes, written out, which is several times as fast as a product with a 3 x 3 matrix."""
   return [sum(float(weight) * plane for weight, plane in zip(row, planes, strict=True)) for row in matrix]
 

@@ -266,7 +266,7 @@ def _noise(seed, slope, height: int, width: int) -> Float[Array, 'H W']:
   """Periodic noise of variance 1 with an amplitude of 1 / frequency^slope: from grain to clouds."""
   frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) + 1 / max(height, width)
   # Random phases make Gaussian noise; eight bits for each are plenty.
-  turns = _share(_hash(*jnp.meshgrid(*(jnp.arange(side) for side in frequency.shape), indexing='ij'), seed), 0)
+  turns = _byte_fraction(_hash(*jnp.meshgrid(*(jnp.arange(side) for side in frequency.shape), indexing='ij'), seed), 0)
   spectrum = jnp.exp(-slope * np.log(frequency)) * jax.lax.complex(_sine(turns + 0.25), _sine(turns))
   noise = jnp.fft.irfft2(spectrum.at[0, 0].set(0.0), s=(height, width))
   return noise / (jnp.std(noise) + 1e-12)
@@ -281,7 +281,7 @@ def _hash(row, column, seed) -> UInt32[Array, 'H W']:
   return bits ^ (bits >> 16)
 
 
-def _share(bits, shift: int) -> Float[Array, 'H W']:
+def _byte_fraction(bits, shift: int) -> Float[Array, 'H W']:
   """Eight of the bits as a number 0 .. 1."""
   return ((bits >> shift) & 255).astype(jnp.float32) / 255
 
@@ -314,9 +314,11 @@ def _paint(
   # At most one spot in each cell of a grid, so that the cost does not depend on the number of spots.
   pitch, spot_px = draw.log_uniform(12.0, 80.0), draw.log_uniform(0.6, 3.0)
   bits = _hash(jnp.floor(v / pitch), jnp.floor(u / pitch), seed)
-  from_u = _mod(u, pitch) - pitch * (0.25 + 0.5 * _share(bits, 0))
-  from_v = _mod(v, pitch) - pitch * (0.25 + 0.5 * _share(bits, 8))
-  spots = jnp.clip(0.5 + spot_px - jnp.hypot(from_u, from_v), 0.0, 1.0) * (_share(bits, 16) < draw.uniform(0.02, 0.4))
+  from_u = _mod(u, pitch) - pitch * (0.25 + 0.5 * _byte_fraction(bits, 0))
+  from_v = _mod(v, pitch) - pitch * (0.25 + 0.5 * _byte_fraction(bits, 8))
+  spots = jnp.clip(0.5 + spot_px - jnp.hypot(from_u, from_v), 0.0, 1.0) * (
+    _byte_fraction(bits, 16) < draw.uniform(0.02, 0.4)
+  )
   level = draw.log_uniform(*settings.highlight_level)
   spots = jnp.where(draw.uniform() < settings.highlights, level, 0.0) * spots
 
@@ -346,20 +348,23 @@ def _pattern(draw: Draws, noise, seed, u, v, settings: SceneSettings) -> Float[A
   tile_u, tile_v = period * draw.uniform(1.0, 2.5), period
   row = jnp.floor(v / tile_v)
   along = u + draw.uniform(-0.5, 0.5) * tile_u * _mod(row, 2.0)
-  to_joint = jnp.minimum(_to_edge(along, tile_u), _to_edge(v, tile_v)) - draw.uniform(-0.5, 0.1) * period
-  greys = 2 * _share(_hash(row, jnp.floor(along / tile_u), seed), 0) - 1
+  to_joint = (
+    jnp.minimum(_distance_to_multiple(along, tile_u), _distance_to_multiple(v, tile_v))
+    - draw.uniform(-0.5, 0.1) * period
+  )
+  greys = 2 * _byte_fraction(_hash(row, jnp.floor(along / tile_u), seed), 0) - 1
   tiles = jnp.where(draw.uniform() < 0.5, jnp.where(to_joint > 0.0, greys, -1.0), greys)
 
   # Text: 26 letters of 4 x 6 dots drawn at random, in words, with gaps between letters and lines.
   dot = jnp.maximum(period / 8, 0.8)
   column, row = jnp.floor(u / dot), jnp.floor(v / dot)
   letter = _hash(jnp.floor(row / 9), jnp.floor(column / 5), seed)
-  in_letter = (_mod(column, 5.0) < 4) & (_mod(row, 9.0) < 6) & (_share(letter, 8) > 0.15)
+  in_letter = (_mod(column, 5.0) < 4) & (_mod(row, 9.0) < 6) & (_byte_fraction(letter, 8) > 0.15)
   dots = _hash(_mod(row, 9.0) + 9 * (letter % 26).astype(jnp.float32), _mod(column, 5.0), seed)
-  text = jnp.where(in_letter & (_share(dots, 0) < 0.5), 1.0, -1.0)
+  text = jnp.where(in_letter & (_byte_fraction(dots, 0) < 0.5), 1.0, -1.0)
   return _pick(draw, (0.7 * noise, contours, stripes, checks, tiles, text, marble))
 
 
-def _to_edge(w, length) -> Float[Array, 'H W']:
+def _distance_to_multiple(w, length) -> Float[Array, 'H W']:
   """Distance to the nearest multiple of a length."""
   return length / 2 - jnp.abs(_mod(w, length) - length / 2)

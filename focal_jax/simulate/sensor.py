@@ -93,7 +93,7 @@ IDEAL = SensorSettings(
 )
 
 
-class _Drawn(NamedTuple):
+class _Parameters(NamedTuple):
   """The random numbers of one camera; those that switch an effect on are 0 .. 1, to be compared with its share."""
 
   darkening: Float[Array, '']
@@ -117,10 +117,10 @@ class _Drawn(NamedTuple):
   chroma_subsampled: Float[Array, '']
 
 
-def _draw(key: PRNGKeyArray, settings: SensorSettings) -> _Drawn:
+def _draw_parameters(key: PRNGKeyArray, settings: SensorSettings) -> _Parameters:
   # Everything is drawn whatever the settings, so that disabling one effect does not change the others.
-  draw = Draws(key, len(_Drawn._fields))
-  return _Drawn(
+  draw = Draws(key, len(_Parameters._fields))
+  return _Parameters(
     darkening=draw.uniform(0.0, settings.vignetting),
     stops=draw.uniform(*settings.exposure_stops),
     shot=draw.log_uniform(*settings.shot_noise),
@@ -161,7 +161,7 @@ def record(
     field: share of the width of the camera's full image that the frames show, centred.
   """
   scalars_key, noise_key = random.split(key)
-  drawn = _draw(scalars_key, settings)
+  drawn = _draw_parameters(scalars_key, settings)
   light = light * (exposure[:, None] * white_balance)[:, None, None]
   light = _expose(light, drawn, settings, field)
 
@@ -171,13 +171,17 @@ def record(
       return correlate_noise(noise, luminance_px, drawn.chroma_noise_wider * luminance_px)
 
     return add_noise(
-      noise_key, light, drawn.shot, drawn.read, lambda x: _where(drawn.correlated, settings.correlated, spread, x)
+      noise_key,
+      light,
+      drawn.shot,
+      drawn.read,
+      lambda x: _apply_to_share(drawn.correlated, settings.correlated, spread, x),
     )
 
   if settings.shot_noise != (0, 0) or settings.read_noise != (0, 0):
-    light = _where(1.0 - drawn.noiseless, 1.0 - settings.noiseless, noisy, light)
+    light = _apply_to_share(1.0 - drawn.noiseless, 1.0 - settings.noiseless, noisy, light)
   display = _develop(light, drawn, settings)
-  display = _where(
+  display = _apply_to_share(
     drawn.denoised, settings.denoised, lambda x: denoise(x, drawn.denoiser_px, drawn.denoiser_threshold), display
   )
   display = _sharpen(display, drawn, settings)
@@ -198,17 +202,17 @@ def record_without_loss(
   key: PRNGKeyArray, light: Float[Array, 'H W 3'], settings: SensorSettings = SensorSettings(), field: float = 1.0
 ) -> Float[Array, 'H W 3']:
   """`record` with the same key, but without noise, denoising, JPEG, and the gains of single frames."""
-  drawn = _draw(random.split(key)[0], settings)
+  drawn = _draw_parameters(random.split(key)[0], settings)
   display = _develop(_expose(light[None], drawn, settings, field), drawn, settings)
   return round_through(_sharpen(display, drawn, settings)[0] * 255) / 255
 
 
-def _where(number: Float[Array, ''], share: float, change: Callable[[Array], Array], x: Array) -> Array:
+def _apply_to_share(number: Float[Array, ''], share: float, change: Callable[[Array], Array], x: Array) -> Array:
   """change(x) if `number`, 0 .. 1, is below `share`, else x. Uses `cond`, so that it costs time only when needed."""
   return lax.cond(number < share, change, lambda x: x, x) if share else x
 
 
-def _expose(light: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSettings, field: float) -> Array:
+def _expose(light: Float[Array, 'N H W 3'], drawn: _Parameters, settings: SensorSettings, field: float) -> Array:
   if settings.exposure_stops != (0, 0):
     light = light * jnp.exp2(drawn.stops)
   if settings.vignetting:
@@ -230,7 +234,7 @@ def falloff(darkening: Float[Array, ''], height: int, width: int, field: float =
   return (1.0 + (lax.rsqrt(1.0 - darkening) - 1.0) * square) ** -2
 
 
-def _develop(light: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSettings) -> Array:
+def _develop(light: Float[Array, 'N H W 3'], drawn: _Parameters, settings: SensorSettings) -> Array:
   """Converts light to display values."""
   display = jnp.clip(light, _BLACK, 1.0) ** (1 / GAMMA)
   if settings.contrast != (1, 1):
@@ -263,8 +267,8 @@ def denoise(
   return smooth + detail - jnp.clip(detail, -threshold, threshold)
 
 
-def _sharpen(display: Float[Array, 'N H W 3'], drawn: _Drawn, settings: SensorSettings) -> Array:
-  return _where(
+def _sharpen(display: Float[Array, 'N H W 3'], drawn: _Parameters, settings: SensorSettings) -> Array:
+  return _apply_to_share(
     drawn.sharpened, settings.sharpened, lambda x: unsharp_mask(x, drawn.sharpening, drawn.sharpening_px), display
   )
 

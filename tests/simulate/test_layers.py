@@ -1,4 +1,4 @@
-"""Photographs with depth cut into layers: they composite to the photograph, and hidden parts are filled in correctly."""
+"""Photographs with depth, cut into layers: they composite to the photograph; hidden parts are filled in correctly."""
 
 import jax
 import jax.numpy as jnp

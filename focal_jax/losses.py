@@ -1,7 +1,7 @@
 """Losses, as plain functions of arrays.
 
-Losses of depth come as sums over pixels and, separately, the counts that divide them. A count depends on the data
-alone, so it can be added up over the parts and devices of a batch before the first prediction.
+Losses of depth are given as sums over pixels and, separately, the counts that divide them. A count depends only on the
+data, so it can be added up over the parts and devices of a batch before the first prediction.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class LossSettings:
 
   @property
   def weights(self) -> dict[str, float]:
-    """Of each part of `prediction_sums`."""
+    """Weight of each part of `prediction_sums`."""
     given = {part: getattr(self, f'{part}_weight') for part in _PARTS}
     return {'depth': 1.0} | {part: weight for part, weight in given.items() if weight > 0}
 
@@ -56,10 +56,10 @@ _WEIGHTS = tuple(f'{part}_weight' for part in (*_PARTS, 'motion'))
 
 
 def loss_settings(config: Any) -> LossSettings:
-  """The settings that a config's `loss` section describes: a mapping with the names of the fields of `LossSettings`.
+  """The settings in a config's `loss` section: a mapping with the names of the fields of `LossSettings`.
 
   Raises:
-    InputError: naming the field, for a value that makes no sense.
+    InputError: naming the field, for an invalid value.
   """
   values = {field.name: config.get(field.name, field.default) for field in dataclasses.fields(LossSettings)}
 
@@ -88,7 +88,9 @@ def loss_settings(config: Any) -> LossSettings:
 
 
 def focus_extent(stack: FocalStack) -> tuple[Float[Array, '*B 1'], Float[Array, '*B 1']]:
-  """The least focus coordinate of each stack and how far they reach from there, 1 for frames all at one focus."""
+  """The smallest focus coordinate of each stack, and the extent of its focus range; 1 if all frames have the same
+  focus.
+  """
   low = jnp.min(stack.focus, axis=-1, keepdims=True)
   extent = jnp.max(stack.focus, axis=-1, keepdims=True) - low
   return low, jnp.where(extent > 0, extent, 1.0)
@@ -101,9 +103,9 @@ def in_focus_range(depth: Float[Array, '*B H W'], stack: FocalStack) -> Float[Ar
 
 
 def unit_focus(stack: FocalStack) -> FocalStack:
-  """The same stack with focus coordinates and target mapped to 0 .. 1 by its own range, as training wants them.
+  """The same stack with focus coordinates and target mapped to 0 .. 1 by its own range, for training.
 
-  Most networks' output is a mixture of the focus coordinates they are given, so this only scales the loss, alike for
+  The output of most networks is a mixture of the given focus coordinates, so this only scales the loss, equally for
   every unit.
   """
   low, extent = focus_extent(stack)
@@ -155,7 +157,9 @@ def prediction_sums(prediction: Prediction, stack: FocalStack, settings: LossSet
 
 
 def check_parts(prediction: Prediction, stack: FocalStack, settings: LossSettings) -> None:
-  """InputError unless there is what the settings' weights are of; arrays may be shapes only."""
+  """Raises InputError unless prediction and stack have everything that the settings' weights need; arrays may be shapes
+  only.
+  """
   if len(prediction.pyramid) != len(settings.pyramid_weights):
     raise InputError(
       f'loss.pyramid_weights is {settings.pyramid_weights}, expected {len(prediction.pyramid)}: one for each depth map '
@@ -174,16 +178,16 @@ def check_parts(prediction: Prediction, stack: FocalStack, settings: LossSetting
 
 
 def defocus_target(stack: FocalStack, unit: str) -> Float[Array, '*B N H W']:
-  """How defocused each frame is at each pixel of known depth, 0 .. 1.
+  """Defocus of each frame at each pixel of known depth, 0 .. 1.
 
-  'given', of metres: the diameter of the circle of confusion for f = 2.9 mm and f-number 1, over 0.1 mm (Maximov et
-  al., CVPR 2020, as released). 'focus_range': |d - s| for depth d and focus s, which in dioptres is the same but for
-  the scale.
+  'given', for metres: the diameter of the circle of confusion for f = 2.9 mm and f-number 1, over 0.1 mm (Maximov et
+  al., CVPR 2020, as released). 'focus_range': |d - s| for depth d and focus s, which in dioptres is the same except for
+  its scale.
   """
   depth, focus = stack.target[..., None, :, :], stack.focus[..., None, None]
   if unit == 'focus_range':
     return jnp.clip(jnp.abs(depth - focus), 0.0, 1.0)
-  depth = jnp.where(stack.valid[..., None, :, :] > 0, depth, 1.0)  # any depth will do where none is known, except 0
+  depth = jnp.where(stack.valid[..., None, :, :] > 0, depth, 1.0)  # any depth except 0 will do where it is unknown
   diameter_m = optics.circle_of_confusion(FOCAL_LENGTH_M, F_NUMBER, focus, depth)
   return jnp.clip(diameter_m / LARGEST_BLUR_M, 0.0, 1.0)
 
@@ -207,11 +211,11 @@ def smoothness(depth: Float[Array, '*B H W'], image: Float[Array, '*B H W 3']) -
 def depth_counts(stack: FocalStack, settings: LossSettings) -> dict[str, Float[Array, '']]:
   """The denominators of `depth_sums`, from the stacks' `valid` alone.
 
-  Counts and sums of the parts of a batch add up to those of the batch. The loss is
-  sum('depth') / count('depth') + gradient_weight sum('gradient') / count('gradient').
+  Counts and sums of the parts of a batch add up to those of the batch. The loss is sum('depth') / count('depth') +
+  gradient_weight sum('gradient') / count('gradient').
 
   Returns:
-    'depth': sum of `valid`; 'gradient', if its weight is above 0: as of `gradient_sum`. 0 where nothing is known.
+    'depth': sum of `valid`; 'gradient', if its weight is above 0: count for `gradient_sum`. 0 where nothing is known.
   """
   valid = jnp.asarray(stack.valid)
   counts = {'depth': jnp.sum(valid)}
@@ -223,14 +227,16 @@ def depth_counts(stack: FocalStack, settings: LossSettings) -> dict[str, Float[A
 def depth_sums(
   pyramid: Sequence[Float[Array, '*B H W']], stack: FocalStack, settings: LossSettings
 ) -> dict[str, Float[Array, '']]:
-  """The numerators of the depth's loss, with the keys of `depth_counts`; where `valid` is 0, any target will do.
+  """The numerators of the depth loss, with the keys of `depth_counts`; where `valid` is 0, targets may have any value.
 
   Args:
     pyramid: depth maps, coarse to fine.
-    stack: with target and valid, in the unit of `pyramid` and of the settings' `penalty_scale`: of `training_stack`.
+    stack: with target and valid, in the unit of `pyramid` and of `penalty_scale`: the result of `training_stack`.
+    settings: the loss.
 
   Returns:
-    'depth': sum of valid times penalty, weighted over the maps; 'gradient', if its weight is above 0: of the finest.
+    'depth': sum of valid times penalty, weighted over the maps; 'gradient', if its weight is above 0: that of the
+      finest map.
   """
   errors = [_error(depth, stack.target, stack.valid) for depth in pyramid]
   penalties = [penalty(error, settings.penalty, settings.penalty_scale) for error in errors]
@@ -247,12 +253,12 @@ def depth_sums(
 
 
 def penalty(error: Float[Array, '*S'], name: str, scale: float = 1.0) -> Float[Array, '*S']:
-  """Of each error e: e^2 (squared); |e| (absolute); or one of two that are e^2 near 0 and straight far from it,
+  """Penalty of each error e: e^2 (squared); |e| (absolute); or one of two that are e^2 near 0 and linear far from it,
 
     huber:       e^2 where |e| <= scale, else scale (2 |e| - scale)
     charbonnier: 2 scale (sqrt(e^2 + scale^2) - scale)
 
-  so that the scale only says where the tail begins. All slopes at 0 are 0.
+  so that the scale only determines where the tail begins. All slopes at 0 are 0.
 
   Raises:
     ValueError: there is no such penalty.
@@ -276,12 +282,12 @@ def _absolute(x: Float[Array, '*S']) -> Float[Array, '*S']:
 
 
 def gradient_sum(error: Float[Array, '*B H W'], valid: Float[Array, '*B H W'], scales: int) -> Float[Array, '']:
-  """How much the error changes between pixels 1, 2, 4, .. 2^(scales - 1) apart along x and along y: sum of |difference|
-  over all pairs, each weighted by the product of its pixels' `valid`.
+  """Change of the error between pixels 1, 2, 4, .. 2^(scales - 1) apart along x and y: the sum of |difference| over all
+  pairs, each weighted by the product of its pixels' `valid`.
 
   A constant error costs nothing; a wrong slope and a blurred or displaced edge do. This is the multi-scale gradient
   matching of Li and Snavely, "MegaDepth", CVPR 2018, section 4, but with all pairs at each scale instead of pairs in
-  reduced maps, and of depth instead of its logarithm, because disparities may be negative.
+  reduced maps, and for depth instead of its logarithm, because disparities may be negative.
   """
   weights = _pairs(valid, scales)
   return sum(jnp.sum(v * w * _absolute(b - a)) for (a, b), (v, w) in zip(_pairs(error, scales), weights, strict=True))

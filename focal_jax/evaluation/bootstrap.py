@@ -5,14 +5,14 @@ from jaxtyping import Float
 
 LEVEL = 0.95
 _RESAMPLES = 10_000
-_AT_ONCE = 500  # resamples, so that thousands of stacks need no gigabytes
+_AT_ONCE = 500  # resamples at a time, to limit memory for thousands of stacks
 
 
 def mean_interval(values: Float[np.ndarray, ' S']) -> tuple[float, float, float]:
-  """Mean of a value of each stack and the ends of its 95 % interval, which are NaN for fewer than two stacks.
+  """Mean of one value per stack and its 95 % interval, which is NaN for fewer than two stacks.
 
-  Stacks are drawn with replacement, always the same ones for as many stacks. They count as independent: of several
-  crops of one photograph the interval is too narrow.
+  Stacks are drawn with replacement, with the same draws for every method. They are assumed to be independent; for
+  several crops of one photograph the interval is too narrow.
   """
   mean, count = float(np.mean(values)), len(values)
   if count < 2:

@@ -52,14 +52,18 @@ def evaluate(config: ConfigDict, weights: str | None, out: Path, overwrite: bool
 def evaluate_methods(
   config: ConfigDict, texts: list[str], out: Path, overwrite: bool, *, paired: bool = False
 ) -> dict[str, Any]:
-  """`evaluate` for any methods (`evaluation.methods.open_methods`); pictures show the first.
+  """`evaluate` for any methods (`evaluation.methods.open_methods`); images show the first.
 
-  Where the data set's focus labels are known to be off (`protocols.FocusCorrection`), methods that have not been
-  trained on it are measured with the labels and with corrected focus.
+  If the data set's focus labels are known to be off (`protocols.FocusCorrection`), methods not trained on it are
+  measured with the labels and with corrected focus.
 
   Args:
-    paired: with differences to the first method and one picture of all of them, comparison.png, in place of best.png
-      and worst.png.
+    config: as for `evaluate`.
+    texts: the methods, as for `open_methods`.
+    out: folder for the results.
+    overwrite: replace existing results in `out`.
+    paired: adds differences to the first method, and one image of all methods, comparison.png, instead of best.png and
+      worst.png.
   """
   check_output(out, overwrite)
   check_fields(config)
@@ -111,7 +115,7 @@ def evaluate_methods(
 
 
 def _count_stacks(settings: ConfigDict, length: int) -> int:
-  """How many stacks to evaluate."""
+  """Number of stacks to evaluate."""
   if settings.num_stacks < 0:
     raise InputError(f'eval.num_stacks is {settings.num_stacks}, expected a number of stacks, or 0 for all')
   if sources.is_simulated(settings.dataset) and not settings.num_stacks:
@@ -120,7 +124,7 @@ def _count_stacks(settings: ConfigDict, length: int) -> int:
 
 
 def _full_name(dataset: str) -> str:
-  """Of a built data set with its config, as in 'ddff12/official'."""
+  """Name of a built data set with its config, such as 'ddff12/official'."""
   if dataset.partition('/')[0] not in tfds_ddff.DATASETS or sources.is_simulated(dataset):
     return dataset
   builder, config = tfds_ddff.find(dataset)
@@ -128,7 +132,7 @@ def _full_name(dataset: str) -> str:
 
 
 def _facts(methods: Mapping[str, Predictor]) -> dict[str, Any]:
-  """What else a reader must know to repeat the figures."""
+  """Other information needed to reproduce the results."""
   own = {label: method for label, method in methods.items() if method.reads_images and not method.focus_offset}
   facts = {'weights': {label: method.name for label, method in own.items()}}
   for method in methods.values():
@@ -141,7 +145,7 @@ def _facts(methods: Mapping[str, Predictor]) -> dict[str, Any]:
 
 
 class _Extremes:
-  """The stacks on which a method has the least and the greatest value of a measure."""
+  """The stacks with the smallest and the largest value of a measure for a method."""
 
   def __init__(self, label: str, rank: str, number: int):
     self._label, self._rank, self._number = label, rank, number
@@ -160,13 +164,13 @@ class _Extremes:
         heapq.heappop(heap)
 
   def pictures(self) -> dict[str, list[StackResult]]:
-    """By file name, the most extreme first."""
+    """The stacks by file name, the most extreme first."""
     heaps = {'best.png': self._best, 'worst.png': self._worst}
     return {name: [result for *_, result in sorted(heap, reverse=True)] for name, heap in heaps.items() if heap}
 
 
 class _Spread:
-  """Stacks spread evenly over all of them."""
+  """Stacks evenly spread over all of them."""
 
   def __init__(self, count: int, number: int):
     number = min(count, number)

@@ -19,7 +19,7 @@ from focal_jax.evaluation.timing import Timed
 from focal_jax.prediction.predictor import Predictor
 from focal_jax.stack import Prediction
 
-# Measures of alignment, beside those of depth: of the true motion where it is known, px, and without it.
+# Measures of alignment: relative to the true motion, px, if known, and without it.
 MOTION_TITLES = {
   'epe_crop_px': 'end-point error of the field-of-view crop alone, px',
   'epe_px': 'end-point error, px',
@@ -32,14 +32,13 @@ MOTION_TITLES = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MethodResult:
-  """One method on one stack.
+  """Result of one method on one stack.
 
   Attributes:
-    depth, confidence: [H, W]; depth as it is measured, that is relative where the protocol says so.
-    values: by name: the protocol's measures, 'avg_unc' and 'ause' where the method has a focus distribution and a
-      confidence, those of `MOTION_TITLES` that could be measured, and 'seconds'. Without those that are NaN.
-    sparsification: [2, K], curve and oracle (`metrics.sparsification`); None for a confidence that is the same
-      everywhere.
+    depth, confidence: [H, W]; depth as measured, that is relative if the protocol says so.
+    values: by name: the protocol's measures; 'avg_unc' and 'ause' if the method has a focus distribution and a
+      confidence; those of `MOTION_TITLES` that could be measured; and 'seconds'. NaN values are omitted.
+    sparsification: [2, K], curve and oracle (`metrics.sparsification`); None for a constant confidence.
     by_depth: [3, K] (`metrics.error_by_depth`).
   """
 
@@ -52,13 +51,13 @@ class MethodResult:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StackResult:
-  """All methods on one stack.
+  """Results of all methods on one stack.
 
   Attributes:
-    picture: [H, W, 3] uint8 or 0 .. 1: all in focus where the data set has that, else the nearest frame.
+    picture: [H, W, 3] uint8 or 0 .. 1: the all-in-focus image if the data set has one, else the nearest frame.
     target: [H, W], NaN where not measured.
     focus_ends: focus of the farthest and the nearest frame, in the unit of the target.
-    pixels: how many are measured.
+    pixels: number of measured pixels.
   """
 
   name: str
@@ -79,8 +78,8 @@ def _measure(depth, confidence, target, weight, far, near):
 
 
 def check_stacks(source: Source, count: int, protocol: Protocol, align: str, title: str) -> None:
-  """InputError if the first `count` stacks are single pictures, or nothing can be measured, for neither depth is known
-  of any nor frames are aligned.
+  """Raises InputError if the first `count` stacks are single images, or if nothing can be measured: no depth is known,
+  and frames are not aligned.
   """
   if len(source[0]['focus']) < 2:
     raise InputError(f'{title}: holds single pictures, expected focal stacks')
@@ -97,9 +96,12 @@ def measure_stacks(
   """Results of the first `count` stacks, with a progress bar.
 
   Args:
+    source: the stacks.
+    count: number of stacks.
     methods: by label.
-    align: how methods align the frames first (`methods.alignment_of`); unless 'off', what motion is left is measured.
-    title: of the progress bar.
+    protocol: what is measured.
+    align: how methods align the frames first (`methods.alignment_of`); unless 'off', residual motion is measured.
+    title: title of the progress bar.
   """
   timed = {label: Timed(model) for label, model in methods.items()}
   for index in tqdm(range(count), desc=title, unit='stack'):
@@ -154,7 +156,7 @@ def _measure_stack(
 
 
 def _measure_motion(example: dict[str, Any], prediction: Prediction, before: Any) -> dict[str, float]:
-  """Motion left between frames and the nearest one, measured without the network, and beside the truth if it is
+  """Residual motion between the frames and the nearest one, measured without the network, and relative to the truth if
   known.
   """
   after = residual_motion(prediction.aligned.astype(np.float32))  # of tiles: float16

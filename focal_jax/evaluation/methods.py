@@ -23,7 +23,7 @@ CONSTANT = 'constant'
 
 
 class ConstantPredictor(Predictor):
-  """The same depth everywhere, whatever the stack shows: what any method must beat.
+  """The same depth everywhere, whatever the stack shows: the minimum that any method must exceed.
 
   Attributes:
     value: in the unit of the stacks' focus; None: the middle of each stack's focus range.
@@ -46,7 +46,7 @@ class ConstantPredictor(Predictor):
     *,
     tile_px: int | None = None,
   ) -> Prediction:
-    """As any predictor; frames stay as they are, whatever `align` and `motion` say, and confidence is 0."""
+    """See `Predictor.predict`; frames stay as they are, whatever `align` and `motion`, and confidence is 0."""
     check_alignment(align)
     stack = checked_stack(images, focus, fov)
     frames, height, width = stack.images.shape[:3]
@@ -61,15 +61,16 @@ class ConstantPredictor(Predictor):
 
 
 def open_methods(texts: Sequence[str], constant: Callable[[], float | None]) -> dict[str, Predictor]:
-  """Methods by their labels, in the order given.
+  """Opens methods; returns them by label, in the given order.
 
   Args:
-    texts: 'constant', or what `focal_jax.load` takes ('shipped', a weights file, 'classical'), each perhaps after
-      'LABEL='. The label, which has no '/', is otherwise the text; of a weights file, its last folder and name.
-    constant: gives the value of 'constant', see `ConstantPredictor`; called only if it is asked for.
+    texts: 'constant', or an argument of `focal_jax.load` ('shipped', a weights file, 'classical'), optionally after
+      'LABEL='. The default label is the text; for a weights file, its last folder and name. A label must not contain
+      '/'.
+    constant: returns the value of 'constant', see `ConstantPredictor`; called only if needed.
 
   Raises:
-    InputError: two methods of one label, or a method that cannot be loaded.
+    InputError: two methods with the same label, or a method that cannot be loaded.
   """
   methods = {}
   for text in texts:
@@ -86,7 +87,7 @@ def open_methods(texts: Sequence[str], constant: Callable[[], float | None]) -> 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CorrectedFocus(Predictor):
-  """A predictor that is told another focus of every frame: the label plus `offset`, in the unit of the focus."""
+  """A predictor with corrected focus of every frame: the label plus `offset`, in the unit of the focus."""
 
   predictor: Predictor
   offset: float
@@ -125,13 +126,13 @@ class CorrectedFocus(Predictor):
     *,
     tile_px: int | None = None,
   ) -> Prediction:
-    """As any predictor, with focus as labelled."""
+    """See `Predictor.predict`; takes the focus as labelled."""
     return self.predictor.predict(images, self._corrected(focus), fov, align, motion, tile_px=tile_px)
 
   def estimate_motion(
     self, images: Images, focus: Numbers, fov: Numbers | None = None, align: str = 'measured'
   ) -> Float32[np.ndarray, 'N K'] | None:
-    """As any predictor, with focus as labelled."""
+    """See `Predictor.estimate_motion`; takes the focus as labelled."""
     return self.predictor.estimate_motion(images, self._corrected(focus), fov, align)
 
   def _corrected(self, focus: Numbers) -> np.ndarray:
@@ -141,11 +142,13 @@ class CorrectedFocus(Predictor):
 def with_corrected_focus(
   methods: Mapping[str, Predictor], correction: FocusCorrection, labelled: bool = True
 ) -> dict[str, Predictor]:
-  """The methods, and after each that has not been trained on the data set the same with corrected focus, labelled
-  'LABEL, focus corrected'. A constant knows nothing of focus and is left as it is.
+  """The methods; those not trained on the data set are followed by the same method with corrected focus, labelled
+  'LABEL, focus corrected'. A constant does not depend on focus and is unchanged.
 
   Args:
-    labelled: whether those with corrected focus are also there with the focus as it is labelled.
+    methods: by label.
+    correction: the correction of the data set.
+    labelled: whether to keep these methods with labelled focus too.
   """
   found = {}
   for label, predictor in methods.items():
@@ -158,11 +161,12 @@ def with_corrected_focus(
 
 
 def may_have_seen(predictor: Predictor, dataset: str) -> bool:
-  """Whether a method was trained on a data set, as far as its weights file tells ('data' in its description), or is of
-  published weights, which do not tell. A file without the entry, as they were written before there was one, counts as
-  trained on simulated stacks.
+  """Whether a method may have been trained on a data set: according to 'data' in its weights file's description, or
+  because it has published weights, which do not say. Older files without this entry count as trained on simulated
+  stacks.
 
   Args:
+    predictor: the method.
     dataset: without its config: 'ddff12'.
   """
   data = predictor.trained_on
@@ -170,8 +174,8 @@ def may_have_seen(predictor: Predictor, dataset: str) -> bool:
 
 
 def alignment_of(predictor: Predictor, align: str) -> str:
-  """What an evaluation that asks for `align` asks of this method: where that is 'network' and it has none, 'measured'.
+  """The alignment used for a method in an evaluation with `align`: 'measured' if that is 'network' and it has none.
 
-  So the classical method stands beside networks that align as they were trained to.
+  So the classical method can be compared with networks that align as they were trained to.
   """
   return 'measured' if align == 'network' and not predictor.has_alignment_network else align

@@ -11,17 +11,19 @@ from focal_jax.evaluation.measure import StackResult
 from focal_jax.evaluation.tables import Tally
 from focal_jax.files import pictures
 
-_WORST_SHOWN = 0.25  # of the focus range: where the colours of an error end
+_WORST_SHOWN = 0.25  # upper colour limit of errors, as a share of the focus range
 _METHODS_IN_A_ROW = 3
 
 
 def stack_rows(result: StackResult, labels: Sequence[str], rank: str = '') -> list[list[pictures.Panel | None]]:
-  """RGB, truth, and depth and error of the methods; for one method alone its confidence, too.
+  """Panels: RGB, truth, and depth and error of the methods; for a single method also its confidence.
 
-  Of up to three methods in one row, of more in two: errors below the depths.
+  Up to three methods share a row; more take two rows, with errors below the depths.
 
   Args:
-    rank: name of a measure to write over the depth; none if empty.
+    result: the results of a stack.
+    labels: of the methods.
+    rank: name of a measure to write above the depth; '' for none.
   """
   limits = min(result.focus_ends), max(result.focus_ends)
   known = np.isfinite(result.target).any()
@@ -50,7 +52,7 @@ def stack_rows(result: StackResult, labels: Sequence[str], rank: str = '') -> li
 
 
 def draw_error_by_depth(path: Path, tally: Tally, unit: str) -> None:
-  """Mean absolute error and bias against the true depth, and how the true depths are spread."""
+  """Draws mean absolute error and bias over the true depth, and the distribution of the true depth."""
   figure = Figure(figsize=(7, 6), layout='constrained')
   FigureCanvasAgg(figure)
   above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -75,7 +77,9 @@ def draw_error_by_depth(path: Path, tally: Tally, unit: str) -> None:
 
 
 def draw_sparsification(path: Path, tally: Tally) -> None:
-  """Error of what is left when the least confident pixels are taken away, and the oracle's; means over the stacks."""
+  """Draws the error of the pixels that remain when the least confident ones are removed, and the oracle's; means over
+  the stacks.
+  """
   figure = Figure(figsize=(7, 4.5), layout='constrained')
   FigureCanvasAgg(figure)
   axis = figure.subplots()

@@ -16,14 +16,14 @@ from focal_jax import metrics, optics
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-  """One row of somebody's table.
+  """One row of a published table.
 
   Attributes:
     method: by its usual name.
     measured_on: stacks and mask.
-    values: names of `metrics.NAMES` to figures as printed.
-    source: where the figures stand.
-    same_as: (data set with config, split) that hold the same stacks under the same mask.
+    values: figures as printed, by names of `metrics.NAMES`.
+    source: where they were published.
+    same_as: (data set with config, split) with the same stacks and the same mask.
   """
 
   method: str
@@ -35,11 +35,11 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class FocusCorrection:
-  """What is known of focus labels that are off by a constant. Networks trained on the data set have learned it; others
-  are measured with the labels as published, and once more with the constant added to the focus that they are given.
+  """A known constant offset of focus labels. Networks trained on the data set have learned it; others are measured with
+  the labels as published, and again with the offset added to their focus.
 
   Attributes:
-    offset: in the unit of the focus, of the data set's training part; never of the stacks that are evaluated.
+    offset: in the unit of the focus, from the training split of the data set; never from evaluated stacks.
     dataset: name of the data set, without its config.
   """
 
@@ -52,15 +52,15 @@ class Protocol:
   """What is measured on a data set.
 
   Attributes:
-    unit: of depth and focus; None: of the stacks, whatever it is.
-    names: measures that mean something there, of `metrics.NAMES`.
+    unit: of depth and focus; None: the unit of the stacks.
+    names: the measures that are meaningful for it, of `metrics.NAMES`.
     mask: which pixels count, in words.
-    low, high: range of the target, both ends included, beyond what the data set's own `valid` says; None: no limit.
-    centre: (height, width) of the measured middle of a frame, px; None: all of it. Frames are predicted whole.
-    relative: depths and targets are measured in parts of the stack's focus range, 0 for the farthest frame and 1 for
-      the nearest, for stacks of different units are mixed.
-    published: rows to print beside ours.
-    focus_correction: None: focus is what it is labelled.
+    low, high: range of the target, both ends included, in addition to the data set's own `valid`; None: no limit.
+    centre: (height, width) of the measured centre of a frame, px; None: all of it. Whole frames are predicted.
+    relative: depths and targets are relative to the stack's focus range, 0 for the farthest frame and 1 for the
+      nearest, because the units of the stacks differ.
+    published: rows to print next to ours.
+    focus_correction: None: the labels are correct.
   """
 
   unit: str | None
@@ -232,5 +232,5 @@ _PROTOCOLS = {
 
 
 def protocol_of(dataset: str) -> Protocol:
-  """The protocol of a source as `data.sources.open_source` names it; that of folders for what has none of its own."""
+  """The protocol of a source, named as in `data.sources.open_source`; sources without their own use that of folders."""
   return _PROTOCOLS.get(dataset.partition('/')[0], FOLDER)

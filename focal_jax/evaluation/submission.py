@@ -40,8 +40,8 @@ NAMES = tuple(f'{scene}/DISP_{number:04d}' for scene in SCENES['test'] for numbe
 
 FOLDER, ZIP = 'submission', 'submission.zip'
 RUNTIME = 'runtime.txt'
-_LINE_BYTES = 100  # more than a line of RUNTIME takes
-_HEADER_BYTES = 4096  # more than the header of a .npy file takes
+_LINE_BYTES = 100  # maximum length of a line of RUNTIME
+_HEADER_BYTES = 4096  # maximum length of the header of a .npy file
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 # What zipfile raises for damaged, encrypted and otherwise unusual archives.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, struct.error)
@@ -196,7 +196,7 @@ def _check_runtime(path: Path, archive: zipfile.ZipFile, names: tuple[str, ...])
 def _check_map(path: Path, archive: zipfile.ZipFile, member: str) -> None:
   size = math.prod(TEST_SIZE) * np.dtype(np.float32).itemsize
   content = io.BytesIO(_read(path, archive, member, size + _HEADER_BYTES))
-  # Not np.load, which would make room for whatever shape a header claims.
+  # Not np.load, which would allocate whatever shape a header claims.
   try:
     version = np.lib.format.read_magic(content)
     if version != (1, 0):
@@ -227,7 +227,7 @@ def _read(path: Path, archive: zipfile.ZipFile, member: str, limit: int) -> byte
 
 
 def _write_zip(path: Path, folder: Path) -> None:
-  """The files below `folder`, with names that begin there; bit for bit the same for the same files."""
+  """Zips the files below `folder`, with relative names; deterministic, bit for bit."""
   with zipfile.ZipFile(path, 'w') as archive:
     for file in sorted(file for file in folder.rglob('*') if file.is_file()):
       info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _ZIP_DATE)

@@ -17,12 +17,12 @@ _UNCERTAINTY = ('avg_unc', 'ause')
 
 
 class Tally:
-  """What is kept of each stack while they go by.
+  """Results collected stack by stack.
 
   Attributes:
-    rows: (name, measured pixels, values of each method by its label), a stack each.
+    rows: (name, measured pixels, values of each method by label), one per stack.
     by_depth: sums of `metrics.error_by_depth` of each method.
-    sparsification: of each method with a confidence, [2, K] of each stack, divided by the stack's own error.
+    sparsification: for each method with a confidence, [2, K] of each stack, divided by the stack's own error.
     focus_ends: focus of the farthest and the nearest frame of all stacks; None if they differ.
   """
 
@@ -46,11 +46,11 @@ class Tally:
     return next(iter(self._focus_ends)) if len(self._focus_ends) == 1 else None
 
   def values(self, label: str, name: str) -> np.ndarray:
-    """[S] one value of a method on every stack, NaN where there is none."""
+    """[S] one value of a method on every stack, NaN if missing."""
     return np.array([methods[label].get(name, math.nan) for _, _, methods in self.rows])
 
   def names(self) -> list[str]:
-    """Of all values that any method has on any stack."""
+    """Names of all values that any method has on any stack."""
     return list(dict.fromkeys(name for _, _, methods in self.rows for values in methods.values() for name in values))
 
 
@@ -59,12 +59,12 @@ class Heading:
   """What was evaluated.
 
   Attributes:
-    dataset: with its config, as it is looked up in `Published.same_as`.
+    dataset: with its config, as in `Published.same_as`.
     whole: whether all stacks of the split were evaluated.
     unit: of depth.
-    align: how the frames were to be aligned, one of `align.estimate.ALIGNMENTS`.
-    aligned_by: and how each method aligns them, by its label; without those that do not read the pictures.
-    corrected: labels of the methods that are given corrected focus.
+    align: requested alignment of the frames, one of `align.estimate.ALIGNMENTS`.
+    aligned_by: alignment used for each method, by label; without methods that do not read the images.
+    corrected: labels of the methods with corrected focus.
     facts: lines for the summary: weights, device, versions.
   """
 
@@ -79,10 +79,13 @@ class Heading:
 
 
 def summarise(tally: Tally, protocol: Protocol, heading: Heading, paired: bool) -> dict[str, Any]:
-  """All numbers of an evaluation, as they are written to summary.json.
+  """All numbers of an evaluation, in the form of summary.json.
 
   Args:
-    paired: with the differences of each method to the first, stack by stack.
+    tally: the collected results.
+    protocol: what was measured.
+    heading: what was evaluated.
+    paired: add the differences of each method to the first, stack by stack.
   """
   methods = {}
   for label in tally.labels:
@@ -143,7 +146,7 @@ def _is_same(row: Published, heading: Heading) -> bool:
 
 
 def write_csv(path: Path, tally: Tally) -> None:
-  """A line for each stack and method."""
+  """Writes one line per stack and method."""
   names = tally.names()
   with path.open('w', newline='') as file:
     writer = csv.writer(file)
@@ -154,7 +157,7 @@ def write_csv(path: Path, tally: Tally) -> None:
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-  """The summary as a person reads it."""
+  """The summary as Markdown."""
   protocol, methods = summary['protocol'], summary['methods']
   first = next(iter(methods))
   stacks = _count(summary['stacks'], 'stack')
@@ -227,7 +230,7 @@ def _alignment(summary: Mapping[str, Any]) -> str:
 
 
 def _errors(summary: Mapping[str, Any], names: Sequence[str], stacks: str) -> list[str]:
-  """Table of the means with published rows beside them, their sources, and the table of the intervals."""
+  """Table of the means with published rows and their sources, and the table of the intervals."""
   methods, published = summary['methods'], summary['published']
   lines = [_row('method', 'measured on', *names), '| --- | --- |' + ' ---: |' * len(names)]
   for label, method in methods.items():

@@ -9,10 +9,10 @@ from focal_jax.stack import Prediction
 
 
 class Timed:
-  """Predicts, and says how long it took.
+  """Predicts, and measures the run time.
 
-  The first stack of a shape is predicted twice: what is compiled for it is compiled before the clock runs. The time is
-  from arrays on the host to arrays on the host, so the device has finished when the clock stops.
+  The first stack of each shape is predicted twice, so that compilation is not measured. Times are from host arrays to
+  host arrays, so the device has finished when the clock stops.
   """
 
   def __init__(self, predictor: Predictor):
@@ -22,7 +22,7 @@ class Timed:
   def predict(
     self, images: np.ndarray, focus: np.ndarray, fov: np.ndarray | None = None, align: str = 'measured'
   ) -> tuple[Prediction, float]:
-    """The prediction, and the seconds it took."""
+    """The prediction, and its run time in seconds."""
     if (images.shape, align) not in self._compiled:
       self.predictor.predict(images, focus, fov, align)
       self._compiled.add((images.shape, align))

@@ -10,19 +10,19 @@ from pathlib import Path
 from focal_jax.data.names import shown
 from focal_jax.errors import DISK_FULL, InputError, RunError, one_line
 
-PARTIAL = '.partial'  # what the name of a file ends with while it is written
+PARTIAL = '.partial'  # suffix of files while they are written
 
 
 def write_whole(path: Path, text: str) -> None:
-  """Writes a file that readers find as it was or complete, whenever the program is killed."""
+  """Writes a file atomically: readers find the old or the complete new content, even if the program is killed."""
   partial = path.with_name(path.name + PARTIAL)
   partial.write_text(text)
   partial.replace(path)
 
 
 def check_output(out: Path, overwrite: bool) -> None:
-  """InputError if `out` is a file, cannot be made or written to, or is a folder that holds something and may not be
-  written over. It is better known before hours of work than after.
+  """Raises InputError if `out` is a file, cannot be created or written to, or is a non-empty folder without
+  `overwrite`. Call it before hours of work.
   """
   try:
     if out.exists() and not out.is_dir():
@@ -38,10 +38,11 @@ def check_output(out: Path, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-  """A folder inside `folder`, which is made if need be; at the end it goes, and so do the folders made if still empty.
+  """A temporary folder inside `folder`, which is created if necessary. The temporary folder is removed at the end, as
+  are created folders that are still empty.
 
   Raises:
-    InputError: `folder` cannot be made or written to.
+    InputError: `folder` cannot be created or written to.
     RunError: the disk is full.
   """
   made = [path for path in (folder, *folder.parents) if not path.exists()]  # the deepest first
@@ -67,9 +68,9 @@ def staging(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def result_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-  """A folder to write results into: they appear in `out` when the block ends well, and vanish when it fails.
+  """A folder to write results into: they appear in `out` when the block succeeds, and are discarded when it fails.
 
-  With `overwrite`, files of the same name in `out` are replaced and the others left alone.
+  With `overwrite`, files of the same name in `out` are replaced and the others kept.
   """
   check_output(out, overwrite)
   with staging(out) as stage:

@@ -1,4 +1,4 @@
-"""Pictures: depth maps in colour, with a scale, beside their frames.
+"""Draws images: depth maps in colour, with a scale, next to their frames.
 
 Titles contain file names. They are drawn literally, never as formulas, shortened if too long, and with a question mark
 for characters that no installed font has.
@@ -44,7 +44,7 @@ _ZLIB_RLE = 3  # Z_RLE of zlib's strategies
 
 
 def colour(values: np.ndarray, low: float, high: float, colours: str = DEPTH_COLOURS) -> np.ndarray:
-  """uint8 RGB of a map between `low` and `high`; what is not finite is grey."""
+  """uint8 RGB of a map between `low` and `high`; values that are not finite are grey."""
   scaled = (values - low) / (high - low if high > low else 1.0)
   rgb = matplotlib.colormaps[colours](np.clip(np.nan_to_num(scaled), 0.0, 1.0))[..., :3]
   rgb[~np.isfinite(values)] = 0.5
@@ -52,7 +52,7 @@ def colour(values: np.ndarray, low: float, high: float, colours: str = DEPTH_COL
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-  """Images 0 .. 1 as uint8; uint8 as it is."""
+  """Images 0 .. 1 as uint8; uint8 images unchanged."""
   return images if images.dtype == np.uint8 else np.round(np.clip(images, 0.0, 1.0) * 255).astype(np.uint8)
 
 

@@ -1,9 +1,9 @@
 """The reference frame with everything in focus.
 
-Depth tells near which frames a pixel is sharp, but not to a fraction of a frame, nor to the pixel at surface edges.
-Each pixel is therefore taken from the frames with most detail among those near its depth and that of its neighbours.
-Frames far from its depth are excluded, however much detail they show: it is noise, or blurred edges of surfaces at
-other distances. Where no frame shows detail, the frames near the depth are averaged, which reduces noise.
+Depth gives the frames near which a pixel is sharp, but not to a fraction of a frame, and at surface edges not to the
+pixel. Each pixel is therefore taken from the frames with the most detail among those near its depth and that of its
+neighbours. Frames far from its depth are excluded, however much detail they show: it is noise, or blurred edges of
+surfaces at other distances. Where no frame shows detail, the frames near the depth are averaged, which reduces noise.
 """
 
 import functools
@@ -18,19 +18,21 @@ from scipy import ndimage
 from focal_jax.focus.classical import LAPLACIAN, LUMA, correlate, gaussian_window, luminance_on_host
 from focal_jax.stack import Prediction
 
-COVERED = 0.99  # least coverage of a pixel: pixels beyond the border of a frame are made up and must not take part
-NEIGHBOURS_PX = 8  # of the depth map: as far as an edge may be from where depth has it
-REACH = (2.0, 0.05)  # frames beyond the depth that may have a part: so many, and so large a share of all
+COVERED = 0.99  # minimum coverage of a pixel: pixels beyond the border of a frame are extrapolated and excluded
+NEIGHBOURS_PX = 8  # px of the depth map: maximum displacement of an edge in the depth map
+REACH = (2.0, 0.05)  # distance from the depth within which frames are used: in frames, and as a share of all frames
 DETAIL_PX = 1.5  # standard deviation of the window in which detail is compared
 # Chosen on simulated sweeps of phones and a camera: lower powers mix sharp frames with others, higher ones pick noise.
 POWER = 12  # of the detail, for a frame's weight
-NOISE = 2.0  # detail that does not count as such yet, in parts of what the plain parts of a frame show
-LEAST_NOISE = 0.5 / 255  # of that: of 8 bits the last one
-_PLAIN = 0.1  # share of a frame that is taken for plain
+NOISE = 2.0  # detail up to this multiple of that in the plain parts of a frame counts as noise
+LEAST_NOISE = 0.5 / 255  # minimum noise: that of rounding to 8 bits
+_PLAIN = 0.1  # share of a frame that counts as plain
 
 
 class Fusion:
-  """Adds up a picture, frame by frame, in any order: a stack of photographs need not be in memory at once."""
+  """Accumulates an all-in-focus image frame by frame, in any order, so that a stack of photographs need not be in
+  memory.
+  """
 
   def __init__(
     self, ranks: tuple[Float[np.ndarray, 'h w'], Float[np.ndarray, 'h w']], frames: int, size: tuple[int, int]
@@ -51,14 +53,14 @@ class Fusion:
     inside: Bool[np.ndarray, 'H W'],
     rank: int,
   ) -> None:
-    """A frame, aligned, uint8 or float 0 .. 1, which of its pixels it shows, and its place in the order of focus."""
+    """Adds an aligned frame, uint8 or float 0 .. 1, with its covered pixels and its rank in the order of focus."""
     if self._noise is None:
       self._noise = np.float32(NOISE * plain_detail(frame))
     arguments = frame, inside, *self._ranks, np.float32(rank), self._reach, self._noise
     self._total, self._sum = _add(self._total, self._sum, *arguments)
 
   def picture(self, reference: UInt8[np.ndarray, 'H W 3'] | Float[np.ndarray, 'H W 3']) -> Float32[np.ndarray, 'H W 3']:
-    """RGB 0 .. 1; the reference frame where no frame that may have a part shows the pixel."""
+    """RGB 0 .. 1; the reference frame where no eligible frame covers the pixel."""
     return np.asarray(_mean(self._total, self._sum, reference))
 
 
@@ -83,7 +85,7 @@ def all_in_focus(prediction: Prediction, focus: Float[np.ndarray, 'N']) -> Float
 
 
 def ranks_of(focus: Float[np.ndarray, 'N']) -> list[int]:
-  """The place of each frame in the order of focus, 0 .. N - 1."""
+  """Rank of each frame in the order of focus, 0 .. N - 1."""
   return np.argsort(np.argsort(focus, kind='stable')).tolist()
 
 

@@ -117,7 +117,7 @@ def filled_index(
 
 
 def guide_luma(luma: Float[Array, 'N H W'], margin_px: int) -> Float[Array, 'N H W']:
-  """Of which the guide of the edge-aware smoothing is made."""
+  """Luminance from which the guide of the edge-aware smoothing is made."""
   luma = _repeat_margin(luma, margin_px)
   # Frames may differ in brightness: without this, edges of the index would show up as edges of the guide.
   return luma - jnp.mean(luma, axis=(1, 2), keepdims=True)
@@ -126,13 +126,13 @@ def guide_luma(luma: Float[Array, 'N H W'], margin_px: int) -> Float[Array, 'N H
 def in_unit(
   index: Float[Array, 'H W'], focus: Float[Array | np.ndarray, ' N'] | None, frames: Any
 ) -> Float[Array, 'H W']:
-  """An index as a focus coordinate: linear between neighbouring frames, so that these need not be evenly spaced."""
+  """Converts an index to a focus coordinate: linear between neighbouring frames, which need not be evenly spaced."""
   return index if focus is None else jnp.interp(index, jnp.arange(frames, dtype=index.dtype), focus)
 
 
 def luminance(images: Float[Array, '*S 3']) -> Float[Array, '*S']:
-  """Of linear combinations of RGB, whatever their range."""
-  # 'highest': a focus measure is of differences of neighbours, which the bfloat16 of TPUs would round away.
+  """Luminance of RGB images, in their own range; linear, so it also applies to linear combinations."""
+  # 'highest': focus measures use differences of neighbours, which the bfloat16 of TPUs would round away.
   return jnp.matmul(images, jnp.asarray(LUMA, images.dtype), precision=lax.Precision.HIGHEST)
 
 
@@ -276,13 +276,13 @@ def gaussian_window(x: Float[Array, 'N H W'], sigma_px: float) -> Float[Array, '
   height, width = x.shape[1:]
   if jax.export.is_symbolic_dim(height) or max(height, width) > _LARGEST_MATRIX:
     return by_shifts(x)
-  # Shifts move values between a TPU's lanes: for ten frames of 224 px its compiler expects 0.27 Mcycles of them for a
-  # sigma of 1.5 px and 0.73 for one of 4 px, but 0.03 of matrices, though most of what they multiply is zero (v5e,
-  # compiled, not run).
+  # Shifts move values between a TPU's lanes: for ten frames of 224 px its compiler estimates 0.27 Mcycles for a sigma
+  # of 1.5 px and 0.73 for 4 px, but 0.03 for matrices, although most of their entries are zero (v5e, compiled, not
+  # run).
   return lax.platform_dependent(x, tpu=by_matrices, default=by_shifts)
 
 
-_LARGEST_MATRIX = 1024  # px, about where a TPU has as much to multiply as to shift
+_LARGEST_MATRIX = 1024  # px, about where products take a TPU as long as shifts
 
 
 def separable_by_shifts(x: Float[Array, 'N H W'], taps: np.ndarray) -> Float[Array, 'N H W']:
@@ -300,7 +300,7 @@ def separable_by_matrices(x: Float[Array, 'N H W'], taps: np.ndarray) -> Float[A
 
 
 def _taps_matrix(taps: np.ndarray, length: int) -> np.ndarray:
-  """[length, length]: each row has the taps around its own place; those beyond an end count there."""
+  """[length, length]: each row has the taps around its own position; those beyond an end are added to the end."""
   reach = len(taps) // 2
   matrix, place = np.zeros((length, length)), np.arange(length)
   for offset, weight in zip(range(-reach, reach + 1), taps, strict=True):

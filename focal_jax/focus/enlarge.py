@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Shaped
 
-CONTRAST = 0.05  # difference in colour, RGB 0 .. 1, from which on values count less
-STRENGTH = 4  # power of the fall beyond it
+CONTRAST = 0.05  # difference in colour, RGB 0 .. 1, above which weights fall off
+STRENGTH = 4  # power of the fall-off
 
 
 def enlarge(
   maps: Float[np.ndarray, 'K h w'], guide: Shaped[np.ndarray, 'h w 3'], picture: Shaped[np.ndarray, 'H W 3']
 ) -> Float32[np.ndarray, 'K H W']:
-  """The maps, of the size of the picture; within the range of each.
+  """The maps enlarged to the size of the picture; values stay within the range of each map.
 
   Args:
-    maps: finite.
-    guide: the picture, reduced to the size of the maps; uint8 or float 0 .. 1.
-    picture: likewise.
+    maps: finite values.
+    guide: the picture reduced to the size of the maps; uint8 or float 0 .. 1.
+    picture: the full-size image; uint8 or float 0 .. 1.
   """
   if guide.shape == picture.shape:
     return maps
@@ -38,7 +38,7 @@ def _enlarge(
   small = jnp.concatenate([maps, jnp.moveaxis(_values(guide), -1, 0)])
   rows, along_y = _taps(guide.shape[0], picture.shape[0])
   columns, along_x = _taps(guide.shape[1], picture.shape[1])
-  # Four times as wide beforehand, for in the loop below single values are slow to gather. [h, K, 4, W]
+  # Expanded to four times the width beforehand, because gathering single values in the loop below is slow. [h, K, 4, W]
   wide = jnp.moveaxis(jnp.pad(small, ((0, 0), (2, 2), (2, 2)), mode='edge'), 1, 0)[:, :, columns]
 
   def row(of: tuple[Shaped[Array, 'W 3'], Int[Array, ''], Float[Array, '4']]) -> Float[Array, 'K W']:
@@ -49,13 +49,13 @@ def _enlarge(
     values = jnp.sum(weight[:, None] * near[:, :kinds], axis=(0, 2)) / jnp.sum(weight, axis=(0, 1))
     return jnp.clip(values, *limits)  # which rounding may leave
 
-  # Row by row: of a whole photograph the sixteen neighbours would be in memory at once.
+  # Row by row; otherwise sixteen neighbours of every pixel of a photograph would be in memory at once.
   return jnp.moveaxis(jax.lax.map(row, (picture, rows[0], along_y.T)), 0, 1)
 
 
 def _taps(length: int, to: int) -> tuple[Int[np.ndarray, '4 L'], Float[np.ndarray, '4 L']]:
-  """Of each pixel of an axis of `to` pixels, the four around it of one of `length` with its ends repeated twice, and
-  their weights.
+  """For each pixel of an axis of `to` pixels, the four pixels around it on an axis of `length` (its ends repeated
+  twice), and their weights.
   """
   place = (np.arange(to) + 0.5) * length / to + 1.5
   at = np.floor(place) + np.arange(-1, 3)[:, None]

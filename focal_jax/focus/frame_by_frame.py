@@ -17,13 +17,13 @@ from focal_jax.focus import classical
 
 
 class _Peak(NamedTuple):
-  """What `classical.gaussian_peak` needs of the frames so far.
+  """State for `classical.gaussian_peak` over the frames so far.
 
   Attributes:
-    index: of the frame with the highest measure, the first of equal ones.
-    highest, before, after: the measure there and in the frames next to it; beyond the ends, in the end frame itself.
-    lowest: of all frames.
-    last: of the last frame so far.
+    index: the frame with the highest measure, the first if several are equal.
+    highest, before, after: the measure there and in the neighbouring frames; beyond the ends, that of the end frame.
+    lowest: lowest measure of all frames.
+    last: measure of the last frame so far.
   """
 
   index: Int[Array, 'H W']

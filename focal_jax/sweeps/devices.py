@@ -12,7 +12,7 @@ from focal_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Device:
-  """Where one run at a time is trained; the environment shows a process this device alone."""
+  """A device for one run at a time; `environment` makes it the only one visible to a process."""
 
   name: str
   environment: dict[str, str]
@@ -48,12 +48,12 @@ print(json.dumps([jax.default_backend(), len(chips)]))
 
 
 def find_devices(chosen: Sequence[str] = ()) -> list[Device]:
-  """The chosen GPUs or TPU chips, or all; else the CPU.
+  """The chosen GPUs or TPU chips, or all; otherwise the CPU.
 
-  Another process asks JAX for them: this one would take the accelerators, and its runs would find none.
+  JAX is asked in a separate process, because this one would allocate the accelerators, and its runs would find none.
 
   Raises:
-    InputError: JAX does not start, or the choice makes no sense.
+    InputError: JAX does not start, or the choice is invalid.
   """
   if len(set(chosen)) != len(chosen) or not all(chosen):
     raise InputError(f'--devices is {",".join(chosen)}, expected each device once')

@@ -75,7 +75,7 @@ class _Job:
 
 
 class _Stop:
-  """Takes note of SIGINT and SIGTERM, which runs then get, too."""
+  """Records SIGINT and SIGTERM, which are then forwarded to the runs."""
 
   def __init__(self):
     self.number, self.times = 0, 0
@@ -93,7 +93,7 @@ class _Stop:
 
 
 def train_command(config: Path, workdir: Path) -> list[str]:
-  """Trains one run, in a process of its own."""
+  """The command that trains one run in its own process."""
   return [sys.executable, '-m', 'focal_jax.sweeps.train_one', str(config), str(workdir)]
 
 
@@ -109,20 +109,24 @@ def run_sweep(
   dry_run: bool = False,
   command: Callable[[Path, Path], list[str]] = train_command,
 ) -> int:
-  """Trains what `sweep` declares, as far as it is not, and writes tables and plot; see the module.
+  """Trains the runs declared by `sweep` that are not finished, and writes tables and plot; see the module.
 
   Args:
     config: the recipe.
+    sweep: declares the variants.
+    workdir: folder of the sweep.
+    seeds: number of seeds.
     title: of table and plot.
-    devices: default: `find_devices(chosen_devices)`, asked for if there is anything to train.
-    dry_run: only says what there is to do.
-    command: from the file with a run's config and its folder to the command that trains it.
+    devices: default: `find_devices(chosen_devices)`, called if there is anything to train.
+    chosen_devices: numbers of the GPUs or TPU chips to use; empty: all.
+    dry_run: only print what there is to do.
+    command: returns the command that trains a run, from the file with its config and its folder.
 
   Returns:
     The exit status.
 
   Raises:
-    InputError: bad variants, or a folder with something else or with runs of another recipe; before anything is
+    InputError: invalid variants, or a folder with something else or with runs of another recipe; before anything is
       written.
   """
   if seeds < 1:
@@ -176,7 +180,7 @@ def _log_file(run: Run) -> Path:
 
 @contextlib.contextmanager
 def _locked(workdir: Path) -> Iterator[int]:
-  """Holds the sweep's folder; runs inherit the file, so that one that has outlived its sweep still holds it."""
+  """Locks the sweep's folder; runs inherit the file, so that a run that outlives its sweep still holds the lock."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     file = (workdir / 'lock').open('w')
@@ -198,8 +202,8 @@ def _train_all(
   command: Callable[[Path, Path], list[str]],
   lock: int,
 ) -> tuple[dict[Run, str], int]:
-  """Trains the runs that are not finished, one a device at a time; returns why those failed that did, and the number of
-  the signal that stopped it, or 0.
+  """Trains the unfinished runs, one per device at a time; returns the reasons of failed runs, and the number of the
+  signal that stopped it, or 0.
   """
   workdir = runs[0].workdir.parent
   waiting = [run for run in runs if states[run].metrics is None]
@@ -276,7 +280,7 @@ def _train_all(
 
 
 def _kill(process: subprocess.Popen) -> None:
-  """With the processes that it started, where the system has groups of them."""
+  """Kills a process and those that it started, on systems with process groups."""
   if hasattr(os, 'killpg'):
     os.killpg(process.pid, signal.SIGKILL)
   else:
@@ -284,12 +288,12 @@ def _kill(process: subprocess.Popen) -> None:
 
 
 def _work(run: Run, state: State) -> int:
-  """Steps that are to do; at least one, for what a run without any costs."""
+  """Number of remaining steps; at least one, which stands for the overhead of a run."""
   return max(run.config.steps - (state.step or 0), 1)
 
 
 def _time_left(speeds, waiting, jobs, states, devices: int) -> str:
-  """From the time that runs of this call took a step."""
+  """Estimate from the time per step of the runs in this call."""
   a_step = sum(taken for taken, _ in speeds) / sum(work for _, work in speeds)
   left = sum(a_step * _work(run, state) for run, state in waiting)
   left += sum(max(a_step * _work(job.run, states[job.run]) - job.seconds, 0.0) for job in jobs)
@@ -297,7 +301,7 @@ def _time_left(speeds, waiting, jobs, states, devices: int) -> str:
 
 
 def _read_seconds(workdir: Path) -> dict[str, float]:
-  """Of each run, over all its beginnings."""
+  """Total run time of each run, including earlier calls."""
   path = workdir / 'seconds.json'
   return json.loads(path.read_text()) if path.exists() else {}
 

@@ -30,7 +30,7 @@ _SAME_FOR_ALL = ('unmoved_px',)  # not worth a picture
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A variant's runs that are finished: values of each metric, in the order of the seeds."""
+  """The finished runs of a variant: values of each metric, in the order of the seeds."""
 
   variant: Variant
   seeds: list[int]
@@ -44,7 +44,9 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def format_value(values: Sequence[float], expected: int) -> str:
-  """0.01230 ± 0.00056; with their number where it is not the expected one: a value that was not finite is not there."""
+  """0.01230 ± 0.00056, with the number of values if it is not the expected one (values that are not finite are
+  missing).
+  """
   if not values:
     return ''
   mean, spread = mean_and_spread(values)
@@ -112,7 +114,7 @@ def write_report(
 def markdown_table(
   rows: Sequence[Row], names: Sequence[str], title: str, seeds: Sequence[int], missing: Mapping[Run, str]
 ) -> str:
-  """A row for each variant, a column for each metric; below it, the runs that are missing."""
+  """One row per variant, one column per metric; below it, the missing runs."""
   header = ['variant', 'seeds', 'parameters', *(_TITLES.get(name, name) for name in names)]
   lines = [f'# {title}', '', '| ' + ' | '.join(header) + ' |', '| --- |' + ' ---: |' * (len(header) - 1)]
   for row in rows:
@@ -136,7 +138,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]])
 
 
 def _count_parameters(path: Path) -> int | None:
-  """None where the file cannot be read."""
+  """Number of parameters in a weights file; None if it cannot be read."""
   try:
     variables, _ = load_weights(path)
   except (InputError, ValueError, zipfile.BadZipFile):

@@ -18,7 +18,7 @@ def train_one(config: Path, workdir: Path) -> None:
 
 
 def _tuples(value: Any) -> Any:
-  """JSON has lists only, configs have tuples only."""
+  """Converts lists to tuples: JSON has only lists, configs only tuples."""
   if isinstance(value, dict):
     return {name: _tuples(one) for name, one in value.items()}
   return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -25,7 +25,7 @@ _NETWORKS = ('model.depth', 'model.align')
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """The weights file of another variant's run with the same seed, as the value of a field."""
+  """Stands for the weights file of another variant's run with the same seed, as the value of a field."""
 
   variant: 'Variant'
 
@@ -35,7 +35,7 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Variant:
-  """Changes to the recipe; `name` is theirs, safe for files."""
+  """Changes to the recipe; `name` is derived from them and safe for file names."""
 
   overrides: dict[str, Any]
   label: str
@@ -52,7 +52,7 @@ class Variant:
 
 
 class Add:
-  """The argument of `sweep(add)`; what it was called with is in `variants`."""
+  """The argument of `sweep(add)`; collects its calls in `variants`."""
 
   def __init__(self, config: ConfigDict):
     self.config = FrozenConfigDict(config)
@@ -62,11 +62,13 @@ class Add:
   def __call__(
     self, overrides: Mapping[str, Any] | None = None, /, *, label: str = '', report: bool = True, **more: Any
   ) -> Variant:
-    """Declares a variant: fields, dotted where they are in sections, with their values; none: the recipe as it is.
+    """Declares a variant.
 
     Args:
-      label: what the table calls it; default: the overrides.
+      overrides: fields, dotted if they are in sections, with their values; none: the recipe as it is.
+      label: name in the table; default: the overrides.
       report: whether it is in the table.
+      more: further fields.
 
     Raises:
       InputError: a field that the config lacks, a value of the wrong type, or a variant declared before.
@@ -103,7 +105,7 @@ class Add:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-  """A variant with a seed, in a folder of its own."""
+  """A variant with a seed, in its own folder."""
 
   variant: Variant
   seed: int
@@ -117,9 +119,9 @@ class Run:
 
 
 def override(config: ConfigDict, field: str, value: Any) -> Any:
-  """Sets a dotted field; returns the value as the config has it, an int for a float made one.
+  """Sets a dotted field; returns the value as stored, with an int converted for a float field.
 
-  The sections of networks, whose fields depend on their name, are replaced as a whole, by a mapping.
+  Sections of networks, whose fields depend on their name, are replaced as a whole by a mapping.
 
   Raises:
     InputError: there is no such field, or it has another type.
@@ -166,10 +168,10 @@ def _digest(text: str) -> str:
 
 
 def declared_variants(config: ConfigDict, sweep: Callable[[Add], None]) -> list[Variant]:
-  """What `sweep(add)` declares.
+  """The variants declared by `sweep(add)`.
 
   Raises:
-    InputError: see `Add`; or it declares nothing to report, or raises, with the line where it did.
+    InputError: see `Add`; also if it declares nothing to report, or raises, with the line where it did.
   """
   add = Add(config)
   try:
@@ -187,7 +189,7 @@ def declared_variants(config: ConfigDict, sweep: Callable[[Add], None]) -> list[
 
 
 def make_runs(config: ConfigDict, variants: Sequence[Variant], workdir: Path, seeds: int) -> list[Run]:
-  """All variants with the first seed, then with the next; each after those that it needs."""
+  """All variants with the first seed, then with the next; each after the runs that it depends on."""
   if not isinstance(config.get('seed'), int):
     raise InputError('the config has no field seed, expected a whole number')
   runs = []
@@ -208,7 +210,7 @@ def make_runs(config: ConfigDict, variants: Sequence[Variant], workdir: Path, se
 
 @dataclasses.dataclass(frozen=True)
 class State:
-  """How far a run is: `metrics` of the validation at its last step, or None; of a run that has begun, its step."""
+  """Progress of a run: `metrics` of the validation at its last step, or None; its step, if it has started."""
 
   metrics: dict[str, float] | None = None
   step: int | None = None
@@ -252,10 +254,10 @@ def find_state(run: Run) -> State:
 
 
 def find_states(runs: Sequence[Run]) -> dict[Run, State]:
-  """Of all runs.
+  """States of all runs.
 
   Raises:
-    InputError: as `find_state`; or a run has begun with the weights of one that is not finished.
+    InputError: see `find_state`; or a run has started from the weights of one that is not finished.
   """
   states = {run: find_state(run) for run in runs}
   for run in runs:
@@ -266,7 +268,7 @@ def find_states(runs: Sequence[Run]) -> dict[Run, State]:
 
 
 def _last_validation(path: Path, step: int) -> dict[str, float] | None:
-  """Metrics, by their names without `validation/`, of the newest line of that step that has some."""
+  """Metrics of the newest line with a validation at this step, without the prefix `validation/`."""
   found = None
   for line in path.read_text().splitlines() if path.exists() else ():
     try:
@@ -280,7 +282,7 @@ def _last_validation(path: Path, step: int) -> dict[str, float] | None:
 
 
 def plain_config(config: ConfigDict) -> dict[str, Any]:
-  """As it is after a way through JSON."""
+  """The config after conversion to JSON and back."""
   try:
     return json.loads(json.dumps(config.to_dict()))
   except TypeError as error:

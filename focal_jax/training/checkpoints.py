@@ -24,17 +24,17 @@ _TENSORS, _CHECKSUM = 'tensors', 'crc32'  # in a checkpoint's note, besides what
 
 
 class Checkpoints:
-  """The checkpoints in a run's folder, of one process.
+  """The checkpoints in a run's folder, for one process.
 
-  A checkpoint counts once it is complete; what a killed run left half-written is removed. Only when a newer one is
-  complete are the oldest of more than `keep` removed.
+  A checkpoint counts once it is complete; incomplete ones of a killed run are removed. When there are more than `keep`,
+  the oldest are removed, but only after a newer one is complete.
   """
 
   def __init__(self, workdir: Path, keep: int):
     self._workdir, self._saving = workdir, None
     folder = (workdir / _FOLDER).resolve()
     folder.mkdir(exist_ok=True)
-    # One process saves a state that all have: no barriers among them.
+    # One process saves a state that all share, so no barriers are needed.
     alone = ocp.options.MultiprocessingOptions(
       primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix='checkpoints'
     )
@@ -44,14 +44,15 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(epath.Path(folder), options=options)
 
   def save(self, step: int, state: Any, note: dict) -> None:
-    """Asynchronous: the run continues while a copy of the state is written. A step already saved is kept.
+    """Saves asynchronously: the run continues while a copy of the state is written. A step already saved is kept.
 
     Args:
+      step: the step of the state.
       state: a tree of arrays.
-      note: what else to remember, JSON-able.
+      note: additional information, JSON-able.
 
     Raises:
-      RunError: this checkpoint or the one before could not be written; older ones are intact.
+      RunError: this checkpoint or the previous one could not be written; older ones are intact.
     """
     if step in self._manager.all_steps():
       return
@@ -72,10 +73,10 @@ class Checkpoints:
       raise self._write_error(step, one_line(error)) from error
 
   def wait(self) -> None:
-    """Until what is being written is written.
+    """Waits until pending writes are complete.
 
     Raises:
-      RunError: it could not be.
+      RunError: writing failed.
     """
     try:
       self._manager.wait_until_finished()
@@ -89,12 +90,15 @@ class Checkpoints:
     return RunError(f'{self._workdir / _FOLDER}: the checkpoint of step {step} could not be written ({reason}); {rest}')
 
   def restore(self, template: Any) -> tuple[Any, dict] | None:
-    """(state, note) of the newest checkpoint that is whole, as numpy arrays, or None if there is none.
+    """(state, note) of the newest intact checkpoint, as NumPy arrays, or None if there is none.
 
-    Damaged ones are moved to `damaged_checkpoints`, with a warning.
+    Damaged checkpoints are moved to `damaged_checkpoints`, with a warning.
+
+    Args:
+      template: a tree of arrays, or of their shapes.
 
     Raises:
-      InputError: the checkpoint is whole but of another model or optimiser than `template`, a tree of arrays.
+      InputError: the checkpoint is intact but of another model or optimiser than `template`.
     """
     wanted = _tensors(template)
     for step in sorted(self._manager.all_steps(), reverse=True):
@@ -127,7 +131,7 @@ class Checkpoints:
     log.warning('the checkpoint of step %d is damaged (%.300s); it is now %s', step, reason, target)
 
   def close(self) -> None:
-    """Waits for what is still being written."""
+    """Waits for pending writes."""
     try:
       self.wait()
     finally:
@@ -157,7 +161,7 @@ def _compare(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
 
 
 def claim_workdir(workdir: Path, config: dict) -> None:
-  """Makes a run's folder, with `config` in its config.json, or checks that it is this model's.
+  """Creates a run's folder with `config` in its config.json, or checks that it belongs to this model.
 
   Raises:
     InputError: the folder holds something other than a run, or a run of another model; nothing in it is changed.
@@ -203,7 +207,7 @@ def _as_json(config: dict) -> dict:
 
 
 def config_changes(before: Any, after: Any, field: str = '') -> list[tuple[str, Any, Any]]:
-  """(dotted field, value before, value after) of what differs between two configs, as JSON has them."""
+  """(dotted field, value before, value after) for all differences between two configs, as JSON."""
   if isinstance(before, dict) and isinstance(after, dict):
     names = [*after, *(name for name in before if name not in after)]
     pairs = [(f'{field}.{name}' if field else name, before.get(name), after.get(name)) for name in names]

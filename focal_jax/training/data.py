@@ -30,23 +30,24 @@ from focal_jax.training.parallel import Devices
 
 
 class TrainingData:
-  """What the host hands to each device every step, and what the device makes of it.
+  """The input of the training step: what the host sends to each device in every step, and how the device makes stacks
+  from it.
 
-  Simulated stacks alone are rendered on the device, which needs nothing but the keys and, for stacks of photographs,
-  the photographs; those that surfaces carry are there once for all steps. Everything else is read, cropped and mixed on
-  the host (`data.pipeline`) and augmented on the device.
+  Purely simulated stacks are rendered on the device from keys and, for stacks of photographs, the photographs;
+  photographs used as textures are transferred once for all steps. Everything else is read, cropped and mixed on the
+  host (`data.pipeline`) and augmented on the device.
 
   Attributes:
-    motion_known: whether the stacks' true motion is.
+    motion_known: whether the true motion of the stacks is known.
     all_in_focus_known: whether the stacks have all-in-focus images: simulated ones, and those of data sets that have
-      them if the loss asks for them.
+      them if the loss uses them.
   """
 
   def __init__(self, config: ConfigDict, devices: Devices):
     """Opens the sources.
 
     Raises:
-      InputError: a field of `config.data` or `config.simulator` that makes no sense, or data that is not there.
+      InputError: an invalid field of `config.data` or `config.simulator`, or missing data.
     """
     data = config.data
     self._config, self._devices = config, devices
@@ -94,12 +95,14 @@ class TrainingData:
       self.all_in_focus_known = settings.all_in_focus and pipeline.all_in_focus_known(opened)
 
   def inputs(self, first_batch: int) -> Iterator[tuple[Any, Any]]:
-    """(index, data) of every batch from `first_batch` on, on the devices: numbers of the stacks, and what was read."""
+    """(index, data) of every batch from `first_batch` on, on the devices: indices of the stacks in the batch, and the
+    data read.
+    """
     inputs = self._devices.ahead(zip(itertools.repeat(self._index()), self._data(first_batch)))
     return ((index, (data, self._textures)) for index, data in inputs) if self._textures else inputs
 
   def _index(self) -> Int[np.ndarray, 'devices share']:
-    """The number in the batch of each stack: hosts take turns (`data.pipeline`)."""
+    """Index of each stack in the batch: hosts alternate (`data.pipeline`)."""
     devices, host, hosts = self._devices, jax.process_index(), jax.process_count()
     share = self._config.batch_size // devices.count
     number = np.arange(devices.local_count * share, dtype=np.int32) * hosts + host
@@ -110,13 +113,13 @@ class TrainingData:
     return zip(read, self._slots(first_batch), strict=False) if self._frame_counts else read
 
   def _slots(self, first_batch: int) -> Iterator[Float[np.ndarray, 'devices N']]:
-    """For each batch, something for each frame of a stack: its length is what counts, and what is compiled for."""
+    """For each batch, an array with one element per frame of a stack: its length selects the compiled program."""
     for batch in itertools.count(first_batch):
       frames = np.random.default_rng([self._config.seed, batch]).choice(self._frame_counts)
       yield np.zeros((self._devices.local_count, frames), np.float32)
 
   def example(self) -> FocalStack:
-    """A small batch of zeros with the fields that the stacks have."""
+    """A small batch of zeros with the fields of the stacks."""
     b, n, side = 1, 2, 32
     arrays = {'images': (b, n, side, side, 3), 'focus': (b, n), 'fov': (b, n), 'target': (b, side, side)}
     arrays |= {'valid': (b, side, side), 'motion': (b, n, 3)}
@@ -125,7 +128,7 @@ class TrainingData:
     return FocalStack(**{name: jnp.zeros(shape) for name, shape in arrays.items()})
 
   def make_batch(self, keys: Key[Array, 'B'], inputs: Any) -> FocalStack:
-    """A device's stacks, from a key for each of them and their data."""
+    """A device's stacks, from one key per stack and their data."""
     settings, textures = self._simulator, None
     if self._textures:
       inputs, textures = inputs
@@ -159,7 +162,8 @@ def simulate_mixture(
   settings: SimulatorSettings,
   textures: Textures | None = None,
 ) -> FocalStack:
-  """As many stacks as photographs: each of its photograph with probability `share`, else of a procedural scene.
+  """As many stacks as photographs: each made from its photograph with probability `share`, otherwise from a procedural
+  scene.
 
   Procedural stacks are those of `simulate_batch`.
   """

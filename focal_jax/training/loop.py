@@ -48,6 +48,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
   the data and random numbers of an uninterrupted run.
 
   Args:
+    config: a recipe, see `focal_jax.config`.
+    workdir: folder of the run; created if it does not exist.
     profile: first and last step of a trace for `jax.profiler`, written to the folder `profile`.
 
   Raises:
@@ -86,7 +88,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
 
 
 class _Run:
-  """A run's state, and where it is written. Only the first process writes."""
+  """State of a run, and its output. Only the first process writes."""
 
   def __init__(
     self, config: ConfigDict, workdir: Path, state: TrainState, stop: StopSignals, opened: contextlib.ExitStack
@@ -119,18 +121,18 @@ class _Run:
     schedule: optax.Schedule,
     profile: tuple[int, int] | None,
   ) -> None:
-    """The steps to the config's last.
+    """Runs the steps up to the last one of the config.
 
     Raises:
-      Stopped: a signal came; what was reached is saved.
+      Stopped: a signal was received; the state is saved.
     """
     config, first = self._config, self._step
-    # As the step returns it: else its second call would compile again.
+    # In the form that the step returns; otherwise its second call would compile again.
     self._state = devices.replicate(self._state)
     inputs = data.inputs(math.ceil(self._note['stacks'] / config.batch_size))
     progress = Progress(first, config.steps)
-    # On accelerators the next step starts before the numbers of this one are asked for. More steps in flight can
-    # deadlock several devices on a CPU.
+    # On accelerators the next step starts before the metrics of this one are fetched. More steps in flight can deadlock
+    # several devices on a CPU.
     unread, lag = collections.deque(), int(devices.platform != 'cpu')
 
     def read(lag=0):
@@ -181,10 +183,10 @@ class _Run:
     return self._step == self._config.steps or (self._step > 0 and self._step % every == 0)
 
   def _report(self, step: int, metrics: Any, progress: Progress, schedule: optax.Schedule) -> None:
-    """Waits for a step's numbers, and says them where it is time to.
+    """Waits for the metrics of a step, and logs them when due.
 
     Raises:
-      RunError: too many steps in a row were not finite.
+      RunError: too many consecutive steps were not finite.
     """
     metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
     config, in_row = self._config, int(metrics.pop('skipped_in_row'))
@@ -206,7 +208,7 @@ class _Run:
       self._writer.write_scalars(step, metrics | rates)
 
   def _validate(self, validation: Validation) -> None:
-    # All processes take part in it and must stop alike, which they agree on between steps only.
+    # All processes take part and must stop together, which they agree on only between steps.
     alone = jax.process_count() == 1
     result = validation(self._state, self._step, lambda: alone and self._stop.requested(self._step))
     if result is None:
@@ -246,7 +248,7 @@ class _Run:
 
 @contextlib.contextmanager
 def _disk_errors(workdir: Path) -> Iterator[None]:
-  """A full disk becomes one line."""
+  """Turns errors of a full disk into one line."""
   try:
     yield
   except OSError as error:
@@ -258,7 +260,7 @@ def _disk_errors(workdir: Path) -> Iterator[None]:
 
 
 def _check(config: ConfigDict, devices: Devices) -> None:
-  """InputError unless the fields that no part of the run checks make sense."""
+  """Raises InputError if fields that no other part of the run checks are invalid."""
   check_fields(config)
   choices = {'networks': ('both', 'depth', 'alignment'), 'compute_dtype': ('float32', 'bfloat16')}
   for field, allowed in (choices | {'precision': ('default', 'high', 'highest')}).items():
@@ -278,7 +280,7 @@ def _check(config: ConfigDict, devices: Devices) -> None:
 
 
 def _check_trained(networks: str, loss: LossSettings, motion_known: bool) -> None:
-  """InputError if no part of the loss is of what is trained: the gradient would be 0, and nothing would say so."""
+  """Raises InputError if no part of the loss depends on what is trained; otherwise the gradient would silently be 0."""
   if networks == 'alignment' and not loss.motion_weight:
     raise InputError(f"loss.motion_weight is {loss.motion_weight}, expected more than 0 where networks is 'alignment'")
   depth_counts = any(loss.pyramid_weights) or len(loss.weights) > 1  # beside 'depth', which is of the pyramid
@@ -291,7 +293,7 @@ def _check_trained(networks: str, loss: LossSettings, motion_known: bool) -> Non
 
 
 def _check_loss(model: nn.Module, variables: dict, example: FocalStack, loss: LossSettings) -> None:
-  """InputError if the loss needs something that the model or the data lack; nothing is computed."""
+  """Raises InputError if the loss needs something that the model or the data lack; nothing is computed."""
 
   def check(variables, stack):
     losses.check_parts(model.apply(variables, stack, align=False), stack, loss)
@@ -300,8 +302,8 @@ def _check_loss(model: nn.Module, variables: dict, example: FocalStack, loss: Lo
 
 
 def data_names(config: ConfigDict) -> list[str]:
-  """What a run's weights have seen by its end: names of its sources, without the folders of a user, and what the
-  weights that it begins with say of theirs.
+  """Training data of a run's weights: names of its sources, without the user's folders, and those recorded in the
+  weights that it starts from.
   """
   names = set()
   if config.steps:
@@ -315,13 +317,13 @@ def data_names(config: ConfigDict) -> list[str]:
 
 
 def model_of(config: ConfigDict) -> nn.Module:
-  """The config's model, as the training step needs it."""
+  """The config's model, for the training step."""
   runtime = {'dtype': np.dtype(config.compute_dtype), 'precision': config.precision, 'remat': config.remat}
   return make_model(config.model.to_dict(), axis_name=parallel.AXIS, **runtime)
 
 
 def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
-  """Random variables, with each network that `config.init` names a weights file for as it is in that file."""
+  """Random variables; networks for which `config.init` names a weights file are read from it."""
   variables = init_variables(model, config.seed)
   for network, path in config.init.items():
     if path:
@@ -337,7 +339,7 @@ def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
 
 
 def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
-  """The learning rate: a linear warm-up, and a constant or cosine rest."""
+  """The learning rate: linear warm-up, then constant or cosine."""
   if config.schedule not in ('constant', 'cosine'):
     raise InputError(f"optimizer.schedule is '{config.schedule}', expected 'constant' or 'cosine'")
   after = max(steps - config.warmup_steps, 1)
@@ -353,6 +355,6 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-  """Adam; gradients of a norm above `clip_norm` are scaled down to it first."""
+  """Adam; gradients with a norm above `clip_norm` are scaled down to it first."""
   clip = optax.clip_by_global_norm(config.clip_norm or math.inf)
   return optax.chain(clip, optax.adam(schedule, config.b1, config.b2))

@@ -23,14 +23,16 @@ KINDS = ('pmap', 'shard_map')
 
 
 def start_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-  """Joins this process to the others of the run; before anything else asks JAX for its devices.
+  """Joins this process to the others of the run; call it before anything asks JAX for its devices.
 
   Args:
-    coordinator: 'host:port' of process 0; None, like the rest: as the cluster's environment says (Cloud TPU, GKE,
-      SLURM, Open MPI, Kubernetes: whatever `jax.distributed.initialize` knows).
+    coordinator: 'host:port' of process 0. None, like the other arguments: from the environment of the cluster (Cloud
+      TPU, GKE, SLURM, Open MPI, Kubernetes; whatever `jax.distributed.initialize` supports).
+    num_processes: number of processes.
+    process_id: index of this process, from 0.
 
   Raises:
-    InputError: some of the arguments but not all, or no cluster around.
+    InputError: only some of the arguments are given, or there is no cluster.
   """
   given = (coordinator, num_processes, process_id)
   if any(one is None for one in given) and any(one is not None for one in given):
@@ -45,14 +47,14 @@ class Devices:
   """The devices that share a batch, and how a function runs on each of them.
 
   Attributes:
-    count: devices of all processes.
-    local_count: those of this process.
-    first: index of this process's first one among all.
-    platform: that they are of, as 'cpu'.
+    count: number of devices of all processes.
+    local_count: number of devices of this process.
+    first: index of this process's first device among all.
+    platform: their platform, such as 'cpu'.
   """
 
   def __init__(self, kind: str = 'pmap', devices: Sequence[Any] | None = None):
-    """All devices; or those given, of one process.
+    """All devices; or the given ones, of one process.
 
     Raises:
       InputError: `kind` is neither 'pmap' nor 'shard_map'.
@@ -64,16 +66,16 @@ class Devices:
     local = [device for device in everywhere if device.process_index == jax.process_index()]
     self.count, self.local_count, self.first = len(everywhere), len(local), everywhere.index(local[0])
     self.platform = everywhere[0].platform
-    # A pmapped function takes and returns what lies on this process's devices.
+    # A pmapped function takes and returns arrays on this process's devices.
     mesh = local if kind == 'pmap' else everywhere
     self._mesh = Mesh(np.array(mesh), (AXIS,), axis_types=(AxisType.Auto,))
 
   def replicate(self, tree: Any) -> Any:
-    """A tree of arrays, the same on every process, on every device."""
+    """Copies a tree of arrays, equal on all processes, to every device."""
     return self._place(tree, PartitionSpec())
 
   def share(self, tree: Any) -> Any:
-    """A tree of this process's arrays, each with a leading axis of its devices, a slice on each of them."""
+    """Distributes a tree of this process's arrays, whose leading axis is that of its devices, one slice per device."""
     return self._place(tree, PartitionSpec(AXIS))
 
   def _place(self, tree, spec):
@@ -83,16 +85,16 @@ class Devices:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
   def run(self, function: Callable, *, outputs: Sequence[bool], donate: bool = False) -> Callable:
-    """`function(replicated, share)` on every device, compiled.
+    """Compiles `function(replicated, share)` for every device.
 
     Args:
-      function: returns a tuple; it sees one device's share, without the leading axis.
-      outputs: for each of the results, whether devices have a share of it each; the others are the same on all.
-      donate: the memory of the first argument is given up for the results.
+      function: returns a tuple; it takes one device's share, without the leading axis.
+      outputs: for each result, whether each device has its own share; the other results are equal on all devices.
+      donate: reuse the memory of the first argument for the results.
     """
     donated = (0,) if donate else ()
     options = compiler_options(self.platform)
-    # Which `jax.pmap` does not take; one device needs none of it.
+    # `jax.pmap` does not accept it, and a single device does not need it.
     if self._kind == 'pmap' and not (options and self.count == 1):
       out_axes = tuple(0 if shared else None for shared in outputs)
       return jax.pmap(
@@ -115,9 +117,9 @@ class Devices:
     return jax.jit(mapped, donate_argnums=donated, compiler_options=options)
 
   def ahead(self, inputs: Iterable[Any], size: int = 2) -> Iterator[Any]:
-    """The same inputs, shared among the devices `size` steps before they are asked for.
+    """The inputs, distributed to the devices `size` steps before they are used.
 
-    Transfers run while the devices compute.
+    Transfers overlap with the computation.
     """
     inputs, waiting = iter(inputs), collections.deque()
     for one in itertools.islice(inputs, size):
@@ -139,7 +141,7 @@ def local_shares(tree: Any) -> Any:
 
 
 def from_first_process(tree: Any, note: dict) -> tuple[Any, dict]:
-  """What process 0 has of a tree of arrays, alike in shape everywhere, and of a JSON-able note."""
+  """The values of process 0 for a tree of arrays, which has the same shapes everywhere, and a JSON-able note."""
   if jax.process_count() == 1:
     return tree, note
   text = np.frombuffer(json.dumps(note).encode(), np.uint8)

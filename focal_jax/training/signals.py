@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class StopSignals(contextlib.AbstractContextManager):
-  """Notes SIGTERM and SIGINT for the run to stop at its next step; a second one ends the program at once.
+  """Records SIGTERM and SIGINT, so that the run stops at its next step; a second signal ends the program at once.
 
   Attributes:
-    signal: its number, once the run is to stop for it.
+    signal: the signal's number, once the run is to stop because of it.
   """
 
   def __init__(self):
@@ -26,7 +26,7 @@ class StopSignals(contextlib.AbstractContextManager):
   def __enter__(self) -> 'StopSignals':
     if threading.current_thread() is not threading.main_thread():
       return self
-    # Among several processes JAX's coordination service listens to SIGTERM, and makes them stop at the same step.
+    # With several processes JAX's coordination service listens for SIGTERM, and makes all stop at the same step.
     alone = jax.process_count() == 1
     handlers = {signal.SIGTERM: self._note, signal.SIGINT: self._note} if alone else {signal.SIGINT: self._hand_on}
     for number, handler in handlers.items():
@@ -44,7 +44,7 @@ class StopSignals(contextlib.AbstractContextManager):
     self.__exit__()
 
   def _hand_on(self, number: int, _: Any) -> None:
-    """Turns SIGINT into the SIGTERM that the service listens to and passes to the other processes."""
+    """Turns SIGINT into SIGTERM, which JAX's coordination service listens for and forwards to the other processes."""
     log.warning('%s: stopping all processes after a common step', signal.Signals(number).name)
     self._interrupted = True
     self.__exit__()

@@ -1,4 +1,4 @@
-"""The training step of one device: loss, gradient, update. `parallel` runs it on many."""
+"""The training step of one device: loss, gradient, update. `parallel` runs it on several devices."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,14 +19,15 @@ from focal_jax.training.parallel import AXIS
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything needed to continue a run, besides the position in the data.
+  """Everything needed to continue a run, except the position in the data.
 
   Attributes:
-    step: steps taken, including skipped ones.
-    seed: of augmentation and simulation. Not part of the program, so that runs of other seeds need not compile it.
-    ema: {'params', 'batch_stats'}, moving averages; None without.
-    skipped: number of steps without an update because loss or gradient was not finite; `skipped_in_row`: the latest
-      of these in a row.
+    step: number of steps, including skipped ones.
+    seed: random seed of augmentation and simulation. Not a constant of the program, so that runs with other seeds need
+      not compile again.
+    ema: {'params', 'batch_stats'}, moving averages; None without averaging.
+    skipped: number of steps without an update because loss or gradient was not finite.
+    skipped_in_row: number of the most recent consecutive ones.
   """
 
   step: Any  # int32 scalar: an array, or its shape where a checkpoint is restored
@@ -46,7 +47,7 @@ Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
-  """What a step does besides the model and the optimiser; `focal_jax.config.Config` says what each means."""
+  """Settings of the step besides model and optimiser; see `focal_jax.config.Config`."""
 
   networks: Networks
   loss: LossSettings
@@ -55,32 +56,32 @@ class StepSettings:
 
 
 def init_state(variables: dict, tx: optax.GradientTransformation, settings: StepSettings, seed: int) -> TrainState:
-  """The state of a run's first step, from variables {'params', 'batch_stats'}."""
+  """The state before the first step, from variables {'params', 'batch_stats'}."""
   params, batch_stats = variables['params'], variables.get('batch_stats', {})
   ema = {'params': params, 'batch_stats': batch_stats} if settings.ema_decay else None
   step, skipped, in_row = (jnp.zeros((), jnp.int32) for _ in range(3))
   state = TrainState(step, jnp.int32(seed), params, batch_stats, tx.init(params), ema, skipped, in_row)
-  return jax.tree.map(jnp.array, state)  # memory of their own: a step gives it up, each piece once
+  return jax.tree.map(jnp.array, state)  # separate copies, because a step donates each of them
 
 
 def averaged_variables(state: TrainState) -> dict:
-  """The variables to validate and to write: their moving average where there is one."""
+  """The variables to validate and to save: their moving average, if there is one."""
   return state.ema or {'params': state.params, 'batch_stats': state.batch_stats}
 
 
 def make_train_step(
   model: nn.Module, tx: optax.GradientTransformation, make_batch: MakeBatch, settings: StepSettings
 ) -> Step:
-  """step(state, (index, inputs)) -> (state, metrics), of one device among those of AXIS.
+  """step(state, (index, inputs)) -> (state, metrics), for one of the devices of AXIS.
 
-  `index` [share] numbers the stacks of the whole batch and `make_batch(keys, inputs)` makes the device's share of them.
-  A stack's key is the seed's, folded with the step and then with its number: a resumed run draws what it would have
-  drawn, and so does one on another number of devices. `model` must have `axis_name` = AXIS.
+  `index` [share] numbers the stacks of the whole batch, and `make_batch(keys, inputs)` makes the device's share of
+  them. A stack's key is that of the seed, folded with the step and then with its index, so that random numbers do not
+  depend on interruptions or on the number of devices. `model` must have `axis_name` = AXIS.
 
-  Sums and counts are added over the devices before they are divided, so that the gradient is that of the whole batch,
-  however its valid pixels are spread. With `accumulate` > 1 a device takes its share in that many parts, whose
-  gradients add up to the same; batch normalisation sees one part at a time. A step whose loss or gradient is not finite
-  leaves all as it was and is counted.
+  Sums and counts are added over the devices before they are divided, so the gradient is that of the whole batch,
+  however its valid pixels are distributed. With `accumulate` > 1 a device processes its share in this many parts, whose
+  gradients add up to the same; batch normalisation uses one part at a time. A step whose loss or gradient is not finite
+  changes nothing and is counted.
   """
 
   def loss_fn(params, batch_stats, stack, counts):
@@ -139,7 +140,7 @@ def make_train_step(
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     params, ema = optax.apply_updates(state.params, updates), state.ema
     if ema is not None:
-      # An average of few steps forgets faster, or it would be of the initial weights for long.
+      # Early averages decay faster; otherwise they would consist mostly of the initial weights for a long time.
       decay = jnp.minimum(settings.ema_decay, (1.0 + state.step) / (10.0 + state.step))
       ema = optax.incremental_update({'params': params, 'batch_stats': batch_stats}, ema, 1.0 - decay)
     new, old = (params, batch_stats, opt_state, ema), (state.params, state.batch_stats, state.opt_state, state.ema)

@@ -23,18 +23,18 @@ from focal_jax.training.parallel import AXIS, Devices, local_shares
 from focal_jax.training.step import TrainState, averaged_variables
 
 _PICTURES = 4  # stacks that are drawn
-_PICTURE_PX = 256  # longest side of what is drawn; of larger frames every second, third ... pixel
+_PICTURE_PX = 256  # maximum longer side of drawn images; larger frames are subsampled
 
 
 class Validation:
-  """Errors of depth, and of motion where it is known, on a fixed set of stacks.
+  """Errors of depth, and of motion if it is known, on a fixed set of stacks.
 
-  The set: the first stacks in a split of the first source that is not simulated; or stacks simulated from keys that no
-  step has, with the photographs of `validation_textures` if it is given. Depth errors are in units of the sweep's focus
-  range, motion errors in px. The stacks are spread over all devices, one at a time on each.
+  The set consists of the first stacks in a split of the first source that is not simulated; or of stacks simulated from
+  keys that no training step uses, with the photographs of `validation_textures`, if given. Depth errors are in units of
+  the sweep's focus range, motion errors in px. The stacks are distributed over all devices, one at a time on each.
 
   Attributes:
-    metrics: names of what is measured.
+    metrics: names of the measured metrics.
   """
 
   def __init__(self, config: ConfigDict, model: nn.Module, devices: Devices, workdir: Path):
@@ -85,7 +85,7 @@ class Validation:
           px = losses.motion_error(motion, stack.motion, *stack.images.shape[2:4]) * weight[:, None]
           sums[name] = (px.sum(), weight.sum() * px.shape[1])
       ends, every = jnp.array([0, -1]), -(-max(stack.images.shape[2:4]) // _PICTURE_PX)
-      # Focus may grow towards the far end (metres), and with it depth in the focus range; pictures are 0 there.
+      # Focus may increase towards the far end (metres), and so does depth in the focus range; images show 0 there.
       grows_far = (stack.focus[:, 0] > stack.focus[:, -1])[:, None, None]
       depth, truth = (jnp.where(grows_far, 1 - x, x) for x in (prediction.depth, stack.target))
       shown = {
@@ -100,7 +100,7 @@ class Validation:
     self._measure = devices.run(measure, outputs=(False, True))
 
   def _shares(self) -> Iterator[Any]:
-    """(number, weight, stack) for this process's devices, one stack each; the weight is 0 beyond the set's end."""
+    """(index, weight, stack) for this process's devices, one stack each; the weight is 0 beyond the end of the set."""
     devices, total = self._devices, self._config.validation_stacks
     if self._source is not None:
       total = min(total, len(self._source))
@@ -119,9 +119,9 @@ class Validation:
   def __call__(
     self, state: TrainState, step: int, should_stop: Callable[[], bool] = lambda: False
   ) -> tuple[dict[str, float], np.ndarray] | None:
-    """The metrics, named 'validation/...', and the picture (uint8 [H, W, 3]); None if told to stop meanwhile.
+    """The metrics, named 'validation/...', and an image (uint8 [H, W, 3]); None if told to stop meanwhile.
 
-    The picture is also written to the run's folder `pictures`, by the first process.
+    The first process also writes the image to the folder `pictures` of the run.
     """
     variables = averaged_variables(state)
     totals, rows = None, []
@@ -147,7 +147,9 @@ class Validation:
 
 
 def _shapes_everywhere(examples: list[dict[str, Any]]) -> list[tuple[int, ...]]:
-  """The different shapes of images among the examples of all processes, alike on each: they compute together."""
+  """The distinct image shapes among the examples of all processes, in the same order on each, because they compute
+  together.
+  """
   shapes = np.array([example['images'].shape for example in examples], np.int32)
   if jax.process_count() > 1:
     shapes = np.asarray(multihost_utils.process_allgather(shapes)).reshape(-1, shapes.shape[-1])
@@ -155,9 +157,9 @@ def _shapes_everywhere(examples: list[dict[str, Any]]) -> list[tuple[int, ...]]:
 
 
 def _together(examples: list[dict[str, Any]], shape: tuple[int, ...]) -> FocalStack:
-  """The examples with images of that shape, and black stacks instead of the others, [devices, 1, ...].
+  """The examples with images of this shape, and black stacks in place of the others, [devices, 1, ...].
 
-  Devices compute one program, of arrays of one shape, and a network's answer would not bear padding.
+  The devices run one program with arrays of one shape, and padding would change a network's output.
   """
   frames, height, width, _ = shape
   black = {

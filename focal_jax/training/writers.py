@@ -1,4 +1,4 @@
-"""Writes metrics and pictures of a run: to the terminal, JSON lines, and TensorBoard if tensorboardX is installed."""
+"""Writes metrics and images of a run: to the terminal, JSON lines, and TensorBoard if tensorboardX is installed."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from focal_jax.files.outputs import write_whole
 
 
 class Writer:
-  """Scalars to `metrics.jsonl`, one line a call; scalars and pictures to TensorBoard.
+  """Writes scalars to `metrics.jsonl`, one line per call, and scalars and images to TensorBoard.
 
   Lines of an earlier run beyond `step` are dropped, because the resumed run writes them again.
   """
@@ -31,7 +31,7 @@ class Writer:
       self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
 
   def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
-    """Those that are finite."""
+    """Writes the scalars that are finite."""
     scalars = {name: value for name, value in scalars.items() if math.isfinite(value)}
     self._file.write(json.dumps({'step': step, **scalars}) + '\n')
     self._file.flush()
@@ -52,7 +52,7 @@ class Writer:
 
 
 def _is_of(line: str, step: int) -> bool:
-  """Whether a line of metrics is whole, and of a step up to this one."""
+  """Whether a line of metrics is complete and of a step up to this one."""
   try:
     return json.loads(line)['step'] <= step
   except (ValueError, KeyError, TypeError):
@@ -60,7 +60,7 @@ def _is_of(line: str, step: int) -> bool:
 
 
 def memory_gb() -> dict[str, float]:
-  """Peak memory, GB, where it is known: of this process, and of its first device."""
+  """Peak memory of this process and of its first device, GB, where known."""
   memory = {}
   try:
     import resource
@@ -76,25 +76,25 @@ def memory_gb() -> dict[str, float]:
 
 
 class Progress:
-  """Speed and time left of a run of `last` steps, from the steps since it was made."""
+  """Speed and remaining time of a run of `last` steps, from the steps since its creation."""
 
   def __init__(self, first: int, last: int):
     self._first, self._last, self._start = first, last, time.monotonic()
     self.resume(first)
 
   def resume(self, step: int) -> None:
-    """What happened since the last step was no step, and does not count as such."""
+    """Excludes the time since the last step, which was spent on something else."""
     self._step, self._time = step, time.monotonic()
 
   def seconds_a_step(self, step: int) -> float:
-    """Of the steps since this was last asked for, or `resume` called."""
+    """Mean seconds per step since the last call, or since `resume`."""
     now = time.monotonic()
     seconds = (now - self._time) / max(step - self._step, 1)
     self.resume(step)
     return max(seconds, 1e-9)
 
   def time_left(self, step: int) -> str:
-    """All that happened is taken to go on like that."""
+    """Remaining time at the average speed so far."""
     return format_seconds((time.monotonic() - self._start) / max(step - self._first, 1) * (self._last - step))
 
 

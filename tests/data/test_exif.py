@@ -91,8 +91,11 @@ def test_near_to_far(tmp_path):
 @pytest.mark.parametrize(
   ('values', 'note'),
   [
-    ([(0, 1), (1, 2), (3, 1)], '0 in 00.jpg is not a distance in metres, but may be in dioptres, which some devices write'),
-    ([(2, 1), (4, 1000), (3, 1)], '0.004 in 01.jpg is not a distance in metres, but one in dioptres'),
+    (
+      [(0, 1), (1, 2), (3, 1)],
+      '0 in 00.jpg is not a distance in metres, but may be in dioptres, which some devices write',
+    ),
+    ([(2, 1), (4, 1000), (3, 1)], '0.004 in 01.jpg is not a distance in metres, but may be in dioptres'),
     ([(0, 1), (300, 1), (3, 1)], '0 in 00.jpg is not a distance in metres.'),  # 1/300 m is inside the focal length.
     ([(0, 1), INFINITY, (3, 1)], '0 in 00.jpg is not a distance in metres.'),
     ([(1, 2), (1, 2), (2, 4)], 'it is 0.5 m in every frame'),

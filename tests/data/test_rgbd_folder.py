@@ -103,7 +103,7 @@ def test_numbers_decide_which_depth_belongs_to_which(tmp_path):
     ([], 'found no such files, expected one of: .*rgb.png and depth.png'),
     (['picture.png'], 'found no such files'),
     (['a.color.jpg', 'a.depth.png', 'rgb.png', 'depth.png'], r'found a\.color\.jpg and rgb\.png, expected one of'),
-    (['a.color.jpg', 'b.depth.png'], r'a\.color\.jpg: found no depth image that belongs to it, expected pairs'),
+    (['a.color.jpg', 'b.depth.png'], r'a\.color\.jpg: found no matching depth image, expected pairs'),
     (['a.depth.png'], r'a\.depth\.png: found no colour image .*0 colour and 1 depth'),
     (['a.color.jpg', 'a.color.png', 'a.depth.png'], r'a\.color\.png: found the name or number of a\.color\.jpg'),
     (['rgb.png'], r'rgb\.png: found no depth image'),

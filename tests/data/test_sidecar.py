@@ -281,7 +281,10 @@ class TestPositions:
     ('file,focus_dpt,focal_length_mm\na.png,0,9\nb.png,1,\nc.png,200,', r'0\.005, inside the focal length 0\.009'),
     ('file\n' + 'x' * 200_000, 'cannot be read as CSV'),
     ('a.png,0\nb.png,1\nc.png,2', r"begins with 'a\.png,0', expected a header with column names"),
-    ('file,focus_dpt\na.png,0,5\nb.png,1\nc.png,2', r"row 'a\.png,0,5', expected 2 \(decimal commas need semicolons"),
+    (
+      'file,focus_dpt\na.png,0,5\nb.png,1\nc.png,2',
+      r"row 'a\.png,0,5', expected 2 \(with decimal commas, separate cells by semicolons",
+    ),
   ],
 )
 def test_bad_csv(folder, text, message):

@@ -148,7 +148,7 @@ def _pair(colours: list[Path], depths: list[Path], key) -> list[tuple[Path, Path
     if not (colour and depth):
       missing = 'depth' if colour else 'colour'
       raise InputError(
-        f'{colour or depth}: found no matching {missing} image, expected pairs '
+        f'{colour or depth}: found no {missing} image to match it, expected pairs '
         f'({len(colours)} colour and {len(depths)} depth images)'
       )
   return [tuple(pairs[k]) for k in sorted(pairs)]

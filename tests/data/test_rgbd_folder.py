@@ -103,14 +103,14 @@ def test_numbers_decide_which_depth_belongs_to_which(tmp_path):
     ([], 'found no such files, expected one of: .*rgb.png and depth.png'),
     (['picture.png'], 'found no such files'),
     (['a.color.jpg', 'a.depth.png', 'rgb.png', 'depth.png'], r'found a\.color\.jpg and rgb\.png, expected one of'),
-    (['a.color.jpg', 'b.depth.png'], r'a\.color\.jpg: found no matching depth image, expected pairs'),
+    (['a.color.jpg', 'b.depth.png'], r'a\.color\.jpg: found no depth image to match it, expected pairs'),
     (['a.depth.png'], r'a\.depth\.png: found no colour image .*0 colour and 1 depth'),
-    (['a.color.jpg', 'a.color.png', 'a.depth.png'], r'a\.color\.png: found the name or number of a\.color\.jpg'),
+    (['a.color.jpg', 'a.color.png', 'a.depth.png'], r'a\.color\.png: found the same name or number as a\.color\.jpg'),
     (['rgb.png'], r'rgb\.png: found no depth image'),
     (['depth.npy'], r'depth\.npy: found no colour image'),
     (['rgb/1.png', 'rgb/2.png', 'depth/2.png'], r'1\.png: found no depth image .*2 colour and 1 depth'),
     (['rgb/a.png', 'rgb/b.png', 'depth/a.png'], r'b\.png: found no depth image'),
-    (['rgb/1.png', 'rgb/01.png', 'depth/1.png'], r'1\.png: found the name or number of 01\.png'),
+    (['rgb/1.png', 'rgb/01.png', 'depth/1.png'], r'1\.png: found the same name or number as 01\.png'),
   ],
 )
 def test_bad_folders(tmp_path, names, message):

@@ -283,7 +283,7 @@ class TestPositions:
     ('a.png,0\nb.png,1\nc.png,2', r"begins with 'a\.png,0', expected a header with column names"),
     (
       'file,focus_dpt\na.png,0,5\nb.png,1\nc.png,2',
-      r"row 'a\.png,0,5', expected 2 \(with decimal commas, separate cells by semicolons",
+      r"row 'a\.png,0,5', expected 2 \(with decimal commas",
     ),
   ],
 )

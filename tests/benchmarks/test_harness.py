@@ -268,7 +268,7 @@ def test_written_files(tmp_path):
   assert json.loads((tmp_path / 'results.json').read_text(), parse_constant=refuse) == json.loads(json.dumps(whole))
   text = (tmp_path / 'table.md').read_text()
   assert 'Largest square stack of training within 16 GiB: 640 px (8.00 GiB).' in text
-  assert 'one [10, 384, 576, 3] stack: 1024 MiB at most, 256 of them before.' in text
+  assert 'a [10, 384, 576, 3] stack takes 1024 MiB at peak, 256 of them after importing.' in text
   assert (tmp_path / 'plot.png').stat().st_size > 1000
 
 

@@ -475,9 +475,9 @@ def test_16_bit_pgm(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'advice'),
   [
-    ('film.mp4', 'write the frames of a film as images first'),
+    ('film.mp4', 'extract the frames as images first'),
     ('z.czi', 'export them as OME-TIFF'),
-    ('z.zip', 'unpack what is in it'),
+    ('z.zip', 'unpack it first'),
     ('a.txt', ''),
   ],
 )
@@ -586,7 +586,7 @@ def test_channels_that_names_count(tmp_path, name):
   for options, channel in (({}, 1), ({'channel': 0}, 0)):
     stack = read_stack_folder(tmp_path, **options)
     assert stack.names == [name.format(z=z, c=channel) for z in range(3)]
-    assert any(f'depth is from channel {channel}' in note for note in stack.notes)
+    assert any(f'Depth is from channel {channel}' in note for note in stack.notes)
     assert not any('more than one series' in note for note in stack.notes)
   with pytest.raises(InputError, match=r'channel is 2, expected 0 \.\. 1'):
     read_stack_folder(tmp_path, channel=2)

@@ -198,7 +198,7 @@ def test_all_in_focus_images_are_cropped_with_the_target_if_asked_for():
     ({'devices': 2, 'hosts': 2, 'batch_size': 6}, 'batch_size is 6, expected a multiple of the number of devices, 4'),
     ({'crop_px': 64}, r"data\.crop_px is 64, .*at most the frames' 48 px"),
     ({'crop_px': 40}, r'data\.crop_px is 40, expected a multiple of 32'),
-    ({'num_frames': (1, 2)}, r"data\.num_frames is \(1, 2\), expected 2 <= least <= greatest <= the sources' 2"),
+    ({'num_frames': (1, 2)}, r"data\.num_frames is \(1, 2\), expected 2 <= minimum <= maximum <= the sources' 2"),
     ({'num_frames': (2, 3)}, r'data\.num_frames is \(2, 3\)'),
     (
       {'sources': [(SOURCE, 1.0), ([example(0, frames=3)], 1.0)]},

@@ -195,7 +195,7 @@ def test_channel_of_a_tiff_by_its_flag(canvas, tmp_path):
   assert done.returncode == 0, done.stderr
   summary = json.loads((out / 'summary.json').read_text())
   assert summary['options']['channel'] == 1
-  assert any('depth is from channel 1' in note for note in summary['notes'])
+  assert any('Depth is from channel 1' in note for note in summary['notes'])
   nearest = np.asarray(Image.open(out / 'aligned' / f'{Path(summary["frames"][-1]).stem}.png'))[..., 0]
   np.testing.assert_array_equal(nearest, np.asarray(pages[3 if '003' in summary['frames'][-1] else 1]))
 

@@ -312,7 +312,7 @@ assert 'tensorflow' not in sys.modules
   assert result.returncode == 0, result.stderr
   folder = tmp_path / 'data' / 'ddff12' / 'official' / '2.0.0'
   assert f'{folder}: built\n  train      5 examples\n  val        3 examples\n' in result.stdout
-  assert f'{folder / "contact_sheet.png"}: some of them' in result.stdout
+  assert f'{folder / "contact_sheet.png"}: some examples' in result.stdout
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f'{REAL_DATA} is absent')

@@ -146,7 +146,7 @@ def test_one_photograph_in_two_kinds():
 @pytest.mark.parametrize(
   ('names', 'times', 'order', 'note'),
   [
-    (['D0001', 'D0002', 'D9998', 'D9999'], [3, 4, 1, 2], [2, 3, 0, 1], 'puts D9998 first and D0002 last'),
+    (['D0001', 'D0002', 'D9998', 'D9999'], [3, 4, 1, 2], [2, 3, 0, 1], 'D9998 is first and D0002 is last'),
     (['D00001', 'D00003', 'D09999'], [2, 2.5, 1], [2, 0, 1], 'wraps around'),
     (['D01', 'D02', 'D98', 'D99'], [5, 5, 4, 4], [2, 3, 0, 1], 'wraps around'),
     (['z0', 'z1', 'z2', 'z3'], [3, 4, 1, 2], None, 'contradicts'),  # begun in the middle

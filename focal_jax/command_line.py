@@ -195,7 +195,7 @@ def _flag_help(flag: flags.Flag, mode: Mode) -> tuple[str, str]:
   if flag.boolean:
     return f'--{flag.name}', text
   if isinstance(flag.parser, flags.EnumParser):
-    text = re.sub(r'^<.*?>: ', '', text)  # which absl puts before it
+    text = re.sub(r'^<.*?>: ', '', text)  # remove absl's prefix
     if flag.name not in mode.help and not all(value in text for value in flag.parser.enum_values):
       text = f'{text} One of {", ".join(flag.parser.enum_values)}.'
   if flag.default not in (None, []) and 'efault' not in text:

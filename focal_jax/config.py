@@ -1,4 +1,4 @@
-"""All settings of a run: type, default and, in the comment beside or above it, the meaning of each.
+"""All settings of a run: type, default and, in the comment next to or above it, the meaning of each.
 
 Recipes start from `to_config_dict()`, change some fields and pass the ConfigDict to training and evaluation. The
 sections `model`, `simulator` and `loss` are declared next to the code that uses them.
@@ -96,8 +96,8 @@ class Config:
   """A run. The defaults are the published recipe as far as it is known (Won and Jeon, ECCV 2022, section 4)."""
 
   seed: int = 0  # random seed of weights, data and augmentation
-  model: ModelSettings = ModelSettings()  # networks, and how frames reach them
-  data: DataSettings = DataSettings()  # what is trained on
+  model: ModelSettings = ModelSettings()  # networks and their input
+  data: DataSettings = DataSettings()  # training data
   # Scenes, cameras and sensor of simulated stacks.
   simulator: SimulatorSettings = SimulatorSettings(height_px=224, width_px=224, margin_px=24)
   # Networks to train. both: end to end; depth: only depth, without alignment; alignment: only alignment, from known
@@ -115,8 +115,8 @@ class Config:
   precision: Literal['default', 'high', 'highest'] = 'default'
   remat: bool = False  # recompute each block's activations in the backward pass: slower, less memory
   ema_decay: float = 0.0  # decay of a moving average of the weights, which is then validated and saved; 0: none
-  optimizer: OptimizerSettings = OptimizerSettings()  # how weights follow gradients
-  loss: LossSettings = LossSettings()  # what is minimised
+  optimizer: OptimizerSettings = OptimizerSettings()  # optimiser and learning rate
+  loss: LossSettings = LossSettings()  # training loss
   max_skipped: int = 20  # the run stops after this many consecutive steps with a non-finite loss or gradient
   log_every: int = 50  # steps between lines of metrics
   checkpoint_every: int = 500  # steps between checkpoints
@@ -139,6 +139,8 @@ def network(section: Literal['depth', 'align'], name: str, **own: Any) -> Config
   """A section `model.depth` or `model.align` with all fields of this network.
 
   Args:
+    section: 'depth' or 'align'.
+    name: name of the network.
     own: fields of the network that differ from their default.
 
   Raises:
@@ -163,10 +165,11 @@ def check_fields(config: ConfigDict) -> None:
 
 
 def switch_networks(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
-  """Replaces the recipe's networks by those that the command line names, with their own fields.
+  """Replaces the recipe's networks by those named on the command line, with their own fields.
 
   Args:
-    overrides: dotted fields that the command line sets; those of the new network are kept.
+    config: the recipe, changed in place.
+    overrides: dotted fields set on the command line; those of the new network are kept.
 
   Raises:
     InputError: an unknown network, or a field that the network lacks.

@@ -51,7 +51,7 @@ class LossSettings:
     return {'depth': 1.0} | {part: weight for part, weight in given.items() if weight > 0}
 
 
-_PARTS = ('gradient', 'defocus', 'all_in_focus', 'smoothness')  # of the loss beside depth, of what is predicted
+_PARTS = ('gradient', 'defocus', 'all_in_focus', 'smoothness')  # parts of the loss on predictions, besides depth
 _WEIGHTS = tuple(f'{part}_weight' for part in (*_PARTS, 'motion'))
 
 
@@ -192,7 +192,7 @@ def defocus_target(stack: FocalStack, unit: str) -> Float[Array, '*B N H W']:
   return jnp.clip(diameter_m / LARGEST_BLUR_M, 0.0, 1.0)
 
 
-FOCAL_LENGTH_M, F_NUMBER, LARGEST_BLUR_M = 2.9e-3, 1.0, 1e-4  # of DefocusNet's data
+FOCAL_LENGTH_M, F_NUMBER, LARGEST_BLUR_M = 2.9e-3, 1.0, 1e-4  # the camera of DefocusNet's data
 
 
 def smoothness(depth: Float[Array, '*B H W'], image: Float[Array, '*B H W 3']) -> Float[Array, '*B']:

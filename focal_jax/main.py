@@ -101,7 +101,7 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Random seed of the stacks.')
 
 
 def _default_config() -> ConfigDict:
-  """For modes that need no recipe."""
+  """The config of modes that need no recipe."""
   from focal_jax.config import to_config_dict
 
   return to_config_dict()

@@ -53,10 +53,12 @@ def field_of_view_of_sweep(focal_length: float, focus_distance: np.ndarray, sour
   """`relative_field_of_view` of [N] measured distances, on the host, with checks.
 
   Args:
+    focal_length: of the lens.
+    focus_distance: [N], in the unit of `focal_length`.
     source: name of the numbers in messages: a file or a field.
 
   Raises:
-    InputError: as `check_focus_distances`, or if a distance equals the focal length up to rounding.
+    InputError: as for `check_focus_distances`, or if a distance equals the focal length up to rounding.
   """
   check_focus_distances(focus_distance, focal_length, source)
   # The ratio does not depend on the unit. In multiples of the focal length it suits float32 best, in which 1e300 is
@@ -99,6 +101,7 @@ def ddff_focus_disparities(num_frames: int = 10, corrected: bool = False) -> np.
   """[N] focus coordinates of DDFF-12 in the order of its files, nearest first: linear in disparity, px.
 
   Args:
+    num_frames: N.
     corrected: False for the labels as published, 0.2825 .. 0.0202 px; True for the true disparity in focus in each
       frame, `DDFF_FOCUS_OFFSET_PX` more.
   """

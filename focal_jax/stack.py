@@ -139,9 +139,11 @@ def confidence_from_spread(
   """1 - sigma / sigma_max of the focus distribution: 1 for all weight on one frame, 0 for half at either end.
 
   sigma is its standard deviation (`spread`), at most (b - a) / 2 for a distribution on [a, b] (Popoviciu's inequality),
-  so the result lies in 0 .. 1 in any unit.
+  so the result is in 0 .. 1 in any unit.
 
   Args:
+    weights: the focus distribution, summing to 1 over the frames.
+    focus: focus coordinate of each frame, in any unit.
     disagreement: difference of two estimates of the depth, in the unit of `focus`; adds to sigma in quadrature.
   """
   widest = (jnp.max(focus, axis=-1) - jnp.min(focus, axis=-1))[..., None, None] / 2

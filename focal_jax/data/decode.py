@@ -297,7 +297,7 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
 
 
 def _compression_of(file: FrameFile) -> str | None:
-  """Of a page that Pillow does not decode, if that is why."""
+  """Description of the compression of a page that Pillow cannot decode, if that is the reason."""
   try:
     page = tiff.read_pages(file.path)[file.page]
   except (ValueError, IndexError):

@@ -10,7 +10,7 @@ from focal_jax.evaluation.evaluator import evaluate_methods
 
 
 def compare(config: ConfigDict, methods: list[str], out: Path, overwrite: bool = False) -> dict[str, Any]:
-  """Evaluates methods as `focal_jax.evaluation.evaluator.evaluate` does, and writes into `out`:
+  """Evaluates methods like `focal_jax.evaluation.evaluator.evaluate`, and writes into `out`:
 
   summary.json and summary.md, with the differences of each method to the first, paired by stack, and their bootstrap
   intervals; comparison.png, one row per stack for a few stacks (RGB, truth, each method, its error); per_image.csv,
@@ -19,6 +19,8 @@ def compare(config: ConfigDict, methods: list[str], out: Path, overwrite: bool =
   Args:
     config: as for `evaluate`.
     methods: names as for `evaluation.methods.open_methods`; the others are compared with the first.
+    out: folder for the results.
+    overwrite: replace existing results in `out`.
 
   Returns:
     The content of summary.json.

@@ -38,6 +38,8 @@ def evaluate(config: ConfigDict, weights: str | None, out: Path, overwrite: bool
   Args:
     config: uses `eval` and `data.data_dir`, and `simulator` for the data set 'simulated'.
     weights: as for `focal_jax.load`.
+    out: folder for the results.
+    overwrite: replace existing results in `out`.
 
   Returns:
     The content of summary.json.

@@ -129,7 +129,7 @@ def _measure_stack(
     values = {name: float(values[name]) for name in protocol.names}
     if prediction.weights is not None:
       scale = abs(float(focus[-1] - focus[0])) if protocol.relative else 1.0
-      weights = jnp.asarray(prediction.weights, jnp.float32)  # of tiles: float16
+      weights = jnp.asarray(prediction.weights, jnp.float32)  # float16 with tiles
       values['avg_unc'] = float(metrics.average_uncertainty(weights, jnp.asarray(focus))) / scale
     has_confidence = np.ptp(prediction.confidence) > 0 and counted.any()
     if has_confidence:
@@ -159,7 +159,7 @@ def _measure_motion(example: dict[str, Any], prediction: Prediction, before: Any
   """Residual motion between the frames and the nearest one, measured without the network, and relative to the truth if
   known.
   """
-  after = residual_motion(prediction.aligned.astype(np.float32))  # of tiles: float16
+  after = residual_motion(prediction.aligned.astype(np.float32))  # float16 with tiles
   values = {
     'zoom_before': before.zoom_range,
     'zoom_after': after.zoom_range,

@@ -75,7 +75,7 @@ def open_methods(texts: Sequence[str], constant: Callable[[], float | None]) -> 
   methods = {}
   for text in texts:
     label, equals, name = text.partition('=')
-    if not equals or '/' in label:  # of a path, as sweeps name their folders: runs/model.detection=plane/best.npz
+    if not equals or '/' in label:  # part of a path, as in folders of sweeps: runs/model.detection=plane/best.npz
       label, name = '', text
     name = name.strip()
     label = label.strip() or ('/'.join(Path(name).parts[-2:]) if Path(name).suffix else name)

@@ -123,7 +123,7 @@ def submit(
       'versions': {'focal_jax': focal_jax.__version__, 'jax': jax.__version__},
     }
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
-  for name in NAMES[len(names) :]:  # of a submission that was overwritten; the folder holds what the zip does
+  for name in NAMES[len(names) :]:  # left from an overwritten submission; the folder must match the zip
     (out / FOLDER / f'{name}.npy').unlink(missing_ok=True)
   log.info('%d stacks, %.2f s per stack; wrote %s', len(names), summary['seconds_a_stack'], out / 'contact_sheet.png')
   if complete:
@@ -231,7 +231,7 @@ def _write_zip(path: Path, folder: Path) -> None:
   with zipfile.ZipFile(path, 'w') as archive:
     for file in sorted(file for file in folder.rglob('*') if file.is_file()):
       info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _ZIP_DATE)
-      info.create_system, info.external_attr = 3, 0o644 << 16  # as on Unix, wherever it is written
+      info.create_system, info.external_attr = 3, 0o644 << 16  # as on Unix, on every platform
       archive.writestr(info, file.read_bytes(), zipfile.ZIP_DEFLATED)
 
 

@@ -84,7 +84,7 @@ def plain(text: str, room: float | None = None) -> str:
     room: for it, in sizes of the font. The middle is left out of longer text, for names differ at their ends. None: no
       limit.
   """
-  # Letters that a Mac wrote in parts are put together, for few fonts place the parts.
+  # Compose letters that macOS stores decomposed, because few fonts position the parts.
   text = ' '.join(unicodedata.normalize('NFC', text).split())
   known = frozenset().union(*(characters for _, characters in _fonts()))
   text = ''.join(c if ord(c) in known and c.isprintable() else '?' for c in text)
@@ -110,14 +110,14 @@ class Panel:
   """One picture of a contact sheet: an image, or, with a unit, a map drawn in colour with a scale."""
 
   title: str
-  image: np.ndarray  # [H, W, 3] uint8 or 0 .. 1; a map [H, W], what is not finite being grey
+  image: np.ndarray  # [H, W, 3] uint8 or 0 .. 1; or a map [H, W], drawn grey where not finite
   unit: str | None = None
-  limits: tuple[float, float] | None = None  # of the scale; None: the map's own
+  limits: tuple[float, float] | None = None  # limits of the colour scale; None: those of the map
   colours: str = DEPTH_COLOURS
 
 
 def contact_sheet(path: Path, rows: Sequence[Sequence[Panel | None]], title: str = '') -> None:
-  """Writes rows of panels as one PNG. None leaves a place empty; the first panel tells the shape of all."""
+  """Writes rows of panels as one PNG. None leaves a cell empty; the first panel determines the shape of all."""
   columns = max(len(row) for row in rows)
   height, width = rows[0][0].image.shape[:2]
   cell = _CELL_INCHES  # a fifth of it is for the scale

@@ -9,7 +9,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped_folder(name: str) -> Path:
-  """`weights`, `examples` or `configs`: inside the package where it is installed, beside it in a checkout."""
+  """`weights`, `examples` or `configs`: inside the installed package, or next to it in a checkout."""
   if name == 'configs':
     return Path(next(iter(recipes.__path__)))
   inside = _PACKAGE / name
@@ -17,7 +17,7 @@ def shipped_folder(name: str) -> Path:
 
 
 def shipped_file(path: str) -> Path:
-  """`path`; or the file of that name that ships ('weights/simulated.npz'), where `path` is none."""
+  """`path`; or the shipped file with that name ('weights/simulated.npz') if `path` does not exist."""
   given = Path(path)
   if given.exists() or given.is_absolute() or len(given.parts) < 2:
     return given
@@ -26,7 +26,7 @@ def shipped_file(path: str) -> Path:
 
 
 def recipe_names() -> list[str]:
-  """As `find_recipe` takes them: 'simulated', 'baselines/dfv' and so on."""
+  """Names that `find_recipe` accepts: 'simulated', 'baselines/dfv' and so on."""
   folder = shipped_folder('configs')
   paths = (path.relative_to(folder).with_suffix('') for path in folder.rglob('*.py') if path.stem != '__init__')
   return sorted(path.as_posix() for path in paths)

@@ -64,7 +64,7 @@ def depth_frame_by_frame(
 
 @partial(jax.jit, static_argnames='measure')
 def focus_measure(luma: Float[Array | np.ndarray, 'H W'], measure: str = 'ring_difference') -> Float[Array, 'H W']:
-  """Of one frame, as `classical.depth_from_focus` has it."""
+  """Focus measure of one frame, as in `classical.depth_from_focus`."""
   return classical.focus_measure_of_luma(luma[None], measure=measure)[0]
 
 

@@ -265,7 +265,7 @@ class FittedAlignment(nn.Module):
   def __call__(
     self, images: Float[Array, 'B N H W 3'], fov: Float[Array, 'B N'], *, size: Size | None = None, train: bool
   ) -> Float[Array, 'B N 3']:
-    """As `AlignmentNetwork`."""
+    """See `AlignmentNetwork.__call__`."""
     size = size or images.shape[2:4]
     run = partial(apply_block, train=train, remat=self.remat)
     levels = []

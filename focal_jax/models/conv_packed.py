@@ -20,7 +20,7 @@ _VOLUME = ('NDHWC', 'DHWIO', 'NDHWC')
 
 
 def conv(x: Stack, kernel: Kernel, *, stride: int, dilation: int) -> Stack:
-  """As `conv.conv`."""
+  """See `conv.conv`."""
   width, (frames, size, _, inputs, features) = x.shape[3], kernel.shape
   columns = columns_at_once(width, stride * inputs, features, stride)
   reach = (size - 1) // 2 * dilation
@@ -40,7 +40,7 @@ def conv(x: Stack, kernel: Kernel, *, stride: int, dilation: int) -> Stack:
 
 
 def conv_transpose(x: Stack, kernel: Kernel) -> Stack:
-  """As `conv.conv_transpose`."""
+  """See `conv.conv_transpose`."""
   width, (_, size, _, inputs, features) = x.shape[3], kernel.shape
   columns = columns_at_once(width, inputs, 2 * features, 1)
   # y[2i - 1 + k] += w[k] x[i]: only every other tap reads a column.

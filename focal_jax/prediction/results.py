@@ -46,7 +46,7 @@ class DepthUnit:
     if wanted in ('metres', 'dioptres') and known != DIOPTRE_UNIT:
       raise InputError(
         f"unit is '{wanted}' and the focus is known as '{known}', expected focus distances in metres: from EXIF, or "
-        'metadata.csv or metadata.json beside the frames'
+        'metadata.csv or metadata.json in their folder'
       )
     self.name = {None: known, 'metres': 'm', 'dioptres': DIOPTRE_UNIT, 'index': FRAME_INDEX_UNIT}[wanted]
     self._focus, self._is_own = stack.focus, self.name == known
@@ -84,8 +84,8 @@ def aligned_files(folder: Path, names: Sequence[str]) -> list[Path]:
 def write_motion(path: Path, stack: FolderStack, full: FullSize, region: Region | None) -> None:
   """Writes motion.json. `full.motion` must not be None."""
   content = {
-    'meaning': 'alpha (zoom, beside fov), beta and gamma (shift along x and y, px of size_px) of each frame, far to '
-    'near, that aligns it to the last one',
+    'meaning': 'alpha (zoom, added to fov), beta and gamma (shift along x and y, px of size_px) of each frame, far to '
+    'near, which aligns it to the last one',
     'size_px': list(full.in_all.shape),
     'region': region,
     'frames': stack.names,

@@ -128,9 +128,9 @@ def simulate_rgbd(
   """One random stack of an RGB-D photograph, with its depth rescaled to fill the sweep's range in inverse depth.
 
   Args:
+    key: determines the stack.
     rgb: display values 0 .. 1, at the size of `settings.canvas`.
     depth_m: 0 or not finite where unknown.
-    key: determines the stack.
     settings: the simulator's settings.
   """
   sweep_key, camera_key = random.split(key)

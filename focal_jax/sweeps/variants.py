@@ -111,7 +111,7 @@ class Run:
   seed: int
   config: ConfigDict
   workdir: Path
-  needs: tuple['Run', ...]  # whose weights it starts from
+  needs: tuple['Run', ...]  # the runs whose weights it starts from
 
   @property
   def name(self) -> str:
@@ -233,13 +233,15 @@ def find_state(run: Run) -> State:
     raise InputError(f'{run.workdir}: is a file, expected the folder of a run or nothing')
   path = run.workdir / _CONFIG
   if not path.exists():
-    if {entry.name for entry in run.workdir.iterdir()} - {_CONFIG + PARTIAL}:  # of a run killed at its beginning
+    if {entry.name for entry in run.workdir.iterdir()} - {
+      _CONFIG + PARTIAL
+    }:  # partial file of a run killed at its start
       raise InputError(f'{run.workdir}: not a folder of a run (it has no {_CONFIG}); expected one, or nothing')
     return State()
   try:
     found = json.loads(path.read_text())
   except ValueError:
-    raise InputError(f'{path}: not the config of a run; move {run.workdir.name} away to train it anew') from None
+    raise InputError(f'{path}: not the config of a run; move {run.workdir.name} away to train it again') from None
   moved = [field for field, value in run.variant.overrides.items() if isinstance(value, Weights)]
   for field, before, now in config_changes(found, plain_config(run.config)):
     if field in moved and Path(str(before)).parts[-2:] == Path(str(now)).parts[-2:]:

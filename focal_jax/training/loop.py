@@ -283,7 +283,7 @@ def _check_trained(networks: str, loss: LossSettings, motion_known: bool) -> Non
   """Raises InputError if no part of the loss depends on what is trained; otherwise the gradient would silently be 0."""
   if networks == 'alignment' and not loss.motion_weight:
     raise InputError(f"loss.motion_weight is {loss.motion_weight}, expected more than 0 where networks is 'alignment'")
-  depth_counts = any(loss.pyramid_weights) or len(loss.weights) > 1  # beside 'depth', which is of the pyramid
+  depth_counts = any(loss.pyramid_weights) or len(loss.weights) > 1  # besides 'depth', that of the pyramid
   motion_counts = networks == 'both' and motion_known and loss.motion_weight > 0
   if networks != 'alignment' and not depth_counts and not motion_counts:
     raise InputError(

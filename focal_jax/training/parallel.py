@@ -146,6 +146,6 @@ def from_first_process(tree: Any, note: dict) -> tuple[Any, dict]:
     return tree, note
   text = np.frombuffer(json.dumps(note).encode(), np.uint8)
   length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-  text = np.resize(text, length)  # of other processes: any text of that length
+  text = np.resize(text, length)  # other processes only need the length
   tree, text = multihost_utils.broadcast_one_to_all((tree, text))
   return jax.tree.map(np.asarray, tree), json.loads(np.asarray(text).tobytes())

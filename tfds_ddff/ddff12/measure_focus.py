@@ -1,7 +1,7 @@
 r"""Measures how far the focus labels of DDFF-12 are from where its frames are in focus, on the training part alone.
 
   python -m tfds_ddff.ddff12.measure_focus --manual_dir=downloads [--dataset=ddff12/raw] [--out=focus.json]
-  python -m tfds_ddff.ddff12.measure_focus --data_dir=data  # of a data set that is built
+    python -m tfds_ddff.ddff12.measure_focus --data_dir=data  # for a built data set
 
 Frames and truth are labelled with disparity B f / Z, but the disparity between views of the light field camera is
 B f / Z minus a constant. A pixel of true disparity d is therefore sharpest in a frame labelled d minus that constant,

@@ -1,7 +1,7 @@
-"""Reads the frames of a stack: upright, 8-bit sRGB, all of one size.
+"""Reads the frames of a stack: upright, sRGB of 8 bits, all of one size.
 
-16-bit pixels are scaled by the number of bits that the brightest frame uses, because cameras store 12 bits in 16;
-single hot pixels are ignored. Floating-point and other wide pixels are scaled by their range.
+Pixels of 16 bits are scaled by what the brightest frame needs, as cameras put 12 bits into 16, single hot pixels left
+aside; floating-point ones and other wide ones by what range they have.
 """
 
 import dataclasses
@@ -20,25 +20,25 @@ from focal_jax.errors import InputError
 
 Region = tuple[int, int, int, int]
 
-# Maximum values below which a stack is noted as dark, and a frame of a brighter stack as nearly black.
+# Brightest values below which a stack is worth a remark, and a frame among brighter ones.
 _DARK, _BLACK = 32, 16
-_WHITES = (1, 255, 1023, 4095, 16383, 65535)  # common white levels of values of any range
-_LEAST_CONTRAST = 16  # maximum ratio of the largest 16-bit value to the range, above which an offset is removed
-_HOT = 3e-4  # maximum share of hot pixels in a 16-bit frame
-_MOST_DUPLICATES = 3  # duplicates that are listed one by one
-_OUTSIDE, _MOST_SAMPLES = 0.001, 1_000_000  # share of pixels below black and above white; number of pixels sampled
+_WHITES = (1, 255, 1023, 4095, 16383, 65535)  # of values that may have any range
+_LEAST_CONTRAST = 16  # times the range of the pixels of 16 bits that their greatest may be
+_HOT = 3e-4  # share of the pixels of 16 bits that may be hot
+_MOST_DUPLICATES = 3  # that are told one by one
+_OUTSIDE, _MOST_SAMPLES = 0.001, 1_000_000  # share of the pixels beyond black and beyond white; how many are looked at
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FrameReader:
-  """Reads single frames of a stack at any size, so that a large stack need not be in memory.
+  """Reads single frames of a stack, in any size, so that not all of a large one need be in memory.
 
   Attributes:
     headers: of the frames.
-    orientations: EXIF orientation by which each frame is rotated.
-    region: left, top, width and height of the part to read, px of the upright frames.
-    levels: black and white levels for more than 8 bits.
-    colours: converts to sRGB.
+    orientations: by which each is turned upright.
+    region: left, top, width and height of what is read, px of the upright frames.
+    levels: what becomes black and white in more than 8 bits.
+    colours: to sRGB.
   """
 
   headers: tuple[FrameHeader, ...]
@@ -48,11 +48,11 @@ class FrameReader:
   colours: ColourReader
 
   def size(self, max_side: int | None = None) -> tuple[int, int]:
-    """Height and width of the frames if the longer side is at most `max_side` px; None: no limit."""
+    """Height and width of the frames with the longer side at most `max_side` px; None: no limit."""
     return _limit_size(*self.region[2:], max_side)[::-1]
 
   def read(self, index: int, max_side: int | None = None) -> UInt8[np.ndarray, 'H W 3']:
-    """One frame, sRGB 0 .. 255, at that size.
+    """A frame, sRGB, 0 .. 255, of that size.
 
     Raises:
       InputError: its file cannot be decoded.
@@ -60,18 +60,18 @@ class FrameReader:
     return self.read_with_alpha(index, max_side)[0]
 
   def read_with_alpha(self, index: int, max_side: int | None = None) -> tuple[UInt8[np.ndarray, 'H W 3'], bool]:
-    """Same as `read`, and whether the frame had transparency."""
+    """`read`, and whether there was transparency."""
     header, size = self.headers[index], self.size(max_side)[::-1]
     decoded = decode(header, self.orientations[index])
     with naming(header.file.path):
       image = _crop(to_rgb(decoded, self.levels, header, self.colours), self.region)
     if image.size != size:
-      # With `reducing_gap` Pillow averages whole blocks first: several times faster, with no visible difference.
+      # With `reducing_gap` Pillow averages whole blocks first: several times faster, and no difference to see.
       image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     return np.asarray(image), decoded.transparent
 
   def ordered(self, order: Sequence[int]) -> 'FrameReader':
-    """The reader of the frames at these indices, in this order."""
+    """Of the frames of these indices, in this order."""
     taken = {name: tuple(getattr(self, name)[n] for n in order) for name in ('headers', 'orientations')}
     return dataclasses.replace(self, **taken)
 
@@ -83,10 +83,10 @@ class Frames:
   Attributes:
     images: sRGB, 0 .. 255, of the region, reduced.
     full_size: width and height of the upright frames in the files, px.
-    region: left, top, width and height of the part that was read, px.
+    region: left, top, width and height of what was read of them, px.
     exif: of each frame.
-    notes: notes for the user, one sentence each.
-    reader: reads single frames again, at another size.
+    notes: remarks for the user, one sentence each.
+    reader: reads them again, in another size.
   """
 
   images: UInt8[np.ndarray, 'N H W 3']
@@ -98,17 +98,17 @@ class Frames:
 
 
 def orientations(headers: list[FrameHeader]) -> tuple[list[int], list[str]]:
-  """The orientation by which each frame is rotated, and notes.
+  """How each frame is turned upright, and what to say about it.
 
-  A camera that points straight down writes a random orientation. The sensor does not rotate within a stack, so the
-  first frame's orientation is used for all, unless a program has rotated some frames, which then have another shape.
+  A camera that looks straight down writes an orientation by chance. The sensor did not turn between the frames of a
+  stack, so the first one's holds for all, unless some were turned by a program since and are stored in another shape.
   """
   own = [header.exif.orientation for header in headers]
   first = headers[0]
   if len(set(own)) == 1:
     return own, []
   if any(header.stored_size != first.stored_size for header in headers):
-    return own, ['EXIF orientation and shape differ between the frames: each was rotated by its own orientation.']
+    return own, ['EXIF orientation differs between the frames, and so does their shape: each was turned by its own.']
   different = [header.file.name for header in headers if header.exif.orientation != own[0]]
   return [own[0]] * len(own), [
     f'EXIF orientation of {listed(different)} differs from that of {first.file.name}, which was used for all frames.'
@@ -121,10 +121,10 @@ def read_frames(headers: list[FrameHeader], region: Region | None, max_side: int
   Args:
     headers: of the frames.
     region: left, top, width and height of the part to read, in pixels of the upright frames. None: all.
-    max_side: maximum of the longer side of that part in pixels; larger ones are reduced. None: no limit.
+    max_side: limit of the longer side of that part in pixels; larger ones are shrunk. None: no limit.
 
   Raises:
-    InputError: a file cannot be decoded, sizes differ, or the region is not within the frames.
+    InputError: a file cannot be decoded, sizes differ, or the region does not lie within the frames.
   """
   turns, notes = orientations(headers)
   full_size = headers[0].size(turns[0])
@@ -141,7 +141,7 @@ def read_frames(headers: list[FrameHeader], region: Region | None, max_side: int
   notes += white_notes + range_notes
 
   reader = FrameReader(tuple(headers), tuple(turns), region, Levels(white, black, value_range), ColourReader())
-  # Filled in place, so that a stack of full-size photographs is not in memory twice.
+  # Filled in place, for a stack of full-size photographs should not be in memory twice.
   images, transparent = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), False
   for place in range(len(headers)):
     images[place], alpha = reader.read_with_alpha(place, max_side)
@@ -172,8 +172,8 @@ def _crop(image: Image.Image, region: Region) -> Image.Image:
 
 
 def _deep_levels(headers: list[FrameHeader]) -> tuple[int, int, list[str]]:
-  """Black and white levels of 16-bit frames, and notes. 0 and the largest value of as many bits as the brightest frame
-  uses, ignoring single hot pixels; or the range of the values if an offset would leave them only a few of 255 levels.
+  """The values that become black and white in 16 bits: 0 and the greatest of as many bits as the brightest frame needs,
+  but for single hot pixels; or, if all pixels lie upon an offset that leaves them a few levels of 255, their ends.
   """
   if not headers:
     return 0, 65535, []
@@ -181,18 +181,18 @@ def _deep_levels(headers: list[FrameHeader]) -> tuple[int, int, list[str]]:
   whites, brightest, darkest, hot = zip(*frames, strict=True)
   white, highest, least = max(whites), max(brightest), min(darkest)
   if 0 < highest - least < highest / _LEAST_CONTRAST:
-    return least, highest, [f'16-bit pixels range from {least} to {highest}, which became black and white.']
+    return least, highest, [f'16-bit pixels range from {least} to {highest}: they became black and white.']
   if white == 65535:
     return 0, white, []
   notes = [f'16-bit pixels reach {highest} only: white was taken as {white}.']
   if any(hot):
-    notes.append(f'Up to {max(hot)} pixels of a frame are brighter (hot pixels) and became white.')
+    notes.append(f'Single pixels, {max(hot)} of a frame, are brighter: hot ones of the sensor, which became white.')
   return 0, white, notes
 
 
 def _reach(pixels: UInt16[np.ndarray, 'H W *C']) -> tuple[int, int, int, int]:
-  """Value range of a frame: the largest value of the fewest bits exceeded only by isolated pixels, and hardly any of
-  those; the largest pixel within it; the smallest pixel; and the number of pixels above it.
+  """Of a frame: the greatest value of the fewest bits above which no two by two pixels lie, and hardly any at all; the
+  greatest pixel up to there; the least one; and how many there are above.
   """
   highest, least = int(pixels.max()), int(pixels.min())
   for bits in (8, 10, 12, 14):
@@ -205,11 +205,11 @@ def _reach(pixels: UInt16[np.ndarray, 'H W *C']) -> tuple[int, int, int, int]:
 
 
 def _value_range(headers: list[FrameHeader]) -> tuple[tuple[float, float], list[str]]:
-  """Black and white levels of frames whose values may have any range.
+  """Black and white of frames whose values may be of any range.
 
-  Both are quantiles, so that single hot pixels and the overshoot of filters do not count. Black is 0 unless values are
-  below it. White is a common white level (1, or the maximum of some number of bits) if the frames come close to it,
-  otherwise their maximum.
+  Single hot pixels and the overshoot of a filter do not count, so both are quantiles. Black is 0, unless values lie
+  below it; white is what programs take for it where they write floating-point values, 1 or the greatest of some bits,
+  if the frames come near it.
 
   Raises:
     InputError: a frame has no finite value.
@@ -234,7 +234,7 @@ def _value_range(headers: list[FrameHeader]) -> tuple[tuple[float, float], list[
   low, high = min(lows), max(highs)
   white = next((one for one in _WHITES if 0.125 * one < high <= one), high)
   black = low if low < -0.02 * abs(white) else 0.0
-  if white <= black:  # all values are negative, or equal
+  if white <= black:  # of negative values, or of one value alone
     white = high if high > black else black + 1.0
   notes = []
   least, greatest = min(end[0] for end in ends), max(end[1] for end in ends)
@@ -246,7 +246,7 @@ def _value_range(headers: list[FrameHeader]) -> tuple[tuple[float, float], list[
 
 
 def _limit_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
-  """Width and height with the longer one at most `max_side`, keeping the ratio up to rounding."""
+  """Width and height with the longer one at most `max_side`, in the same ratio up to rounding."""
   if max_side is None or max(width, height) <= max_side:
     return width, height
   scale = max_side / max(width, height)
@@ -258,11 +258,11 @@ def _dark(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
   if brightest.max() < _DARK:
     return [f'The frames are dark: their brightest value is {brightest.max()} of 255.']
   dark = [name for name, value in zip(names, brightest, strict=True) if value < _BLACK]
-  return [f'Nearly black: {listed(dark)}.'] if dark else []
+  return [f'All but black: {listed(dark)}.'] if dark else []
 
 
 def _duplicates(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
-  """A note for every frame that has the same pixels as an earlier one; a single note if there are many."""
+  """A remark for every frame whose pixels are those of an earlier one; of many, one for all."""
   notes, seen = [], {}
   for name, image in zip(names, images, strict=True):
     digest = hashlib.blake2b(image).digest()
@@ -270,7 +270,7 @@ def _duplicates(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[
       notes.append(f'{seen[digest]} and {name} have the same pixels.')
     seen.setdefault(digest, name)
   if len(seen) == 1:
-    return ['All frames have the same pixels: there is no depth information.']
+    return ['All frames have the same pixels: they tell no depth.']
   if len(notes) > _MOST_DUPLICATES:
-    return [f'{len(notes)} frames are duplicates, for example: {notes[0]}']
+    return [f'{len(notes)} frames have the pixels of earlier ones: {notes[0].removesuffix(".")}, for one.']
   return notes

@@ -128,11 +128,11 @@ def _read_animation(path: Path) -> PageStack | None:
 
 
 def clearest(stacks: list[list[FrameFile]]) -> int:
-  """Index of the stack with the highest ratio of structure to noise, by its middle frame."""
-  return int(np.argmax([_signal_to_noise(files[len(files) // 2]) for files in stacks]))
+  """The stack whose structure stands out most from its noise, by its middle frame."""
+  return int(np.argmax([_clearness(files[len(files) // 2]) for files in stacks]))
 
 
-def _signal_to_noise(file: FrameFile) -> float:
+def _clearness(file: FrameFile) -> float:
   pixels = decode(read_header(file), 1).pixels
   grey = pixels if isinstance(pixels, np.ndarray) else np.asarray(pixels.convert('L'))
   grey = np.nan_to_num(grey.reshape(*grey.shape[:2], -1)[..., 0].astype(np.float64), posinf=0, neginf=0)

@@ -260,9 +260,9 @@ def write_depth(
   np.save(folder / 'depth.npy', depth)
   np.save(folder / 'confidence.npy', full.confidence)
   write_depth_png(folder / 'depth_16bit.png', depth, unit.name)
-  depth_panel = pictures.Panel('depth', _subsample(depth), unit.name, limits)
+  depth_panel = pictures.Panel('depth', _for_picture(depth), unit.name, limits)
   confidence_panel = pictures.Panel(
-    'confidence', _subsample(full.confidence), '0 to 1', (0.0, 1.0), pictures.CONFIDENCE_COLOURS
+    'confidence', _for_picture(full.confidence), '0 to 1', (0.0, 1.0), pictures.CONFIDENCE_COLOURS
   )
   pictures.contact_sheet(folder / 'depth.png', [[depth_panel]])
   pictures.contact_sheet(folder / 'confidence.png', [[confidence_panel]])
@@ -317,7 +317,7 @@ def write_depth(
   }
 
 
-def _subsample(image: np.ndarray) -> np.ndarray:
+def _for_picture(image: np.ndarray) -> np.ndarray:
   """Every k-th row and column of a large image, enough for a contact sheet."""
   step = -(-max(image.shape[:2]) // _PICTURE_SIDE_PX)
   return image[::step, ::step]
@@ -332,10 +332,10 @@ def _contact_rows(
 ) -> list[list[pictures.Panel]]:
   middle = len(stack.images) // 2
   frames = [
-    pictures.Panel(f'{what}: {stack.names[index]}', _subsample(stack.images[index]))
+    pictures.Panel(f'{what}: {stack.names[index]}', _for_picture(stack.images[index]))
     for what, index in (('farthest', 0), ('middle', middle), ('nearest', -1))
   ]
-  ends = [[_subsample(images[index]) for index in (0, -1)] for images in (stack.images, prediction.aligned)]
+  ends = [[_for_picture(images[index]) for index in (0, -1)] for images in (stack.images, prediction.aligned)]
   differences = [
     pictures.Panel(
       f'|farthest - nearest|, {when}',
@@ -348,6 +348,6 @@ def _contact_rows(
   ]
   return [
     frames,
-    [*differences, pictures.Panel('aligned farthest', _subsample(prediction.aligned[0]))],
-    [depth_panel, confidence_panel, pictures.Panel('all in focus', _subsample(sharp))],
+    [*differences, pictures.Panel('aligned farthest', _for_picture(prediction.aligned[0]))],
+    [depth_panel, confidence_panel, pictures.Panel('all in focus', _for_picture(sharp))],
   ]

@@ -276,10 +276,10 @@ def test_many_duplicates_are_one_remark(tmp_path):
   for n in range(5, 10):
     (tmp_path / f'{n}.png').write_bytes((tmp_path / f'{n - 5}.png').read_bytes())
   notes = read_stack_folder(tmp_path).notes
-  assert '5 frames are duplicates, for example: 0.png and 5.png have the same pixels.' in notes
+  assert '5 frames have the pixels of earlier ones: 0.png and 5.png have the same pixels, for one.' in notes
   for n in range(1, 10):
     (tmp_path / f'{n}.png').write_bytes((tmp_path / '0.png').read_bytes())
-  assert read_stack_folder(tmp_path).notes[-1] == 'All frames have the same pixels: there is no depth information.'
+  assert read_stack_folder(tmp_path).notes[-1] == 'All frames have the same pixels: they tell no depth.'
 
 
 class TestList:

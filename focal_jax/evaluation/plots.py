@@ -16,14 +16,12 @@ _METHODS_IN_A_ROW = 3
 
 
 def stack_rows(result: StackResult, labels: Sequence[str], rank: str = '') -> list[list[pictures.Panel | None]]:
-  """Panels: RGB, truth, and depth and error of the methods; for a single method also its confidence.
+  """RGB, truth, and depth and error of the methods; for one method alone its confidence, too.
 
-  Up to three methods share a row; more take two rows, with errors below the depths.
+  Of up to three methods in one row, of more in two: errors below the depths.
 
   Args:
-    result: the results of a stack.
-    labels: of the methods.
-    rank: name of a measure to write above the depth; '' for none.
+    rank: name of a measure to write over the depth; none if empty.
   """
   limits = min(result.focus_ends), max(result.focus_ends)
   known = np.isfinite(result.target).any()

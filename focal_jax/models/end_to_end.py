@@ -202,17 +202,15 @@ def padding_widths(height: Dimension, width: Dimension) -> tuple[tuple[Dimension
 
 
 def variable_shapes(model: nn.Module) -> dict:
-  """Shapes and types of the variables {'params', 'batch_stats'}. They do not depend on number of frames, height or
-  width.
-  """
+  """Shapes and types of the variables {'params', 'batch_stats'}; they do not depend on frames, height or width."""
   example = FocalStack(images=jnp.zeros((1, 2, MULTIPLE, MULTIPLE, 3)), focus=jnp.zeros((1, 2)), fov=jnp.ones((1, 2)))
   return jax.eval_shape(lambda: model.init(jax.random.key(0), example))
 
 
 def init_variables(model: nn.Module, seed: int) -> dict:
-  """Random initial variables, each tensor determined by the seed and its name, from `model.draw` or `draw_variable`.
+  """Random variables, each tensor by seed and name, from `model.draw` or else `draw_variable`.
 
-  Uses NumPy, because compiling `model.init` takes a minute on two cores.
+  In numpy: compiling `model.init` takes a minute on two cores.
   """
   draw, variables = getattr(model, 'draw', draw_variable), {}
   leaves = flax.traverse_util.flatten_dict(variable_shapes(model))

@@ -248,13 +248,11 @@ def predict_folder(
 
 
 def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:
-  """A stack whose order is a guess, reordered by its zoom if that is conclusive; and its motion, measured again if the
-  order changed.
-  """
+  """A stack whose order is a guess, in the order that its zoom tells; and its motion, measured anew if that changed."""
   if motion.zooms_both_ways:
     note = (
-      'The zoom goes both ways: the frames are out of order, or the sweep goes there and back; depth is then wrong. '
-      'List the frames of one direction, in order.'
+      'The zoom of the frames goes both ways: they are out of order, or go there and back, and depth is wrong then. '
+      'Give the frames one by one in their order, of one way alone.'
     )
     return dataclasses.replace(stack, notes=[*stack.notes, note]), motion
   end = motion.near_end()

@@ -45,22 +45,21 @@ def write_report(
 ) -> None:
   """Writes the report.
 
-  Images are reduced. Depth, confidence and focus curves are those of single pixels, labelled with their position in the
-  full image: depth unchanged, confidence in steps of 1 / 65535, curves in steps of 1 / 255.
+  Pictures are reduced; depth, confidence and curves are those of single pixels, whose places in the whole picture are
+  named: depth as it is, confidence in steps of 1 / 65535, curves in steps of 1 / 255.
 
   Args:
-    path: the HTML file.
-    title: name of the stack.
+    title: of the stack.
     names: of the frames.
     before: frames as given, far to near, uint8 or float 0 .. 1.
-    prediction: for these frames, on the host; may be smaller than the picture.
+    prediction: of them, on the host; perhaps smaller than the picture.
     focus: focus coordinate of each frame.
-    unit: unit of the focus.
-    picture: all-in-focus image, uint8 or float 0 .. 1.
-    surface: source of the point cloud.
-    facts: (label, text) of further remarks.
-    measure: one of `classical.MEASURES`, whose curve is shown if a prediction has no focus distribution.
-    depth, confidence: at the size of the picture; None: those of the prediction.
+    unit: of it.
+    picture: all in focus, uint8 or float 0 .. 1.
+    surface: of the point cloud.
+    facts: (what, text) of further remarks.
+    measure: of `classical.MEASURES`, whose curve is shown where a prediction has no focus distribution.
+    depth, confidence: of the size of the picture; None: those of the prediction.
   """
   depth = prediction.depth if depth is None else depth
   confidence = prediction.confidence if confidence is None else confidence

@@ -355,6 +355,6 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-  """Adam; gradients with a norm above `clip_norm` are scaled down to it first."""
+  """Adam; gradients of a norm above `clip_norm` are scaled down to it first."""
   clip = optax.clip_by_global_norm(config.clip_norm or math.inf)
   return optax.chain(clip, optax.adam(schedule, config.b1, config.b2))

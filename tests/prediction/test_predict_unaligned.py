@@ -87,7 +87,7 @@ def test_motion_of_another_series_is_taken_in_order(turned, canvas, tmp_path):
   assert again['motion'] == motion['motion']
   assert again['rotation_deg'] == pytest.approx(motion['rotation_deg'], abs=1e-4)
   assert summary['residual_motion']['after']['rotation_range_deg'] < 0.05
-  assert any('in the order of the names' in note for note in summary['notes'])
+  assert any('in the order of their names' in note for note in summary['notes'])
 
 
 @pytest.mark.parametrize('prefix', ['a', 'b'])

@@ -47,7 +47,7 @@ import pytest
 SHARED = Path(__file__).parents[2] / 'shared'
 
 
-# The slowest files start first; otherwise one process waits for the other at the end (with --no-loadscope-reorder).
+# What takes longest begins first, or one process waits for the other at the end (with --no-loadscope-reorder).
 SLOWEST = ('test_resume.py', 'test_parallel.py', 'test_recipes.py', 'test_sweep.py')
 
 

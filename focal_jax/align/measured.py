@@ -139,8 +139,8 @@ class ResidualMotion:
 
   @property
   def zooms_both_ways(self) -> bool:
-    """Whether content grows over one part of the sweep and shrinks over another, by much more than in a one-way sweep:
-    the sweep goes there and back, or its frames are out of order.
+    """Whether content grows over one part of the sweep and shrinks over another, by much more than in a sweep that goes
+    one way: it goes there and back, or its frames are in another order.
     """
     zoom = np.log(self.zoom[self.measured])
     growth = np.triu(zoom - zoom[:, None])  # from each frame to each later one

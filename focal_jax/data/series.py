@@ -96,7 +96,7 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
   def is_stranger(path: Path) -> bool:
     if path in copies and 2 * len(copies) < len(inside):  # not if most frames have such names
       return not _TIME.search(comparable(copies[path].stem)) or _same_bytes(path, copies[path])
-    if path in inside:  # a result of another program if it is the only one of its kind
+    if path in inside:  # By another program, if it is the only one of its kind.
       return kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
     added = tuple(word for word in words[path] if word not in series)
     if _is_result(added) or _OF_HELICON.search(path.stem):

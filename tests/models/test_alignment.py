@@ -65,7 +65,7 @@ def test_fitted_motion_is_that_of_the_displacements(size):
 
 
 def test_only_what_the_weights_count_is_fitted():
-  """For contradictory displacements."""
+  """Of displacements that contradict one another."""
   motion = jnp.array([[[0.05, -1.0, 0.5]]])
   field = warp.displacement_field(jnp.ones((1, 1)), motion, 32, 32)
   left = jnp.arange(32)[:, None] < 16

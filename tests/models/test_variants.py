@@ -176,7 +176,7 @@ def test_frames_by_metadata_or_as_they_are(alignment, dtype):
     np.testing.assert_allclose(prediction.aligned, images, atol=1e-7)
     np.testing.assert_array_equal(prediction.coverage, 1.0)
   else:
-    # Pixels from outside are mid-grey to the network; black is -1.
+    # What comes from outside is mid-grey to the network, black being -1.
     expected = warp.warp(2 * images - 1, stack.fov) / 2 + 0.5
     # Positions up to 34 px are multiples of 3.8e-6.
     np.testing.assert_allclose(prediction.aligned, expected, atol=4e-6)

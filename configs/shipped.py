@@ -8,9 +8,11 @@ accelerator, the other stages are sized for two CPU cores.
     --config.init.depth=runs/depth_first/weights.npz
   python -m focal_jax.main --config=configs/shipped.py:depth_large --workdir=runs/depth_large $TEXTURES \
     --config.init.depth=runs/depth/weights.npz
+  python -m focal_jax.main --config=configs/shipped.py:depth_mixed --workdir=runs/depth_mixed $TEXTURES \
+    --config.init.depth=runs/depth_large/weights.npz
   python -m focal_jax.main --config=configs/shipped.py:alignment --workdir=runs/alignment $TEXTURES
   python -m focal_jax.main --config=configs/shipped.py --workdir=runs/shipped \
-    --config.init.depth=runs/depth_large/weights.npz --config.init.alignment=runs/alignment/best.npz
+    --config.init.depth=runs/depth_mixed/weights.npz --config.init.alignment=runs/alignment/best.npz
 
 Trained separately, the networks learn faster than jointly from random weights: a depth network learns little from
 frames moved by an untrained alignment network. Cameras, scenes and images vary as widely as possible, because a network
@@ -24,7 +26,7 @@ from focal_jax.config import network
 from focal_jax.recipes import default
 from focal_jax.simulate.cameras import CAMERAS
 
-STAGES = ('depth_first', 'depth', 'depth_large', 'alignment', 'both')
+STAGES = ('depth_first', 'depth', 'depth_large', 'depth_mixed', 'alignment', 'both')
 
 
 def get_config(stage: str = 'both') -> ConfigDict:
@@ -66,6 +68,13 @@ def get_config(stage: str = 'both') -> ConfigDict:
     config.data.simulated_frames = (5, 10, 10, 18)
     config.optimizer.update(learning_rate=5e-4, warmup_steps=100)
     config.update(batch_size=32, steps=2850, ema_decay=0.998, validation_every=500, validation_stacks=48)
+  elif stage == 'depth_mixed':
+    # Stacks of several lengths in one update. Real pictures gain in the first hundred updates or so and lose from then
+    # on (weights/LOG.md), so the validated weights are kept often: compare them on real stacks.
+    config.simulator.update(height_px=128, width_px=128)
+    config.data.simulated_frames = (5, 5, 10, 10, 10, 10, 10, 18)
+    config.optimizer.update(learning_rate=3e-4, warmup_steps=160, steps_per_update=8)
+    config.update(steps=2800, ema_decay=0.998, validation_every=400, validation_stacks=48)
   elif stage == 'alignment':
     # A single number of frames: the network compares each frame only with the next and the last.
     config.simulator.update(num_frames=6, height_px=96, width_px=96, margin_px=24, num_surfaces=6)

@@ -15,9 +15,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import tfds_ddff
+from focal_jax.files.shipped import shipped_folder
 from focal_jax.losses import loss_settings
 from focal_jax.models.npz_file import load_weights
-from focal_jax.recipes import default, shipped
+from focal_jax.models.registry import complete
+from focal_jax.recipes import default, shipped, zoo
 from focal_jax.simulate.stacks import settings_from
 from focal_jax.training.loop import train_and_evaluate
 from tfds_ddff.build import build
@@ -115,7 +117,8 @@ def test_the_text_of_a_recipe_has_its_commands(name):
 @pytest.mark.parametrize(
   ('name', 'variant'),
   [(name, variant) for name in (*RECIPES, 'simulated') for variant in ('', 'smoke')]
-  + [('shipped', stage) for stage in shipped.STAGES],
+  + [('shipped', stage) for stage in shipped.STAGES]
+  + [('zoo', network) for network in zoo.VARIANTS],
 )
 def test_recipes_have_the_fields_of_the_default_and_values_that_make_sense(name, variant):
   config = module_of(name).get_config(variant)
@@ -136,9 +139,23 @@ def test_an_unknown_stage():
     shipped.get_config('smoke')
 
 
+def test_an_unknown_network_of_the_zoo():
+  with pytest.raises(ValueError, match=r"unknown network 'curves' of configs/zoo\.py, expected one of won_jeon, "):
+    zoo.get_config('curves')
+
+
+ZOO_FILES = sorted({path.stem for path in shipped_folder('weights').glob('*.npz')} - {'simulated'})
+
+
+@pytest.mark.parametrize('name', ZOO_FILES)
+def test_the_recipe_of_the_zoo_is_that_of_the_weights(name):
+  model = complete(zoo.get_config(name).model.to_dict())
+  assert load_weights(shipped_folder('weights') / f'{name}.npz')[1]['model'] == model
+
+
 def test_every_recipe_is_tested():
   files = {path.stem for path in Path(default.__file__).parent.glob('*.py')}
-  assert files - {'__init__'} == {*RECIPES, 'default', 'simulated', 'shipped'}
+  assert files - {'__init__'} == {*RECIPES, 'default', 'simulated', 'shipped', 'zoo'}
 
 
 def smoke_run(name, workdir, steps, model=None, networks=None, **data):

@@ -21,7 +21,7 @@ def stack_rows(result: StackResult, labels: Sequence[str], rank: str = '') -> li
   Of up to three methods in one row, of more in two: errors below the depths.
 
   Args:
-    rank: name of a measure to write over the depth; none if empty.
+    rank: name of a measure to write over the error; none if empty.
   """
   limits = min(result.focus_ends), max(result.focus_ends)
   known = np.isfinite(result.target).any()
@@ -31,12 +31,12 @@ def stack_rows(result: StackResult, labels: Sequence[str], rank: str = '') -> li
   depths, errors = [], []
   for label in labels:
     one = result.methods[label]
-    title = f'{label}, {rank} {one.values[rank]:.3g}' if rank in one.values else label
-    depths.append(pictures.Panel(title, one.depth, '', limits))
+    depths.append(pictures.Panel(label, one.depth, '', limits))
     if known:
       error = np.abs(one.depth - result.target)
       end = _WORST_SHOWN * (limits[1] - limits[0])
-      errors.append(pictures.Panel(f'|{label} - truth|', error, '', (0.0, end), 'magma'))
+      title = f'error, {rank} {one.values[rank]:.3g}' if rank in one.values else 'error'
+      errors.append(pictures.Panel(title, error, '', (0.0, end), 'magma'))
   if not errors:
     rows = [first + depths]
   elif len(labels) <= _METHODS_IN_A_ROW:

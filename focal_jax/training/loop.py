@@ -199,8 +199,9 @@ class _Run:
       )
     if step % config.log_every and step != config.steps:
       return
-    seconds = progress.seconds_a_step(step)
-    rates = {'learning_rate': float(schedule(step - 1 - int(metrics['skipped']))), 'step_seconds': seconds}
+    seconds, taken = progress.seconds_a_step(step), step - 1 - int(metrics['skipped'])
+    first_of_update = taken - taken % config.optimizer.steps_per_update
+    rates = {'learning_rate': float(schedule(first_of_update)), 'step_seconds': seconds}
     rates |= {'stacks_per_second': config.batch_size / seconds, **memory_gb()}
     numbers = ', '.join(f'{name} {value:.4g}' for name, value in (metrics | rates).items())
     log.info('step %d/%d: %s, %s left', step, config.steps, numbers, progress.time_left(step))
@@ -275,6 +276,8 @@ def _check(config: ConfigDict, devices: Devices) -> None:
       f'batch_size is {config.batch_size}, expected a multiple of the number of devices, {devices.count}, times '
       f'accumulate, {config.accumulate}'
     )
+  if config.optimizer.steps_per_update < 1:
+    raise InputError(f'optimizer.steps_per_update is {config.optimizer.steps_per_update}, expected at least 1')
   if not 0 <= config.ema_decay < 1:
     raise InputError(f'ema_decay is {config.ema_decay}, expected at least 0 and below 1')
 
@@ -355,6 +358,12 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-  """Adam; gradients of a norm above `clip_norm` are scaled down to it first."""
+  """Adam; gradients of a norm above `clip_norm` are scaled down to it first.
+
+  With `steps_per_update` > 1 it updates the weights once in that many steps, from the mean of their gradients, at the
+  learning rate that `schedule` has for the first of them.
+  """
+  steps = config.steps_per_update
   clip = optax.clip_by_global_norm(config.clip_norm or math.inf)
-  return optax.chain(clip, optax.adam(schedule, config.b1, config.b2))
+  tx = optax.chain(clip, optax.adam(lambda update: schedule(update * steps), config.b1, config.b2))
+  return tx if steps == 1 else optax.MultiSteps(tx, steps).gradient_transformation()

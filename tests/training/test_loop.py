@@ -104,6 +104,7 @@ def test_folder_of_something_else_is_refused(tmp_path):
       {'batch_size': 6, 'accumulate': 4},
       'batch_size is 6, expected a multiple of .* accumulate, 4',
     ),
+    ('optimizer', {'steps_per_update': 0}, r'optimizer\.steps_per_update is 0, expected at least 1'),
     (None, {'keep_checkpoints': 1}, 'keep_checkpoints is 1, expected at least 2'),
     (None, {'ema_decay': 1.0}, r'ema_decay is 1\.0, expected'),
     (None, {'best_metric': 'rms'}, "best_metric is 'rms', expected one of .*: mae, mse, motion_px, unmoved_px"),
@@ -407,6 +408,28 @@ def test_schedule():
   assert rates[10] == pytest.approx(0.1, rel=1e-4)
   assert rates[60] == pytest.approx(0.05, rel=1e-4)
   assert rates[110] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_an_update_from_several_steps():
+  """The mean of three gradients, clipped as one, at the learning rate of the first: as a batch three times as large."""
+  config = shipped.get_config().optimizer
+  config.update(learning_rate=0.1, warmup_steps=0, schedule='cosine', clip_norm=1.0)
+  schedule = make_schedule(config, 12)
+  adam = optax.adam(lambda update: schedule(3 * update), config.b1, config.b2)
+  large = optax.chain(optax.clip_by_global_norm(1.0), adam)
+  config.steps_per_update = 3
+  small = make_optimizer(config, schedule)
+  gradients = np.random.default_rng(0).normal(0, 2, (4, 3, 5)).astype(np.float32)
+  params = expected = jnp.zeros(5)
+  state, expected_state = small.init(params), large.init(expected)
+  for of_update in gradients:
+    for index, gradient in enumerate(of_update):
+      updates, state = small.update(jnp.array(gradient), state, params)
+      assert bool(jnp.any(updates != 0)) == (index == 2)
+      params = optax.apply_updates(params, updates)
+    updates, expected_state = large.update(jnp.array(of_update.mean(0)), expected_state, expected)
+    expected = optax.apply_updates(expected, updates)
+    np.testing.assert_allclose(params, expected, rtol=1e-5)
 
 
 def test_clipping():

@@ -34,16 +34,23 @@ def data(tmp_path_factory):
   return toy.write_stacks(tmp_path_factory.mktemp('data'))
 
 
+def resumable(data):
+  """Checkpoints every three steps and updates every two, so that some lie between the steps of an update."""
+  config = toy.get_config(data)
+  config.optimizer.steps_per_update = 2
+  return config
+
+
 @pytest.fixture
 def config(data):
-  return toy.get_config(data)
+  return resumable(data)
 
 
 @pytest.fixture(scope='module')
 def straight(data, tmp_path_factory):
   """The folder of an undisturbed run."""
   workdir = tmp_path_factory.mktemp('straight') / 'run'
-  train_and_evaluate(toy.get_config(data), workdir)
+  train_and_evaluate(resumable(data), workdir)
   return workdir
 
 

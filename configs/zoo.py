@@ -1,0 +1,44 @@
+r"""The other networks of the model zoo: `focal_jax.load('won_jeon')` and so on, on the same simulated stacks for all.
+
+  python -m tfds_ddff.textures --out=textures
+  python -m focal_jax.main --config=configs/zoo.py:dfv --workdir=runs/dfv \
+    --config.data.textures=folder:textures/train --config.validation_textures=folder:textures/val
+
+The networks are `won_jeon`, `defocusnet`, `aifdepthnet`, `fv` and `dfv`, in the sizes and with the losses of
+`configs/ablations/networks.py`. A quarter of the weights' stacks were made from RGB-D frames of the ICL-NUIM living
+room: `--config.data.rgbd=folder:DIR --config.data.rgbd_share=0.25`. Steps are for an accelerator; on a CPU core add
+`--config.batch_size=4 --config.optimizer.steps_per_update=4`. `weights/README.md` has what was run.
+"""
+
+from focal_jax.recipes.ablations import networks
+from ml_collections import ConfigDict
+
+from focal_jax.config import network
+from focal_jax.recipes import default, shipped
+
+# Name of the weights -> label in `configs/ablations/networks.py`.
+VARIANTS = {
+  'won_jeon': 'Won and Jeon',
+  'defocusnet': 'DefocusNet / 2',
+  'aifdepthnet': 'AiFDepthNet / 4',
+  'fv': 'FV / 4',
+  'dfv': 'DFV / 4',
+}
+
+
+def get_config(name: str = 'won_jeon') -> ConfigDict:
+  if name not in VARIANTS:
+    raise ValueError(f"unknown network '{name}' of configs/zoo.py, expected one of {', '.join(VARIANTS)}")
+  depth, loss = networks.NETWORKS[VARIANTS[name]]
+  config = shipped.get_config('depth_large')
+  config.model.depth = network('depth', **depth)
+  config.loss = default.get_config().loss
+  config.update_from_flattened_dict(loss)
+  config.data.simulated_frames = ()
+  # None of these networks reaches beyond the sweep.
+  config.simulator.truth_beyond = 0.0
+  config.simulator.scene.update(steep=0.4, rough=0.3, patchy=0.3, thin=0.25)
+  # These pool to 1/32: crops of 64 px hold two cells there, and what was learned from those failed on real images.
+  config.update(batch_size=16, steps=4000)
+  config.optimizer.learning_rate = 1e-3 if name == 'won_jeon' else 5e-4
+  return config

@@ -1,13 +1,13 @@
 """The depth network that refines the classical estimate: what it is before training, and what it does not depend on."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from host import on_host
 from scipy import ndimage
 
 from focal_jax.focus import classical
@@ -20,16 +20,9 @@ from focal_jax.models.registry import make_model
 SIZE = 32  # px: the least
 
 
-def on_host(function):
-  """The compiled function, its results in NumPy: each operation on arrays of JAX is a program to compile."""
-  compiled = jax.jit(function)
-  return lambda *arguments: jax.device_get(compiled(*arguments))
-
-
 def network(**settings):
   """(variables, images, focus) -> depth maps, compiled once for each shape."""
-  compiled = on_host(lambda *arguments: vars(RefinementNetwork(**settings).apply(*arguments, train=False)))
-  return lambda *arguments: SimpleNamespace(**compiled(*arguments))
+  return on_host(partial(RefinementNetwork(**settings).apply, train=False))
 
 
 estimate = on_host(classical.depth_from_focus)  # (images, focus) -> depth, confidence

@@ -54,7 +54,12 @@ SHARED = Path(__file__).parents[2] / 'shared'
 
 
 # What takes longest begins first, or one process waits for the other at the end (with --no-loadscope-reorder).
-SLOWEST = ('test_resume.py', 'test_parallel.py', 'test_recipes.py', 'test_sweep.py')
+SLOWEST = (
+  'test_resume.py', 'test_parallel.py', 'test_recipes.py',  # of the slow tests
+  'test_loop.py', 'test_main.py', 'test_api.py', 'test_stacks.py', 'test_docs.py', 'test_refinement.py',
+  'test_validation.py', 'test_sweep.py', 'test_wheel.py', 'test_scenes.py', 'test_baselines.py', 'test_variants.py',
+  'test_aifdepthnet.py',
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

@@ -213,10 +213,15 @@ def test_batches_of_simulated_stacks_of_several_numbers_of_frames():
   assert stack.images.shape == (2, drawn[0], 8, 8, 3)
 
 
-def test_a_run_with_several_numbers_of_frames(tmp_path, monkeypatch):
-  """What the simulator makes of them is tested above; to compile it for each number takes long."""
+@pytest.fixture
+def toy_simulator(monkeypatch):
+  """For what does not depend on the pictures; runs with the simulator itself are those with textures."""
   for module in ('data', 'validation'):
     monkeypatch.setattr(f'focal_jax.training.{module}.simulate_batch', toy.simulate_batch)
+
+
+@pytest.mark.usefixtures('toy_simulator')
+def test_a_run_with_several_numbers_of_frames(tmp_path):
   config = toy.get_config()
   config.data.simulated_frames = (2, 3)
   config.steps = 12
@@ -294,11 +299,10 @@ def test_textures_are_an_input_of_the_step(textured, kind):
   (_, first), (_, second) = next(inputs), next(inputs)
   assert first[1].tiles is second[1].tiles  # transferred once
   on_device = jax.tree.map(lambda x: x[0], first)
-  traced = jax.jit(data.make_batch).trace(keys, on_device)
-  constants = traced.jaxpr.consts
+  constants = jax.make_jaxpr(data.make_batch)(keys, on_device).consts
   # No picture within the program: a tile has 786,432. The simulator's own are there twice, for CPUs and for others.
   assert sum(np.asarray(x).nbytes for x in constants) < 400_000
-  stack = traced.lower().compile()(keys, on_device)
+  stack = jax.jit(data.make_batch)(keys, on_device)
   red, green, blue = np.moveaxis(np.asarray(stack.all_in_focus), -1, 0)
   assert red.mean() > 0.2
   assert max(green.max(), blue.max()) <= 1 / 255
@@ -369,6 +373,7 @@ def test_each_network_starts_from_its_own_file(tmp_path):
   assert description['data'] == ['ddff12/raw', 'simulated']
 
 
+@pytest.mark.usefixtures('toy_simulator')
 def test_weights_tell_what_they_were_trained_on(tmp_path):
   """Names without proportions and without a user's folders; also of what a run was trained on before."""
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))

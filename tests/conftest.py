@@ -44,7 +44,7 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = str(KEPT)
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'  # most of what tests compile is small
 
-# By default, Python looks for garbage after every few hundred new objects; to trace a program makes hundreds of
+# By default, Python looks for garbage at every thousandth new object or so; to trace a program makes hundreds of
 # thousands that stay, and looking at them again and again took a sixth of the time of all tests.
 gc.set_threshold(100_000)
 

@@ -1,5 +1,7 @@
 """Shared by all tests: finding real data (or skipping its tests), and caching of compiled programs."""
 
+import gc
+import importlib
 import os
 import shutil
 import subprocess
@@ -42,18 +44,44 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = str(KEPT)
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'  # most of what tests compile is small
 
+# By default, Python looks for garbage at every thousandth new object or so; to trace a program makes hundreds of
+# thousands that stay, and looking at them again and again took a sixth of the time of all tests.
+gc.set_threshold(100_000)
+
 import pytest
 
 SHARED = Path(__file__).parents[2] / 'shared'
 
 
 # What takes longest begins first, or one process waits for the other at the end (with --no-loadscope-reorder).
-SLOWEST = ('test_resume.py', 'test_parallel.py', 'test_recipes.py', 'test_sweep.py')
+SLOWEST = (
+  'test_resume.py', 'test_parallel.py', 'test_recipes.py',  # of the slow tests
+  'test_loop.py', 'test_main.py', 'test_api.py', 'test_stacks.py', 'test_docs.py', 'test_refinement.py',
+  'test_validation.py', 'test_sweep.py', 'test_wheel.py', 'test_scenes.py', 'test_baselines.py', 'test_variants.py',
+  'test_aifdepthnet.py',
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
   place = {name: index for index, name in enumerate(SLOWEST)}
   items.sort(key=lambda item: place.get(item.path.name, len(SLOWEST)))
+
+
+# jaxtyping keeps compiled files of its own, not only of what it checks but of all that is imported meanwhile. Packages
+# that are imported before need not be compiled again, which takes seconds.
+IMPORTED_FIRST = (
+  'beartype', 'grain', 'matplotlib.pyplot', 'ml_collections.config_flags', 'optax', 'orbax.checkpoint', 'scipy.ndimage',
+  'scipy.signal', 'tensorflow_datasets',
+)  # fmt: skip
+
+
+def pytest_collection():  # of those that run tests; with xdist, the process that hands them out does not come here
+  for name in IMPORTED_FIRST:
+    importlib.import_module(name)
+
+
+def pytest_collection_finish():
+  gc.freeze()  # what was imported stays
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -203,14 +203,18 @@ def padding_widths(height: Dimension, width: Dimension) -> tuple[tuple[Dimension
 
 def variable_shapes(model: nn.Module) -> dict:
   """Shapes and types of the variables {'params', 'batch_stats'}; they do not depend on frames, height or width."""
-  example = FocalStack(images=jnp.zeros((1, 2, MULTIPLE, MULTIPLE, 3)), focus=jnp.zeros((1, 2)), fov=jnp.ones((1, 2)))
-  return jax.eval_shape(lambda: model.init(jax.random.key(0), example))
+
+  def init():
+    images, focus = jnp.zeros((1, 2, MULTIPLE, MULTIPLE, 3)), jnp.zeros((1, 2))
+    return model.init(jax.random.key(0), FocalStack(images, focus, fov=jnp.ones((1, 2))))
+
+  return jax.eval_shape(init)
 
 
 def init_variables(model: nn.Module, seed: int) -> dict:
   """Random variables, each tensor by seed and name, from `model.draw` or else `draw_variable`.
 
-  In numpy: compiling `model.init` takes a minute on two cores.
+  In NumPy: compiling `model.init` takes a minute on two cores.
   """
   draw, variables = getattr(model, 'draw', draw_variable), {}
   leaves = flax.traverse_util.flatten_dict(variable_shapes(model))
@@ -218,7 +222,7 @@ def init_variables(model: nn.Module, seed: int) -> dict:
     rng = np.random.default_rng([seed, zlib.crc32('/'.join(key).encode())])
     kernel = leaves.get((*key[:-1], 'kernel'))
     value = draw(rng, key[1:], leaf.shape, None if kernel is None else kernel.shape)
-    variables[key] = jnp.asarray(value, leaf.dtype)
+    variables[key] = jnp.asarray(np.asarray(value, leaf.dtype))  # JAX would compile a conversion for each shape
   return flax.traverse_util.unflatten_dict(variables)
 
 

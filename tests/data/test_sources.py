@@ -10,6 +10,8 @@ from focal_jax.errors import InputError
 from focal_jax.optics import ddff_focus_disparities
 from focal_jax.simulate.stacks import SimulatorSettings
 
+SIMULATOR = SimulatorSettings(num_frames=3, height_px=32, width_px=32, num_surfaces=3, margin_px=8)
+
 
 @pytest.mark.parametrize(
   ('text', 'expected'),
@@ -93,8 +95,7 @@ def test_a_folder_that_is_not_there_or_empty(folder):
 
 
 def test_the_simulator_as_a_source():
-  settings = SimulatorSettings(num_frames=3, height_px=32, width_px=32, num_surfaces=3, margin_px=8)
-  train, val = (open_source('simulated', split, '', settings) for split in ('train', 'val'))
+  train, val = (open_source('simulated', split, '', SIMULATOR) for split in ('train', 'val'))
   assert len(train) >= 10**6
   example = train[123]
   assert example['images'].shape == (3, 32, 32, 3)
@@ -110,12 +111,11 @@ def test_the_simulator_as_a_source():
 
 
 def test_the_simulator_with_the_sweep_of_a_camera():
-  settings = SimulatorSettings(num_frames=3, height_px=32, width_px=32, num_surfaces=3, margin_px=8)
-  example = open_source('simulated/ddff12', 'val', '', settings)[0]
+  example = open_source('simulated/ddff12', 'val', '', SIMULATOR)[0]
   np.testing.assert_allclose(example['focus'], ddff_focus_disparities()[::-1], rtol=1e-5)
   assert example['images'].shape == (10, 32, 32, 3)
   with pytest.raises(InputError, match="camera 'box' is not known, expected one of pixel_4_xl"):
-    open_source('simulated/box', 'val', '', settings)
+    open_source('simulated/box', 'val', '', SIMULATOR)
 
 
 def test_motion_beside_some_stacks_only(folder):
@@ -139,7 +139,6 @@ def test_motion_that_is_not_finite(folder):
 
 
 def test_simulated_stacks_follow_the_seed():
-  settings = SimulatorSettings(num_frames=2, height_px=32, width_px=32, num_surfaces=2, margin_px=8)
-  images = [open_source('simulated', 'train', '', settings, seed)[0]['images'] for seed in (0, 1)]
+  images = [open_source('simulated', 'train', '', SIMULATOR, seed)[0]['images'] for seed in (0, 1)]
   assert not np.array_equal(*images)
-  np.testing.assert_array_equal(open_source('simulated', 'train', '', settings)[0]['images'], images[0])
+  np.testing.assert_array_equal(open_source('simulated', 'train', '', SIMULATOR)[0]['images'], images[0])

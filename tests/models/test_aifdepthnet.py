@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from host import on_host
 from published_weights import arrays, state_dict
 
 from focal_jax.models.aifdepthnet import AiFDepthNet, is_transposed
@@ -14,11 +15,11 @@ from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.published import identify, variables_from
 from focal_jax.models.registry import make_model
 
-FOCUS = jnp.array([[2.0, 0.7, 0.1]])
+FOCUS = np.array([[2.0, 1.5, 0.7, 0.3, 0.1]], np.float32)
 
 
-def images(frames=3, side=32):
-  return jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, frames, side, side, 3)), jnp.float32)
+def images(frames=5, side=32):
+  return np.random.default_rng(0).uniform(-1, 1, (1, frames, side, side, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +35,7 @@ def variables():
 @functools.cache
 def compiled(**arguments):
   network = AiFDepthNet(channel_divisor=8, **arguments)
-  return jax.jit(lambda v, *s: network.apply(v, *s, train=False))
+  return on_host(functools.partial(network.apply, train=False))
 
 
 def apply(variables, *stack, **arguments):
@@ -70,7 +71,7 @@ def test_parameters(arguments, count):
 def test_depth_and_image_are_mixtures(variables):
   stack = images()
   maps = apply(variables, stack, FOCUS)
-  pictures = np.asarray(stack) / 2 + 0.5
+  pictures = stack / 2 + 0.5
   np.testing.assert_allclose(maps.pyramid[0], np.einsum('bnhw,bn->bhw', maps.weights, FOCUS), atol=1e-5)
   assert np.all(maps.all_in_focus >= pictures.min(1) - 1e-5)
   assert np.all(maps.all_in_focus <= pictures.max(1) + 1e-5)
@@ -88,16 +89,14 @@ def test_two_score_channels_are_normalised_alike():
   kernel = variables['params']['score']['kernel']
   variables['params']['score']['kernel'] = jnp.repeat(kernel[..., :1], 2, axis=-1)  # both channels the same
   variables['params']['score']['bias'] = jnp.zeros(2)
-  maps = apply(variables, images(), FOCUS, score_channels=2)
-  pictures = np.asarray(images()) / 2 + 0.5
+  maps = apply(variables, images(3), FOCUS[:, 1:4], score_channels=2)
+  pictures = images(3) / 2 + 0.5
   np.testing.assert_allclose(maps.all_in_focus, np.einsum('bnhw,bnhwc->bhwc', maps.weights, pictures), atol=1e-5)
 
 
 def test_any_number_of_frames_and_focus(variables):
-  frames = 5
-  focus = jnp.linspace(1, 0, frames)[None]
-  depth = apply(variables, images(frames), focus).pyramid[0]
-  np.testing.assert_allclose(apply(variables, images(frames), 3 - 2 * focus).pyramid[0], 3 - 2 * depth, atol=1e-5)
+  depth = apply(variables, images(), FOCUS).pyramid[0]
+  np.testing.assert_allclose(apply(variables, images(), 3 - 2 * FOCUS).pyramid[0], 3 - 2 * depth, atol=1e-5)
 
 
 def test_the_frame_channel_tells_equal_frames_apart():
@@ -107,7 +106,7 @@ def test_the_frame_channel_tells_equal_frames_apart():
   variables = {kind: tree['depth'] for kind, tree in init_variables(model, 0).items()}
   shape = variables['params']['stem1']['cell']['conv']['kernel'].shape
   assert shape == (7, 7, 7, 4, 8)
-  maps = apply(variables, jnp.zeros_like(images()), FOCUS, frame_channel=True)
+  maps = apply(variables, np.zeros_like(images(3)), FOCUS[:, :3], frame_channel=True)
   assert np.ptp(maps.weights, axis=1).max() > 1e-5
 
 
@@ -144,7 +143,9 @@ def test_low_scores_have_weights(variables, bias):
   def depth(bias):
     tree = jax.tree.map(lambda x: x, changed)
     tree['params']['score']['bias'] = bias
-    return AiFDepthNet(channel_divisor=8).apply(tree, images(), FOCUS, train=False).pyramid[0].sum()
+    return (
+      AiFDepthNet(channel_divisor=8).apply(tree, *map(jnp.asarray, (images(), FOCUS)), train=False).pyramid[0].sum()
+    )
 
   if bias == -200:
     assert np.isfinite(jax.jit(jax.grad(depth))(jnp.full(1, bias))).all()

@@ -1,5 +1,7 @@
 """The fast forms of the convolutions against XLA's native 3-D convolution, values and both gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +14,22 @@ FORMS = ('native', 'planes', 'packed')
 
 
 def normal(seed, *shape):
-  return jax.random.normal(jax.random.key(seed), shape)
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def in_all_forms(function):
+  """{form: function(*arguments, form)} of the arguments: one program, for to compile is what takes long."""
+  return jax.jit(lambda *arguments: {form: function(*arguments, form) for form in FORMS})
 
 
 def compare(function, x, kernel):
   """`function(form)(x, kernel)` in all forms: same result, same gradients."""
-  results = {}
-  for form in FORMS:
+
+  def value_and_gradients(x, kernel, form):
     y, pullback = jax.vjp(function(form), x, kernel)
-    results[form] = (y, *pullback(normal(2, *y.shape)))
+    return y, *pullback(normal(2, *y.shape))
+
+  results = in_all_forms(value_and_gradients)(x, kernel)
   for form in FORMS[1:]:
     for native, other in zip(results['native'], results[form], strict=True):
       # Relative to the largest: sums of hundreds of products, in another order.
@@ -70,31 +79,31 @@ def test_conv_transpose_forms_agree(frames, size):
 @pytest.mark.parametrize('form', FORMS)
 def test_conv_transpose_scatters_each_input(form, size):
   """y[2i - 1 + k] += w[k] x[i], frames n - 1 + k, from the definition."""
-  stack, kernel = normal(0, 1, 3, 2, 3, 2), normal(1, 3, size, size, 2, 2)
-  x, w = np.asarray(stack), np.asarray(kernel)
+  x, w = normal(0, 1, 3, 2, 3, 2), normal(1, 3, size, size, 2, 2)
   expected = np.zeros((1, 3, 4, 6, 2))
   for n, i, j, d, a, b in np.ndindex(3, 2, 3, 3, size, size):
     m, y, z = n - 1 + d, 2 * i - 1 + a, 2 * j - 1 + b
     if 0 <= m < 3 and 0 <= y < 4 and 0 <= z < 6:
       expected[0, m, y, z] += x[0, n, i, j] @ w[d, a, b]
-  np.testing.assert_allclose(conv.conv_transpose(stack, kernel, form=form), expected, atol=1e-5)
+  transposed = jax.jit(conv.conv_transpose, static_argnames='form')(x, w, form=form)
+  np.testing.assert_allclose(transposed, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize('form', FORMS)
 def test_strided_conv_pads_both_sides(form):
   """Stride 2 looks at rows -1, 0, 1 first, as PyTorch with padding 1; JAX's 'SAME' would begin at row 0."""
-  x = jnp.zeros((1, 1, 4, 4, 1)).at[0, 0, 0, 0, 0].set(1.0)
-  w = jnp.zeros((1, 3, 3, 1, 1)).at[0, 1, 1, 0, 0].set(1.0)
-  y = conv.conv(x, w, stride=2, form=form)
+  x, w = np.zeros((1, 1, 4, 4, 1), np.float32), np.zeros((1, 3, 3, 1, 1), np.float32)
+  x[0, 0, 0, 0, 0] = w[0, 1, 1, 0, 0] = 1.0
+  y = np.asarray(jax.jit(conv.conv, static_argnames=('stride', 'form'))(x, w, stride=2, form=form))
   assert y.shape == (1, 1, 2, 2, 1)
   assert y[0, 0, 0, 0, 0] == 1.0
 
 
 def test_pools():
   x = normal(0, 1, 2, 4, 8, 3)
-  blocks = np.asarray(x).reshape(1, 2, 2, 2, 4, 2, 3)
-  np.testing.assert_array_equal(conv.max_pool(x), blocks.max((3, 5)))
-  np.testing.assert_allclose(conv.average_pool(x, 2), blocks.mean((3, 5)), atol=1e-6)
+  blocks = x.reshape(1, 2, 2, 2, 4, 2, 3)
+  np.testing.assert_array_equal(jax.jit(conv.max_pool)(x), blocks.max((3, 5)))
+  np.testing.assert_allclose(jax.jit(conv.average_pool, static_argnums=1)(x, 2), blocks.mean((3, 5)), atol=1e-6)
 
 
 @pytest.mark.parametrize('frames', [False, True])
@@ -106,11 +115,16 @@ def test_max_pool3_is_that_of_windows_and_so_is_its_gradient(frames, stride):
     return lax.reduce_window(x, -jnp.inf, lax.max, window, (1, 1, stride, stride, 1), padding)
 
   x = normal(0, 2, 3, 6, 8, 2) - 5  # below 0: zeros beyond the border would win
-  expected, to_input = jax.vjp(windows, x)
-  y, pullback = jax.vjp(lambda x: conv.max_pool3(x, frames=frames, stride=stride), x)
+
+  def value_and_gradient(function, x):
+    y, pullback = jax.vjp(function, x)
+    return y, *pullback(normal(1, *y.shape))
+
+  expected, to_input = jax.jit(value_and_gradient, static_argnums=0)(windows, x)
+  pool = functools.partial(conv.max_pool3, frames=frames, stride=stride)
+  y, gradient = jax.jit(value_and_gradient, static_argnums=0)(pool, x)
   np.testing.assert_array_equal(y, expected)
-  cotangent = normal(1, *y.shape)
-  np.testing.assert_allclose(pullback(cotangent)[0], to_input(cotangent)[0], atol=1e-5)
+  np.testing.assert_allclose(gradient, to_input, atol=1e-5)
 
 
 LAYERS = [
@@ -127,21 +141,22 @@ def test_forward_mode_is_reverse_mode(kernel, arguments):
   """Tangents of either form, and second derivatives, against XLA's own convolution."""
   x, weights = normal(0, 2, 3, 4, 8, 3), normal(1, *kernel, 3, 4)
   tangents = normal(2, *x.shape), normal(3, *weights.shape)
-  results = {}
-  for form in FORMS:
 
-    def function(x, w, form=form):
+  def derivatives(x, weights, form):
+    def function(x, w):
       return conv.conv(x, w, form=form, **arguments)
 
-    def total(x, w, function=function):
+    def total(x, w):
       return jnp.sum(function(x, w) ** 3) / 100
 
     gradient = jax.grad(total, argnums=(0, 1))
     forward_over_reverse = jax.jvp(gradient, (x, weights), tangents)[1]
     reverse_over_reverse = jax.grad(
-      lambda x, w, g=gradient: sum(jnp.vdot(a, b) for a, b in zip(g(x, w), tangents, strict=True)), argnums=(0, 1)
+      lambda x, w: sum(jnp.vdot(a, b) for a, b in zip(gradient(x, w), tangents, strict=True)), argnums=(0, 1)
     )(x, weights)
-    results[form] = (*jax.jvp(function, (x, weights), tangents), *forward_over_reverse, *reverse_over_reverse)
+    return *jax.jvp(function, (x, weights), tangents), *forward_over_reverse, *reverse_over_reverse
+
+  results = in_all_forms(derivatives)(x, weights)
   for form in FORMS[1:]:
     for native, other in zip(results['native'], results[form], strict=True):
       np.testing.assert_allclose(other, native, atol=1e-3 * np.abs(native).max(), err_msg=form)
@@ -152,15 +167,15 @@ def test_vmap(batched):
   x, weights = normal(0, 2, 2, 3, 4, 8, 3), normal(1, 2, 3, 3, 3, 3, 4)
   x, weights = x if batched[0] is not None else x[0], weights if batched[1] is not None else weights[0]
 
-  def gradient(form):
+  def gradients(x, weights, form):
     def total(x, w):
       return jnp.sum(jnp.sin(conv.conv(x, w, form=form)))
 
     return jax.vmap(jax.grad(total, argnums=(0, 1)), batched)(x, weights)
 
-  expected = gradient('native')
+  results = in_all_forms(gradients)(x, weights)
   for form in FORMS[1:]:
-    for native, other in zip(expected, gradient(form), strict=True):
+    for native, other in zip(results['native'], results[form], strict=True):
       np.testing.assert_allclose(other, native, atol=1e-4, err_msg=form)
 
 
@@ -169,8 +184,10 @@ def test_a_jacobian_in_both_modes():
   weights = normal(1, 3, 3, 3, 2, 3)
 
   def function(scale):
-    y = conv.conv(scale[:, None] * x[..., None, :].sum(-2), weights, stride=2, form='planes')
-    return conv.conv_transpose(y, normal(2, 3, 3, 3, 3, 2), form='planes').sum((0, 2, 3)).ravel()
+    y = conv.conv(scale[:, None] * x[..., None, :].sum(-2), jnp.asarray(weights), stride=2, form='planes')
+    return conv.conv_transpose(y, jnp.asarray(normal(2, 3, 3, 3, 3, 2)), form='planes').sum((0, 2, 3)).ravel()
 
   scale = jnp.array([1.0, 2.0]).repeat(2)[:4].reshape(4)
-  np.testing.assert_allclose(jax.jacfwd(function)(scale), jax.jacrev(function)(scale), rtol=1e-3, atol=1e-3)
+  np.testing.assert_allclose(
+    jax.jit(jax.jacfwd(function))(scale), jax.jit(jax.jacrev(function))(scale), rtol=1e-3, atol=1e-3
+  )

@@ -1,11 +1,13 @@
 """The small depth network: what it computes before it is trained, and what it does not depend on."""
 
+import functools
+
 import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from host import on_host
 
 from focal_jax.models import blocks, curves
 from focal_jax.models.curves import CurveNetwork
@@ -22,30 +24,31 @@ def apply():
     maps = CurveNetwork().apply(variables, *stack, train=False)
     return maps.pyramid, maps.weights
 
-  return jax.jit(apply)
+  return on_host(apply)
 
 
 def stack(frames, seed=0):
   rng = np.random.default_rng(seed)
   images = rng.uniform(-1, 1, (1, frames, SIZE, SIZE, 3)).astype(np.float32)
-  return jnp.asarray(images), jnp.sort(jnp.asarray(rng.uniform(0, 2, (1, frames)), jnp.float32))
+  return images, np.sort(rng.uniform(0, 2, (1, frames)).astype(np.float32))
 
 
+@functools.cache
 def drawn(scale=1.0):
   """Variables, every number of them random, none 0."""
-  shapes = jax.eval_shape(lambda: CurveNetwork().init(jax.random.key(0), *stack(2), train=False))
+  shapes = jax.eval_shape(functools.partial(CurveNetwork().init, train=False), jax.random.key(0), *stack(2))
   rng = np.random.default_rng(1)
   flat = {
-    name: jnp.asarray(scale * rng.normal(size=leaf.shape) / np.sqrt(max(np.prod(leaf.shape[:-1]), 1)), jnp.float32)
+    name: np.asarray(scale * rng.normal(size=leaf.shape) / np.sqrt(max(np.prod(leaf.shape[:-1]), 1)), np.float32)
     for name, leaf in flax.traverse_util.flatten_dict(shapes).items()
   }
   return flax.traverse_util.unflatten_dict(flat)
 
 
 def test_without_training_the_distribution_is_that_of_the_measures(apply):
-  images, focus = stack(4)
-  pyramid, distribution = apply(jax.tree.map(jnp.zeros_like, drawn()), images, focus)
-  scores = curves.SCORE_GAIN * np.asarray(relative_sharpness(images)).sum(-1)
+  images, focus = stack(5)
+  pyramid, distribution = apply(jax.tree.map(np.zeros_like, drawn()), images, focus)
+  scores = curves.SCORE_GAIN * on_host(relative_sharpness)(images).sum(-1)
   expected = scipy.special.softmax(scores, axis=1)
   np.testing.assert_allclose(distribution, expected, atol=1e-5)
   np.testing.assert_allclose(pyramid[-1], np.einsum('bnhw,bn->bhw', expected, focus), atol=1e-5)
@@ -58,14 +61,14 @@ def test_depth_is_a_mixture_of_the_focus_of_any_number_of_frames(apply, frames):
   images, focus = stack(frames)
   pyramid, distribution = apply(drawn(), images, focus)
   assert [depth.shape for depth in pyramid] == 4 * [(1, SIZE, SIZE)]
-  np.testing.assert_allclose(np.asarray(distribution).sum(1), 1, atol=1e-5)
+  np.testing.assert_allclose(distribution.sum(1), 1, atol=1e-5)
   for depth in pyramid:
     assert focus.min() - 1e-5 <= depth.min() <= depth.max() <= focus.max() + 1e-5
   assert np.ptp(pyramid[-1]) > 0.01 * np.ptp(focus)
 
 
 def test_depth_follows_the_unit_of_focus(apply):
-  images, focus = stack(3)
+  images, focus = stack(5)
   depth = apply(drawn(), images, focus)[0][-1]
   np.testing.assert_allclose(apply(drawn(), images, 3 * focus + 1)[0][-1], 3 * depth + 1, rtol=1e-5)
 
@@ -73,8 +76,8 @@ def test_depth_follows_the_unit_of_focus(apply):
 def test_stacks_of_a_batch_do_not_know_of_each_other():
   """In training, too, where normalisation by batches would mix them."""
   (one, focus_one), (two, focus_two) = stack(3, 0), stack(3, 1)
-  both = jnp.concatenate([one, two]), jnp.concatenate([focus_one, focus_two])
-  train = jax.jit(lambda variables, *stack: CurveNetwork().apply(variables, *stack, train=True).pyramid[-1])
+  both = np.concatenate([one, two]), np.concatenate([focus_one, focus_two])
+  train = on_host(lambda variables, *stack: CurveNetwork().apply(variables, *stack, train=True).pyramid[-1])
   together = train(drawn(), *both)
   np.testing.assert_allclose(together[0], train(drawn(), one, focus_one)[0], rtol=1e-4)
   np.testing.assert_allclose(together[1], train(drawn(), two, focus_two)[0], rtol=1e-4)

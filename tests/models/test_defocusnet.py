@@ -1,5 +1,7 @@
 """DefocusNet against what the published code computed, and what follows from its structure."""
 
+import functools
+
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -23,8 +25,9 @@ def random_stack(frames=3, side=32):
   )
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def predict(model, variables, stack):
-  return jax.jit(lambda v, s: model.apply(v, s, align=False))(variables, stack)
+  return model.apply(variables, stack, align=False)
 
 
 @pytest.fixture(scope='module')

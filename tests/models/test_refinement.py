@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from host import on_host
 from scipy import ndimage
 
 from focal_jax.focus import classical
@@ -17,24 +18,43 @@ from focal_jax.models.refinement import RefinementNetwork
 from focal_jax.models.registry import make_model
 
 SIZE = 32  # px: the least
-estimate = jax.jit(classical.depth_from_focus)  # (images, focus) -> depth, confidence
+
+
+def network(**settings):
+  """(variables, images, focus) -> depth maps, compiled once for each shape."""
+  return on_host(partial(RefinementNetwork(**settings).apply, train=False))
+
+
+estimate = on_host(classical.depth_from_focus)  # (images, focus) -> depth, confidence
 
 
 @pytest.fixture(scope='module')
 def apply():
-  """(variables, images, focus) -> depth maps, compiled once for each shape."""
-  return jax.jit(lambda variables, *stack: RefinementNetwork().apply(variables, *stack, train=False))
+  return network()
+
+
+@pytest.fixture(scope='module')
+def trusted():
+  """The confidence of the classical estimate that half of the pixels of `stack(4)` reach."""
+  images, focus = stack(4)
+  return float(np.median(estimate((images[0] + 1) / 2, focus[0])[1]))
+
+
+@pytest.fixture(scope='module')
+def holding(trusted):
+  """`apply` of the network that takes the classical depth from there on."""
+  return network(trusted_confidence=trusted)
 
 
 def stack(frames, seed=0):
   rng = np.random.default_rng(seed)
   images = rng.uniform(-1, 1, (1, frames, SIZE, SIZE, 3)).astype(np.float32)
-  return jnp.asarray(images), jnp.sort(jnp.asarray(rng.uniform(0, 2, (1, frames)), jnp.float32))
+  return images, np.sort(rng.uniform(0, 2, (1, frames)).astype(np.float32))
 
 
 @pytest.fixture(scope='module')
 def shapes():
-  return jax.eval_shape(lambda: RefinementNetwork().init(jax.random.key(0), *stack(2), train=False))
+  return jax.eval_shape(partial(RefinementNetwork().init, train=False), jax.random.key(0), *stack(2))
 
 
 @pytest.fixture(scope='module')
@@ -42,17 +62,22 @@ def drawn(shapes):
   """Variables, every number of them random, none 0."""
   rng = np.random.default_rng(1)
   return jax.tree.map(
-    lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(max(np.prod(leaf.shape[:-1]), 1)), jnp.float32),
+    lambda leaf: np.asarray(rng.normal(size=leaf.shape) / np.sqrt(max(np.prod(leaf.shape[:-1]), 1)), np.float32),
     shapes,
   )
 
 
 def with_shares(shapes, *logits):
   """Variables, all 0 but for the bias that chooses whose distribution is taken."""
-  flat = flax.traverse_util.flatten_dict(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes), sep='/')
-  bias = (jnp.asarray(logits) - jnp.asarray(refinement.SHARES)) / refinement.HEAD_SCALE
-  flat['params/shares/out/bias'] = jnp.append(bias, 0.0)
+  flat = flax.traverse_util.flatten_dict(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes), sep='/')
+  bias = (np.asarray(logits) - np.asarray(refinement.SHARES)) / refinement.HEAD_SCALE
+  flat['params/shares/out/bias'] = np.append(bias, 0.0).astype(np.float32)
   return flax.traverse_util.unflatten_dict(flat, sep='/')
+
+
+def own_score(images):
+  """[N, H, W]: the sum of the focus curves of the only stack."""
+  return on_host(lambda images: sum(refinement.focus_curves(refinement.luminance(images))[0]))(images)[0]
 
 
 def test_classical_share_alone_is_the_classical_estimate(apply, shapes):
@@ -66,12 +91,11 @@ def test_classical_share_alone_is_the_classical_estimate(apply, shapes):
 def test_own_distribution_alone_is_the_softmax_of_the_curves(apply, shapes):
   images, focus = stack(4)
   maps = apply(with_shares(shapes, 0, 30, 0), images, focus)
-  curves, _, _ = refinement.focus_curves(refinement.luminance(images))
-  score = np.asarray(sum(curves))[0]
+  score = own_score(images)
   top = score.max(0) + refinement.BEYOND_SCORE
   scores = np.stack([top, top, *score, top, top])
   weights = np.exp(scores) / np.exp(scores).sum(0)
-  first, last = np.asarray(focus[0, [0, -1]])
+  first, last = focus[0, [0, -1]]
   extent = last - first
   places = [first - 0.36 * extent, first - 0.12 * extent, *focus[0], last + 0.12 * extent, last + 0.36 * extent]
   np.testing.assert_allclose(maps.pyramid[-1][0], np.einsum('nhw,n->hw', weights, places), atol=1e-4)
@@ -80,14 +104,11 @@ def test_own_distribution_alone_is_the_softmax_of_the_curves(apply, shapes):
   np.testing.assert_allclose(maps.weights[0], folded, atol=1e-5)
 
 
-def test_confident_classical_depth_is_taken_as_it_is(apply, drawn):
+def test_confident_classical_depth_is_taken_as_it_is(apply, holding, trusted, drawn):
   """Whatever the network says: wholly where the mean confidence around is well above the trusted one, half at it."""
   images, focus = stack(4)
-  classical_depth, confidence = (np.asarray(x) for x in estimate((images[0] + 1) / 2, focus[0]))
-  trusted = float(np.median(confidence))
-
-  holding = jax.jit(partial(RefinementNetwork(trusted_confidence=trusted).apply, train=False))
-  free, held = (np.asarray(network(drawn, images, focus).pyramid[-1][0]) for network in (apply, holding))
+  classical_depth, confidence = estimate((images[0] + 1) / 2, focus[0])
+  free, held = (predict(drawn, images, focus).pyramid[-1][0] for predict in (apply, holding))
   px = refinement.TRUST_PX
   blocks = confidence.reshape(SIZE // px, px, SIZE // px, px).mean((1, 3))
   at = np.clip((np.arange(SIZE) + 0.5) / px - 0.5, 0, SIZE // px - 1)  # bilinear, edges repeated
@@ -97,24 +118,24 @@ def test_confident_classical_depth_is_taken_as_it_is(apply, drawn):
   np.testing.assert_allclose(held, share * classical_depth + (1 - share) * free, atol=2e-5)
 
 
-@pytest.mark.parametrize('trusted', [0.0, 0.1])
-def test_confidence_is_low_where_the_two_estimates_differ(shapes, trusted):
+@pytest.mark.parametrize('trusts', [False, True])
+def test_confidence_is_low_where_the_two_estimates_differ(apply, holding, trusted, shapes, trusts):
   """Whichever of them is taken. The evidence of the classical one counts in full from the trusted confidence on."""
   images, focus = stack(4)
-  network = jax.jit(partial(RefinementNetwork(trusted_confidence=trusted).apply, train=False))
-  of_classical, of_own = (network(with_shares(shapes, *logits), images, focus) for logits in ((30, 0, 0), (0, 30, 0)))
-  depth, evidence = (np.asarray(x) for x in estimate((images[0] + 1) / 2, focus[0]))
-  difference = np.asarray(of_classical.pyramid[-2][0]) - depth
-  if trusted:
+  predict = holding if trusts else apply
+  of_classical, of_own = (predict(with_shares(shapes, *logits), images, focus) for logits in ((30, 0, 0), (0, 30, 0)))
+  depth, evidence = estimate((images[0] + 1) / 2, focus[0])
+  difference = of_classical.pyramid[-2][0] - depth
+  if trusts:
     evidence = np.minimum(evidence / trusted, 1)
 
   mean = np.einsum('nhw,n->hw', of_classical.weights[0], focus[0])
-  variance = np.einsum('nhw,nhw->hw', of_classical.weights[0], (np.asarray(focus[0])[:, None, None] - mean) ** 2)
+  variance = np.einsum('nhw,nhw->hw', of_classical.weights[0], (focus[0][:, None, None] - mean) ** 2)
   widest = (focus[0, -1] - focus[0, 0]) / 2
   expected = evidence * np.clip(1 - np.sqrt(variance + difference**2) / widest, 0, 1)
   assert np.ptp(expected) > 0.05
   np.testing.assert_allclose(of_classical.confidence[0], expected, atol=1e-4)
-  if not trusted:  # else the classical estimate is taken here and there, whatever the shares
+  if not trusts:  # else the classical estimate is taken here and there, whatever the shares
     assert np.all(of_own.confidence[0] <= np.clip(1 - np.abs(difference) / widest, 0, 1) + 1e-4)
 
 
@@ -124,14 +145,13 @@ def test_a_frame_points_beside_itself(apply, shapes):
   plain = apply(variables, images, focus)
   offset = 0.5  # frames
   raw = refinement.FARTHEST_OFFSET * np.arctanh(offset / refinement.FARTHEST_OFFSET) / refinement.HEAD_SCALE
-  variables['params']['score0']['bias'] = variables['params']['score0']['bias'].at[-1].set(raw)
+  variables['params']['score0']['bias'][-1] = raw
   moved = apply(variables, images, focus)
   # Beside its neighbours', half the difference of the two; at the ends, the difference to the one there is.
-  first, second, third, fourth = np.asarray(focus[0])
+  first, second, third, fourth = focus[0]
   spacing = np.array([second - first, (third - first) / 2, (fourth - second) / 2, fourth - third])
-  weights = np.array(plain.weights[0])
-  curves, _, _ = refinement.focus_curves(refinement.luminance(images))
-  score = np.asarray(sum(curves))[0]
+  weights = plain.weights[0]
+  score = own_score(images)
   at_places = np.exp(score.max(0) + refinement.BEYOND_SCORE)
   inside = 1 / (np.exp(score).sum(0) + 4 * at_places)
   expected = plain.pyramid[-1][0] + offset * np.einsum('nhw,n->hw', np.exp(score) * inside, spacing)
@@ -140,13 +160,13 @@ def test_a_frame_points_beside_itself(apply, shapes):
 
 
 def test_depth_reaches_beyond_the_sweep(apply, shapes):
-  images, focus = stack(3)
+  images, focus = stack(4)
   variables = with_shares(shapes, 0, 30, 0)
-  variables['params']['near']['out']['bias'] = jnp.asarray([0.0, 1e4])
+  variables['params']['near']['out']['bias'] = np.array([0.0, 1e4], np.float32)
   depth = apply(variables, images, focus).pyramid[-1]
   np.testing.assert_allclose(depth, focus[0, -1] + 0.36 * (focus[0, -1] - focus[0, 0]), rtol=1e-4)
-  variables['params']['near']['out']['bias'] = jnp.zeros(2)
-  variables['params']['far']['out']['bias'] = jnp.asarray([1e4, 0.0])
+  variables['params']['near']['out']['bias'] = np.zeros(2, np.float32)
+  variables['params']['far']['out']['bias'] = np.array([1e4, 0.0], np.float32)
   depth = apply(variables, images, focus).pyramid[-1]
   np.testing.assert_allclose(depth, focus[0, 0] - 0.12 * (focus[0, -1] - focus[0, 0]), rtol=1e-4)
 
@@ -157,8 +177,8 @@ def test_any_number_of_frames(apply, drawn, frames):
   maps = apply(drawn, images, focus)
   assert [depth.shape for depth in maps.pyramid] == 5 * [(1, SIZE, SIZE)]
   assert maps.weights.shape == (1, frames, SIZE, SIZE)
-  np.testing.assert_allclose(np.asarray(maps.weights).sum(1), 1, atol=1e-5)
-  far, near = refinement.places_beyond(focus)
+  np.testing.assert_allclose(maps.weights.sum(1), 1, atol=1e-5)
+  far, near = refinement.places_beyond(jnp.asarray(focus))
   reach = refinement.FARTHEST_OFFSET * np.ptp(focus)  # no spacing is wider
   low, high = min(far[0, 0], focus[0, 0] - reach), max(near[0, -1], focus[0, -1] + reach)
   for depth in maps.pyramid:
@@ -168,14 +188,14 @@ def test_any_number_of_frames(apply, drawn, frames):
 
 
 def test_depth_follows_the_unit_of_focus(apply, drawn):
-  images, focus = stack(3)
+  images, focus = stack(4)
   depth = apply(drawn, images, focus).pyramid[-1]
   np.testing.assert_allclose(apply(drawn, images, 3 * focus + 1).pyramid[-1], 3 * depth + 1, rtol=1e-5, atol=1e-5)
 
 
 def test_stacks_of_a_batch_do_not_know_of_each_other(apply, drawn):
-  (one, focus_one), (two, focus_two) = stack(3, 0), stack(3, 1)
-  together = apply(drawn, jnp.concatenate([one, two]), jnp.concatenate([focus_one, focus_two])).pyramid[-1]
+  (one, focus_one), (two, focus_two) = stack(4, 6), stack(4, 7)  # of no depth near 0, for the tolerance is relative
+  together = apply(drawn, np.concatenate([one, two]), np.concatenate([focus_one, focus_two])).pyramid[-1]
   np.testing.assert_allclose(together[0], apply(drawn, one, focus_one).pyramid[-1][0], rtol=1e-3)
   np.testing.assert_allclose(together[1], apply(drawn, two, focus_two).pyramid[-1][0], rtol=1e-3)
 

@@ -214,6 +214,14 @@ def test_batches_of_simulated_stacks_of_several_numbers_of_frames():
   assert stack.images.shape == (2, drawn[0], 8, 8, 3)
 
 
+@pytest.fixture
+def toy_simulator(monkeypatch):
+  """For what does not depend on the pictures; runs with the simulator itself are those with textures."""
+  for module in ('data', 'validation'):
+    monkeypatch.setattr(f'focal_jax.training.{module}.simulate_batch', toy.simulate_batch)
+
+
+@pytest.mark.usefixtures('toy_simulator')
 def test_a_run_with_several_numbers_of_frames(tmp_path):
   config = toy.get_config()
   config.data.simulated_frames = (2, 3)
@@ -366,6 +374,7 @@ def test_each_network_starts_from_its_own_file(tmp_path):
   assert description['data'] == ['ddff12/raw', 'simulated']
 
 
+@pytest.mark.usefixtures('toy_simulator')
 def test_weights_tell_what_they_were_trained_on(tmp_path):
   """Names without proportions and without a user's folders; also of what a run was trained on before."""
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))

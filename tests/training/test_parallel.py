@@ -110,10 +110,24 @@ CASES = {
 }
 
 
+ALONE = ('one device', 'one device, no normalisation', 'one device, alignment')
+QUICK = (*ALONE, 'two', 'four, alignment')  # either kind of devices among them
+
+
+def after_steps(names):
+  """{case: parameters, statistics, averages and metrics after three steps}, of one process."""
+  return dict(zip(names, result(start(['-c', SCRIPT, json.dumps([CASES[name] for name in names])], 4)), strict=True))
+
+
 @pytest.fixture(scope='module')
-def steps():
-  """Parameters, statistics, averages and metrics after three steps, for each of the cases."""
-  return dict(zip(CASES, result(start(['-c', SCRIPT, json.dumps(list(CASES.values()))], 4)), strict=True))
+def quick_steps():
+  return after_steps(QUICK)
+
+
+@pytest.fixture(scope='module')
+def steps(quick_steps):
+  """As `after_steps`, of all cases."""
+  return quick_steps | after_steps([name for name in CASES if name not in QUICK])
 
 
 def assert_equal(got, expected, rtol=5e-5, atol=1e-5):  # sums over devices round otherwise: the gradient's norm by 2e-5
@@ -121,17 +135,26 @@ def assert_equal(got, expected, rtol=5e-5, atol=1e-5):  # sums over devices roun
     np.testing.assert_allclose(one, other, rtol, atol)
 
 
+def assert_step_of_one(steps, case):
+  (alone,) = (name for name in ALONE if CASES[name][3:] == CASES[case][3:])
+  assert_equal(steps[case], steps[alone])
+
+
+@pytest.mark.parametrize('case', [case for case in QUICK if case not in ALONE])
+def test_devices_take_the_step_of_one(quick_steps, case):
+  assert_step_of_one(quick_steps, case)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('case', CASES)
-def test_devices_take_the_step_of_one(steps, case):
-  for alone in ('one device', 'one device, no normalisation', 'one device, alignment'):
-    if CASES[case][3:] == CASES[alone][3:]:
-      assert_equal(steps[case], steps[alone])
+@pytest.mark.parametrize('case', [case for case in CASES if case not in QUICK])
+def test_more_devices_and_parts_take_the_step_of_one(steps, case):
+  assert_step_of_one(steps, case)
 
 
-def test_the_steps_are_not_all_the_same(steps):
-  for other in ('one device, no normalisation', 'one device, alignment'):
-    assert not np.allclose(steps['one device'][0], steps[other][0], atol=1e-4)
+def test_the_steps_are_not_all_the_same(quick_steps):
+  first, *others = (quick_steps[name][0] for name in ALONE)
+  for other in others:
+    assert not np.allclose(first, other, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -193,15 +193,22 @@ def test_a_signal_saves_first(start, config, straight, tmp_path, number):
   assert_same_run(workdir, straight)
 
 
-@pytest.fixture
-def interrupted(straight, config, tmp_path):
-  """A run of which 26 steps are done, with checkpoints 24 and 26."""
+@pytest.fixture(scope='module')
+def after_26_steps(data, tmp_path_factory):
+  workdir, config = tmp_path_factory.mktemp('interrupted') / 'run', toy.get_config(data)
   config.steps = 26
   config.optimizer.schedule = 'constant'
-  train_and_evaluate(config, tmp_path / 'run')
-  assert checkpoints(tmp_path / 'run') == [24, 26]
+  train_and_evaluate(config, workdir)
+  assert checkpoints(workdir) == [24, 26]
+  return workdir
+
+
+@pytest.fixture
+def interrupted(after_26_steps, config, tmp_path):
+  """A run of 30 steps of which 26 are done, with checkpoints 24 and 26."""
   config.steps = 30
-  return tmp_path / 'run'
+  config.optimizer.schedule = 'constant'
+  return shutil.copytree(after_26_steps, tmp_path / 'run')
 
 
 def flip(path):

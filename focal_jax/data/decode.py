@@ -22,6 +22,7 @@ from focal_jax.data.colour import ColourReader
 from focal_jax.data.exif import FrameExif, read_exif
 from focal_jax.data.formats import advice_for_content
 from focal_jax.data.names import shown
+from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError, one_line
 
 _DEEP_COLOURS = ('RGB;16', 'RGBA;16', 'RGBX;16')
@@ -129,13 +130,17 @@ def naming(path: Path) -> Iterator[None]:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')
       yield
+  except MemoryError as error:  # for which no file is to blame
+    raise InputError(f'{shown(path)}: there is too little memory to decode it') from error
   except Exception as error:  # Decoders raise nearly anything on damaged files.
     reason = f'{type(error).__name__}: {one_line(error)}'
+    if type(error) is ValueError or isinstance(error, OSError):  # whose texts are for people
+      reason = getattr(error, 'strerror', None) or one_line(error)
     if isinstance(error, Image.UnidentifiedImageError):  # whose text is about an object of Python
       reason = 'by its content it is none'
     with contextlib.suppress(OSError), path.open('rb') as file:
       reason = advice_for_content(file.read(32)) or reason
-    raise InputError(f'{shown(path)}: cannot be read as an image ({shown(reason)})') from error
+    raise UnreadableError(f'{shown(path)}: cannot be read as an image ({shown(reason)})', reason) from error
 
 
 @contextlib.contextmanager
@@ -167,7 +172,7 @@ def _opened(path: Path, mtime_ns: int, size: int) -> Image.Image:
 
 
 def read_header(file: FrameFile) -> FrameHeader:
-  """Raises InputError if the file is no image."""
+  """Raises UnreadableError if the file is no image."""
   with naming(file.path):
     pages = _pages_beyond_pillow(file.path, file.page)
     if pages is not None:
@@ -253,7 +258,7 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
   """Decodes a frame and turns it as `orientation` says, whatever its own is.
 
   Raises:
-    InputError: the file cannot be decoded.
+    UnreadableError: the file cannot be decoded.
   """
   file, own = header.file, header.exif.orientation
   with naming(file.path):

@@ -19,6 +19,9 @@ _NUMBER = re.compile(
   r' ?(dpt|nm|[uµμ]m|mm|cm|m)?(?![^\W_])'
 )
 
+# With a point or comma that is none of a date or a time.
+_DECIMAL = re.compile(r'(?<![\d.,])\d+[.,]\d+(?![.,]?[\d])(?![^\W_])')
+
 
 def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str] | None:
   """Focus of each file, and 'm', 'dpt', or the unit of positions along the axis; None: the names do not tell.
@@ -47,3 +50,14 @@ def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str]
 
 def _is_infinite(number: str) -> bool:
   return number.startswith(('inf', '∞'))
+
+
+def unitless_numbers(names: Sequence[str]) -> tuple[float, float] | None:
+  """The least and greatest of the numbers in the names that may be a focus, but say no unit: one with a decimal point
+  in each, all different. None: there are no such.
+  """
+  rows = [_DECIMAL.findall(comparable(Path(name).stem)) for name in names]
+  if {len(row) for row in rows} != {1}:
+    return None
+  values = [float(plain_number(number)) for (number,) in rows]
+  return (min(values), max(values)) if len(set(values)) == len(values) else None

@@ -259,7 +259,11 @@ def write_depth(
   np.save(folder / 'depth.npy', depth)
   np.save(folder / 'confidence.npy', full.confidence)
   write_depth_png(folder / 'depth_16bit.png', depth, unit.name)
-  depth_panel = pictures.Panel('depth', _for_picture(depth), unit.name, limits)
+  faded = full.confidence < min_confidence
+  share = f'grey: confidence below {min_confidence:g}, {faded.mean():.0%}' if faded.any() else ''
+  depth_panel = pictures.Panel(
+    f'depth ({share})' if share else 'depth', _for_picture(depth), unit.name, limits, faded=_for_picture(faded)
+  )
   confidence_panel = pictures.Panel(
     'confidence', _for_picture(full.confidence), '0 to 1', (0.0, 1.0), pictures.CONFIDENCE_COLOURS
   )
@@ -300,6 +304,7 @@ def write_depth(
     facts=[*facts, *(('note', note) for note in stack.notes)],
     depth=full.depth,
     confidence=full.confidence,
+    min_confidence=min_confidence,
   )
   return {
     'depth_range': list(limits),

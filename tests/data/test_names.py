@@ -236,7 +236,7 @@ def test_files_that_are_not_read_are_told(tmp_path):
 
 
 def test_files_that_are_not_there(tmp_path):
-  with pytest.raises(InputError, match=r'x\.jpg: cannot be read as an image \(FileNotFoundError'):
+  with pytest.raises(InputError, match=r'x\.jpg: found no such file'):
     read_stack_folder([tmp_path / 'nowhere' / 'x.jpg', tmp_path / 'nowhere' / 'y.jpg'])
 
 

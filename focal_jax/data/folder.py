@@ -94,6 +94,11 @@ class FolderStack:
     """The frames from the last to the first, each with its own focus; `note` says why."""
     return self._taken(slice(None, None, -1), note)
 
+  def sorted(self, order: Sequence[int], note: str) -> 'FolderStack':
+    """The frames in another order; `note` says why. Of frames without focus that is their index then."""
+    stack = self._taken(list(order), note)
+    return dataclasses.replace(stack, focus=self.focus) if self.focus_unit == FRAME_INDEX_UNIT else stack
+
   def without(self, places: Sequence[int], note: str) -> 'FolderStack':
     """The other frames, those at `places` left out; `note` says why. Of frames without focus the index closes up."""
     stack = self._taken([n for n in range(len(self.names)) if n not in places], note)

@@ -63,10 +63,12 @@ class FrameReader:
     Raises:
       UnreadableError: its file cannot be decoded.
     """
-    return self.read_with_alpha(index, max_side)[0]
+    return self.read_with_remarks(index, max_side)[0]
 
-  def read_with_alpha(self, index: int, max_side: int | None = None) -> tuple[UInt8[np.ndarray, 'H W 3'], bool]:
-    """`read`, and whether there was transparency."""
+  def read_with_remarks(
+    self, index: int, max_side: int | None = None
+  ) -> tuple[UInt8[np.ndarray, 'H W 3'], bool, str | None]:
+    """`read`, whether there was transparency, and what damage was found."""
     header, size = self.headers[index], self.size(max_side)[::-1]
     decoded = decode(header, self.orientations[index])
     with naming(header.file.path):
@@ -74,7 +76,7 @@ class FrameReader:
     if image.size != size:
       # With `reducing_gap` Pillow averages whole blocks first: several times faster, and no difference to see.
       image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.asarray(image), decoded.transparent
+    return np.asarray(image), decoded.transparent, decoded.damage
 
   def ordered(self, order: Sequence[int]) -> 'FrameReader':
     """Of the frames of these indices, in this order."""
@@ -151,18 +153,21 @@ def read_frames(
   reader = FrameReader(tuple(headers), tuple(turns), region, levels, ColourReader())
   # Filled in place, for a stack of full-size photographs should not be in memory twice.
   images, transparent = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), False
+  damage = []
   for place, header in enumerate(headers):
     if header.file.name not in unreadable.errors:
       with unreadable.noting(header.file.name):
-        images[place], alpha = reader.read_with_alpha(place, max_side)
+        images[place], alpha, found = reader.read_with_remarks(place, max_side)
         transparent |= alpha
+        if found:
+          damage.append(f'{header.file.name} is damaged ({shown(found)}): parts of it may be wrong.')
   readable = [header for header in headers if header.file.name not in unreadable.errors]
   if len(readable) < len(headers):
     unreadable.check(len(readable))
     del images, reader
     return read_frames(readable, region, max_side, unreadable)  # as if the others were not there
 
-  notes += reader.colours.notes
+  notes += damage + reader.colours.notes
   names = [header.file.name for header in headers]
   if transparent:
     notes.append('Transparency was ignored.')

@@ -74,6 +74,24 @@ def test_focus_in_names(tmp_path, names, focus, unit):
   assert any('from the series of file names' in note for note in stack.notes) == (unit != FRAME_INDEX_UNIT)
 
 
+@pytest.mark.parametrize(
+  ('names', 'ends'),
+  [
+    (['image_1_0.5.jpg', 'image_2_0.65.jpg', 'image_3_1.30.jpg'], (0.5, 1.3)),
+    (['0,35.jpg', '0,5.jpg'], (0.35, 0.5)),
+    (['v1.2_001.jpg', 'v1.2_002.jpg'], None),
+    (['10.30.58.jpg', '10.30.59.jpg'], None),
+    (['1.jpg', '2.jpg'], None),
+    (['z0.5um.jpg', 'z1.5um.jpg'], None),
+  ],
+)
+def test_numbers_without_a_unit_are_told(tmp_path, names, ends):
+  write_images(tmp_path, *names)
+  notes = [note for note in read_stack_folder(tmp_path).notes if 'without a unit' in note]
+  assert len(notes) == (ends is not None)
+  assert not ends or f'numbers from {ends[0]:g} to {ends[1]:g} without a unit, which were not used' in notes[0]
+
+
 SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
 
 

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,7 @@ def naming(path: Path) -> Iterator[None]:
     reason = f'{type(error).__name__}: {one_line(error)}'
     if type(error) is ValueError or isinstance(error, OSError):  # whose texts are for people
       reason = getattr(error, 'strerror', None) or one_line(error)
+      reason = re.sub(r' \(\d+ bytes not processed\)', '', reason)
     if isinstance(error, Image.UnidentifiedImageError):  # whose text is about an object of Python
       reason = 'by its content it is none'
     with contextlib.suppress(OSError), path.open('rb') as file:

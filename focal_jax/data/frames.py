@@ -217,16 +217,18 @@ def _levels(headers: Sequence[FrameHeader], unreadable: Unreadable) -> tuple[tup
     usual = _brightness([header for header in headers if not (header.deep or header.measured)], unreadable)
   levels, notes = [Levels()] * len(headers), []
   for is_measured, found in reaches.items():
-    several = []
+    several, told = [], []
     for scale in _scales(list(found.values()), _WHITES if is_measured else _DEEP_WHITES, usual):
       places = [list(found)[n] for n in scale.frames]
       make = _value_range if is_measured else _deep_levels
       one, remarks = make({headers[n].file.name: found[n] for n in places}, scale.white)
-      notes += remarks
+      told.append(remarks)
       for n in places:
         levels[n] = one
       white = one.range[1] if is_measured else one.white
       several.append(f'{white:g} in {listed([headers[n].file.name for n in places])}')
+    # Of one scale, how it was found; of several, which frame is on which.
+    notes += told[0] if len(told) == 1 else [remark for remarks in told for remark in remarks[1:]]
     if len(several) > 1:
       notes.append(f'The frames are on different scales: white is {" and ".join(several)}.')
   return tuple(levels), notes

@@ -38,14 +38,14 @@ def scales_of(
       groups.append([])
     groups[-1].append(n)
   greatest = [max(whites[n] for n in group) for group in groups]
-  together = []
+  main, together = None, []
   if usual is None:
     main = max(range(len(groups)), key=lambda g: (len(groups[g]), greatest[g]))
     usual = float(np.median([means[n] for n in groups[main]])) / (greatest[main] or 1.0)
     together = groups[main]
   scales = []
-  for group, own in zip(groups, greatest, strict=True):
-    if group is together:
+  for g, (group, own) in enumerate(zip(groups, greatest, strict=True)):
+    if g == main:
       continue
     mean = float(np.median([means[n] for n in group]))
     if min(mean, usual) > 0:

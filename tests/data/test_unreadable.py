@@ -8,6 +8,7 @@ from tiff_files import write_tiff
 from focal_jax import InputError
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
+from focal_jax.data.scales import scales_of
 
 NAMES = [f'IMG_{n}.png' for n in range(1, 6)]
 
@@ -199,3 +200,9 @@ def test_floating_point_values_on_different_scales(tmp_path):
   for n, image in enumerate(stack.images):
     np.testing.assert_allclose(image[..., 0], scene(n), atol=1)
   assert any('white is 1 in 0.tif, 2.tif, 3.tif, 4.tif and 255 in 1.tif' in note for note in stack.notes)
+
+
+def test_each_frame_is_on_one_scale():
+  # Two dark ones, which are on none of their own, beside five.
+  (scale,) = scales_of([2.0, 100.0, 102.0, 1.0, 98.0, 101.0, 99.0], [255.0] * 7, [255.0, 1023.0])
+  assert scale == ([0, 1, 2, 3, 4, 5, 6], None)

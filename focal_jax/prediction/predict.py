@@ -45,6 +45,7 @@ from focal_jax.stack import Prediction, as_float
 
 log = logging.getLogger(__name__)
 
+_MIXED_ZOOM = 0.004  # by which the zoom must go back where sharpness says that frames are out of order, too
 _MOST_LISTED = 24  # frames whose likely order is told
 PLAIN_SHARE = 0.1  # share of the image without texture above which a note is written
 
@@ -254,7 +255,7 @@ def _in_order(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, 
   Frames out of order are sorted only where zoom and sharpness say the same.
   """
   order = order_by_sharpness(stack.images) if stack.focus_unit == FRAME_INDEX_UNIT else None
-  if motion.zooms_both_ways and order is not None:
+  if order is not None and motion.zooms_both_ways(_MIXED_ZOOM):
     note = (
       'The frames are out of order, or go there and back, by their zoom and by where they are sharp: they were sorted '
       'by it. --far_to_near and --near_to_far keep the order of the files.'
@@ -264,10 +265,11 @@ def _in_order(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, 
     if sorted_motion.near_end() == 'first':
       in_order = stack.sorted(order[::-1], note)
       sorted_motion = measured_residual(in_order.images)
-    if not sorted_motion.zooms_both_ways and sorted_motion.near_end() == 'last':
+    goes_one_way = not sorted_motion.zooms_both_ways() and sorted_motion.back_zoom < motion.back_zoom / 2
+    if goes_one_way and sorted_motion.near_end() == 'last':
       stack, motion, order = in_order, sorted_motion, None
-  if motion.zooms_both_ways or order is not None:
-    evidence = 'zoom of the frames goes both ways' if motion.zooms_both_ways else 'frames get sharp more than once'
+  if motion.zooms_both_ways() or order is not None:
+    evidence = 'zoom of the frames goes both ways' if motion.zooms_both_ways() else 'frames get sharp more than once'
     note = (
       f'The {evidence}: they are out of order, or go there and back, and depth is wrong then. Give the frames one by '
       'one in their order, of one way alone, with --far_to_near or --near_to_far.'

@@ -27,6 +27,7 @@ from focal_jax.files.pictures import save_image
 from focal_jax.focus.texture import texture_share
 from focal_jax.prediction.animation import write_animation
 from focal_jax.prediction.full_size import full_size
+from focal_jax.prediction.memory import check_memory
 from focal_jax.prediction.results import (
   MOTION_FILE,
   UNITS,
@@ -71,7 +72,7 @@ class Options:
       `max_side`, guided by the all-in-focus image (`prediction.full_size`). None: depth is computed at full size.
     tile_px: as for `Predictor.predict`.
     unit: unit of the written depth, one of UNITS; None: that of the focus distances.
-    min_confidence: minimum confidence of points in the cloud and mesh, 0 .. 1.
+    min_confidence: minimum confidence of points in the cloud and mesh, and of depth drawn in full colour, 0 .. 1.
 
   Raises:
     InputError: an invalid value, or options that exclude each other.
@@ -158,6 +159,12 @@ def predict_folder(
   if any(path.parent.resolve() == out.resolve() for path in stack.paths):
     raise InputError(f'{out}: holds the frames, expected another folder for the results')
   unit = DepthUnit(stack, options.unit)  # before the work, for it may not be known
+  if jax.default_backend() == 'cpu':
+    check_memory(
+      *(len(stack.names), stack.images.shape[1:3]),
+      network=options.method == 'network' and not options.only_align,
+      tile_px=options.tile_px,
+    )
   before = measured_residual(stack.images)
   if not stack.all_meant and (others := other_scenes(stack.images, before.measured)):
     names = [stack.names[n] for n in others]

@@ -28,8 +28,9 @@ from focal_jax.models.depth import MULTIPLE
 from focal_jax.models.end_to_end import padded_size
 from focal_jax.stack import MAPS, PICTURES, FocalStack, Prediction
 
-# Pixels of all frames of a piece, unless said otherwise; each takes some 250 bytes, and a process 0.5 GiB besides.
+# Pixels of all frames of a piece, unless said otherwise; and bytes that each takes. A process takes 0.5 GiB besides.
 FRAMES_PX = 22 * 512**2
+PIECE_BYTES = 250
 # Of many frames tiles would be too small to see enough: up to the first they may take as much as the second in all.
 LEAST_PIECE_PX, MOST_FRAMES_PX = 512**2, 40 * 512**2
 OVERLAP_PX = 320

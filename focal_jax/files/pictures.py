@@ -39,7 +39,7 @@ _MORE_FONTS = (
   'Arial Unicode MS',
 )
 # What a map is blended with where it is not known, and the share of that.
-FADED_GREY, FADED_SHARE = 0.6, 0.8
+FADED_GREY, FADED_SHARE = 0.6, 0.85
 _CELL_INCHES = 3.2
 _MEASURED_POINTS = 12
 _ZLIB_RLE = 3  # Z_RLE of zlib's strategies

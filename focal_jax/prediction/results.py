@@ -103,7 +103,8 @@ def read_motion(
 
   Args:
     path: of a file that `write_motion` wrote.
-    stack: with the same frames, or as many others, which then belong together in the order of their names.
+    stack: with the same frames or some of them, the nearest included; or with as many others, which then belong
+      together in the order of their names.
     region: that the stack is of.
     may_turn: the order of the stack is a guess, and yields to that of the file.
 
@@ -125,10 +126,14 @@ def read_motion(
     raise InputError(
       f'{path}: fov and motion are not finite numbers for each frame, expected a file that predict wrote'
     )
-  if len(names) != len(stack.names):
+  # Some frames may have been left out since.
+  are_some = set(stack.names) < set(names)
+  if len(names) != len(stack.names) and not are_some:
     raise InputError(f'{path}: has the motion of {len(names)} frames, expected {len(stack.names)}')
   note = None
-  if sorted(names) != sorted(stack.names):
+  if are_some:
+    note = f'{path.name} has the motion of {len(names)} frames, of which these are {len(stack.names)}.'
+  elif sorted(names) != sorted(stack.names):
     # Say a second light or channel, recorded by the same movement.
     note = (
       f'{path.name} has the motion of {names[0]} to {names[-1]}: taken for these frames, in the order of the names.'
@@ -260,9 +265,12 @@ def write_depth(
   np.save(folder / 'confidence.npy', full.confidence)
   write_depth_png(folder / 'depth_16bit.png', depth, unit.name)
   faded = full.confidence < min_confidence
-  share = f'grey: confidence below {min_confidence:g}, {faded.mean():.0%}' if faded.any() else ''
   depth_panel = pictures.Panel(
-    f'depth ({share})' if share else 'depth', _for_picture(depth), unit.name, limits, faded=_for_picture(faded)
+    f'depth (grey: confidence < {min_confidence:g})' if faded.any() else 'depth',
+    _for_picture(depth),
+    unit.name,
+    limits,
+    faded=_for_picture(faded),
   )
   confidence_panel = pictures.Panel(
     'confidence', _for_picture(full.confidence), '0 to 1', (0.0, 1.0), pictures.CONFIDENCE_COLOURS

@@ -110,6 +110,22 @@ def test_motion_brings_its_order_along(canvas, tmp_path, prefix):
     aligned(tmp_path / 'second', tmp_path / 'out3', motion=path, far_to_near=True)
 
 
+def test_motion_of_frames_that_were_left_out_since(turned, canvas, tmp_path):
+  _, whole = aligned(turned, tmp_path / 'first')
+  path = tmp_path / 'first' / 'motion.json'
+  for n, degrees in ((1, -1.0), (2, 0.0)):
+    photograph(canvas, tmp_path / f'a_{n}.png', degrees=degrees, blur_px=1.0 - 0.5 * n)
+  summary, motion = aligned(tmp_path, tmp_path / 'second', motion=path)
+  assert motion['frames'] == ['a_1.png', 'a_2.png']
+  np.testing.assert_allclose(motion['rotation_deg'], whole['rotation_deg'][1:], atol=1e-5)
+  np.testing.assert_allclose(motion['motion'], whole['motion'][1:], atol=1e-5)
+  assert 'motion.json has the motion of 3 frames, of which these are 2.' in summary['notes']
+  photograph(canvas, tmp_path / 'a_0.png')
+  (tmp_path / 'a_2.png').unlink()  # to which the others are aligned
+  with pytest.raises(InputError, match=r'aligns to a_2\.png, expected a_1\.png'):
+    aligned(tmp_path, tmp_path / 'third', motion=path)
+
+
 def test_motion_of_more_frames_is_refused(turned, canvas, tmp_path):
   for n in range(2):
     photograph(canvas, tmp_path / f'c_{n}.png')

@@ -77,7 +77,9 @@ _UNIT = flags.DEFINE_enum(
   'Unit of depth: metres, dioptres or index. Default: that of the metadata.',
 )
 _MIN_CONFIDENCE = flags.DEFINE_float(
-  'min_confidence', 0.1, 'Minimum confidence of points in the cloud and mesh, 0 .. 1.'
+  'min_confidence',
+  0.1,
+  'Minimum confidence of points in the cloud and mesh, and of depth that is drawn in full colour, 0 .. 1.',
 )
 
 # the others

@@ -138,14 +138,17 @@ class ResidualMotion:
     return 'last' if growth > 0 else 'first'
 
   @property
-  def zooms_both_ways(self) -> bool:
-    """Whether content grows over one part of the sweep and shrinks over another, by much more than in a sweep that goes
-    one way: it goes there and back, or its frames are in another order.
-    """
+  def back_zoom(self) -> float:
+    """How much content grows over one part of the sweep and shrinks over another: the lesser of the two, logarithm."""
     zoom = np.log(self.zoom[self.measured])
     growth = np.triu(zoom - zoom[:, None])  # from each frame to each later one
-    error = float(self.zoom_error[self.measured].max())
-    return bool(min(growth.max(), -growth.min()) > max(BACK_ZOOM, SURE_ZOOM * error))
+    return float(min(growth.max(), -growth.min()))
+
+  def zooms_both_ways(self, least: float = BACK_ZOOM) -> bool:
+    """Whether that is more than `least` and its error: by default much more than in a sweep that goes one way. Then it
+    goes there and back, or its frames are in another order.
+    """
+    return self.back_zoom > max(least, SURE_ZOOM * float(self.zoom_error[self.measured].max()))
 
 
 class _Similarity(NamedTuple):

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,12 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from focal_jax.data import tiff
+from focal_jax.data import libtiff, tiff
 from focal_jax.data.colour import ColourReader
 from focal_jax.data.exif import FrameExif, read_exif
 from focal_jax.data.formats import advice_for_content
 from focal_jax.data.names import shown
+from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError, one_line
 
 _DEEP_COLOURS = ('RGB;16', 'RGBA;16', 'RGBX;16')
@@ -98,12 +100,14 @@ class Decoded:
     inverted: 0 is white.
     profile: of the colours.
     transparent: alpha was there.
+    damage: what was found wrong in the file, which was decoded nevertheless. None: nothing.
   """
 
   pixels: Image.Image | Shaped[np.ndarray, '...']
   inverted: bool
   profile: bytes | None
   transparent: bool
+  damage: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,13 +133,18 @@ def naming(path: Path) -> Iterator[None]:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')
       yield
+  except MemoryError as error:  # for which no file is to blame
+    raise InputError(f'{shown(path)}: there is too little memory to decode it') from error
   except Exception as error:  # Decoders raise nearly anything on damaged files.
     reason = f'{type(error).__name__}: {one_line(error)}'
+    if type(error) is ValueError or isinstance(error, OSError):  # whose texts are for people
+      reason = getattr(error, 'strerror', None) or one_line(error)
+      reason = re.sub(r' \(\d+ bytes not processed\)', '', reason)
     if isinstance(error, Image.UnidentifiedImageError):  # whose text is about an object of Python
       reason = 'by its content it is none'
     with contextlib.suppress(OSError), path.open('rb') as file:
       reason = advice_for_content(file.read(32)) or reason
-    raise InputError(f'{shown(path)}: cannot be read as an image ({shown(reason)})') from error
+    raise UnreadableError(f'{shown(path)}: cannot be read as an image ({shown(reason)})', reason) from error
 
 
 @contextlib.contextmanager
@@ -167,7 +176,7 @@ def _opened(path: Path, mtime_ns: int, size: int) -> Image.Image:
 
 
 def read_header(file: FrameFile) -> FrameHeader:
-  """Raises InputError if the file is no image."""
+  """Raises UnreadableError if the file is no image."""
   with naming(file.path):
     pages = _pages_beyond_pillow(file.path, file.page)
     if pages is not None:
@@ -253,47 +262,63 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
   """Decodes a frame and rotates it by `orientation`, regardless of its own.
 
   Raises:
-    InputError: the file cannot be decoded.
+    UnreadableError: the file cannot be decoded.
   """
-  file, own = header.file, header.exif.orientation
-  with naming(file.path):
-    if header.tiff_page is not None:
-      return _decode_page(file.path, header.tiff_page, orientation)
-    with open_page(file.path, file.page) as image:
-      is_tiff = image.format == 'TIFF'
-      inverted = is_tiff and image.mode.startswith('I') and image.tag_v2.get(tiff.PHOTOMETRIC) == tiff.WHITE_IS_ZERO
-      deep_colour, deep_alpha = _is_deep_colour(image), _is_deep_grey_with_alpha(image)
+  with naming(header.file.path):
+    if header.tiff_page is None and not _is_tiff(header.file.path):
+      return _decode(header, orientation)
+    with libtiff.messages() as said:
       try:
-        image.load()
-      except OSError:
-        if is_tiff and (unread := _compression_of(file)):
-          raise ValueError(unread) from None
-        raise
-      upper = image.copy()
-      profile, transparent = image.info.get('icc_profile'), image.has_transparency_data
-      if transparent and 'A' in image.getbands():
-        transparent = image.getchannel('A').getextrema()[0] < 255
-    turns = [] if is_tiff and own == orientation else [_INVERSE.get(own, own)] * is_tiff + [orientation]
-    pixels: Image.Image | np.ndarray = _turned(upper, turns)
-    if deep_colour:
-      with open_page(file.path, file.page) as image:
-        modes = [_raw_mode(tile) for tile in image.tile]
-        image.tile = [
-          _with_raw_mode(tile, mode[:-1] + _OTHER_BYTES[mode[-1]]) for tile, mode in zip(image.tile, modes, strict=True)
-        ]
-        image.load()
-        lower = _turned(image, turns)
-        pixels = (np.asarray(pixels).astype(np.uint16) << 8 | np.asarray(lower))[..., :3]  # Alpha is dropped.
-    elif deep_alpha:
-      with open_page(file.path, file.page) as image:
-        # Taken for RGBA, its bytes come as they are: two of grey, two of alpha.
-        image.tile = [_with_raw_mode(tile, 'RGBA') for tile in image.tile]
-        image.load()
-        raw = np.asarray(_turned(image, turns)).astype(np.uint16)
-        pixels = raw[..., 0] << 8 | raw[..., 1]
-    elif upper.mode.startswith(('I', 'F')):
-      pixels = np.asarray(pixels)
-    return Decoded(pixels, inverted, profile, transparent)
+        decoded = _decode(header, orientation)
+      except OSError as error:
+        problem = error
+      else:
+        problem = None
+    reason = ' '.join(said).removesuffix('.')
+    if problem is not None:
+      # Pillow gives a number alone.
+      if reason and 'not configured' not in reason:
+        raise ValueError(f'it is damaged: {reason}') from problem
+      if unread := _compression_of(header.file):
+        raise ValueError(unread) from problem
+      raise problem
+    return dataclasses.replace(decoded, damage=reason or None)
+
+
+def _decode(header: FrameHeader, orientation: int) -> Decoded:
+  file, own = header.file, header.exif.orientation
+  if header.tiff_page is not None:
+    return _decode_page(file.path, header.tiff_page, orientation)
+  with open_page(file.path, file.page) as image:
+    is_tiff = image.format == 'TIFF'
+    inverted = is_tiff and image.mode.startswith('I') and image.tag_v2.get(tiff.PHOTOMETRIC) == tiff.WHITE_IS_ZERO
+    deep_colour, deep_alpha = _is_deep_colour(image), _is_deep_grey_with_alpha(image)
+    image.load()
+    upper = image.copy()
+    profile, transparent = image.info.get('icc_profile'), image.has_transparency_data
+    if transparent and 'A' in image.getbands():
+      transparent = image.getchannel('A').getextrema()[0] < 255
+  turns = [] if is_tiff and own == orientation else [_INVERSE.get(own, own)] * is_tiff + [orientation]
+  pixels: Image.Image | np.ndarray = _turned(upper, turns)
+  if deep_colour:
+    with open_page(file.path, file.page) as image:
+      modes = [_raw_mode(tile) for tile in image.tile]
+      image.tile = [
+        _with_raw_mode(tile, mode[:-1] + _OTHER_BYTES[mode[-1]]) for tile, mode in zip(image.tile, modes, strict=True)
+      ]
+      image.load()
+      lower = _turned(image, turns)
+      pixels = (np.asarray(pixels).astype(np.uint16) << 8 | np.asarray(lower))[..., :3]  # Alpha is dropped.
+  elif deep_alpha:
+    with open_page(file.path, file.page) as image:
+      # Taken for RGBA, its bytes come as they are: two of grey, two of alpha.
+      image.tile = [_with_raw_mode(tile, 'RGBA') for tile in image.tile]
+      image.load()
+      raw = np.asarray(_turned(image, turns)).astype(np.uint16)
+      pixels = raw[..., 0] << 8 | raw[..., 1]
+  elif upper.mode.startswith(('I', 'F')):
+    pixels = np.asarray(pixels)
+  return Decoded(pixels, inverted, profile, transparent)
 
 
 def _compression_of(file: FrameFile) -> str | None:

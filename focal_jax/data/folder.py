@@ -1,5 +1,6 @@
 """Reads a user's focal stack: images and their metadata (`data.metadata`). Nothing is written."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from jaxtyping import Float64, Int64, UInt8
 
 from focal_jax.data import paths as file_paths
 from focal_jax.data import series
-from focal_jax.data.decode import FrameHeader, read_header
+from focal_jax.data.decode import FrameFile, FrameHeader, read_header
 from focal_jax.data.formats import expected_suffixes, is_image, unread, without_suffix
 from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import fused_frame
@@ -27,6 +28,7 @@ from focal_jax.data.pages import (
   read_plane_files,
 )
 from focal_jax.data.sidecar import read_sidecar
+from focal_jax.data.unreadable import Unreadable, UnreadableError
 from focal_jax.errors import InputError
 
 # Pictures that prediction writes.
@@ -92,6 +94,11 @@ class FolderStack:
     """The frames from the last to the first, each with its own focus; `note` says why."""
     return self._taken(slice(None, None, -1), note)
 
+  def sorted(self, order: Sequence[int], note: str) -> 'FolderStack':
+    """The frames in another order; `note` says why. Of frames without focus that is their index then."""
+    stack = self._taken(list(order), note)
+    return dataclasses.replace(stack, focus=self.focus) if self.focus_unit == FRAME_INDEX_UNIT else stack
+
   def without(self, places: Sequence[int], note: str) -> 'FolderStack':
     """The other frames, those at `places` left out; `note` says why. Of frames without focus the index closes up."""
     stack = self._taken([n for n in range(len(self.names)) if n not in places], note)
@@ -121,6 +128,7 @@ class _Chosen:
     pages: what the file says of which the frames are pages.
     notes: remarks for the user.
     all_meant: the user named every file, one by one or in a sidecar, so that none is left out for its pixels.
+    unreadable: frames that are not among the headers.
   """
 
   headers: list[FrameHeader]
@@ -129,6 +137,7 @@ class _Chosen:
   order: str
   pages: Sweep | None
   notes: list[str]
+  unreadable: Unreadable
   all_meant: bool = True
 
 
@@ -140,6 +149,7 @@ def read_stack_folder(
   region: Region | None = None,
   exif_dioptres: bool = False,
   channel: int | None = None,
+  leave_out_unreadable: bool = True,
 ) -> FolderStack:
   """Reads images and their metadata.
 
@@ -161,18 +171,23 @@ def read_stack_folder(
     region: left, top, width and height of the part to read, in pixels of the upright images. None: all.
     exif_dioptres: SubjectDistance in EXIF is in dioptres, 0 at infinity, not in metres as in the standard.
     channel: channel of a multi-channel TIFF, from 0. None: the one with most structure.
+    leave_out_unreadable: read a stack without the frames that cannot be read, and note it, if at least three and half
+      of them are left. It is then as if those files were not there, but that they keep their lines in
+      `focus_distance.txt` and in a sidecar. False: such a file is an error.
 
   Raises:
     InputError: naming the file or folder, what was found and what was expected.
   """
   if max_side is not None and max_side < 1:
     raise InputError(f'max_side is {max_side}, expected at least 1 pixel')
-  chosen = _choose(source, channel)
-  names = [header.file.name for header in chosen.headers]
-  frames = read_frames(chosen.headers, region, max_side)
-  metadata = read_metadata(
-    names, chosen.folder, chosen.all_names, frames.exif, frames.full_size, exif_dioptres, chosen.pages
-  )
+  chosen = _choose(source, channel, Unreadable(allowed=leave_out_unreadable))
+  frames = read_frames(chosen.headers, region, max_side, chosen.unreadable)
+  headers = frames.reader.headers
+  names = [header.file.name for header in headers]
+  pages = chosen.pages
+  if pages and len(headers) < len(chosen.headers):
+    pages = dataclasses.replace(pages, focus=pages.focus[[chosen.headers.index(header) for header in headers]])
+  metadata = read_metadata(names, chosen.folder, chosen.all_names, frames.exif, frames.full_size, exif_dioptres, pages)
 
   notes = list(metadata.notes)
   sweep = metadata.sweep
@@ -187,75 +202,87 @@ def read_stack_folder(
   else:
     focus, unit = np.arange(len(names), dtype=np.float64), FRAME_INDEX_UNIT
     order = np.arange(len(names))[::-1] if reverse else np.arange(len(names))
-    fused = None if chosen.all_meant else fused_frame(frames.images)
-    if fused is not None:
-      notes.append(
-        f'Left out: {names[fused]}, which is sharp everywhere: it looks like the result of a program, not like a frame.'
-      )
-      order = order[order != fused]
-      focus = focus - (focus > fused)  # so that it leaves no gap
     direction = 'near to far (reversed here)' if reverse else 'far to near (--near_to_far if it is not)'
     notes.append(f'No focus distances: {chosen.order} was taken as {direction}, and depth is in frames.')
   images = frames.images
-  if len(order) < len(images):
-    images = images[order]
-  else:
-    _reorder(images, order)
+  fused = None if sweep or chosen.all_meant else fused_frame(images)
+  _reorder(images, order)
 
   height, width = images.shape[1:3]
   left, top, region_width, region_height = frames.region
   scale = np.array([width / region_width, height / region_height])
   principal_point = (np.subtract(metadata.principal_point_px, (left, top)) + 0.5) * scale - 0.5
-  return FolderStack(
+  stack = FolderStack(
     images=images,
     focus=focus[order],
     fov=metadata.fov[order],
     focus_unit=unit,
     names=[names[n] for n in order],
-    notes=notes + chosen.notes + frames.notes,
+    notes=notes + chosen.notes + chosen.unreadable.notes() + frames.notes,
     focal_length_px=metadata.focal_length_px and float(metadata.focal_length_px * scale[0]),
     f_number=metadata.f_number,
     principal_point_px=tuple(principal_point.tolist()),
     order_known=bool(sweep and not sweep.is_position),
-    paths=tuple(chosen.headers[n].file.path for n in order),
+    paths=tuple(headers[n].file.path for n in order),
     focal_length=metadata.sweep and metadata.sweep.focal_length,
     reader=frames.reader.ordered(order.tolist()),
     all_meant=chosen.all_meant,
   )
+  if fused is None:
+    return stack
+  note = (
+    f'Left out: {names[fused]}, which is sharp everywhere: it looks like the result of a program, not like a frame.'
+  )
+  return stack.without([stack.names.index(names[fused])], note)
 
 
-def _choose(source: str | Path | Sequence[str | Path], channel: int | None) -> _Chosen:
+def _choose(source: str | Path | Sequence[str | Path], channel: int | None, unreadable: Unreadable) -> _Chosen:
   """The frames that `source` means."""
   if not isinstance(source, str | Path):
     paths = [file_paths.existing(path) for path in source]
     if len(paths) == 1 and paths[0].is_file() and (stack := read_page_stack(paths[0], channel)):
-      return _choose_pages(stack, [])
-    return _choose_files(_check_images(paths))
+      return _choose_pages(stack, [], unreadable)
+    return _choose_files(_check_images(paths), unreadable)
   if (matches := file_paths.expand_pattern(str(source))) is not None:
     paths = [path for path in matches if is_image(path)]
     if not paths or (len(paths) == 1 and not read_page_stack(paths[0], channel)):
       raise InputError(f'{shown(source)}: {len(paths)} of {len(matches)} files are images, expected at least two')
     if len({path.parent for path in paths}) > 1:
-      return _choose_files(_check_images(paths))
-    return _choose_series(paths[0].parent, paths, unread(matches), channel)
+      return _choose_files(_check_images(paths), unreadable)
+    return _choose_series(paths[0].parent, paths, unread(matches), channel, unreadable)
   path = file_paths.existing(source)
   if path.is_file() and (stack := read_page_stack(path, channel)):
-    return _choose_pages(stack, [])
+    return _choose_pages(stack, [], unreadable)
   paths, notes = _list_images(path, channel)
-  return _choose_series(path, paths, notes, channel)
+  return _choose_series(path, paths, notes, channel, unreadable)
 
 
-def _choose_pages(stack: PageStack, notes: list[str]) -> _Chosen:
+def _read_headers(files: Sequence[FrameFile], unreadable: Unreadable) -> list[FrameHeader]:
+  headers = []
+  for file in files:
+    with unreadable.noting(file.name):
+      headers.append(read_header(file))
+  unreadable.check(len(headers))
+  return headers
+
+
+def _choose_pages(stack: PageStack, notes: list[str], unreadable: Unreadable) -> _Chosen:
   """Of one file."""
-  headers = [read_header(file) for file in stack.files]
-  pages = Sweep(stack.positions, stack.unit, stack.source) if stack.positions is not None else None
+  headers, pages = _read_headers(stack.files, unreadable), None
+  if stack.positions is not None:
+    there = [stack.files.index(header.file) for header in headers]
+    pages = Sweep(stack.positions[there], stack.unit, stack.source)
   names = [file.name for file in stack.files]
-  return _Chosen(headers, stack.files[0].path.parent, names, 'the order of the pages', pages, notes + stack.notes)
+  order = 'the order of the pages'
+  return _Chosen(headers, stack.files[0].path.parent, names, order, pages, notes + stack.notes, unreadable)
 
 
-def _choose_files(paths: list[Path]) -> _Chosen:
+def _choose_files(paths: list[Path], unreadable: Unreadable) -> _Chosen:
   """Of files that were given one by one: all of them, in their order."""
-  headers = [read_header(picture_file(path)) for path in paths]
+  for path in paths:
+    if not path.exists():
+      raise InputError(f'{shown(path)}: found no such file, expected an image')
+  headers = _read_headers([picture_file(path) for path in paths], unreadable)
   folders = {path.parent for path in paths}
   folder = folders.pop() if len(folders) == 1 else None
   all_names, notes = [], []
@@ -266,14 +293,16 @@ def _choose_files(paths: list[Path]) -> _Chosen:
     all_names = [shown(path.name) for path in there]
   if paths != natural_order(paths):
     notes.append('The order given is not that of the names.')
-  return _Chosen(headers, folder, all_names, 'the order given', None, notes)
+  return _Chosen(headers, folder, all_names, 'the order given', None, notes, unreadable)
 
 
-def _choose_series(folder: Path, paths: list[Path], notes: list[str], channel: int | None) -> _Chosen:
+def _choose_series(
+  folder: Path, paths: list[Path], notes: list[str], channel: int | None, unreadable: Unreadable
+) -> _Chosen:
   """Of the images of a folder, in natural order: those that are frames."""
   if (pages := _pages_of(paths, channel)) is not None:
     stack, remarks = pages
-    return _choose_pages(stack, notes + remarks)
+    return _choose_pages(stack, notes + remarks, unreadable)
   count = count_distances(folder)
   kept = {path.name for path in paths} if count == len(paths) else set(read_sidecar(folder, []).files)
   frames, remarks = _frames_of(paths, kept)
@@ -286,18 +315,19 @@ def _choose_series(folder: Path, paths: list[Path], notes: list[str], channel: i
     remarks += which
   elif channel is not None:
     remarks.append('channel was ignored: the names of the files count no channels.')
-  headers = [read_header(picture_file(path)) for path in frames]
+  headers = _read_headers([picture_file(path) for path in frames], unreadable)
   headers, odd = series.without_odd_pixels(headers, {path for path in frames if path.name in kept})
   if len(headers) < 2:
     raise InputError(f'{shown(folder)}: {"; ".join([*remarks, *odd])} expected at least two frames')
   all_names = [header.file.name for header in headers]
-  if count is not None and count != len(headers):
+  if count is not None and (count != len(headers) or unreadable.errors):  # which have distances, too
     all_names = [shown(path.name) for path in (frames if count == len(frames) else paths)]
   places, times = series.by_time([header.file.name for header in headers], [header.exif.taken_s for header in headers])
   if places:
     headers = [headers[n] for n in places]
   order = 'the order of capture' if places else 'name order'
-  return _Chosen(headers, folder, all_names, order, None, notes + remarks + odd + times, all_meant=bool(kept))
+  notes = notes + remarks + odd + times
+  return _Chosen(headers, folder, all_names, order, None, notes, unreadable, all_meant=bool(kept))
 
 
 def _frames_of(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
@@ -317,8 +347,12 @@ def _pages_of(paths: list[Path], channel: int | None) -> tuple[PageStack, list[s
   if (stack := read_plane_files(paths, channel)) is not None:
     return stack, []
   # Beside other files an animation shows what they are.
-  tiffs = [path for path in paths if path.suffix.lower() in TIFF_SUFFIXES]
-  found = [stack for path in tiffs if (stack := read_page_stack(path))]
+  found = []
+  for path in paths:
+    if path.suffix.lower() in TIFF_SUFFIXES:
+      with contextlib.suppress(UnreadableError):  # which reading it as a frame tells
+        found.append(read_page_stack(path))
+  found = [stack for stack in found if stack]
   # Two pages may be a picture and what a scanner saw in infrared.
   stacks = [stack for stack in found if len(stack.files) >= max(3, len(paths))]
   if not stacks or (len(stacks) > 1 and len(stacks) < len(paths)):

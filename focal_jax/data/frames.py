@@ -1,31 +1,37 @@
 """Reads the frames of a stack: upright, sRGB of 8 bits, all of one size.
 
 Pixels of 16 bits are scaled by what the brightest frame needs, as cameras put 12 bits into 16, single hot pixels left
-aside; floating-point ones and other wide ones by what range they have.
+aside; floating-point ones and other wide ones by what range they have. Frames of one scene are about equally bright: if
+some are so only by a white of their own, as 12 bits in 16 are beside others of 16, they have it (`data.scales`).
 """
 
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
-from PIL import Image
+from jaxtyping import Shaped, UInt8, UInt16
+from PIL import Image, ImageStat
 
 from focal_jax.data.colour import ColourReader
 from focal_jax.data.decode import FrameHeader, Levels, decode, naming, to_rgb
 from focal_jax.data.exif import FrameExif
 from focal_jax.data.names import listed, shown
+from focal_jax.data.scales import Scale, scales_of
+from focal_jax.data.unreadable import Unreadable, UnreadableError
 from focal_jax.errors import InputError
 
 Region = tuple[int, int, int, int]
 
 # Brightest values below which a stack is worth a remark, and a frame among brighter ones.
 _DARK, _BLACK = 32, 16
-_WHITES = (1, 255, 1023, 4095, 16383, 65535)  # of values that may have any range
+_WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # of values that may have any range
+_DEEP_WHITES = _WHITES[1:]  # of 8 to 16 bits
 _LEAST_CONTRAST = 16  # times the range of the pixels of 16 bits that their greatest may be
 _HOT = 3e-4  # share of the pixels of 16 bits that may be hot
 _MOST_DUPLICATES = 3  # that are told one by one
+_BELOW_BLACK = -0.02  # of white: black is not 0 where values lie below it by more
 _OUTSIDE, _MOST_SAMPLES = 0.001, 1_000_000  # share of the pixels beyond black and beyond white; how many are looked at
 
 
@@ -37,14 +43,14 @@ class FrameReader:
     headers: of the frames.
     orientations: by which each is turned upright.
     region: left, top, width and height of what is read, px of the upright frames.
-    levels: what becomes black and white in more than 8 bits.
+    levels: what becomes black and white in more than 8 bits, of each.
     colours: to sRGB.
   """
 
   headers: tuple[FrameHeader, ...]
   orientations: tuple[int, ...]
   region: Region
-  levels: Levels
+  levels: tuple[Levels, ...]
   colours: ColourReader
 
   def size(self, max_side: int | None = None) -> tuple[int, int]:
@@ -55,24 +61,26 @@ class FrameReader:
     """A frame, sRGB, 0 .. 255, of that size.
 
     Raises:
-      InputError: its file cannot be decoded.
+      UnreadableError: its file cannot be decoded.
     """
-    return self.read_with_alpha(index, max_side)[0]
+    return self.read_with_remarks(index, max_side)[0]
 
-  def read_with_alpha(self, index: int, max_side: int | None = None) -> tuple[UInt8[np.ndarray, 'H W 3'], bool]:
-    """`read`, and whether there was transparency."""
+  def read_with_remarks(
+    self, index: int, max_side: int | None = None
+  ) -> tuple[UInt8[np.ndarray, 'H W 3'], bool, str | None]:
+    """`read`, whether there was transparency, and what damage was found."""
     header, size = self.headers[index], self.size(max_side)[::-1]
     decoded = decode(header, self.orientations[index])
     with naming(header.file.path):
-      image = _crop(to_rgb(decoded, self.levels, header, self.colours), self.region)
+      image = _crop(to_rgb(decoded, self.levels[index], header, self.colours), self.region)
     if image.size != size:
       # With `reducing_gap` Pillow averages whole blocks first: several times faster, and no difference to see.
       image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.asarray(image), decoded.transparent
+    return np.asarray(image), decoded.transparent, decoded.damage
 
   def ordered(self, order: Sequence[int]) -> 'FrameReader':
     """Of the frames of these indices, in this order."""
-    taken = {name: tuple(getattr(self, name)[n] for n in order) for name in ('headers', 'orientations')}
+    taken = {name: tuple(getattr(self, name)[n] for n in order) for name in ('headers', 'orientations', 'levels')}
     return dataclasses.replace(self, **taken)
 
 
@@ -115,16 +123,19 @@ def orientations(headers: list[FrameHeader]) -> tuple[list[int], list[str]]:
   ]
 
 
-def read_frames(headers: list[FrameHeader], region: Region | None, max_side: int | None) -> Frames:
+def read_frames(
+  headers: Sequence[FrameHeader], region: Region | None, max_side: int | None, unreadable: Unreadable
+) -> Frames:
   """Decodes two or more frames.
 
   Args:
     headers: of the frames.
     region: left, top, width and height of the part to read, in pixels of the upright frames. None: all.
     max_side: limit of the longer side of that part in pixels; larger ones are shrunk. None: no limit.
+    unreadable: those found so far, to which frames are added that cannot be decoded. What is returned is without them.
 
   Raises:
-    InputError: a file cannot be decoded, sizes differ, or the region does not lie within the frames.
+    InputError: too few files can be decoded, sizes differ, or the region does not lie within the frames.
   """
   turns, notes = orientations(headers)
   full_size = headers[0].size(turns[0])
@@ -136,18 +147,27 @@ def read_frames(headers: list[FrameHeader], region: Region | None, max_side: int
       )
   region = (0, 0, *full_size) if region is None else region
   _check_region(region, full_size)
-  black, white, white_notes = _deep_levels([header for header in headers if header.deep])
-  value_range, range_notes = _value_range([header for header in headers if header.measured])
-  notes += white_notes + range_notes
+  levels, level_notes = _levels(headers, unreadable)
+  notes += level_notes
 
-  reader = FrameReader(tuple(headers), tuple(turns), region, Levels(white, black, value_range), ColourReader())
+  reader = FrameReader(tuple(headers), tuple(turns), region, levels, ColourReader())
   # Filled in place, for a stack of full-size photographs should not be in memory twice.
   images, transparent = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), False
-  for place in range(len(headers)):
-    images[place], alpha = reader.read_with_alpha(place, max_side)
-    transparent |= alpha
+  damage = []
+  for place, header in enumerate(headers):
+    if header.file.name not in unreadable.errors:
+      with unreadable.noting(header.file.name):
+        images[place], alpha, found = reader.read_with_remarks(place, max_side)
+        transparent |= alpha
+        if found:
+          damage.append(f'{header.file.name} is damaged ({shown(found)}): parts of it may be wrong.')
+  readable = [header for header in headers if header.file.name not in unreadable.errors]
+  if len(readable) < len(headers):
+    unreadable.check(len(readable))
+    del images, reader
+    return read_frames(readable, region, max_side, unreadable)  # as if the others were not there
 
-  notes += reader.colours.notes
+  notes += damage + reader.colours.notes
   names = [header.file.name for header in headers]
   if transparent:
     notes.append('Transparency was ignored.')
@@ -171,78 +191,144 @@ def _crop(image: Image.Image, region: Region) -> Image.Image:
   return image if (width, height) == image.size else image.crop((left, top, left + width, top + height))
 
 
-def _deep_levels(headers: list[FrameHeader]) -> tuple[int, int, list[str]]:
+class _Reach(NamedTuple):
+  """How far the values of a frame reach: black and white if it were alone; its least and greatest value, hot pixels
+  left aside; the mean; and how many are hot, or no numbers.
+  """
+
+  black: float
+  white: float
+  least: float
+  greatest: float
+  mean: float
+  odd: int
+
+
+def _levels(headers: Sequence[FrameHeader], unreadable: Unreadable) -> tuple[tuple[Levels, ...], list[str]]:
+  """Of each frame, and remarks."""
+  reaches: dict[bool, dict[int, _Reach]] = {False: {}, True: {}}  # by whether they may be of any range
+  for n, header in enumerate(headers):
+    if header.deep or header.measured:
+      with unreadable.noting(header.file.name):
+        values = np.asarray(decode(header, 1).pixels)
+        reaches[header.measured][n] = _range_of(values, header) if header.measured else _reach(values)
+  usual = None
+  if any(reaches.values()):
+    usual = _brightness([header for header in headers if not (header.deep or header.measured)], unreadable)
+  levels, notes = [Levels()] * len(headers), []
+  for is_measured, found in reaches.items():
+    several, told = [], []
+    for scale in _scales(list(found.values()), _WHITES if is_measured else _DEEP_WHITES, usual):
+      places = [list(found)[n] for n in scale.frames]
+      make = _value_range if is_measured else _deep_levels
+      one, remarks = make({headers[n].file.name: found[n] for n in places}, scale.white)
+      told.append(remarks)
+      for n in places:
+        levels[n] = one
+      white = one.range[1] if is_measured else one.white
+      several.append(f'{white:g} in {listed([headers[n].file.name for n in places])}')
+    # Of one scale, how it was found; of several, which frame is on which.
+    notes += told[0] if len(told) == 1 else [remark for remarks in told for remark in remarks[1:]]
+    if len(several) > 1:
+      notes.append(f'The frames are on different scales: white is {" and ".join(several)}.')
+  return tuple(levels), notes
+
+
+def _scales(reaches: list[_Reach], possible: Sequence[float], usual: float | None) -> list[Scale]:
+  if not reaches:
+    return []
+  if any(reach.black < _BELOW_BLACK * abs(reach.white) for reach in reaches):  # of which a mean says nothing
+    return [Scale(list(range(len(reaches))), None)]
+  return scales_of([reach.mean for reach in reaches], [reach.white for reach in reaches], possible, usual)
+
+
+def _brightness(headers: list[FrameHeader], unreadable: Unreadable) -> float | None:
+  """Mean of the middle one of frames of 8 bits, 0 .. 1; None: there are none."""
+  found = []
+  for header in headers:
+    with unreadable.noting(header.file.name):
+      found.append(ImageStat.Stat(decode(header, 1).pixels.convert('L')).mean[0] / 255)
+  return float(np.median(found)) if found else None
+
+
+def _deep_levels(reaches: dict[str, _Reach], white: float | None) -> tuple[Levels, list[str]]:
   """The values that become black and white in 16 bits: 0 and the greatest of as many bits as the brightest frame needs,
   but for single hot pixels; or, if all pixels lie upon an offset that leaves them a few levels of 255, their ends.
+
+  Args:
+    reaches: of frames on one scale, by their names.
+    white: if it is known.
   """
-  if not headers:
-    return 0, 65535, []
-  frames = [_reach(np.asarray(decode(header, 1).pixels)) for header in headers]
-  whites, brightest, darkest, hot = zip(*frames, strict=True)
-  white, highest, least = max(whites), max(brightest), min(darkest)
-  if 0 < highest - least < highest / _LEAST_CONTRAST:
-    return least, highest, [f'16-bit pixels range from {least} to {highest}: they became black and white.']
+  _, whites, darkest, brightest, _, hot = zip(*reaches.values(), strict=True)
+  known, highest, least = white is not None, int(max(brightest)), int(min(darkest))
+  white = int(max(whites) if white is None else white)
+  if not known and 0 < highest - least < highest / _LEAST_CONTRAST:
+    return Levels(highest, least), [f'16-bit pixels range from {least} to {highest}: they became black and white.']
   if white == 65535:
-    return 0, white, []
+    return Levels(white), []
   notes = [f'16-bit pixels reach {highest} only: white was taken as {white}.']
   if any(hot):
     notes.append(f'Single pixels, {max(hot)} of a frame, are brighter: hot ones of the sensor, which became white.')
-  return 0, white, notes
+  return Levels(white), notes
 
 
-def _reach(pixels: UInt16[np.ndarray, 'H W *C']) -> tuple[int, int, int, int]:
-  """Of a frame: the greatest value of the fewest bits above which no two by two pixels lie, and hardly any at all; the
-  greatest pixel up to there; the least one; and how many there are above.
+def _reach(pixels: UInt16[np.ndarray, 'H W *C']) -> _Reach:
+  """Of 16 bits. White is the greatest value of the fewest bits above which no two by two pixels lie, and hardly any at
+  all.
   """
-  highest, least = int(pixels.max()), int(pixels.min())
-  for bits in (8, 10, 12, 14):
-    above = pixels >= 2**bits
+  highest, least, mean = float(pixels.max()), float(pixels.min()), float(pixels.mean())
+  for white in _DEEP_WHITES[:-1]:
+    above = pixels > white
     count = int(np.count_nonzero(above))
     together = above[:-1, :-1] & above[1:, :-1] & above[:-1, 1:] & above[1:, 1:]
     if count <= _HOT * above.size and not together.any():
-      return 2**bits - 1, highest if not count else int(pixels[~above].max()), least, count
-  return 65535, highest, least, 0
+      return _Reach(0.0, white, least, highest if not count else float(pixels[~above].max()), mean, count)
+  return _Reach(0.0, _DEEP_WHITES[-1], least, highest, mean, 0)
 
 
-def _value_range(headers: list[FrameHeader]) -> tuple[tuple[float, float], list[str]]:
+def _value_range(reaches: dict[str, _Reach], white: float | None) -> tuple[Levels, list[str]]:
   """Black and white of frames whose values may be of any range.
 
   Single hot pixels and the overshoot of a filter do not count, so both are quantiles. Black is 0, unless values lie
   below it; white is what programs take for it where they write floating-point values, 1 or the greatest of some bits,
   if the frames come near it.
 
-  Raises:
-    InputError: a frame has no finite value.
+  Args:
+    reaches: of frames on one scale, by their names.
+    white: if it is known.
   """
-  if not headers:
-    return (0.0, 1.0), []
-  lows, highs, ends, odd, counts = [], [], [], [], 0
-  for header in headers:
-    values = np.asarray(decode(header, 1).pixels)
-    finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values.ravel()
-    if not len(finite):
-      raise InputError(f'{shown(header.file.path)}: all its pixels are NaN or infinite, expected numbers')
-    if len(finite) < values.size:
-      odd.append(header.file.name)
-      counts += values.size - len(finite)
-    low, high = np.quantile(
-      finite[:: max(1, len(finite) // _MOST_SAMPLES)].astype(np.float64), (_OUTSIDE, 1 - _OUTSIDE)
-    )
-    lows.append(low)
-    highs.append(high)
-    ends.append((finite.min(), finite.max()))
-  low, high = min(lows), max(highs)
-  white = next((one for one in _WHITES if 0.125 * one < high <= one), high)
-  black = low if low < -0.02 * abs(white) else 0.0
-  if white <= black:  # of negative values, or of one value alone
-    white = high if high > black else black + 1.0
+  low, high = min(reach.black for reach in reaches.values()), max(reach.white for reach in reaches.values())
+  if white is None:
+    white = high
+  black = low if low < _BELOW_BLACK * abs(white) else 0.0
+  if white <= black:  # of one value alone
+    white = black + 1.0
   notes = []
-  least, greatest = min(end[0] for end in ends), max(end[1] for end in ends)
+  least, greatest = (
+    limit(reaches.values(), key=lambda reach: reach[place])[place] for limit, place in ((min, 2), (max, 3))
+  )
   if (black, white) != (0.0, 1.0) or greatest > 1 or least < 0:
     notes.append(f'Pixels range from {least:g} to {greatest:g}: {black:g} was taken as black and {white:g} as white.')
-  if odd:
-    notes.append(f'{counts} values of {listed(odd)} are NaN or infinite: NaN was taken as black.')
-  return (float(black), float(white)), notes
+  if odd := {name: reach.odd for name, reach in reaches.items() if reach.odd}:
+    notes.append(f'{sum(odd.values())} values of {listed(list(odd))} are NaN or infinite: NaN was taken as black.')
+  return Levels(range=(float(black), float(white))), notes
+
+
+def _range_of(values: Shaped[np.ndarray, '...'], header: FrameHeader) -> _Reach:
+  """Of values that may be of any range; see `_value_range`.
+
+  Raises:
+    UnreadableError: none is finite.
+  """
+  finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values.ravel()
+  if not len(finite):
+    reason = 'all its pixels are NaN or infinite, expected numbers'
+    raise UnreadableError(f'{shown(header.file.path)}: {reason}', reason)
+  sample = finite[:: max(1, len(finite) // _MOST_SAMPLES)].astype(np.float64)
+  low, high = np.quantile(sample, (_OUTSIDE, 1 - _OUTSIDE))
+  white = next((one for one in _WHITES if 0.125 * one < high <= one), high)
+  ends = float(finite.min()), float(finite.max())
+  return _Reach(float(low), float(white), *ends, float(np.minimum(sample, white).mean()), values.size - len(finite))
 
 
 def _limit_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:

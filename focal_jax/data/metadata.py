@@ -16,7 +16,7 @@ from jaxtyping import Float64
 
 from focal_jax import optics
 from focal_jax.data.exif import FrameExif
-from focal_jax.data.named_focus import focus_of_names
+from focal_jax.data.named_focus import focus_of_names, unused_numbers
 from focal_jax.data.names import listed, shown
 from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
 from focal_jax.data.texts import beside, plain_number, read_text
@@ -140,6 +140,11 @@ def read_metadata(
       sweep = Sweep(dioptres, DIOPTRE_UNIT, _NAMES, focal_length_m, length_source)
   elif folder and (tables := sorted(path.name for path in folder.glob('*.[cC][sS][vV]') if path != sidecar.path)):
     notes.append(f'{listed(tables)} was not read: focus distances are expected in {SIDECAR_FILES[0]}.')
+  elif (ends := unused_numbers(names)) is not None:
+    notes.append(
+      f'Numbers in the names, {ends[0]} to {ends[1]}, were not used. If they are focus distances, let the names say so '
+      f'with their unit, as focus_0.5m.jpg, or write them into {SIDECAR_FILES[0]}.'
+    )
 
   return Metadata(
     sweep=sweep,

@@ -19,6 +19,9 @@ _NUMBER = re.compile(
   r' ?(dpt|nm|[uµμ]m|mm|cm|m)?(?![^\W_])'
 )
 
+# Also of dates and versions: more than two numbers with points between.
+_TIME = re.compile(r'\d+(?:[.,]\d+){2,}')
+
 
 def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str] | None:
   """Focus of each file, and 'm', 'dpt', or the unit of positions along the axis; None: the names have no focus.
@@ -47,3 +50,26 @@ def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str]
 
 def _is_infinite(number: str) -> bool:
   return number.startswith(('inf', '∞'))
+
+
+def unused_numbers(names: Sequence[str]) -> tuple[str, str] | None:
+  """The least and greatest of numbers in the names that may be focus distances, as they are written; None: none are.
+
+  In each name it is one that has a decimal point, or a unit of length, or that is infinite; all are different.
+  """
+  found = []
+  for name in names:
+    row = [
+      (number, unit)
+      for number, unit in _NUMBER.findall(_TIME.sub('', comparable(Path(name).stem)))
+      if unit in _METRES or re.search('[.,]', number) or _is_infinite(number)
+    ]
+    if len(row) != 1:
+      return None
+    found.append(row[0])
+  units = {unit for number, unit in found if not _is_infinite(number)}
+  values = [float(plain_number('inf' if _is_infinite(number) else number)) for number, _ in found]
+  if len(units) != 1 or len(set(values)) < len(values):
+    return None
+  least, greatest = (''.join(found[values.index(limit(values))]) for limit in (min, max))
+  return least, greatest

@@ -14,6 +14,7 @@ from jaxtyping import Float64
 from focal_jax.data import tiff
 from focal_jax.data.decode import FrameFile, decode, naming, open_page, read_header
 from focal_jax.data.names import comparable, listed, shown
+from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError
 
 TIFF_SUFFIXES = ('.tif', '.tiff')
@@ -129,11 +130,17 @@ def _read_animation(path: Path) -> PageStack | None:
 
 def clearest(stacks: list[list[FrameFile]]) -> int:
   """The stack whose structure stands out most from its noise, by its middle frame."""
-  return int(np.argmax([_clearness(files[len(files) // 2]) for files in stacks]))
+  return int(np.argmax([_clearness(files) for files in stacks]))
 
 
-def _clearness(file: FrameFile) -> float:
-  pixels = decode(read_header(file), 1).pixels
+def _clearness(files: list[FrameFile]) -> float:
+  """Of the readable frame next to the middle."""
+  for n in sorted(range(len(files)), key=lambda n: abs(n - len(files) // 2)):
+    with contextlib.suppress(UnreadableError):
+      pixels = decode(read_header(files[n]), 1).pixels
+      break
+  else:
+    return 0.0
   grey = pixels if isinstance(pixels, np.ndarray) else np.asarray(pixels.convert('L'))
   grey = np.nan_to_num(grey.reshape(*grey.shape[:2], -1)[..., 0].astype(np.float64), posinf=0, neginf=0)
   noise = np.median(np.abs(grey[:, 2:] - 2 * grey[:, 1:-1] + grey[:, :-2])) + 1e-3 * (np.ptp(grey) + 1)

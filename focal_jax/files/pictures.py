@@ -38,6 +38,8 @@ _MORE_FONTS = (
   'Hiragino Sans GB',
   'Arial Unicode MS',
 )
+# What a map is blended with where it is not known, and the share of that.
+FADED_GREY, FADED_SHARE = 0.6, 0.85
 _CELL_INCHES = 3.2
 _MEASURED_POINTS = 12
 _ZLIB_RLE = 3  # Z_RLE of zlib's strategies
@@ -114,6 +116,7 @@ class Panel:
   unit: str | None = None
   limits: tuple[float, float] | None = None  # limits of the colour scale; None: those of the map
   colours: str = DEPTH_COLOURS
+  faded: np.ndarray | None = None  # bool [H, W]: places of a map that are drawn nearly grey; None: none
 
 
 def contact_sheet(path: Path, rows: Sequence[Sequence[Panel | None]], title: str = '') -> None:
@@ -137,6 +140,10 @@ def contact_sheet(path: Path, rows: Sequence[Sequence[Panel | None]], title: str
         low, high = panel.limits or (None, None)
         colours = matplotlib.colormaps[panel.colours].with_extremes(bad='0.5')
         image = axis.imshow(panel.image, cmap=colours, vmin=low, vmax=high)
+        if panel.faded is not None:
+          grey = np.full((*panel.faded.shape, 4), FADED_GREY, np.float32)
+          grey[..., 3] = FADED_SHARE * panel.faded
+          axis.imshow(grey)
         figure.colorbar(image, ax=axis, shrink=0.85, pad=0.01).set_label(plain(panel.unit, 20.0), **_text_style(8))
   figure.suptitle(plain(title, 0.95 * columns * cell * 72 / 11), **_text_style(11))
   figure.savefig(path, dpi=110)

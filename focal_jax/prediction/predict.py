@@ -16,9 +16,10 @@ from focal_jax.align.estimate import check_alignment, motion_from_measured
 from focal_jax.align.measured import ResidualMotion
 from focal_jax.align.motion import align as warped_frames
 from focal_jax.align.other_scene import other_scenes
+from focal_jax.align.sharpness_order import order_by_sharpness
 from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.data.frames import Region
-from focal_jax.data.metadata import DIOPTRE_UNIT
+from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
 from focal_jax.data.names import listed, shown
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
@@ -26,6 +27,7 @@ from focal_jax.files.pictures import save_image
 from focal_jax.focus.texture import texture_share
 from focal_jax.prediction.animation import write_animation
 from focal_jax.prediction.full_size import full_size
+from focal_jax.prediction.memory import check_memory
 from focal_jax.prediction.results import (
   MOTION_FILE,
   UNITS,
@@ -44,6 +46,8 @@ from focal_jax.stack import Prediction, as_float
 
 log = logging.getLogger(__name__)
 
+_MIXED_ZOOM = 0.004  # by which the zoom must go back where sharpness says that frames are out of order, too
+_MOST_LISTED = 24  # frames whose likely order is told
 PLAIN_SHARE = 0.1  # share of the image without texture above which a note is written
 
 
@@ -68,7 +72,7 @@ class Options:
       `max_side`, guided by the all-in-focus image (`prediction.full_size`). None: depth is computed at full size.
     tile_px: as for `Predictor.predict`.
     unit: unit of the written depth, one of UNITS; None: that of the focus distances.
-    min_confidence: minimum confidence of points in the cloud and mesh, 0 .. 1.
+    min_confidence: minimum confidence of points in the cloud and mesh, and of depth drawn in full colour, 0 .. 1.
 
   Raises:
     InputError: an invalid value, or options that exclude each other.
@@ -156,6 +160,12 @@ def predict_folder(
   if any(path.parent.resolve() == out.resolve() for path in stack.paths):
     raise InputError(f'{out}: holds the frames, expected another folder for the results')
   unit = DepthUnit(stack, options.unit)  # before the work, for it may not be known
+  if jax.default_backend() == 'cpu':
+    check_memory(
+      *(len(stack.names), stack.images.shape[1:3]),
+      network=options.method == 'network' and not options.only_align,
+      tile_px=options.tile_px,
+    )
   before = measured_residual(stack.images)
   if not stack.all_meant and (others := other_scenes(stack.images, before.measured)):
     names = [stack.names[n] for n in others]
@@ -164,7 +174,7 @@ def predict_folder(
     stack = stack.without(others, note)
     unit, before = DepthUnit(stack, options.unit), measured_residual(stack.images)
   if not (stack.order_known or options.near_to_far or options.far_to_near):
-    stack, before = _ordered_by_zoom(stack, before)
+    stack, before = _in_order(stack, before)
     unit = DepthUnit(stack, options.unit)
   stack = dataclasses.replace(stack, notes=[*stack.notes, *_remarks(stack, before)])
   frames, (height, width) = len(stack.names), stack.size(options.max_side)
@@ -247,13 +257,33 @@ def predict_folder(
   return prediction
 
 
-def _ordered_by_zoom(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:
-  """A stack whose order is a guess, in the order that its zoom tells; and its motion, measured anew if that changed."""
-  if motion.zooms_both_ways:
+def _in_order(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:
+  """A stack whose order is a guess, in the order that its pictures tell; and its motion, measured anew if that changed.
+
+  Frames out of order are sorted only where zoom and sharpness say the same.
+  """
+  order = order_by_sharpness(stack.images) if stack.focus_unit == FRAME_INDEX_UNIT else None
+  if order is not None and motion.zooms_both_ways(_MIXED_ZOOM):
     note = (
-      'The zoom of the frames goes both ways: they are out of order, or go there and back, and depth is wrong then. '
-      'Give the frames one by one in their order, of one way alone.'
+      'The frames are out of order, or go there and back, by their zoom and by where they are sharp: they were sorted '
+      'by it. --far_to_near and --near_to_far keep the order of the files.'
     )
+    in_order = stack.sorted(order, note)
+    sorted_motion = measured_residual(in_order.images)
+    if sorted_motion.near_end() == 'first':
+      in_order = stack.sorted(order[::-1], note)
+      sorted_motion = measured_residual(in_order.images)
+    goes_one_way = not sorted_motion.zooms_both_ways() and sorted_motion.back_zoom < motion.back_zoom / 2
+    if goes_one_way and sorted_motion.near_end() == 'last':
+      stack, motion, order = in_order, sorted_motion, None
+  if motion.zooms_both_ways() or order is not None:
+    evidence = 'zoom of the frames goes both ways' if motion.zooms_both_ways() else 'frames get sharp more than once'
+    note = (
+      f'The {evidence}: they are out of order, or go there and back, and depth is wrong then. Give the frames one by '
+      'one in their order, of one way alone, with --far_to_near or --near_to_far.'
+    )
+    if order is not None and len(order) <= _MOST_LISTED:
+      note += f' By where they are sharp it may be {", ".join(stack.names[n] for n in order)}.'
     return dataclasses.replace(stack, notes=[*stack.notes, note]), motion
   end = motion.near_end()
   if end is None:

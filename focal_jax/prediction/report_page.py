@@ -42,6 +42,7 @@ def write_report(
   measure: str = 'ring_difference',
   depth: Float[np.ndarray, 'H W'] | None = None,
   confidence: Float[np.ndarray, 'H W'] | None = None,
+  min_confidence: float = 0.0,
 ) -> None:
   """Writes the report.
 
@@ -60,6 +61,7 @@ def write_report(
     facts: (what, text) of further remarks.
     measure: of `classical.MEASURES`, whose curve is shown where a prediction has no focus distribution.
     depth, confidence: of the size of the picture; None: those of the prediction.
+    min_confidence: depth of a lower confidence is drawn nearly grey, 0 .. 1.
   """
   depth = prediction.depth if depth is None else depth
   confidence = prediction.confidence if confidence is None else confidence
@@ -99,6 +101,8 @@ def write_report(
     'picture': _jpeg(picture, size),
     'depth': _packed(depth[at].astype('<f4')),
     'confidence': _packed(np.round(np.clip(confidence[at], 0, 1) * 65535).astype('<u2')),
+    'min_confidence': min_confidence,
+    'faded': [round(255 * pictures.FADED_GREY), pictures.FADED_SHARE],
     'curves': _packed(np.round(np.clip(curves, 0, 1) * 255).astype(np.uint8)),
     'curve_name': curve_name,
     'colours': {

@@ -104,7 +104,8 @@ def read_motion(
 
   Args:
     path: a file written by `write_motion`.
-    stack: the same frames, or equally many others, which are matched by the order of their names.
+    stack: the same frames; some of them, including the nearest; or equally many others, which are matched by the order
+      of their names.
     region: region of the stack.
     may_turn: the order of the stack is a guess, and is overridden by that of the file.
 
@@ -126,10 +127,14 @@ def read_motion(
     raise InputError(
       f'{path}: fov and motion are not finite numbers for each frame, expected a file that predict wrote'
     )
-  if len(names) != len(stack.names):
+  # Some frames may have been left out since.
+  are_some = set(stack.names) < set(names)
+  if len(names) != len(stack.names) and not are_some:
     raise InputError(f'{path}: has the motion of {len(names)} frames, expected {len(stack.names)}')
   note = None
-  if sorted(names) != sorted(stack.names):
+  if are_some:
+    note = f'{path.name} has the motion of {len(names)} frames, which include these {len(stack.names)}.'
+  elif sorted(names) != sorted(stack.names):
     # For example a second illumination or channel, recorded with the same movement.
     note = (
       f'{path.name} has the motion of {names[0]} to {names[-1]}: applied to these frames in the order of their names.'
@@ -260,7 +265,14 @@ def write_depth(
   np.save(folder / 'depth.npy', depth)
   np.save(folder / 'confidence.npy', full.confidence)
   write_depth_png(folder / 'depth_16bit.png', depth, unit.name)
-  depth_panel = pictures.Panel('depth', _for_picture(depth), unit.name, limits)
+  faded = full.confidence < min_confidence
+  depth_panel = pictures.Panel(
+    f'depth (grey: confidence < {min_confidence:g})' if faded.any() else 'depth',
+    _for_picture(depth),
+    unit.name,
+    limits,
+    faded=_for_picture(faded),
+  )
   confidence_panel = pictures.Panel(
     'confidence', _for_picture(full.confidence), '0 to 1', (0.0, 1.0), pictures.CONFIDENCE_COLOURS
   )
@@ -301,6 +313,7 @@ def write_depth(
     facts=[*facts, *(('note', note) for note in stack.notes)],
     depth=full.depth,
     confidence=full.confidence,
+    min_confidence=min_confidence,
   )
   return {
     'depth_range': list(limits),

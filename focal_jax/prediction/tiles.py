@@ -28,8 +28,9 @@ from focal_jax.models.depth import MULTIPLE
 from focal_jax.models.end_to_end import padded_size
 from focal_jax.stack import MAPS, PICTURES, FocalStack, Prediction
 
-# Default number of pixels in all frames of a piece; each takes about 250 bytes, in addition to 0.5 GiB for the process.
+# Default number of pixels in all frames of a piece, and bytes that each takes, in addition to 0.5 GiB for the process.
 FRAMES_PX = 22 * 512**2
+PIECE_BYTES = 250
 # With many frames tiles would have too little context: up to the first size, they may take the second number of pixels.
 LEAST_PIECE_PX, MOST_FRAMES_PX = 512**2, 40 * 512**2
 OVERLAP_PX = 320

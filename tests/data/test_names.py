@@ -74,6 +74,26 @@ def test_focus_in_names(tmp_path, names, focus, unit):
   assert any('from the series of file names' in note for note in stack.notes) == (unit != FRAME_INDEX_UNIT)
 
 
+@pytest.mark.parametrize(
+  ('names', 'ends'),
+  [
+    (['image_1_0.5.jpg', 'image_2_0.65.jpg', 'image_3_1.30.jpg'], '0.5 to 1.30'),
+    (['0,35.jpg', '0,5.jpg'], '0,35 to 0,5'),
+    (['20cm.jpg', '30cm.jpg', '120cm.jpg'], '20cm to 120cm'),
+    (['focus_0.2.jpg', 'focus_1.0.jpg', 'focus_inf.jpg'], '0.2 to inf'),
+    (['v1.2_001.jpg', 'v1.2_002.jpg'], None),
+    (['10.30.58.jpg', '10.30.59.jpg'], None),
+    (['1.jpg', '2.jpg'], None),
+    (['z0.5um.jpg', 'z1.5um.jpg'], None),
+  ],
+)
+def test_numbers_that_are_not_used_are_told(tmp_path, names, ends):
+  write_images(tmp_path, *names)
+  notes = [note for note in read_stack_folder(tmp_path).notes if 'were not used' in note]
+  assert len(notes) == (ends is not None)
+  assert not ends or f'Numbers in the names, {ends}, were not used' in notes[0]
+
+
 SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
 
 
@@ -125,6 +145,14 @@ def test_files_that_do_not_fit_the_series(names, strangers):
   if 0 < len(strangers) <= 4:
     assert all(name in notes[0] for name in strangers)
   assert without_strangers(paths, set(names + strangers))[0] == paths
+
+
+def test_a_frame_of_another_kind_may_fill_a_gap():
+  names = [f'IMG_{n:04}.jpg' for n in (1, 2, 3, 5, 6)]
+  kept, notes = without_strangers([Path(name) for name in sorted([*names, 'IMG_0004.tif'])], set())
+  assert (len(kept), notes) == (6, [])
+  kept, _ = without_strangers([Path(name) for name in [*names, 'IMG_0007.tif']], set())
+  assert [path.name for path in kept] == names
 
 
 def test_two_series_are_told():
@@ -236,7 +264,7 @@ def test_files_that_are_not_read_are_told(tmp_path):
 
 
 def test_files_that_are_not_there(tmp_path):
-  with pytest.raises(InputError, match=r'x\.jpg: cannot be read as an image \(FileNotFoundError'):
+  with pytest.raises(InputError, match=r'x\.jpg: found no such file'):
     read_stack_folder([tmp_path / 'nowhere' / 'x.jpg', tmp_path / 'nowhere' / 'y.jpg'])
 
 

@@ -268,5 +268,5 @@ def test_layouts_that_are_not_read_are_named(tmp_path):
   entry = data.rindex((339).to_bytes(2, 'little') + (4).to_bytes(2, 'little'))
   data[entry + 4 : entry + 12] = (1).to_bytes(4, 'little') + (6).to_bytes(4, 'little')  # complex floating point
   path.write_bytes(data)
-  with pytest.raises(InputError, match=r'a\.tif: cannot be read as an image \(ValueError: .*sample format'):
+  with pytest.raises(InputError, match=r'a\.tif: cannot be read as an image \(.*sample format'):
     read_stack_folder(tmp_path)

@@ -77,3 +77,24 @@ def test_none_leaves_a_place_empty(tmp_path):
   height, width = (length // 2 for length in sheet.shape)
   drawn = [(part < 255).any() for row in (sheet[:height], sheet[height:]) for part in (row[:, :width], row[:, width:])]
   assert drawn == [True, True, False, True]
+
+
+def test_faded_places_are_nearly_grey(tmp_path):
+  values = np.tile(np.linspace(0, 1, 200), (200, 1))
+  faded = np.zeros((200, 200), bool)
+  faded[:100] = True
+  sheets = []
+  for name, where in (('plain', None), ('faded', faded)):
+    contact_sheet(tmp_path / f'{name}.png', [[Panel('', values, 'm', (0.0, 1.0), faded=where)]])
+    sheets.append(np.asarray(Image.open(tmp_path / f'{name}.png').convert('RGB')).astype(float))
+  plain_sheet, faded_sheet = sheets
+  changed = np.abs(plain_sheet - faded_sheet).max(-1) > 2
+  rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+  top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
+  # The upper half of the map, and nothing else.
+  assert (right - left) / (bottom - top) == pytest.approx(2, rel=0.05)
+  inner = np.s_[top + 3 : bottom - 2, left + 3 : right - 2]
+  saturation = [np.ptp(sheet[inner], axis=-1).mean() for sheet in sheets]
+  assert saturation[1] < 0.25 * saturation[0]
+  share, grey = pictures.FADED_SHARE, 255 * pictures.FADED_GREY
+  np.testing.assert_allclose(faded_sheet[inner], (1 - share) * plain_sheet[inner] + share * grey, atol=3)

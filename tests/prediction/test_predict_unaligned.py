@@ -11,6 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from focal_jax import InputError
+from focal_jax.align.sharpness_order import order_by_sharpness
 from focal_jax.prediction.predict import Options, predict_folder
 from focal_jax.prediction.results import aligned_files
 
@@ -109,6 +110,22 @@ def test_motion_brings_its_order_along(canvas, tmp_path, prefix):
     aligned(tmp_path / 'second', tmp_path / 'out3', motion=path, far_to_near=True)
 
 
+def test_motion_of_frames_that_were_left_out_since(turned, canvas, tmp_path):
+  _, whole = aligned(turned, tmp_path / 'first')
+  path = tmp_path / 'first' / 'motion.json'
+  for n, degrees in ((1, -1.0), (2, 0.0)):
+    photograph(canvas, tmp_path / f'a_{n}.png', degrees=degrees, blur_px=1.0 - 0.5 * n)
+  summary, motion = aligned(tmp_path, tmp_path / 'second', motion=path)
+  assert motion['frames'] == ['a_1.png', 'a_2.png']
+  np.testing.assert_allclose(motion['rotation_deg'], whole['rotation_deg'][1:], atol=1e-5)
+  np.testing.assert_allclose(motion['motion'], whole['motion'][1:], atol=1e-5)
+  assert 'motion.json has the motion of 3 frames, which include these 2.' in summary['notes']
+  photograph(canvas, tmp_path / 'a_0.png')
+  (tmp_path / 'a_2.png').unlink()  # to which the others are aligned
+  with pytest.raises(InputError, match=r'aligns to a_2\.png, expected a_1\.png'):
+    aligned(tmp_path, tmp_path / 'third', motion=path)
+
+
 def test_motion_of_more_frames_is_refused(turned, canvas, tmp_path):
   for n in range(2):
     photograph(canvas, tmp_path / f'c_{n}.png')
@@ -158,6 +175,73 @@ def test_frames_out_of_order_are_told(canvas, tmp_path, zooms, told):
     photograph(canvas, tmp_path / f'a_{n}.png', zoom=zoom, blur_px=0.5)
   summary, _ = aligned(tmp_path, tmp_path / 'out')
   assert any('out of order' in note for note in summary['notes']) == told
+
+
+ORDERS = {'there and back': [0, 2, 4, 6, 5, 3, 1], 'shuffled': [4, 0, 5, 2, 6, 1, 3], 'one way': list(range(7))}
+
+
+@pytest.fixture(scope='module')
+def slope(canvas):
+  """Photographs of a plane that comes nearer from left to right, the farthest first, as a lens that breathes has them
+  and as one that does not.
+  """
+  place = np.linspace(-1, 7, WIDTH)
+  blurred = [
+    ndimage.gaussian_filter(canvas, sigma)[MARGIN:-MARGIN, MARGIN:-MARGIN] for sigma in np.arange(0.01, 6, 0.5)
+  ]
+  frames = {}
+  for breathing in (0.006, 0.0):
+    frames[breathing] = []
+    for n in range(7):
+      step = np.round(np.minimum(np.abs(place - n), 5.9) * 2).astype(int)
+      sharp = np.choose(np.minimum(step, 11), [picture * np.ones((HEIGHT, 1)) for picture in blurred])
+      zoom, centre = 1 + breathing * n, (np.array([HEIGHT, WIDTH]) - 1) / 2
+      frame = ndimage.affine_transform(sharp, np.full(2, 1 / zoom), centre * (1 - 1 / zoom), order=3, mode='mirror')
+      grey = np.round(255 * np.clip(frame, 0, 1)).astype(np.uint8)
+      frames[breathing].append(np.stack([grey] * 3, -1))
+  return frames
+
+
+@pytest.mark.parametrize('name', ORDERS)
+def test_where_frames_are_sharp_tells_their_order(slope, name):
+  order = ORDERS[name]
+  for frames in slope.values():
+    found = order_by_sharpness(np.stack([frames[n] for n in order]))
+    if name == 'one way':
+      assert found is None
+      continue
+    there = [order[n] for n in found]
+    assert there in (list(range(7)), list(range(6, -1, -1)))
+
+
+def test_a_flat_scene_tells_no_order(canvas):
+  """Near and far of its focus it is blurred alike."""
+  flat = [ndimage.gaussian_filter(canvas, 0.5 * abs(n - 3) + 0.01) for n in range(7)]
+  images = np.round(255 * np.stack([np.stack([one] * 3, -1) for one in flat])).astype(np.uint8)
+  for order in ORDERS.values():
+    assert order_by_sharpness(images[order]) is None
+  assert order_by_sharpness(np.zeros_like(images)) is None
+
+
+@pytest.mark.parametrize('name', ORDERS)
+def test_frames_out_of_order_are_sorted_if_the_zoom_agrees(slope, tmp_path, name):
+  for breathing, frames in slope.items():
+    folder = tmp_path / str(breathing)
+    folder.mkdir()
+    for k, n in enumerate(ORDERS[name]):
+      Image.fromarray(frames[n]).save(folder / f'{k}.png')
+    summary, _ = aligned(folder, folder / 'out')
+    names = [f'{ORDERS[name].index(n)}.png' for n in range(7)]
+    notes = ' '.join(summary['notes'])
+    assert ('they were sorted by it' in notes) == (name != 'one way' and breathing > 0)
+    assert ('get sharp more than once' in notes) == (name != 'one way' and breathing == 0)
+    if breathing:
+      assert (summary['frames'], summary['focus']) == (names, list(range(7)))
+    else:
+      assert summary['frames'] == [f'{k}.png' for k in range(7)]
+      assert name == 'one way' or ', '.join(names) in notes or ', '.join(names[::-1]) in notes
+    kept, _ = aligned(folder, folder / 'kept', far_to_near=True)
+    assert kept['frames'] == [f'{k}.png' for k in range(7)]
 
 
 def test_both_orders_at_once_are_refused():

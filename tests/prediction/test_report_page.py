@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from focal_jax.files.pictures import to_uint8
+from focal_jax.files.pictures import FADED_GREY, FADED_SHARE, to_uint8
 from focal_jax.focus import classical
 from focal_jax.prediction.report_page import write_report
 from focal_jax.prediction.surface import camera_of, make_surface, point_cloud
@@ -72,6 +72,7 @@ def write(path, weights=True, unit='1/m'):
     picture=picture,
     surface=surface,
     facts=[('method', '<u>none</u>')],
+    min_confidence=0.1,
   )
   return prediction, surface
 
@@ -300,7 +301,11 @@ def test_maps_are_in_the_colours_of_their_scale(opened):
   shown = page.pixels('map')[..., :3].astype(float)
   bar = page.pixels('colours')[::-1, 0, :3].astype(float)  # low to high
   share = (prediction.depth[np.ix_(rows, columns)] - FOCUS[0]) / (FOCUS[-1] - FOCUS[0])
-  np.testing.assert_allclose(shown, bar[np.clip(256 * share, 0, 255).astype(int)], atol=1)
+  expected = bar[np.clip(256 * share, 0, 255).astype(int)]
+  low = np.round(65535 * prediction.confidence[np.ix_(rows, columns)]) < 6553.5
+  expected[low] = (1 - FADED_SHARE) * expected[low] + FADED_SHARE * 255 * FADED_GREY
+  np.testing.assert_allclose(shown, expected, atol=1)
+  assert page.text('map-note').endswith('; grey where confidence is below 0.1')
   page.page.locator('label[for=map-confidence]').click()
   np.testing.assert_allclose(page.pixels('map')[..., 0], 255 * prediction.confidence[np.ix_(rows, columns)], atol=1.01)
   page.page.locator('label[for=map-depth]').click()

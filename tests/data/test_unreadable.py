@@ -1,0 +1,208 @@
+"""Stacks in which some files cannot be read: what is left is as if those were not there."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiff_files import write_tiff
+
+from focal_jax import InputError
+from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
+from focal_jax.data.scales import scales_of
+
+NAMES = [f'IMG_{n}.png' for n in range(1, 6)]
+
+
+def write(folder, names=NAMES):
+  rng = np.random.default_rng(0)
+  for name in names:
+    Image.fromarray(rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)).save(folder / name)
+
+
+def cut(path, share=0.5):
+  path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+
+def left_out(stack):
+  return [note for note in stack.notes if 'which cannot be read' in note]
+
+
+@pytest.mark.parametrize('share', [0, 0.01, 0.5])  # no header at all, none that is whole, and pixels that are not
+@pytest.mark.parametrize('reverse', [False, True])
+def test_the_rest_is_read_as_if_the_file_were_not_there(tmp_path, share, reverse):
+  write(tmp_path)
+  whole = read_stack_folder(tmp_path, reverse=reverse)
+  cut(tmp_path / NAMES[2], share)
+  stack = read_stack_folder(tmp_path, reverse=reverse)
+  order = [n for n in (range(4, -1, -1) if reverse else range(5)) if n != 2]
+  assert stack.names == [NAMES[n] for n in order]
+  np.testing.assert_array_equal(stack.images, np.delete(whole.images, 2, axis=0))
+  assert stack.focus.tolist() == ([3, 2, 1, 0] if reverse else [0, 1, 2, 3])
+  assert [path.name for path in stack.paths] == stack.names
+  np.testing.assert_array_equal(stack.frame(1, max_side=20), whole.frame(1, max_side=20))
+  (note,) = left_out(stack)
+  assert note.startswith('Left out: IMG_3.png, which cannot be read as an image (')
+  assert share or 'the file is empty' in note
+
+
+@pytest.mark.parametrize('share', [0, 0.5])
+def test_distances_stay_with_their_frames(tmp_path, share):
+  write(tmp_path)
+  cut(tmp_path / NAMES[1], share)
+  rest = [1 / 8, 1 / 2, 1, 2]  # 1/m, without that of the second
+  (tmp_path / 'metadata.csv').write_text(
+    'file,focus_distance_m\n' + ''.join(f'{name},{d}\n' for name, d in zip(NAMES, (8, 4, 2, 1, 0.5), strict=True))
+  )
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_allclose(stack.focus, rest)
+  assert (stack.focus_unit, len(left_out(stack))) == (DIOPTRE_UNIT, 1)
+  # Rows of the frames that can be read are enough.
+  lines = (tmp_path / 'metadata.csv').read_text().splitlines(keepends=True)
+  (tmp_path / 'metadata.csv').write_text(''.join(line for line in lines if NAMES[1] not in line))
+  np.testing.assert_allclose(read_stack_folder(tmp_path).focus, rest)
+  (tmp_path / 'metadata.csv').unlink()
+  (tmp_path / 'focus_distance.txt').write_text('8 4 2 1 0.5')
+  np.testing.assert_allclose(read_stack_folder(tmp_path).focus, rest)
+  np.testing.assert_allclose(read_stack_folder([tmp_path / name for name in NAMES]).focus, rest)
+  # Of a list one short nobody knows which is missing.
+  (tmp_path / 'focus_distance.txt').write_text('8 2 1 0.5')
+  with pytest.raises(InputError, match=r'focus_distance\.txt: 4 numbers, expected 5'):
+    read_stack_folder(tmp_path)
+
+
+def test_files_given_one_by_one(tmp_path):
+  write(tmp_path)
+  cut(tmp_path / NAMES[4])
+  stack = read_stack_folder([tmp_path / name for name in NAMES])
+  assert (stack.names, len(left_out(stack))) == (NAMES[:4], 1)
+  with pytest.raises(InputError, match=r'IMG_9\.png'):  # misspelt, not damaged
+    read_stack_folder([tmp_path / name for name in [*NAMES[:4], 'IMG_9.png']])
+
+
+@pytest.mark.parametrize(('count', 'damaged', 'left'), [(3, 1, 2), (2, 1, 1), (7, 4, 3), (4, 4, 0)])
+def test_too_few_are_left(tmp_path, count, damaged, left):
+  names = [f'{n}.png' for n in range(count)]
+  write(tmp_path, names)
+  for n, name in enumerate(names[:damaged]):
+    cut(tmp_path / name, 0.5 * (n % 2))
+  with pytest.raises(InputError) as caught:
+    read_stack_folder(tmp_path)
+  message = str(caught.value)
+  assert '\n' not in message
+  assert '0.png: cannot be read as an image (the file is empty)' in message
+  assert all(name in message for name in names[:damaged][:4]) or 'others' in message
+  assert f'{left} of {count} frames can be read' in message
+
+
+def test_every_frame_may_be_wanted(tmp_path):
+  write(tmp_path)
+  cut(tmp_path / NAMES[0])
+  with pytest.raises(InputError, match=r'IMG_1\.png: cannot be read as an image'):
+    read_stack_folder(tmp_path, leave_out_unreadable=False)
+
+
+def test_orientation_is_not_that_of_a_file_that_cannot_be_read(tmp_path):
+  write(tmp_path, names=[])
+  rng = np.random.default_rng(0)
+  for n in range(4):
+    exif = Image.Exif()
+    exif[0x0112] = 3 if n == 0 else 1
+    noise = Image.fromarray(rng.integers(0, 256, (32, 48, 3), dtype=np.uint8))
+    noise.save(tmp_path / f'{n}.jpg', exif=exif)
+  cut(tmp_path / '0.jpg')
+  stack = read_stack_folder(tmp_path)
+  assert not any('orientation' in note for note in stack.notes)
+  with Image.open(tmp_path / '1.jpg') as image:
+    np.testing.assert_array_equal(stack.images[0], np.asarray(image))
+
+
+def test_pages_keep_their_positions(tmp_path):
+  pages = [Image.fromarray(np.random.default_rng(n).integers(0, 256, (40, 60), dtype=np.uint8)) for n in range(5)]
+  description = 'ImageJ=1.53\nimages=5\nslices=5\nspacing=2.5\nunit=um\n'
+  pages[0].save(tmp_path / 'z.tif', save_all=True, append_images=pages[1:], description=description)
+  whole = read_stack_folder(tmp_path / 'z.tif')
+  np.testing.assert_allclose(whole.focus, [0, 2.5, 5, 7.5, 10])
+  data = (tmp_path / 'z.tif').read_bytes()
+  (offset,) = [n for n in range(len(data)) if data[n : n + 60] == pages[2].tobytes()[:60]]
+  # Its pixels are where the file has ended.
+  table = data.replace(offset.to_bytes(4, 'little'), (len(data) - 9).to_bytes(4, 'little'))
+  (tmp_path / 'z.tif').write_bytes(table)
+  stack = read_stack_folder(tmp_path / 'z.tif')
+  np.testing.assert_allclose(stack.focus, [0, 2.5, 7.5, 10])
+  assert stack.names == [f'z_{n:03}.tif' for n in (0, 1, 3, 4)]
+  assert 'z_002.tif' in left_out(stack)[0]
+
+
+def test_a_tiff_without_any_number_among_others(tmp_path):
+  for n in range(4):
+    values = np.random.default_rng(n).random((9, 12, 1)).astype(np.float32)
+    write_tiff(tmp_path / f'{n}.tif', np.full_like(values, np.nan) if n == 1 else values)
+  stack = read_stack_folder(tmp_path)
+  assert (stack.names, stack.focus_unit) == (['0.tif', '2.tif', '3.tif'], FRAME_INDEX_UNIT)
+  assert 'NaN' in left_out(stack)[0]
+
+
+def scene(seed, low=20, high=230):
+  """Of about the same brightness for any seed, 0 .. 255."""
+  return np.random.default_rng(seed).integers(low, high, (32, 48), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+  ('scales', 'told'),
+  [
+    ([257, 257, 16, 257, 257], 'white is 65535 in 0.tif, 1.tif, 3.tif, 4.tif and 4095 in 2.tif'),
+    ([16, 16, 257, 16, 16], 'white is 4095 in 0.tif, 1.tif, 3.tif, 4.tif and 65535 in 2.tif'),
+    ([1, 257, 16, 1], '255 in 0.tif, 3.tif'),
+    ([0, 0, 16, 0], None),  # 0: of 8 bits
+    ([0, 0, 257, 0], None),
+    ([0, 1, 0, 16, 0], '255 in 1.tif'),
+  ],
+)
+def test_frames_on_different_scales_are_equally_bright(tmp_path, scales, told):
+  for n, scale in enumerate(scales):
+    values = scene(n)
+    Image.fromarray(values.astype(np.uint16) * scale if scale else values).save(tmp_path / f'{n}.tif')
+  stack = read_stack_folder(tmp_path)
+  for n, image in enumerate(stack.images):
+    np.testing.assert_allclose(image[..., 0], scene(n), atol=1)
+  notes = [note for note in stack.notes if 'on different scales' in note]
+  assert bool(notes) == bool(told)
+  assert not told or told in notes[0]
+  # Read again, each keeps its own; also in another order.
+  turned = stack.reversed('')
+  np.testing.assert_array_equal(turned.reader.read(0), stack.images[-1])
+
+
+def test_dim_frames_of_16_bits_are_as_bright_as_others_of_8(tmp_path):
+  for n in range(4):
+    values = scene(n, 5, 50)
+    Image.fromarray(values.astype(np.uint16) * 257 if n == 2 else values).save(tmp_path / f'{n}.tif')
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_allclose(stack.images[2, ..., 0], scene(2, 5, 50), atol=1)
+
+
+def test_exposures_that_differ_are_no_scales(tmp_path):
+  """As of a flash that did not go off: what is darker stays darker."""
+  for n in range(5):
+    values = scene(n).astype(np.uint16) * 257
+    Image.fromarray(values // 6 if n == 3 else values).save(tmp_path / f'{n}.tif')
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_allclose(stack.images[3, ..., 0], scene(3) / 6, atol=1)
+  for n in range(3):
+    Image.fromarray(np.full((32, 48), 40 * n, np.uint16)).save(tmp_path / f'{n + 5}.tif')  # and nearly black ones
+  assert read_stack_folder(tmp_path).images[5:].max() == 0
+
+
+def test_floating_point_values_on_different_scales(tmp_path):
+  for n in range(5):
+    write_tiff(tmp_path / f'{n}.tif', scene(n)[..., None].astype(np.float32) / (255 if n != 1 else 1))
+  stack = read_stack_folder(tmp_path)
+  for n, image in enumerate(stack.images):
+    np.testing.assert_allclose(image[..., 0], scene(n), atol=1)
+  assert any('white is 1 in 0.tif, 2.tif, 3.tif, 4.tif and 255 in 1.tif' in note for note in stack.notes)
+
+
+def test_each_frame_is_on_one_scale():
+  # Two dark ones, which are on none of their own, beside five.
+  (scale,) = scales_of([2.0, 100.0, 102.0, 1.0, 98.0, 101.0, 99.0], [255.0] * 7, [255.0, 1023.0])
+  assert scale == ([0, 1, 2, 3, 4, 5, 6], None)

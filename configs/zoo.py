@@ -32,6 +32,8 @@ def get_config(name: str = 'won_jeon') -> ConfigDict:
   depth, loss = networks.NETWORKS[VARIANTS[name]]
   config = shipped.get_config('depth_large')
   config.model.depth = network('depth', **depth)
+  if name == 'aifdepthnet':
+    config.model.depth.normalisation = 'softmax'  # one of its two published settings
   config.loss = default.get_config().loss
   config.update_from_flattened_dict(loss)
   config.data.simulated_frames = ()

@@ -79,7 +79,7 @@ _UNIT = flags.DEFINE_enum(
 _MIN_CONFIDENCE = flags.DEFINE_float(
   'min_confidence',
   0.1,
-  'Minimum confidence of points in the cloud and mesh, and of depth that is drawn in full colour, 0 .. 1.',
+  'Minimum confidence of points in the cloud and mesh, and of depth drawn in full colour, 0 .. 1.',
 )
 
 # the others

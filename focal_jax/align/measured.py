@@ -139,14 +139,16 @@ class ResidualMotion:
 
   @property
   def back_zoom(self) -> float:
-    """How much content grows over one part of the sweep and shrinks over another: the lesser of the two, logarithm."""
+    """How far the zoom goes back, natural logarithm: the smaller of how much content grows over one part of the sweep
+    and how much it shrinks over another.
+    """
     zoom = np.log(self.zoom[self.measured])
     growth = np.triu(zoom - zoom[:, None])  # from each frame to each later one
     return float(min(growth.max(), -growth.min()))
 
   def zooms_both_ways(self, least: float = BACK_ZOOM) -> bool:
-    """Whether that is more than `least` and its error: by default much more than in a sweep that goes one way. Then it
-    goes there and back, or its frames are in another order.
+    """Whether the zoom goes back by more than `least` and its error; by default by much more than in a sweep in one
+    direction. Then the sweep goes back and forth, or its frames are out of order.
     """
     return self.back_zoom > max(least, SURE_ZOOM * float(self.zoom_error[self.measured].max()))
 

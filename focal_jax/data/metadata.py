@@ -142,8 +142,8 @@ def read_metadata(
     notes.append(f'{listed(tables)} was not read: focus distances are expected in {SIDECAR_FILES[0]}.')
   elif (ends := unused_numbers(names)) is not None:
     notes.append(
-      f'Numbers in the names, {ends[0]} to {ends[1]}, were not used. If they are focus distances, let the names say so '
-      f'with their unit, as focus_0.5m.jpg, or write them into {SIDECAR_FILES[0]}.'
+      f'Numbers in the file names, {ends[0]} to {ends[1]}, were not used. If they are focus distances, rename '
+      f'the files with a unit, as in focus_0.5m.jpg, or write the distances to {SIDECAR_FILES[0]}.'
     )
 
   return Metadata(

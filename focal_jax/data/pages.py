@@ -1,5 +1,5 @@
 """Stacks in a single file: multi-page TIFFs, as written by microscopes, with their OME-XML or ImageJ metadata, and
-animations (GIF, APNG, WebP, AVIF, HEIC). Also OME-TIFFs of several files, whose XML tells which file holds which plane.
+animations (GIF, APNG, WebP, AVIF, HEIC). Also OME-TIFFs of several files, whose XML lists the planes in each file.
 """
 
 import contextlib
@@ -87,7 +87,7 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   notes = [f'{shown(path.name)} is truncated: {len(pages)} of its pages were read.'] if is_cut else []
   if depths < 2:
     if times < 2:
-      return None  # channels of one picture
+      return None  # channels of one image
     layout = _Layout(np.swapaxes(layout.pages, 0, 1))
     notes.append(f'{shown(path.name)} has several times but one position: the times were taken as the stack.')
   elif times > 1:
@@ -98,7 +98,7 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
 
 
 def is_truncated_stack(path: Path) -> bool:
-  """Whether a file is a TIFF that says it has more pages than there are."""
+  """Whether a file is a truncated TIFF with missing pages."""
   try:
     return path.suffix.lower() in TIFF_SUFFIXES and tiff.is_cut(path)
   except (OSError, ValueError):
@@ -129,12 +129,12 @@ def _read_animation(path: Path) -> PageStack | None:
 
 
 def clearest(stacks: list[list[FrameFile]]) -> int:
-  """The stack whose structure stands out most from its noise, by its middle frame."""
+  """Index of the stack with the highest ratio of structure to noise in its middle frame."""
   return int(np.argmax([_clearness(files) for files in stacks]))
 
 
 def _clearness(files: list[FrameFile]) -> float:
-  """Of the readable frame next to the middle."""
+  """Ratio of structure to noise of the readable frame nearest to the middle."""
   for n in sorted(range(len(files)), key=lambda n: abs(n - len(files) // 2)):
     with contextlib.suppress(UnreadableError):
       pixels = decode(read_header(files[n]), 1).pixels

@@ -96,7 +96,7 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
   def is_stranger(path: Path) -> bool:
     if path in copies and 2 * len(copies) < len(inside):  # not if most frames have such names
       return not _TIME.search(comparable(copies[path].stem)) or _same_bytes(path, copies[path])
-    if path in inside:  # By another program, if it is the only one of its kind, and no frame is missing in its place.
+    if path in inside:  # from another program if it is the only file of its format and fills no gap in the numbers
       if _fills_a_gap(path, inside):
         return False
       return kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
@@ -298,7 +298,7 @@ def _starts_series(path: Path, inside: list[Path]) -> bool:
 
 
 def _fills_a_gap(path: Path, inside: list[Path]) -> bool:
-  """Whether the number of a file is between two that follow each other but for it."""
+  """Whether the number of a file is the only one missing between two of the other files."""
   stems = [path.stem, *(other.stem for other in inside if other != path)]
   numbers = _counters(stems)
   return numbers is not None and numbers[0] not in numbers[1:] and {numbers[0] - 1, numbers[0] + 1} <= set(numbers)

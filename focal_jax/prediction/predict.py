@@ -46,8 +46,8 @@ from focal_jax.stack import Prediction, as_float
 
 log = logging.getLogger(__name__)
 
-_MIXED_ZOOM = 0.004  # by which the zoom must go back where sharpness says that frames are out of order, too
-_MOST_LISTED = 24  # frames whose likely order is told
+_MIXED_ZOOM = 0.004  # minimum `back_zoom` that confirms an order by sharpness
+_MOST_LISTED = 24  # maximum number of frames whose likely order is listed
 PLAIN_SHARE = 0.1  # share of the image without texture above which a note is written
 
 
@@ -258,15 +258,22 @@ def predict_folder(
 
 
 def _in_order(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:
-  """A stack whose order is a guess, in the order that its pictures tell; and its motion, measured anew if that changed.
+  """Sorts a stack whose order is a guess by zoom and sharpness.
 
-  Frames out of order are sorted only where zoom and sharpness say the same.
+  Frames are sorted only if zoom and sharpness agree that they are out of order, and on the new order.
+
+  Args:
+    stack: without focus distances, or with positions whose direction is unknown.
+    motion: measured motion of its frames.
+
+  Returns:
+    The stack, with a note if its frames are or were out of order, and its motion, measured again if they were sorted.
   """
   order = order_by_sharpness(stack.images) if stack.focus_unit == FRAME_INDEX_UNIT else None
   if order is not None and motion.zooms_both_ways(_MIXED_ZOOM):
     note = (
-      'The frames are out of order, or go there and back, by their zoom and by where they are sharp: they were sorted '
-      'by it. --far_to_near and --near_to_far keep the order of the files.'
+      'The zoom and sharpness of the frames show that they are out of order, or go back and forth: they were sorted '
+      'accordingly. --far_to_near and --near_to_far keep the order of the files.'
     )
     in_order = stack.sorted(order, note)
     sorted_motion = measured_residual(in_order.images)
@@ -277,13 +284,13 @@ def _in_order(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, 
     if goes_one_way and sorted_motion.near_end() == 'last':
       stack, motion, order = in_order, sorted_motion, None
   if motion.zooms_both_ways() or order is not None:
-    evidence = 'zoom of the frames goes both ways' if motion.zooms_both_ways() else 'frames get sharp more than once'
+    evidence = 'zoom goes in and out' if motion.zooms_both_ways() else 'frames come into focus more than once'
     note = (
-      f'The {evidence}: they are out of order, or go there and back, and depth is wrong then. Give the frames one by '
-      'one in their order, of one way alone, with --far_to_near or --near_to_far.'
+      f'The {evidence}: the frames are out of order, or go back and forth, so depth is wrong. Give the frames of one '
+      'direction, in their order, with --far_to_near or --near_to_far.'
     )
     if order is not None and len(order) <= _MOST_LISTED:
-      note += f' By where they are sharp it may be {", ".join(stack.names[n] for n in order)}.'
+      note += f' The likely order by sharpness is {", ".join(stack.names[n] for n in order)}.'
     return dataclasses.replace(stack, notes=[*stack.notes, note]), motion
   end = motion.near_end()
   if end is None:

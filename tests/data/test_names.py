@@ -91,7 +91,7 @@ def test_numbers_that_are_not_used_are_told(tmp_path, names, ends):
   write_images(tmp_path, *names)
   notes = [note for note in read_stack_folder(tmp_path).notes if 'were not used' in note]
   assert len(notes) == (ends is not None)
-  assert not ends or f'Numbers in the names, {ends}, were not used' in notes[0]
+  assert not ends or f'Numbers in the file names, {ends}, were not used' in notes[0]
 
 
 SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
@@ -220,7 +220,7 @@ class TestPaths:
     assert stack_source([str(tmp_path / 'f?.png'), str(tmp_path / 'other.png')]) == [
       str(tmp_path / name) for name in ('f1.png', 'f2.png', 'other.png')
     ]
-    with pytest.raises(InputError, match='0 of 0 files are images, expected at least two'):
+    with pytest.raises(InputError, match='matches 0 images among 0 files, expected at least two'):
       read_stack_folder(tmp_path / '*.tif')
     write_images(tmp_path / 'with [brackets]', '1.png', '2.png')
     assert len(read_stack_folder(tmp_path / 'with [brackets]').names) == 2

@@ -57,7 +57,7 @@ def test_order_is_that_of_the_distances(folder):
   np.testing.assert_array_equal(stack.focus, [0, 1, 2])
   assert stack.notes == [
     'Focus distances are from metadata.json. No focal length: the field of view was assumed to be constant.',
-    'metadata.json is in no order: the frames were sorted far to near.',
+    'metadata.json is not in order: the frames were sorted far to near.',
     'reverse was ignored: metadata.json gives the order.',
   ]
 

@@ -119,7 +119,7 @@ def test_motion_of_frames_that_were_left_out_since(turned, canvas, tmp_path):
   assert motion['frames'] == ['a_1.png', 'a_2.png']
   np.testing.assert_allclose(motion['rotation_deg'], whole['rotation_deg'][1:], atol=1e-5)
   np.testing.assert_allclose(motion['motion'], whole['motion'][1:], atol=1e-5)
-  assert 'motion.json has the motion of 3 frames, which include these 2.' in summary['notes']
+  assert 'motion.json contains the motion of 3 frames, including these 2.' in summary['notes']
   photograph(canvas, tmp_path / 'a_0.png')
   (tmp_path / 'a_2.png').unlink()  # to which the others are aligned
   with pytest.raises(InputError, match=r'aligns to a_2\.png, expected a_1\.png'):
@@ -131,7 +131,7 @@ def test_motion_of_more_frames_is_refused(turned, canvas, tmp_path):
     photograph(canvas, tmp_path / f'c_{n}.png')
   aligned(turned, tmp_path / 'first')
   path = tmp_path / 'first' / 'motion.json'
-  with pytest.raises(InputError, match='has the motion of 3 frames, expected 2'):
+  with pytest.raises(InputError, match='contains the motion of 3 frames, expected 2'):
     aligned(tmp_path, tmp_path / 'second', motion=path)
 
 
@@ -177,7 +177,7 @@ def test_frames_out_of_order_are_told(canvas, tmp_path, zooms, told):
   assert any('out of order' in note for note in summary['notes']) == told
 
 
-ORDERS = {'there and back': [0, 2, 4, 6, 5, 3, 1], 'shuffled': [4, 0, 5, 2, 6, 1, 3], 'one way': list(range(7))}
+ORDERS = {'back and forth': [0, 2, 4, 6, 5, 3, 1], 'shuffled': [4, 0, 5, 2, 6, 1, 3], 'one way': list(range(7))}
 
 
 @pytest.fixture(scope='module')
@@ -234,7 +234,7 @@ def test_frames_out_of_order_are_sorted_if_the_zoom_agrees(slope, tmp_path, name
     names = [f'{ORDERS[name].index(n)}.png' for n in range(7)]
     notes = ' '.join(summary['notes'])
     assert ('they were sorted by it' in notes) == (name != 'one way' and breathing > 0)
-    assert ('get sharp more than once' in notes) == (name != 'one way' and breathing == 0)
+    assert ('come into focus more than once' in notes) == (name != 'one way' and breathing == 0)
     if breathing:
       assert (summary['frames'], summary['focus']) == (names, list(range(7)))
     else:

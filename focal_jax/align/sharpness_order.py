@@ -17,7 +17,7 @@ from focal_jax.focus.classical import luminance_on_host
 _SIDE_PX, _BLOCK_PX = 512, 16
 _SIGMA_PX = 1.5  # standard deviation of the Gaussian that separates high frequencies
 _NOISE = 0.5  # high-frequency energy of a block without texture, (grey levels of 255)^2
-_LEAST_CHANGE = 1.0  # minimum range of the logarithm over the frames for a block to count
+_MIN_CHANGE = 1.0  # minimum range of the logarithm over the frames for a block to count
 _FEWEST_FRAMES, _FEWEST_BLOCKS = 5, 48
 _OUT_OF_ORDER = 0.3  # minimum reduction of the excess by the new order
 _IN_ORDER = 0.3  # maximum excess in the new order
@@ -38,7 +38,7 @@ def order_by_sharpness(images: UInt8[np.ndarray, 'N H W 3']) -> list[int] | None
   if len(images) < _FEWEST_FRAMES:
     return None
   sharpness = np.stack([_sharpness(image) for image in images])
-  sharpness = sharpness[:, np.ptp(sharpness, axis=0) > _LEAST_CHANGE]
+  sharpness = sharpness[:, np.ptp(sharpness, axis=0) > _MIN_CHANGE]
   if sharpness.shape[1] < _FEWEST_BLOCKS:
     return None
   given = _excess(sharpness)

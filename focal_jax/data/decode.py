@@ -22,7 +22,7 @@ from focal_jax.data import libtiff, tiff
 from focal_jax.data.colour import ColourReader
 from focal_jax.data.exif import FrameExif, read_exif
 from focal_jax.data.formats import advice_for_content
-from focal_jax.data.names import shown
+from focal_jax.data.names import printable
 from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError, one_line
 
@@ -126,7 +126,7 @@ class Levels:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def errors_naming_file(path: Path) -> Iterator[None]:
   """Converts any error with an image to a one-line InputError that names its file."""
   try:
     # Pillow warns about large images, odd EXIF entries and so on, but decodes them.
@@ -134,7 +134,7 @@ def naming(path: Path) -> Iterator[None]:
       warnings.simplefilter('ignore')
       yield
   except MemoryError as error:  # not the fault of the file
-    raise InputError(f'{shown(path)}: not enough memory to decode it') from error
+    raise InputError(f'{printable(path)}: not enough memory to decode it') from error
   except Exception as error:  # Decoders raise nearly anything on damaged files.
     reason = f'{type(error).__name__}: {one_line(error)}'
     if type(error) is ValueError or isinstance(error, OSError):  # their messages are readable
@@ -144,7 +144,7 @@ def naming(path: Path) -> Iterator[None]:
       reason = 'its content is not an image'
     with contextlib.suppress(OSError), path.open('rb') as file:
       reason = advice_for_content(file.read(32)) or reason
-    raise UnreadableError(f'{shown(path)}: cannot be read as an image ({shown(reason)})', reason) from error
+    raise UnreadableError(f'{printable(path)}: cannot be read as an image ({printable(reason)})', reason) from error
 
 
 @contextlib.contextmanager
@@ -181,7 +181,7 @@ def read_header(file: FrameFile) -> FrameHeader:
   Raises:
     UnreadableError: the file is not an image.
   """
-  with naming(file.path):
+  with errors_naming_file(file.path):
     pages = _pages_beyond_pillow(file.path, file.page)
     if pages is not None:
       return _header_of_page(file, pages)
@@ -268,7 +268,7 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
   Raises:
     UnreadableError: the file cannot be decoded.
   """
-  with naming(header.file.path):
+  with errors_naming_file(header.file.path):
     if header.tiff_page is None and not _is_tiff(header.file.path):
       return _decode(header, orientation)
     with libtiff.messages() as said:

@@ -14,14 +14,14 @@ from focal_jax.data import series
 from focal_jax.data.decode import FrameFile, FrameHeader, read_header
 from focal_jax.data.formats import expected_suffixes, is_image, unread, without_suffix
 from focal_jax.data.frames import FrameReader, Region, read_frames
-from focal_jax.data.fused import fused_frame
+from focal_jax.data.fused import find_fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, count_distances, read_metadata
-from focal_jax.data.names import listed, natural_order, shown
+from focal_jax.data.names import format_list, natural_order, printable
 from focal_jax.data.pages import (
   TIFF_SUFFIXES,
   PageStack,
   choose_channel,
-  clearest,
+  highest_snr,
   is_truncated_stack,
   picture_file,
   read_page_stack,
@@ -208,7 +208,7 @@ def read_stack_folder(
     direction = 'near to far (reversed here)' if reverse else 'far to near (--near_to_far if it is not)'
     notes.append(f'No focus distances: {chosen.order} was taken as {direction}, and depth is in frames.')
   images = frames.images
-  fused = None if sweep or chosen.all_meant else fused_frame(images)
+  fused = None if sweep or chosen.all_meant else find_fused_frame(images)
   _reorder(images, order)
 
   height, width = images.shape[1:3]
@@ -248,7 +248,7 @@ def _choose(source: str | Path | Sequence[str | Path], channel: int | None, unre
     paths = [path for path in matches if is_image(path)]
     if not paths or (len(paths) == 1 and not read_page_stack(paths[0], channel)):
       raise InputError(
-        f'{shown(source)}: matches {len(paths)} images among {len(matches)} files, expected at least two'
+        f'{printable(source)}: matches {len(paths)} images among {len(matches)} files, expected at least two'
       )
     if len({path.parent for path in paths}) > 1:
       return _choose_files(_check_images(paths), unreadable)
@@ -284,7 +284,7 @@ def _choose_files(paths: list[Path], unreadable: Unreadable) -> _Chosen:
   """Frames given one by one: all of them, in their order."""
   for path in paths:
     if not path.exists():
-      raise InputError(f'{shown(path)}: found no such file, expected an image')
+      raise InputError(f'{printable(path)}: found no such file, expected an image')
   headers = _read_headers([picture_file(path) for path in paths], unreadable)
   folders = {path.parent for path in paths}
   folder = folders.pop() if len(folders) == 1 else None
@@ -293,7 +293,7 @@ def _choose_files(paths: list[Path], unreadable: Unreadable) -> _Chosen:
     there = natural_order(path for path in folder.iterdir() if is_image(path) and not path.is_dir())
     if count_distances(folder) not in (None, len(there)):
       there, _ = _frames_of(there, set())
-    all_names = [shown(path.name) for path in there]
+    all_names = [printable(path.name) for path in there]
   if paths != natural_order(paths):
     notes.append('The order given is not that of the names.')
   return _Chosen(headers, folder, all_names, 'the order given', None, notes, unreadable)
@@ -319,12 +319,12 @@ def _choose_series(
   elif channel is not None:
     remarks.append('channel was ignored: the file names contain no channel numbers.')
   headers = _read_headers([picture_file(path) for path in frames], unreadable)
-  headers, odd = series.without_odd_pixels(headers, {path for path in frames if path.name in kept})
+  headers, odd = series.without_outlier_frames(headers, {path for path in frames if path.name in kept})
   if len(headers) < 2:
-    raise InputError(f'{shown(folder)}: {"; ".join([*remarks, *odd])} expected at least two frames')
+    raise InputError(f'{printable(folder)}: {"; ".join([*remarks, *odd])} expected at least two frames')
   all_names = [header.file.name for header in headers]
   if count is not None and (count != len(headers) or unreadable.errors):  # unreadable frames have distances too
-    all_names = [shown(path.name) for path in (frames if count == len(frames) else paths)]
+    all_names = [printable(path.name) for path in (frames if count == len(frames) else paths)]
   places, times = series.by_time([header.file.name for header in headers], [header.exif.taken_s for header in headers])
   if places:
     headers = [headers[n] for n in places]
@@ -335,8 +335,8 @@ def _choose_series(
 
 def _frames_of(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
   """Removes files that are not frames, judging by their names; returns the others, and notes."""
-  paths, twins = series.without_twins(paths, kept)
-  paths, strangers = series.without_strangers(paths, kept)
+  paths, twins = series.without_duplicate_formats(paths, kept)
+  paths, strangers = series.without_other_series(paths, kept)
   return paths, twins + strangers
 
 
@@ -362,16 +362,18 @@ def _pages_of(paths: list[Path], channel: int | None) -> tuple[PageStack, list[s
     return None
   if len(stacks) == 1:
     path = stacks[0].files[0].path
-    stack, reason = read_page_stack(path, channel), f'{shown(path.name)} is a stack'
+    stack, reason = read_page_stack(path, channel), f'{printable(path.name)} is a stack'
   elif channel is None:
-    stack, reason = stacks[clearest([stack.files for stack in stacks])], 'Every file is a stack'
+    stack, reason = stacks[highest_snr([stack.files for stack in stacks])], 'Every file is a stack'
   elif 0 <= channel < len(stacks):
     stack, reason = stacks[channel], 'Every file is a stack'
   else:
-    raise InputError(f'channel is {channel}, expected 0 .. {len(stacks) - 1}, the stacks in {shown(paths[0].parent)}')
+    raise InputError(
+      f'channel is {channel}, expected 0 .. {len(stacks) - 1}, the stacks in {printable(paths[0].parent)}'
+    )
   chosen = stack.files[0].path
-  others = listed([path.name for path in paths if path != chosen])
-  return stack, [f'{reason}: depth is from {shown(chosen.name)}; not read: {others}.']
+  others = format_list([path.name for path in paths if path != chosen])
+  return stack, [f'{reason}: depth is from {printable(chosen.name)}; not read: {others}.']
 
 
 def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[str]]:
@@ -384,25 +386,25 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
     if is_truncated_stack(folder):
       advice = '; it is truncated: pages are missing'
     raise InputError(
-      f'{shown(folder)}: {error.strerror}, expected a folder of images, or a multi-page TIFF{advice}'
+      f'{printable(folder)}: {error.strerror}, expected a folder of images, or a multi-page TIFF{advice}'
     ) from error
   paths, notes = natural_order(path for path in entries if is_image(path)), unread(entries)
   if {'summary.json', 'motion.json'} <= {path.name for path in entries} and all(
     path.name in _RESULTS for path in paths
   ):
     raise InputError(
-      f'{shown(folder)}: contains results of a prediction, expected frames; aligned ones are in aligned/'
+      f'{printable(folder)}: contains results of a prediction, expected frames; aligned ones are in aligned/'
     )
   if len(paths) < 2 and not (paths and read_page_stack(paths[0], channel)):
-    found = f'one image ({shown(paths[0].name)})' if paths else 'no images'
-    message = f'{shown(folder)}: {found}, expected at least two ({expected_suffixes()})'
+    found = f'one image ({printable(paths[0].name)})' if paths else 'no images'
+    message = f'{printable(folder)}: {found}, expected at least two ({expected_suffixes()})'
     if paths and is_truncated_stack(paths[0]):
       message += '; it is truncated: pages are missing'
     if notes := [*notes, *without_suffix(entries)]:
       message += f'; {" ".join(notes).removesuffix(".")}'
     if folders := file_paths.stack_folders(folder, is_image):
       message += (
-        f'; choose one of the folders with images: {listed([f"{name} ({n})" for name, n in folders.items()], 8)}'
+        f'; choose one of the folders with images: {format_list([f"{name} ({n})" for name, n in folders.items()], 8)}'
       )
     raise InputError(message)
   return paths, notes
@@ -412,16 +414,17 @@ def _check_images(paths: list[Path]) -> list[Path]:
   """Returns the paths after checking that they can be a stack."""
   expected = expected_suffixes()
   if len(paths) < 2:
-    found = f'one image ({shown(paths[0])})' if paths else 'no images'
+    found = f'one image ({printable(paths[0])})' if paths else 'no images'
     raise InputError(f'{found} given, expected at least two ({expected})')
   seen = {}
   for path in paths:
     if not is_image(path):
       advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([path]))
-      raise InputError(f'{shown(path)}: not an image by its suffix, expected one of {expected}{advice}')
+      raise InputError(f'{printable(path)}: not an image by its suffix, expected one of {expected}{advice}')
     if path.name in seen:
       raise InputError(
-        f'{shown(path)}: has the same name as {shown(seen[path.name])}, expected different names, and each image once'
+        f'{printable(path)}: has the same name as {printable(seen[path.name])}, expected different names'
+        ', and each image once'
       )
     seen[path.name] = path
   return paths

@@ -14,9 +14,9 @@ from jaxtyping import Shaped, UInt8, UInt16
 from PIL import Image, ImageStat
 
 from focal_jax.data.colour import ColourReader
-from focal_jax.data.decode import FrameHeader, Levels, decode, naming, to_rgb
+from focal_jax.data.decode import FrameHeader, Levels, decode, errors_naming_file, to_rgb
 from focal_jax.data.exif import FrameExif
-from focal_jax.data.names import listed, shown
+from focal_jax.data.names import format_list, printable
 from focal_jax.data.scales import Scale, scales_of
 from focal_jax.data.unreadable import Unreadable, UnreadableError
 from focal_jax.errors import InputError
@@ -27,11 +27,11 @@ Region = tuple[int, int, int, int]
 _DARK, _BLACK = 32, 16
 _WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # common white levels of values of any range
 _DEEP_WHITES = _WHITES[1:]  # white levels of 8 to 16 bits
-_LEAST_CONTRAST = 16  # maximum ratio of the largest 16-bit value to the range, above which an offset is removed
+_MIN_CONTRAST = 16  # an offset is removed if 16-bit values range over less than 1 / this of the largest one
 _HOT = 3e-4  # maximum share of hot pixels in a 16-bit frame
-_MOST_DUPLICATES = 3  # duplicates that are listed one by one
+_MAX_DUPLICATES = 3  # duplicates that are listed one by one
 _BELOW_BLACK = -0.02  # lowest value, relative to white, up to which black is 0
-_OUTSIDE, _MOST_SAMPLES = 0.001, 1_000_000  # share of pixels below black and above white; number of pixels sampled
+_OUTSIDE, _MAX_SAMPLES = 0.001, 1_000_000  # share of pixels below black and above white; number of pixels sampled
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class FrameReader:
     """Same as `read`, whether the frame had transparency, and damage to its file. None: no damage."""
     header, size = self.headers[index], self.size(max_side)[::-1]
     decoded = decode(header, self.orientations[index])
-    with naming(header.file.path):
+    with errors_naming_file(header.file.path):
       image = _crop(to_rgb(decoded, self.levels[index], header, self.colours), self.region)
     if image.size != size:
       # With `reducing_gap` Pillow averages whole blocks first: several times faster, with no visible difference.
@@ -118,7 +118,8 @@ def orientations(headers: list[FrameHeader]) -> tuple[list[int], list[str]]:
     return own, ['EXIF orientation and shape differ between the frames: each was rotated by its own orientation.']
   different = [header.file.name for header in headers if header.exif.orientation != own[0]]
   return [own[0]] * len(own), [
-    f'EXIF orientation of {listed(different)} differs from that of {first.file.name}, which was used for all frames.'
+    f'EXIF orientation of {format_list(different)} differs from that of {first.file.name}, '
+    'which was used for all frames.'
   ]
 
 
@@ -141,7 +142,7 @@ def read_frames(
   for header, turn in zip(headers, turns, strict=True):
     if (size := header.size(turn)) != full_size:
       raise InputError(
-        f'{shown(header.file.path)}: {size[0]} x {size[1]} pixels, '
+        f'{printable(header.file.path)}: {size[0]} x {size[1]} pixels, '
         f'expected {full_size[0]} x {full_size[1]} as {headers[0].file.name}'
       )
   region = (0, 0, *full_size) if region is None else region
@@ -159,7 +160,7 @@ def read_frames(
         images[place], alpha, found = reader.read_with_remarks(place, max_side)
         transparent |= alpha
         if found:
-          damage.append(f'{header.file.name} is damaged ({shown(found)}): parts of the frame may be wrong.')
+          damage.append(f'{header.file.name} is damaged ({printable(found)}): parts of the frame may be wrong.')
   readable = [header for header in headers if header.file.name not in unreadable.errors]
   if len(readable) < len(headers):
     unreadable.check(len(readable))
@@ -232,7 +233,7 @@ def _levels(headers: Sequence[FrameHeader], unreadable: Unreadable) -> tuple[tup
       for n in places:
         levels[n] = one
       white = one.range[1] if is_measured else one.white
-      several.append(f'{white:g} in {listed([headers[n].file.name for n in places])}')
+      several.append(f'{white:g} in {format_list([headers[n].file.name for n in places])}')
     # With one scale, the notes say how it was found; with several, which frames are on which.
     notes += told[0] if len(told) == 1 else [remark for remarks in told for remark in remarks[1:]]
     if len(several) > 1:
@@ -264,7 +265,7 @@ def _deep_levels(reaches: dict[str, _Reach], white: float | None) -> tuple[Level
   _, whites, darkest, brightest, _, hot = zip(*reaches.values(), strict=True)
   known, highest, least = white is not None, int(max(brightest)), int(min(darkest))
   white = int(max(whites) if white is None else white)
-  if not known and 0 < highest - least < highest / _LEAST_CONTRAST:
+  if not known and 0 < highest - least < highest / _MIN_CONTRAST:
     return Levels(highest, least), [f'16-bit pixels range from {least} to {highest}, which became black and white.']
   if white == 65535:
     return Levels(white), []
@@ -312,7 +313,7 @@ def _value_range(reaches: dict[str, _Reach], white: float | None) -> tuple[Level
   if (black, white) != (0.0, 1.0) or greatest > 1 or least < 0:
     notes.append(f'Pixels range from {least:g} to {greatest:g}: {black:g} was taken as black and {white:g} as white.')
   if odd := {name: reach.odd for name, reach in reaches.items() if reach.odd}:
-    notes.append(f'{sum(odd.values())} values of {listed(list(odd))} are NaN or infinite: NaN was taken as black.')
+    notes.append(f'{sum(odd.values())} values of {format_list(list(odd))} are NaN or infinite: NaN was taken as black.')
   return Levels(range=(float(black), float(white))), notes
 
 
@@ -325,8 +326,8 @@ def _range_of(values: Shaped[np.ndarray, '...'], header: FrameHeader) -> _Reach:
   finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values.ravel()
   if not len(finite):
     reason = 'all its pixels are NaN or infinite, expected numbers'
-    raise UnreadableError(f'{shown(header.file.path)}: {reason}', reason)
-  sample = finite[:: max(1, len(finite) // _MOST_SAMPLES)].astype(np.float64)
+    raise UnreadableError(f'{printable(header.file.path)}: {reason}', reason)
+  sample = finite[:: max(1, len(finite) // _MAX_SAMPLES)].astype(np.float64)
   low, high = np.quantile(sample, (_OUTSIDE, 1 - _OUTSIDE))
   white = next((one for one in _WHITES if 0.125 * one < high <= one), high)
   ends = float(finite.min()), float(finite.max())
@@ -346,7 +347,7 @@ def _dark(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
   if brightest.max() < _DARK:
     return [f'The frames are dark: their brightest value is {brightest.max()} of 255.']
   dark = [name for name, value in zip(names, brightest, strict=True) if value < _BLACK]
-  return [f'Nearly black: {listed(dark)}.'] if dark else []
+  return [f'Nearly black: {format_list(dark)}.'] if dark else []
 
 
 def _duplicates(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
@@ -359,6 +360,6 @@ def _duplicates(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[
     seen.setdefault(digest, name)
   if len(seen) == 1:
     return ['All frames have the same pixels: there is no depth information.']
-  if len(notes) > _MOST_DUPLICATES:
+  if len(notes) > _MAX_DUPLICATES:
     return [f'{len(notes)} frames are duplicates, for example: {notes[0]}']
   return notes

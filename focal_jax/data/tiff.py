@@ -44,7 +44,7 @@ _HORIZONTAL, _FLOATING_POINT = 2, 3  # values of PREDICTOR
 _KINDS = {1: 'u', 2: 'i', 3: 'f'}  # NumPy kinds by SAMPLE_FORMAT
 # `struct` formats of the tag types; text and undefined data are bytes.
 _TYPES = dict(zip((1, 3, 4, 6, 8, 9, 11, 12, 13, 16, 17, 18), 'BHIbhifdIQqQ', strict=True)) | {2: 's', 7: 's'}
-_MOST_ENTRIES, _MOST_PAGES = 4096, 1_000_000  # maximum in files that are not damaged
+_MAX_ENTRIES, _MAX_PAGES = 4096, 1_000_000  # maximum in files that are not damaged
 
 
 class TiffPage(NamedTuple):
@@ -142,7 +142,7 @@ def read_pages(path: Path) -> list[TiffPage]:
   return _read_pages(path, *_version(path))[0]
 
 
-def is_cut(path: Path) -> bool:
+def is_truncated(path: Path) -> bool:
   """Whether a file has a link to a page that is missing: it is truncated, or damaged."""
   return _read_pages(path, *_version(path))[1]
 
@@ -162,13 +162,13 @@ def _read_pages(path: Path, mtime_ns: int, size: int) -> tuple[list[TiffPage], b
     number, count = ('Q', 'Q') if big else ('I', 'H')
     (offset,) = struct.unpack_from(f'{order}{number}', head, 8 if big else 4)
     pages, seen, cut = [], set(), False
-    while offset and offset not in seen and len(pages) < _MOST_PAGES:
+    while offset and offset not in seen and len(pages) < _MAX_PAGES:
       seen.add(offset)
       start = offset
       try:
         file.seek(start)
         (entries,) = _unpack(file, f'{order}{count}')
-        if entries > _MOST_ENTRIES:
+        if entries > _MAX_ENTRIES:
           raise ValueError(f'a page has {entries} tags')
         table = file.read(entries * (20 if big else 12))
         (offset,) = _unpack(file, f'{order}{number}')
@@ -191,7 +191,7 @@ def _pages_of_imagej(page: TiffPage) -> list[TiffPage]:
   size = sum(lengths)
   return [
     page._replace(tags={**page.tags, STRIP_OFFSETS: tuple(offset + n * size for offset in offsets)})
-    for n in range(min(int(count[1]), _MOST_PAGES))
+    for n in range(min(int(count[1]), _MAX_PAGES))
   ]
 
 

@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 
-from focal_jax.data.names import listed, shown
+from focal_jax.data.names import format_list, printable
 from focal_jax.errors import InputError
 
 _FEWEST = 3  # minimum number of readable frames
@@ -58,7 +58,7 @@ class Unreadable:
     if not self.errors or readable >= least:
       return
     first, *others = self.errors.values()
-    more = f', nor can {listed(list(self.errors)[1:])}' if others else ''
+    more = f', nor can {format_list(list(self.errors)[1:])}' if others else ''
     raise InputError(f'{first}{more}; {readable} of {total} frames can be read, expected at least {least}') from first
 
   def notes(self) -> list[str]:
@@ -67,7 +67,7 @@ class Unreadable:
     for name, error in self.errors.items():
       by_reason.setdefault(error.reason, []).append(name)
     return [
-      f'Left out: {listed(names)}, which cannot be read as {"an image" if len(names) == 1 else "images"} '
-      f'({shown(reason)}).'
+      f'Left out: {format_list(names)}, which cannot be read as {"an image" if len(names) == 1 else "images"} '
+      f'({printable(reason)}).'
       for reason, names in by_reason.items()
     ]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from PIL import ExifTags, Image
 
-from focal_jax.align import standing
+from focal_jax.align import static_pattern
 from focal_jax.align.estimate import MEASURED_SIDE_PX
 from focal_jax.align.measured import ResidualMotion, residual_motion
 from focal_jax.align.motion import align_plane, reduced, scaled_motion
@@ -176,11 +176,11 @@ def residual_after(
     return _in_px_of(aligned, residual_motion(_measurable(aligned), elsewhere=True, standing_in=taken))
 
 
-def standing_places(
+def static_pattern_mask(
   before: ResidualMotion, motion: Float32[np.ndarray, 'N K'] | None, fov: Float[np.ndarray, 'N'], size: tuple[int, int]
 ) -> Float32[np.ndarray, 'H W']:
   """1 where static content lies in any of the aligned frames, which have this height and width, and 0 elsewhere."""
-  there = (np.abs(before.standing) > standing.LEAST_CHANGE).astype(np.float32)
+  there = (np.abs(before.standing) > static_pattern.MIN_CHANGE).astype(np.float32)
   share = np.max(_in_aligned_frames(there, motion, fov, size), axis=0)
   return np.asarray(Image.fromarray(share).resize(size[::-1], Image.Resampling.BILINEAR))
 

@@ -45,7 +45,7 @@ def natural_order(paths: Iterable[Path]) -> list[Path]:
 
 
 def natural_keys(stems: list[str]) -> list[list[str | Decimal]]:
-  """Sort key of each name, given the others: z-5 is minus 5 beside z0, but IMG-5 is number 5 beside IMG-6."""
+  """Sort key of each name, given the others: z-5 is minus 5 next to z0, but IMG-5 is number 5 next to IMG-6."""
   stems = [comparable(stem) for stem in stems]
 
   def templates(signed: bool) -> set[str]:

@@ -1,4 +1,4 @@
-"""Reads `metadata.csv` or `metadata.json` beside the images: metadata of a stack from a person or a capture program.
+"""Reads `metadata.csv` or `metadata.json` next to the images: metadata of a stack from a person or a capture program.
 
 It names files and gives, for all of them or none, one of `focus_distance_m` (above 0, or inf), `focus_dpt` (dioptres, 0
 at infinity) and `focus`, in `focus_unit`. The units `m` and `dpt` stand for the former two. With any other unit,
@@ -140,7 +140,7 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
       raise InputError(f'{path}: no {field} for {", ".join(without)}, expected one for every image')
     meaning = known_unit(unit) or field if field == 'focus' else field
     if unit is not None and field != 'focus' and known_unit(unit) != field:
-      raise InputError(f"{path}: {_UNIT} is {_shown(unit)} beside {field}, expected it beside 'focus'")
+      raise InputError(f"{path}: {_UNIT} is {_shown(unit)} with {field}, expected it only with 'focus'")
     expected = _FRAME_FIELDS[meaning]
     numbers = np.array([_number(path, f'{field} of {name}', frames[name][field], expected) for name in names])
     if meaning == 'focus':

@@ -88,7 +88,7 @@ def test_motion_of_another_series_is_taken_in_order(turned, canvas, tmp_path):
   assert again['motion'] == motion['motion']
   assert again['rotation_deg'] == pytest.approx(motion['rotation_deg'], abs=1e-4)
   assert summary['residual_motion']['after']['rotation_range_deg'] < 0.05
-  assert any('in the order of their names' in note for note in summary['notes'])
+  assert any('applied to these frames in name order' in note for note in summary['notes'])
 
 
 @pytest.mark.parametrize('prefix', ['a', 'b'])
@@ -105,7 +105,7 @@ def test_motion_brings_its_order_along(canvas, tmp_path, prefix):
   summary, again = aligned(tmp_path / 'second', tmp_path / 'out2', motion=path)
   assert again['frames'] == [f'{prefix}_{n}.png' for n in (2, 1, 0)]
   np.testing.assert_allclose(again['motion'], motion['motion'], atol=1e-5)
-  assert any('The order of the frames is that of motion.json' in note for note in summary['notes'])
+  assert any('reversed to match the order in motion.json' in note for note in summary['notes'])
   with pytest.raises(InputError, match='aligns to'):
     aligned(tmp_path / 'second', tmp_path / 'out3', motion=path, far_to_near=True)
 
@@ -233,7 +233,7 @@ def test_frames_out_of_order_are_sorted_if_the_zoom_agrees(slope, tmp_path, name
     summary, _ = aligned(folder, folder / 'out')
     names = [f'{ORDERS[name].index(n)}.png' for n in range(7)]
     notes = ' '.join(summary['notes'])
-    assert ('they were sorted by it' in notes) == (name != 'one way' and breathing > 0)
+    assert ('they were sorted accordingly' in notes) == (name != 'one way' and breathing > 0)
     assert ('come into focus more than once' in notes) == (name != 'one way' and breathing == 0)
     if breathing:
       assert (summary['frames'], summary['focus']) == (names, list(range(7)))

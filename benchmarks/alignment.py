@@ -32,7 +32,7 @@ from focal_jax.align.measured import residual_motion
 from focal_jax.command_line import run_program
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.errors import InputError
-from focal_jax.models.description import described_model, with_arguments
+from focal_jax.models.description import model_from_description, replace_fields
 from focal_jax.models.registry import make_model
 from focal_jax.prediction.classical_predictor import ClassicalPredictor
 from focal_jax.prediction.network_predictor import NetworkPredictor
@@ -97,7 +97,7 @@ def end_point_error(
   return np.asarray(losses.motion_error(jnp.asarray(found), jnp.asarray(known), *size), np.float64)
 
 
-def left_over(images: UInt8[np.ndarray, 'N H W 3'], found: Float[np.ndarray, 'N 3']) -> dict[str, Any]:
+def residual(images: UInt8[np.ndarray, 'N H W 3'], found: Float[np.ndarray, 'N 3']) -> dict[str, Any]:
   """Residual motion found by `residual_motion` after alignment by this motion; None where it finds nothing."""
   left = residual_motion(motion.align(images, found.astype(np.float32))[0])
   numbers = {'zoom_range': left.zoom_range, 'rms_px': left.rms_px}
@@ -118,7 +118,7 @@ def open_network(weights: str | None, arguments: dict[str, int]) -> NetworkPredi
     raise InputError(f'{model.name}: has no alignment network, expected weights that have one')
   if not arguments:
     return model
-  network = make_model(with_arguments(described_model(model.description), arguments))
+  network = make_model(replace_fields(model_from_description(model.description), arguments))
   return NetworkPredictor(model.name, network, model.variables, model.description | {'changed': arguments}, [])
 
 
@@ -143,7 +143,7 @@ def estimators(names: Sequence[str], weights: str | None, arguments: dict[str, i
 
 def measure_sweep(images: UInt8[np.ndarray, 'N H W 3'], methods: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
   """Residual motion by method."""
-  return {name: left_over(images, estimate(images)) for name, estimate in methods.items()}
+  return {name: residual(images, estimate(images)) for name, estimate in methods.items()}
 
 
 def measure_known(
@@ -227,7 +227,7 @@ def main(argv: list[str]) -> None:
     images = read(folder / name, _MAX_SIDE.value)
     if images is None:
       continue
-    authors = left_over(images, np.zeros((len(images), 3), np.float32))
+    authors = residual(images, np.zeros((len(images), 3), np.float32))
     errors = measure_known(images, methods, zooms, _SHAKE_PX.value)
     height, width = (length - 2 * MARGIN_PX for length in images.shape[1:3])
     result['known'][name] = {'size_px': (height, width), 'authors': authors, 'methods': errors}

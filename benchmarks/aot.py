@@ -238,9 +238,9 @@ def _lower_train(case, placed, devices):
 
 def _lower_simulator(case, placed, devices):
   from focal_jax.recipes import simulated
-  from focal_jax.simulate.stacks import settings_from, simulate_batch
+  from focal_jax.simulate.stacks import settings_from_config, simulate_batch
 
-  settings = settings_from(simulated.get_config().simulator)
+  settings = settings_from_config(simulated.get_config().simulator)
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), case.stacks))
   return jax.jit(lambda keys: simulate_batch(keys, settings)).lower(placed(keys))
 

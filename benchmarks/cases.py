@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import flops
-from benchmarks.harness import OURS, Case, compile_ahead, least_traffic, size_in_bytes
+from benchmarks.harness import OURS, Case, compile_ahead, min_traffic, size_in_bytes
 from benchmarks.settings import Settings, multiple_of_32, shape_text
 from benchmarks.training import Option, Step, StepProgram, make_stack, step_flops
 from focal_jax import warp
@@ -77,7 +77,7 @@ def forward_cases(
 def _case(part: str, name: str, shape: tuple[int, ...], function: Any, *arguments: Any) -> Case:
   """A case of our implementation: a function of arrays."""
   work = flops.count(function, *arguments).convolutions
-  least = least_traffic(function, *arguments)
+  least = min_traffic(function, *arguments)
   return Case(part, name, OURS, shape_text((*shape, 3)), lambda: compile_ahead(function, *arguments), work, least)
 
 

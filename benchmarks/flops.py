@@ -50,7 +50,7 @@ def inner_jaxprs(equation: Any) -> Iterator[Any]:
 def _add(jaxpr: Any, times: int, total: Flops) -> None:
   for equation in jaxpr.eqns:
     name, parameters = equation.primitive.name, equation.params
-    if (native := conv.native_of(equation)) is not None:
+    if (native := conv.native_jaxpr(equation)) is not None:
       _add(native, times, total)
     elif name == 'conv_general_dilated':
       total.convolutions += times * _convolution(equation)

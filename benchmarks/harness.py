@@ -160,7 +160,7 @@ def size_in_bytes(*trees: Any) -> float:
   return float(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(trees)))
 
 
-def least_traffic(function: Callable, *arguments: Any) -> float:
+def min_traffic(function: Callable, *arguments: Any) -> float:
   """Bytes that function(*arguments) must read and return, once each."""
   returned = jax.eval_shape(lambda *arguments: jax.tree.leaves(function(*arguments)), *arguments)
   return size_in_bytes(arguments, returned)

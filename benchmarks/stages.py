@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks import flops
 from benchmarks.cases import Networks
-from benchmarks.harness import OURS, Case, compile_ahead, least_traffic
+from benchmarks.harness import OURS, Case, compile_ahead, min_traffic
 from benchmarks.settings import shape_text
 from focal_jax.models.blocks import expected_focus, focus_distribution, upsample
 
@@ -99,7 +99,7 @@ def stages(networks: Networks, train: bool = False) -> list[Case]:
     arrays, function = random_arrays(shapes), (gradient if train else forward)(module, options)
     arguments = (variables, *arrays)
     work = flops.count(function, *arguments).convolutions
-    least = least_traffic(function, *arguments)
+    least = min_traffic(function, *arguments)
     text = ' '.join(shape_text(x.shape) for x in shapes if x is not None and len(x.shape) > 3)
     prepare = lambda function=function, arguments=arguments: compile_ahead(function, *arguments)  # noqa: E731
     cases.append(Case(part, name, OURS, text, prepare, work, least))
@@ -110,7 +110,7 @@ def stages(networks: Networks, train: bool = False) -> list[Case]:
   if not train:
     arguments = (list(random_arrays(tuple(scores))), stack.focus)
     function = lambda scores, focus: regress(scores, focus, *shape[2:])  # noqa: E731
-    least = least_traffic(function, *arguments)
+    least = min_traffic(function, *arguments)
     prepare = lambda: compile_ahead(function, *arguments)  # noqa: E731
     cases.append(Case(part, 'depth.regression', OURS, f'4 of {shape_text(shape)}', prepare, bytes=least))
   return cases

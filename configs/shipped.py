@@ -69,8 +69,8 @@ def get_config(stage: str = 'both') -> ConfigDict:
     config.optimizer.update(learning_rate=5e-4, warmup_steps=100)
     config.update(batch_size=32, steps=2850, ema_decay=0.998, validation_every=500, validation_stacks=48)
   elif stage == 'depth_mixed':
-    # Stacks of several lengths in one update. Real pictures gain in the first hundred updates or so and lose from then
-    # on (weights/LOG.md), so the validated weights are kept often: compare them on real stacks.
+    # Stacks of several lengths in one update. Results on real images improve for about a hundred updates and then get
+    # worse (weights/LOG.md), so validation is frequent: compare the weights that it keeps on real stacks.
     config.simulator.update(height_px=128, width_px=128)
     config.data.simulated_frames = (5, 5, 10, 10, 10, 10, 10, 18)
     config.optimizer.update(learning_rate=3e-4, warmup_steps=160, steps_per_update=8)

@@ -1,4 +1,4 @@
-r"""The other networks of the model zoo: `focal_jax.load('won_jeon')` and so on, on the same simulated stacks for all.
+r"""The published networks of the model zoo (`focal_jax.load('won_jeon')` ...), trained on the same simulated stacks.
 
   python -m tfds_ddff.textures --out=textures
   python -m focal_jax.main --config=configs/zoo.py:dfv --workdir=runs/dfv \
@@ -6,8 +6,8 @@ r"""The other networks of the model zoo: `focal_jax.load('won_jeon')` and so on,
 
 The networks are `won_jeon`, `defocusnet`, `aifdepthnet`, `fv` and `dfv`, in the sizes and with the losses of
 `configs/ablations/networks.py`. A quarter of the weights' stacks were made from RGB-D frames of the ICL-NUIM living
-room: `--config.data.rgbd=folder:DIR --config.data.rgbd_share=0.25`. Steps are for an accelerator; on a CPU core add
-`--config.batch_size=4 --config.optimizer.steps_per_update=4`. `weights/README.md` has what was run.
+room: `--config.data.rgbd=folder:DIR --config.data.rgbd_share=0.25`. The number of steps is for an accelerator; on a
+CPU core add `--config.batch_size=4 --config.optimizer.steps_per_update=4`. `weights/README.md` lists what was run.
 """
 
 from focal_jax.recipes.ablations import networks
@@ -40,7 +40,7 @@ def get_config(name: str = 'won_jeon') -> ConfigDict:
   # None of these networks reaches beyond the sweep.
   config.simulator.truth_beyond = 0.0
   config.simulator.scene.update(steep=0.4, rough=0.3, patchy=0.3, thin=0.25)
-  # These pool to 1/32: crops of 64 px hold two cells there, and what was learned from those failed on real images.
+  # These networks pool to 1/32, where crops of 64 px have two cells; networks trained on those failed on real images.
   config.update(batch_size=16, steps=4000)
   config.optimizer.learning_rate = 1e-3 if name == 'won_jeon' else 5e-4
   return config

@@ -8,7 +8,7 @@ from typing import Any
 from focal_jax.backend import use_compilation_cache
 from focal_jax.errors import InputError
 from focal_jax.models import published
-from focal_jax.models.description import described_model, with_arguments
+from focal_jax.models.description import model_from_description, replace_fields
 from focal_jax.models.end_to_end import variable_shapes
 from focal_jax.models.npz_file import check_weights, load_weights
 from focal_jax.models.registry import complete, make_model
@@ -53,7 +53,7 @@ def load(
       Names with a suffix are paths: 'classical.npz' is a weights file.
     arguments: only for a .pth: fields of the model that the file lacks, such as {'depth.differential': False} for DFV's
       plain focus volume, or that differ from the published ones, such as {'align.name': 'metadata'}; 'depth.' may be
-      omitted (`models.description.with_arguments`).
+      omitted (`models.description.replace_fields`).
 
   Raises:
     InputError: an unknown name or measure; or the file is missing, unreadable, or not weights of this network.
@@ -78,7 +78,7 @@ def load(
     raise InputError(f"{path}: weights of type '{path.suffix}', expected .npz or .pth")
   variables, description = load_weights(path)
   try:
-    network = make_model(described_model(description))
+    network = make_model(model_from_description(description))
   except InputError as error:
     raise InputError(f'{path}: {error}') from None
   if path not in files.values():  # those are checked by the tests; tracing the network takes a second or two
@@ -89,7 +89,7 @@ def load(
 def _load_published(path: Path, arguments: Mapping[str, Any]) -> NetworkPredictor:
   tensors = read_state_dict(path)
   found = published.identify(path, tensors)
-  model = complete(with_arguments(found.model, arguments))
+  model = complete(replace_fields(found.model, arguments))
   network = make_model(model)
   variables, unused = published.variables_from(path, tensors, found, variable_shapes(network))
   log.info('%s: published weights of %s; %d tensors in it are not used', path, found.name, len(unused))

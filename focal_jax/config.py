@@ -68,8 +68,8 @@ class OptimizerSettings:
   learning_rate: float = 1e-4  # not published; a common value in the field
   b1: float = 0.9  # decay of the first moment, per update
   b2: float = 0.99  # decay of the second moment, per update
-  # Number of steps whose mean gradient makes one update of the weights: a larger batch in the memory of a small one,
-  # which may hold stacks of several numbers of frames (data.simulated_frames).
+  # Number of steps whose gradients are averaged for one update of the weights: a larger batch in the memory of a small
+  # one. Its stacks may have different numbers of frames (data.simulated_frames).
   steps_per_update: int = 1
   warmup_steps: int = 0  # steps of linear warm-up from 0
   schedule: Literal['constant', 'cosine'] = 'constant'  # learning rate after warm-up; cosine: to 0 at the last step

@@ -79,7 +79,7 @@ _UNIT = flags.DEFINE_enum(
 _MIN_CONFIDENCE = flags.DEFINE_float(
   'min_confidence',
   0.1,
-  'Minimum confidence of points in the cloud and mesh, and of depth that is drawn in full colour, 0 .. 1.',
+  'Minimum confidence of points in the cloud and mesh, and of depth drawn in full colour, 0 .. 1.',
 )
 
 # the others
@@ -163,12 +163,12 @@ def _submit() -> None:
 
 def _simulate() -> None:
   from focal_jax.data.rgbd import open_rgbd
-  from focal_jax.simulate.stacks import settings_from
+  from focal_jax.simulate.stacks import settings_from_config
   from focal_jax.simulate.write_stacks import simulate_stacks
 
   config = _CONFIG.value or _default_config()
   simulate_stacks(
-    settings_from(config.simulator),
+    settings_from_config(config.simulator),
     Path(_OUT.value),
     presets=_PRESETS.value,
     count=_COUNT.value,

@@ -53,7 +53,7 @@ class Prediction:
     coverage: share of each aligned pixel that came from inside its frame, 0 .. 1.
     motion: estimated (alpha, beta, gamma) of each frame (`warp`).
     rotation: rotation of the content of each frame, radians, clockwise in the image; undone before the motion
-      (`align.motion.turned_back`). None if not estimated; alignment networks do not estimate it.
+      (`align.motion.rotate_back`). None if not estimated; alignment networks do not estimate it.
     pyramid: a network's depth maps, coarse to fine, all at full resolution; the last one is `depth`.
     weights: the focus distribution of `depth`; sums to 1 over the frames. The end frames include the weight of what
       lies beyond them.

@@ -289,5 +289,5 @@ def test_weights_that_ship_fit_their_networks():
   assert found
   for path in set(found.values()):
     variables, description = api.load_weights(path)
-    shapes = api.variable_shapes(make_model(api.described_model(description)))
+    shapes = api.variable_shapes(make_model(api.model_from_description(description)))
     api.check_weights(path, variables, shapes)

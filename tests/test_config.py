@@ -23,7 +23,7 @@ from focal_jax.errors import InputError
 from focal_jax.losses import LossSettings, loss_settings
 from focal_jax.models.registry import ALIGN, DEPTH, complete, own_fields, settings_class
 from focal_jax.recipes import default, shipped
-from focal_jax.simulate.stacks import settings_from
+from focal_jax.simulate.stacks import settings_from_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,7 +38,7 @@ def settings_classes(kind=Config):
 def test_a_recipe_begins_with_the_defaults():
   config = default.get_config()
   assert loss_settings(config.loss) == LossSettings()
-  assert settings_from(config.simulator) == Config().simulator
+  assert settings_from_config(config.simulator) == Config().simulator
   assert config.model.to_dict() == complete({})
   assert set(config) == {field.name for field in dataclasses.fields(Config)}
   check_fields(config)

@@ -20,7 +20,7 @@ from focal_jax.losses import loss_settings
 from focal_jax.models.npz_file import load_weights
 from focal_jax.models.registry import complete
 from focal_jax.recipes import default, shipped, zoo
-from focal_jax.simulate.stacks import settings_from
+from focal_jax.simulate.stacks import settings_from_config
 from focal_jax.training.loop import train_and_evaluate
 from tfds_ddff.build import build
 
@@ -124,7 +124,7 @@ def test_recipes_have_the_fields_of_the_default_and_values_that_make_sense(name,
   config = module_of(name).get_config(variant)
   assert list(fields(config)) == list(fields(default.get_config()))
   assert loss_settings(config.loss).motion_weight == 0.05
-  assert settings_from(config.simulator).num_frames == config.simulator.num_frames
+  assert settings_from_config(config.simulator).num_frames == config.simulator.num_frames
   assert config.best_metric == ('motion_px' if config.networks == 'alignment' else 'mse')  # else a run refuses it
 
 

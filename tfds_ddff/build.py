@@ -30,7 +30,7 @@ from focal_jax.command_line import FLAG_ERRORS, flag_message, run_program
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import staging
 from focal_jax.files.pictures import Panel, contact_sheet
-from focal_jax.simulate.stacks import SimulatorSettings, settings_from
+from focal_jax.simulate.stacks import SimulatorSettings, settings_from_config
 from tfds_ddff import DATASETS, built_folder, find, load
 from tfds_ddff.simulated.simulated_dataset_builder import joined_splits, simulated_metadata, simulated_splits
 from tfds_ddff.stack_builder import SourceSplit
@@ -249,7 +249,7 @@ def _simulator_settings(config: ConfigDict | None) -> SimulatorSettings:
   if config is None:
     raise InputError('simulated needs --config, for example configs/simulated.py')
   try:
-    return settings_from(config.simulator)
+    return settings_from_config(config.simulator)
   except FLAG_ERRORS as error:
     raise InputError(flag_message(error)) from error
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from focal_jax.align.measured import ResidualMotion, residual_motion
-from focal_jax.align.motion import are_turned, checked_motion, reduced, scaled_motion
+from focal_jax.align.motion import checked_motion, exceeds_min_rotation, reduced, scaled_motion
 from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack
 
@@ -25,7 +25,7 @@ ALIGNMENTS = ('measured', 'network', 'metadata', 'off')
 SURE_ROTATION = 4.0  # rotation is undone only if some frame's exceeds this many standard errors
 MEASURED_SIDE_PX = 1280  # frames are reduced to this longer side; finer detail does not change the measured motion
 
-# (alpha, beta, gamma) of each frame, see `warp`; for rotated frames also the rotation, see `motion.turned_back`.
+# (alpha, beta, gamma) of each frame, see `warp`; for rotated frames also the rotation, see `motion.rotate_back`.
 Motion = Float32[np.ndarray, 'N K']
 
 
@@ -124,11 +124,12 @@ def motion_from_measured(measured: ResidualMotion, fov: Float[np.ndarray, 'N']) 
   rotation = np.nan_to_num(measured.rotation)
   # Rotation within its error is not worth resampling for. If any frame is rotated, all are corrected.
   is_turned = (
-    are_turned(rotation, measured.size).any() and (np.abs(rotation) > SURE_ROTATION * measured.zoom_error).any()
+    exceeds_min_rotation(rotation, measured.size).any()
+    and (np.abs(rotation) > SURE_ROTATION * measured.zoom_error).any()
   )
   measured = measured if is_turned else dataclasses.replace(measured, rotation=np.zeros_like(rotation))
   zoom = measured.zoom * (1 - stretch * (fov[measured.reference] - 1))
-  motion = np.concatenate([((1 - zoom) / stretch - (fov - 1))[:, None], -measured.upright().shift_px], axis=-1)
+  motion = np.concatenate([((1 - zoom) / stretch - (fov - 1))[:, None], -measured.without_rotation().shift_px], axis=-1)
   if is_turned:
     motion = np.concatenate([motion, measured.rotation[:, None]], axis=-1)
   return np.where(np.isfinite(motion), motion, 0).astype(np.float32)

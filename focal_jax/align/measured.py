@@ -15,9 +15,9 @@ i y with y down, so a similarity is scale q + shift.
 4. The frame is resampled by the fit and compared again, from coarse to fine, until the correction is small.
 
 With asymmetric blur, position depends on the frequency band: on the stacks `balls` and `balls_aligned` other bands
-change the zoom over ten frames by 0.001 to 0.004, more than `zoom_error` suggests. A static pattern in all frames (dust
-on the sensor, a scale bar) pulls the motion towards zero if it is as strong as the texture; `standing` finds it if it
-covers a small part of the image, and it is subtracted.
+change the zoom over ten frames by 0.001 to 0.004, more than `zoom_error` suggests. A static pattern in all frames
+(dust on the sensor, a scale bar) pulls the motion towards zero if it is as strong as the texture; `static_pattern`
+finds it if it covers a small part of the image, and it is subtracted.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from jaxtyping import Bool, Complex128, Float, Float32, Float64, UInt8
 from PIL import Image
 from scipy import ndimage
 
-from focal_jax.align import standing
+from focal_jax.align import static_pattern
 from focal_jax.align.phase_correlation import NOISE, block_spectra, correlate, peaks
 from focal_jax.focus.classical import luminance_on_host
 
@@ -47,9 +47,9 @@ MAX_ERROR = 0.005  # maximum standard error of the zoom; more is a failure
 TOLERANCE_PX = 1.0  # maximum deviation of a vote that agrees with a RANSAC hypothesis
 HYPOTHESES = 256
 SURE_ZOOM = 5.0  # the near end is known if the zoom of the ends differs by this many standard errors
-LEAST_ZOOM = 0.002  # and by at least this, the effect of the frequency band on the zoom (see above)
+MIN_ZOOM = 0.002  # and by at least this, the effect of the frequency band on the zoom (see above)
 BACK_ZOOM = 0.01  # zoom against the direction of the sweep that is reported; at most 0.003 in real sweeps
-TURNED_PX = 0.05  # rotations that move no pixel farther are ignored: without rotation, resampling is separable
+MIN_ROTATION_PX = 0.05  # rotations that move no pixel farther are ignored: without rotation, resampling is separable
 ROUNDS = 4  # maximum number of comparisons, each after resampling
 REACH = 3  # number of frames to try as a partner when the neighbour cannot be compared
 
@@ -117,8 +117,8 @@ class ResidualMotion:
       return 0.0 if len(self.zoom) == 1 else float('nan')
     return float(np.sqrt(np.nansum(self.displacement_px**2) / (n - 1)))
 
-  def upright(self) -> 'ResidualMotion':
-    """The motion that remains after each frame is rotated back about its centre, as by `motion.turned_back`.
+  def without_rotation(self) -> 'ResidualMotion':
+    """The motion that remains after each frame is rotated back about its centre, as by `motion.rotate_back`.
 
     With p = R^-1 (position in the frame), a point q of the reference lies at p = zoom q + R^-1 shift.
     """
@@ -133,20 +133,22 @@ class ResidualMotion:
     """
     ends = np.flatnonzero(self.measured)[[0, -1]]
     growth = float(np.log(self.zoom[ends[1]] / self.zoom[ends[0]]))
-    if abs(growth) <= max(SURE_ZOOM * self.zoom_error[ends].max(), LEAST_ZOOM):
+    if abs(growth) <= max(SURE_ZOOM * self.zoom_error[ends].max(), MIN_ZOOM):
       return None
     return 'last' if growth > 0 else 'first'
 
   @property
   def back_zoom(self) -> float:
-    """How much content grows over one part of the sweep and shrinks over another: the lesser of the two, logarithm."""
+    """How far the zoom goes back, natural logarithm: the smaller of how much content grows over one part of the sweep
+    and how much it shrinks over another.
+    """
     zoom = np.log(self.zoom[self.measured])
     growth = np.triu(zoom - zoom[:, None])  # from each frame to each later one
     return float(min(growth.max(), -growth.min()))
 
   def zooms_both_ways(self, least: float = BACK_ZOOM) -> bool:
-    """Whether that is more than `least` and its error: by default much more than in a sweep that goes one way. Then it
-    goes there and back, or its frames are in another order.
+    """Whether the zoom goes back by more than `least` and its error; by default by much more than in a sweep in one
+    direction. Then the sweep goes back and forth, or its frames are out of order.
     """
     return self.back_zoom > max(least, SURE_ZOOM * float(self.zoom_error[self.measured].max()))
 
@@ -229,7 +231,9 @@ def residual_motion(
     pictures = [picture - taken for picture, taken in zip(pictures, standing_in, strict=True)]
   found = measure(pictures)
   if find_standing:
-    pattern, found = standing.find_standing([_remove_shading(picture) for picture in pictures], found, measure)
+    pattern, found = static_pattern.find_static_pattern(
+      [_remove_shading(picture) for picture in pictures], found, measure
+    )
   return ResidualMotion(
     zoom=np.abs(found.scale),
     shift_px=np.stack([found.shift.real * width / small[1], found.shift.imag * height / small[0]], -1),
@@ -348,7 +352,7 @@ def _refine(moving: Float[np.ndarray, 'H W'], fixed: Float[np.ndarray, 'H W'], m
   coefficients = ndimage.spline_filter(moving, order=3, mode='mirror', output=np.float32)
   pair = _FAILED
   for _ in range(ROUNDS):
-    if abs(motion.scale.imag) * np.hypot(*centre) < TURNED_PX:
+    if abs(motion.scale.imag) * np.hypot(*centre) < MIN_ROTATION_PX:
       motion = motion._replace(scale=complex(motion.scale.real))
     a, b = motion.scale.real, motion.scale.imag
     turn = np.array([[a, b], [-b, a]])  # of (y, x)

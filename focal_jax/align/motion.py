@@ -14,7 +14,7 @@ from focal_jax import warp
 from focal_jax.errors import InputError
 from focal_jax.stack import FocalStack, Images, Numbers, checked_stack
 
-TURNED_PX = 0.1  # rotations that move no pixel farther are ignored
+MIN_ROTATION_PX = 0.1  # rotations that move no pixel farther are ignored
 _SLACK_PX = 1e-3  # tolerance for positions beyond the border: the precision of float32
 
 Frame = UInt8[np.ndarray, 'H W C'] | Float32[np.ndarray, 'H W C']
@@ -56,7 +56,7 @@ def scaled_motion(
 def align(
   images: Images, motion: np.ndarray | jax.Array, fov: Numbers | None = None
 ) -> tuple[Shaped[np.ndarray, 'N H W 3'], Float32[np.ndarray, 'N H W']]:
-  """Aligns frames by a known motion, without a network: `turned_back`, then `warp.warp`, on the host, frame by frame.
+  """Aligns frames by a known motion, without a network: `rotate_back`, then `warp.warp`, on the host, frame by frame.
 
   Args:
     images: [N, H, W, 3] RGB, uint8 or float 0 .. 1; any H and W.
@@ -75,11 +75,11 @@ def align(
   motion = checked_motion(motion, len(stack.images))
   aligned = np.empty_like(stack.images)
   coverage = np.empty(aligned.shape[:-1], np.float32)
-  stack, rest = upright(stack, motion)
+  stack, rest = without_rotation(stack, motion)
   for n, frame in enumerate(stack.images):
     values, coverage[n] = warp_region(frame, float(stack.fov[n]), rest[n], (0, 0), frame.shape[:2])
     aligned[n] = np.rint(values) if aligned.dtype == np.uint8 else values
-  cover_turned(coverage, motion, stack.fov)
+  mask_rotated_borders(coverage, motion, stack.fov)
   return aligned, coverage
 
 
@@ -98,7 +98,7 @@ def align_sharp(
     The aligned frame, black outside, and which of its pixels came from inside.
   """
   lines = _sampling_lines(frame, fov, motion[:3], (0, 0))
-  if len(motion) > 3 and are_turned(motion[3:], frame.shape[:2])[0]:
+  if len(motion) > 3 and exceeds_min_rotation(motion[3:], frame.shape[:2])[0]:
     return _align_rotated(frame, lines, float(motion[3]))
   aligned, inside = np.zeros_like(frame), np.zeros(frame.shape[:2], bool)
   spans, box = [], []
@@ -165,24 +165,27 @@ def _rotation_matrix(angle: float) -> Float[np.ndarray, '2 2']:
   return np.array([[cos, sin], [-sin, cos]])
 
 
-def upright(stack: FocalStack, motion: Float32[np.ndarray, 'N K']) -> tuple[FocalStack, Float32[np.ndarray, 'N 3']]:
-  """The stack with rotation undone, and the rest of its motion. Unchanged for a motion [N, 3]. `cover_turned` gives the
-  pixels lost at the borders.
+def without_rotation(
+  stack: FocalStack, motion: Float32[np.ndarray, 'N K']
+) -> tuple[FocalStack, Float32[np.ndarray, 'N 3']]:
+  """The stack with rotation undone, and the rest of its motion. Unchanged for a motion [N, 3].
+
+  `mask_rotated_borders` removes the pixels that this loses at the borders from the coverage.
   """
   if motion.shape[1] == 3:
     return stack, motion
-  images, _ = turned_back(stack.images, motion[:, 3], with_coverage=False)
+  images, _ = rotate_back(stack.images, motion[:, 3], with_coverage=False)
   return stack.replace(images=images), motion[:, :3]
 
 
-def cover_turned(
+def mask_rotated_borders(
   coverage: Float[np.ndarray, 'N H W'], motion: Float[np.ndarray, 'N K'], fov: Float[np.ndarray, 'N']
 ) -> None:
   """Removes pixels that were outside before the rotation was undone from the coverage of warped frames, in place."""
   size = coverage.shape[1:]
   if motion.shape[1] == 3:
     return
-  for n in np.flatnonzero(are_turned(motion[:, 3], size)):
+  for n in np.flatnonzero(exceeds_min_rotation(motion[:, 3], size)):
     outside = 1 - _rotation_coverage(float(motion[n, 3]), size)
     # Pixels beyond the frame count as inside here; `warp.coverage` excludes them.
     warped, _ = warp_region(outside[..., None], float(fov[n]), motion[n, :3], (0, 0), size)
@@ -198,12 +201,12 @@ def _rotation_coverage(angle: float, size: tuple[int, int]) -> Float32[np.ndarra
   return share.astype(np.float32)
 
 
-def are_turned(rotation: Float[np.ndarray, 'N'], size: tuple[int, int]) -> Bool[np.ndarray, 'N']:
-  """Whether each rotation (radians) moves a corner of frames of this height and width by more than `TURNED_PX`."""
-  return np.abs(rotation) * np.hypot(*size) / 2 > TURNED_PX
+def exceeds_min_rotation(rotation: Float[np.ndarray, 'N'], size: tuple[int, int]) -> Bool[np.ndarray, 'N']:
+  """Whether each rotation (radians) moves a corner of frames of this height and width more than `MIN_ROTATION_PX`."""
+  return np.abs(rotation) * np.hypot(*size) / 2 > MIN_ROTATION_PX
 
 
-def turned_back(
+def rotate_back(
   images: Images, rotation: Float[np.ndarray, 'N'], *, with_coverage: bool = True
 ) -> tuple[Shaped[np.ndarray, 'N H W 3'], Float32[np.ndarray, 'N H W'] | None]:
   """Rotates frames about their centres, against a measured rotation (`measured.ResidualMotion.rotation`).
@@ -225,7 +228,7 @@ def turned_back(
   centre = (np.array(size) - 1) / 2
   turned, coverage = np.array(images), np.ones(images.shape[:3], np.float32) if with_coverage else None
   rotation = np.nan_to_num(rotation)
-  for n in np.flatnonzero(are_turned(rotation, size)):
+  for n in np.flatnonzero(exceeds_min_rotation(rotation, size)):
     matrix = _rotation_matrix(float(rotation[n]))
     offset = centre - matrix @ centre
     for c in range(3):

@@ -11,7 +11,7 @@ _ALIKE = 0.7  # correlation at that size; 0.9 or more between the ends of real s
 _FLAT = 1.0  # standard deviation (of 255) below which an image is blank
 
 
-def other_scenes(images: UInt8[np.ndarray, 'N H W 3'], comparable: Bool[np.ndarray, 'N']) -> list[int]:
+def find_outlier_frames(images: UInt8[np.ndarray, 'N H W 3'], comparable: Bool[np.ndarray, 'N']) -> list[int]:
   """Indices of frames that are blank or show another scene.
 
   Args:

@@ -1,9 +1,10 @@
-"""The order of a sweep from where its frames are sharp: in a sweep that goes one way, every place gets sharp once.
+"""Finds the order of a sweep from the sharpness of its frames: in a sweep in one direction, each block of the image
+comes into focus once.
 
-Places are blocks of the frames, which need not be aligned to a fraction of a block. The logarithm of a block's high
-frequencies over the frames rises to one peak and falls; `_excess` is how much it goes up and down besides. The order is
-the shortest way through the frames, by how much their sharpness differs. Frames that are blurred alike, as the two ends
-of a sweep may be, it can confuse: it is to be believed only where something else says the same.
+The frames need to be aligned only to within a block. The logarithm of a block's high-frequency energy rises to one peak
+and falls again; `_excess` measures its additional variation. The order is the shortest path through the frames, where
+the distance of two frames is the difference of their sharpness. Frames with similar blur, for example the two ends of a
+sweep, can confuse it, so it needs confirmation by other evidence.
 """
 
 import numpy as np
@@ -14,30 +15,37 @@ from scipy import ndimage
 from focal_jax.focus.classical import luminance_on_host
 
 _SIDE_PX, _BLOCK_PX = 512, 16
-_SIGMA_PX = 1.5  # of the Gaussian below which frequencies are high
-_NOISE = 0.5  # energy of the high frequencies of a place without any, in squared levels of 255
-_LEAST_CHANGE = 1.0  # of the logarithm in a block that counts
+_SIGMA_PX = 1.5  # standard deviation of the Gaussian that separates high frequencies
+_NOISE = 0.5  # high-frequency energy of a block without texture, (grey levels of 255)^2
+_MIN_CHANGE = 1.0  # minimum range of the logarithm over the frames for a block to count
 _FEWEST_FRAMES, _FEWEST_BLOCKS = 5, 48
-_OUT_OF_ORDER = 0.3  # by which the excess must fall with another order,
-_IN_ORDER = 0.3  # and what it must fall to
-_SHARE = 0.05  # of the blocks that are sharpest in a frame: in three frames or more, or both ways of blur look alike
+_OUT_OF_ORDER = 0.3  # minimum reduction of the excess by the new order
+_IN_ORDER = 0.3  # maximum excess in the new order
+_SHARE = 0.05  # minimum share of blocks sharpest in a frame; with fewer than three such frames, both ends look alike
 
 
 def order_by_sharpness(images: UInt8[np.ndarray, 'N H W 3']) -> list[int] | None:
-  """The order in which the frames are a sweep of one way, in either direction, if theirs is none by clear evidence; as
-  of a sweep that goes there and back, or shuffled files. None: theirs may be one, or no order is.
+  """The order in which the frames are a sweep in one direction, if it is clear that they are not in such an order; for
+  example in a sweep that goes back and forth, or in shuffled files.
+
+  Args:
+    images: RGB 0 .. 255, in their present order.
+
+  Returns:
+    Indices of the frames, far to near or near to far, whichever agrees better with the present order. None: the present
+      order may be right, or no order explains the frames.
   """
   if len(images) < _FEWEST_FRAMES:
     return None
   sharpness = np.stack([_sharpness(image) for image in images])
-  sharpness = sharpness[:, np.ptp(sharpness, axis=0) > _LEAST_CHANGE]
+  sharpness = sharpness[:, np.ptp(sharpness, axis=0) > _MIN_CHANGE]
   if sharpness.shape[1] < _FEWEST_BLOCKS:
     return None
   given = _excess(sharpness)
   if given < _OUT_OF_ORDER:
     return None
   relative = sharpness - sharpness.mean(axis=0)
-  # Equal to the root mean square of the differences of the rows, without all pairs of them in memory.
+  # Root mean square difference of all pairs of rows, without storing the differences of all pairs.
   squares = (relative**2).sum(axis=1)
   apart = squares[:, None] + squares - 2 * relative @ relative.T
   distance = np.sqrt(np.maximum(apart, 0) / sharpness.shape[1])
@@ -47,14 +55,14 @@ def order_by_sharpness(images: UInt8[np.ndarray, 'N H W 3']) -> list[int] | None
   peaks = np.bincount(sharpness.argmax(axis=0), minlength=len(images)) / sharpness.shape[1]
   if found > _IN_ORDER or given - found < _OUT_OF_ORDER or np.count_nonzero(peaks >= _SHARE) < 3:
     return None
-  # Of the two directions that which more of the given order agrees with.
+  # The direction that agrees better with the given order.
   if np.corrcoef(order, np.arange(len(order)))[0, 1] < 0:
     order = order[::-1]
   return order.tolist()
 
 
 def _sharpness(image: UInt8[np.ndarray, 'H W 3']) -> Float[np.ndarray, ' K']:
-  """Logarithm of the energy of the high frequencies of each block."""
+  """Logarithm of the high-frequency energy of each block."""
   luma = luminance_on_host(image).astype(np.float32)
   scale = min(1.0, _SIDE_PX / max(luma.shape))
   size = tuple(max(1, round(length * scale)) for length in luma.shape[::-1])
@@ -66,7 +74,7 @@ def _sharpness(image: UInt8[np.ndarray, 'H W 3']) -> Float[np.ndarray, ' K']:
 
 
 def _excess(sharpness: Float[np.ndarray, 'N K']) -> float:
-  """How much the blocks go up and down besides once to their peak, in parts of their whole change: mean over blocks."""
+  """Variation of the blocks' sharpness beyond one rise and one fall, relative to its range: mean over blocks."""
   path = np.abs(np.diff(sharpness, axis=0)).sum(axis=0)
   highest, lowest = sharpness.max(axis=0), sharpness.min(axis=0)
   once = 2 * highest - sharpness[0] - sharpness[-1]
@@ -74,7 +82,7 @@ def _excess(sharpness: Float[np.ndarray, 'N K']) -> float:
 
 
 def _spectral(distance: Float[np.ndarray, 'N N']) -> Int64[np.ndarray, ' N']:
-  """Seriation by the second eigenvector of the Laplacian of the frames' likeness (Atkins et al., 1998)."""
+  """Seriation by the second eigenvector of the Laplacian of the frames' similarity (Atkins et al., 1998)."""
   scale = np.median(distance[distance > 0])
   alike = np.exp(-2 * (distance / scale) ** 2)
   _, vectors = np.linalg.eigh(np.diag(alike.sum(axis=1)) - alike)
@@ -82,13 +90,13 @@ def _spectral(distance: Float[np.ndarray, 'N N']) -> Int64[np.ndarray, ' N']:
 
 
 def _shortest(distance: Float[np.ndarray, 'N N'], order: Int64[np.ndarray, ' N']) -> Int64[np.ndarray, ' N']:
-  """A way through all frames that no reversal of a part and no move of one frame makes shorter."""
+  """Shortens a path through all frames until no reversal of a part and no move of a single frame makes it shorter."""
   count = len(order)
   first, last = np.triu_indices(count, 1)
   first, last = first + 1, last + 1
-  place, gap = np.arange(1, count + 1), np.arange(count + 1)  # a gap is before the place of the next number
+  place, gap = np.arange(1, count + 1), np.arange(count + 1)  # gap n is before place n + 1
   for _ in range(10 * count):
-    between = np.zeros((count + 2, count + 2))  # to beyond the ends it is not far
+    between = np.zeros((count + 2, count + 2))  # zero distance to the padding at both ends
     between[1:-1, 1:-1] = distance[np.ix_(order, order)]
     reversing = between[first - 1, last] + between[first, last + 1]
     reversing -= between[first - 1, first] + between[last, last + 1]
@@ -107,5 +115,5 @@ def _shortest(distance: Float[np.ndarray, 'N N'], order: Int64[np.ndarray, ' N']
 
 
 def _moved(order: Int64[np.ndarray, ' N'], place: int, gap: int) -> Int64[np.ndarray, ' N']:
-  """With the frame at that place in the gap before another, both counted before it is taken out."""
+  """Moves the frame at `place` to `gap`, both counted before it is removed."""
   return np.insert(np.delete(order, place), gap - (gap > place), order[place])

@@ -22,16 +22,16 @@ from focal_jax.data import libtiff, tiff
 from focal_jax.data.colour import ColourReader
 from focal_jax.data.exif import FrameExif, read_exif
 from focal_jax.data.formats import advice_for_content
-from focal_jax.data.names import shown
+from focal_jax.data.names import printable
 from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError, one_line
 
 _DEEP_COLOURS = ('RGB;16', 'RGBA;16', 'RGBX;16')
-_DEEP_GREY_WITH_ALPHA = 'LA;16B'  # of PNG, which Pillow makes RGBA
+_DEEP_GREY_WITH_ALPHA = 'LA;16B'  # in PNG; Pillow converts it to RGBA
 _OTHER_BYTES = {'B': 'L', 'L': 'B', 'N': 'B' if np.little_endian else 'L'}
 _GREY_MODES = ('1', 'L', 'LA', 'F')
 
-# What EXIF's Orientation asks for, and what undoes it.
+# Transpositions by EXIF orientation, and the orientations that undo others.
 _T = Image.Transpose
 _TURNS = {
   2: _T.FLIP_LEFT_RIGHT,
@@ -64,7 +64,7 @@ class FrameFile:
 
 @dataclasses.dataclass(frozen=True)
 class FrameHeader:
-  """What is known about a frame before it is decoded.
+  """Properties of a frame, read without decoding it.
 
   Attributes:
     file: its location.
@@ -96,11 +96,11 @@ class Decoded:
   """Pixels of a frame.
 
   Attributes:
-    pixels: an image of 8 bits for each value; or an array of any other type, [H, W] or [H, W, 3].
-    inverted: 0 is white.
-    profile: of the colours.
-    transparent: alpha was there.
-    damage: what was found wrong in the file, which was decoded nevertheless. None: nothing.
+    pixels: an image with 8 bits per value; or an array of any other type, [H, W] or [H, W, 3].
+    inverted: whether 0 is white.
+    profile: ICC profile.
+    transparent: whether the frame has transparent pixels.
+    damage: damage to the file, which was decoded nevertheless. None: no damage.
   """
 
   pixels: Image.Image | Shaped[np.ndarray, '...']
@@ -126,25 +126,25 @@ class Levels:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def errors_naming_file(path: Path) -> Iterator[None]:
   """Converts any error with an image to a one-line InputError that names its file."""
   try:
-    # Pillow warns of large images, odd EXIF entries and the like; what it can decode is good enough.
+    # Pillow warns about large images, odd EXIF entries and so on, but decodes them.
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')
       yield
-  except MemoryError as error:  # for which no file is to blame
-    raise InputError(f'{shown(path)}: there is too little memory to decode it') from error
+  except MemoryError as error:  # not the fault of the file
+    raise InputError(f'{printable(path)}: not enough memory to decode it') from error
   except Exception as error:  # Decoders raise nearly anything on damaged files.
     reason = f'{type(error).__name__}: {one_line(error)}'
-    if type(error) is ValueError or isinstance(error, OSError):  # whose texts are for people
+    if type(error) is ValueError or isinstance(error, OSError):  # their messages are readable
       reason = getattr(error, 'strerror', None) or one_line(error)
       reason = re.sub(r' \(\d+ bytes not processed\)', '', reason)
-    if isinstance(error, Image.UnidentifiedImageError):  # whose text is about an object of Python
-      reason = 'by its content it is none'
+    if isinstance(error, Image.UnidentifiedImageError):  # its message is about a Python object
+      reason = 'its content is not an image'
     with contextlib.suppress(OSError), path.open('rb') as file:
       reason = advice_for_content(file.read(32)) or reason
-    raise UnreadableError(f'{shown(path)}: cannot be read as an image ({shown(reason)})', reason) from error
+    raise UnreadableError(f'{printable(path)}: cannot be read as an image ({printable(reason)})', reason) from error
 
 
 @contextlib.contextmanager
@@ -153,12 +153,12 @@ def open_page(path: Path, page: int = 0) -> Iterator[Image.Image]:
   if status.st_size == 0:
     raise ValueError('the file is empty')
   if page and not _is_tiff(path):
-    # Pictures of a film build on those before: it stays open, for the next one is asked for next.
+    # Frames of an animation depend on earlier ones. It stays open, because the next one is usually read next.
     image = _opened(path, status.st_mtime_ns, status.st_size)
     image.seek(page)
     yield image
     return
-  # Given a name, Pillow maps some TIFFs into memory, and mixes up height and width of those that lie on their side.
+  # Given a path, Pillow memory-maps some TIFFs, and then swaps height and width of rotated ones.
   with path.open('rb') as file, Image.open(file) as image:
     if page:
       image.seek(page)
@@ -176,8 +176,12 @@ def _opened(path: Path, mtime_ns: int, size: int) -> Image.Image:
 
 
 def read_header(file: FrameFile) -> FrameHeader:
-  """Raises UnreadableError if the file is no image."""
-  with naming(file.path):
+  """Header of a frame.
+
+  Raises:
+    UnreadableError: the file is not an image.
+  """
+  with errors_naming_file(file.path):
     pages = _pages_beyond_pillow(file.path, file.page)
     if pages is not None:
       return _header_of_page(file, pages)
@@ -185,8 +189,8 @@ def read_header(file: FrameFile) -> FrameHeader:
       deep_alpha = _is_deep_grey_with_alpha(image)
       measured = image.mode in ('I', 'F')
       deep = image.mode.startswith('I;') or _is_deep_colour(image) or deep_alpha
-      exif = read_exif(image.getexif(), image.size)  # which decodes a PNG, and then Pillow forgets how it was stored
-      # Pillow turns TIFFs itself, and says so beforehand.
+      exif = read_exif(image.getexif(), image.size)  # last: it decodes a PNG, and Pillow then forgets the raw mode
+      # Pillow rotates TIFFs itself, and already reports the rotated size.
       turned = image.format == 'TIFF' and exif.orientation >= 5
       return FrameHeader(
         file=file,
@@ -200,12 +204,12 @@ def read_header(file: FrameFile) -> FrameHeader:
 
 
 def _pages_beyond_pillow(path: Path, page: int) -> list[tiff.TiffPage] | None:
-  """The pages of a TIFF of which `data.tiff` decodes this one; None: Pillow does, or the file is none.
+  """The pages of a TIFF if `data.tiff` must decode this one. None: Pillow does, or the file is not a TIFF.
 
-  Pillow 13 takes some 16-bit planes and values of the other order of bytes for what they are not, without an error.
+  Pillow 13 misreads some 16-bit planes and values in non-native byte order without an error.
 
   Raises:
-    ValueError: neither can.
+    ValueError: neither can decode it.
   """
   with path.open('rb') as file:
     if not tiff.is_tiff(file.read(4)):
@@ -225,16 +229,16 @@ def _pages_beyond_pillow(path: Path, page: int) -> list[tiff.TiffPage] | None:
   except Exception:
     if reason is None:
       return pages
-    # Of a TIFF, its layout says more than Pillow, which has tried it as every kind of picture.
+    # The error about the TIFF's layout is more helpful than Pillow's, which tried all formats.
     raise reason from None
 
 
 def _count_pictures(path: Path, image: Image.Image) -> int:
-  """Without previews."""
-  if image.format == 'MPO':  # a second JPEG picture in a file is a preview, or made for 3-D displays
+  """Number of images in a file, without previews."""
+  if image.format == 'MPO':  # a second JPEG in a file is a preview, or for 3-D displays
     return 1
   if image.format == 'TIFF':
-    with contextlib.suppress(ValueError):  # of a kind that Pillow alone reads
+    with contextlib.suppress(ValueError):  # only Pillow reads it
       return len(tiff.pictures(tiff.read_pages(path)))
   return getattr(image, 'n_frames', 1)
 
@@ -242,7 +246,7 @@ def _count_pictures(path: Path, image: Image.Image) -> int:
 def _header_of_page(file: FrameFile, pages: list[tiff.TiffPage]) -> FrameHeader:
   page = pages[file.page]
   exif = Image.Exif()
-  with contextlib.suppress(Exception), file.path.open('rb') as opened:  # as of damaged EXIF: there is none
+  with contextlib.suppress(Exception), file.path.open('rb') as opened:  # damaged EXIF counts as none
     exif.load_from_fp(opened, page.offset)
   facts = read_exif(exif, page.size)
   orientation = page.get(tiff.ORIENTATION, 1)
@@ -264,7 +268,7 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
   Raises:
     UnreadableError: the file cannot be decoded.
   """
-  with naming(header.file.path):
+  with errors_naming_file(header.file.path):
     if header.tiff_page is None and not _is_tiff(header.file.path):
       return _decode(header, orientation)
     with libtiff.messages() as said:
@@ -276,7 +280,7 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
         problem = None
     reason = ' '.join(said).removesuffix('.')
     if problem is not None:
-      # Pillow gives a number alone.
+      # Pillow's message is only a number.
       if reason and 'not configured' not in reason:
         raise ValueError(f'it is damaged: {reason}') from problem
       if unread := _compression_of(header.file):
@@ -311,7 +315,7 @@ def _decode(header: FrameHeader, orientation: int) -> Decoded:
       pixels = (np.asarray(pixels).astype(np.uint16) << 8 | np.asarray(lower))[..., :3]  # Alpha is dropped.
   elif deep_alpha:
     with open_page(file.path, file.page) as image:
-      # Taken for RGBA, its bytes come as they are: two of grey, two of alpha.
+      # Decoded as RGBA, the bytes are unchanged: two of grey, two of alpha.
       image.tile = [_with_raw_mode(tile, 'RGBA') for tile in image.tile]
       image.load()
       raw = np.asarray(_turned(image, turns)).astype(np.uint16)
@@ -345,7 +349,7 @@ def _decode_page(path: Path, page: tiff.TiffPage, orientation: int) -> Decoded:
 
 
 def to_rgb(decoded: Decoded, levels: Levels, header: FrameHeader, colours: ColourReader) -> Image.Image:
-  """8-bit sRGB; values of more bits are mapped to 0 .. 255 by the `levels`. Alpha is dropped."""
+  """Converts to 8-bit sRGB. Values with more bits are mapped to 0 .. 255 by the `levels`. Alpha is dropped."""
   pixels = decoded.pixels
   if isinstance(pixels, np.ndarray):
     scaled = _scaled_range(pixels, *levels.range) if header.measured else _scaled(pixels, levels.black, levels.white)
@@ -375,7 +379,7 @@ def _turned(image: Image.Image, turns: list[int]) -> Image.Image:
 def _turned_array(pixels: Shaped[np.ndarray, 'H W C'], orientation: int) -> Shaped[np.ndarray, 'h w C']:
   if orientation >= 5:
     pixels = pixels.swapaxes(0, 1)
-  # Rows, columns in reverse, for the orientations 1 .. 8.
+  # Steps along rows and columns for the orientations 1 .. 8.
   rows, columns = ((1, 1), (1, -1), (-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1), (-1, 1))[orientation - 1]
   return pixels[::rows, ::columns]
 

@@ -14,14 +14,14 @@ from focal_jax.data import series
 from focal_jax.data.decode import FrameFile, FrameHeader, read_header
 from focal_jax.data.formats import expected_suffixes, is_image, unread, without_suffix
 from focal_jax.data.frames import FrameReader, Region, read_frames
-from focal_jax.data.fused import fused_frame
+from focal_jax.data.fused import find_fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, count_distances, read_metadata
-from focal_jax.data.names import listed, natural_order, shown
+from focal_jax.data.names import format_list, natural_order, printable
 from focal_jax.data.pages import (
   TIFF_SUFFIXES,
   PageStack,
   choose_channel,
-  clearest,
+  highest_snr,
   is_truncated_stack,
   picture_file,
   read_page_stack,
@@ -31,7 +31,7 @@ from focal_jax.data.sidecar import read_sidecar
 from focal_jax.data.unreadable import Unreadable, UnreadableError
 from focal_jax.errors import InputError
 
-# Pictures that prediction writes.
+# Images that prediction writes.
 _RESULTS = ('all_in_focus.png', 'alignment.gif', 'confidence.png', 'contact_sheet.png', 'depth.png', 'depth_16bit.png')
 
 
@@ -47,7 +47,7 @@ class FolderStack:
     focus_unit: `DIOPTRE_UNIT`, `INVERSE_DISTANCE_UNIT` or `FRAME_INDEX_UNIT` (`data.metadata`), or for positions any
       other unit given by their source.
     names: printable name of each frame: that of the file, with the page number for pages.
-    notes: remarks for the user, one sentence each: what was used, assumed, reordered, left out or ignored.
+    notes: notes for the user, one sentence each: what was used, assumed, reordered, left out or ignored.
     focal_length_px: of the lens, in pixels of `images`. None: unknown.
     focal_length: of the lens, in the unit of focus distances: m if `focus_unit` is 1/m. None: unknown.
     f_number: of the lens. None: unknown.
@@ -56,8 +56,8 @@ class FolderStack:
     order_known: whether focus distances determine which end is far. False: the order, or the direction of positions, is
       a guess.
     paths: file of each frame; the same for all pages of a file.
-    reader: reads single frames again, in another size (`frame`). None: there are no files.
-    all_meant: the user named every file, one by one or in a sidecar, so that none is left out for its pixels.
+    reader: reads single frames again, at another size (`frame`). None: there are no files.
+    all_meant: the user named every file, one by one or in a sidecar, so none is left out because of its pixels.
   """
 
   images: UInt8[np.ndarray, 'N H W 3']
@@ -76,31 +76,35 @@ class FolderStack:
   all_meant: bool = True
 
   def size(self, max_side: int | None = None) -> tuple[int, int]:
-    """Height and width of what `frame` gives, px."""
+    """Height and width of the images that `frame` returns, px."""
     return self.images.shape[1:3] if self.reader is None else self.reader.size(max_side)
 
   def frame(self, index: int, max_side: int | None = None) -> UInt8[np.ndarray, 'H W 3']:
-    """A single frame with its longer side at most `max_side` px; None: as in its file. Read again if `images` are of
-    another size, so that one frame at a time is in memory.
+    """A single frame with its longer side at most `max_side` px; None: as in its file. It is read again if `images`
+    have another size, so that only one frame of that size is in memory.
 
     Raises:
-      InputError: its file cannot be read any more.
+      InputError: its file can no longer be read.
     """
     if self.size(max_side) == self.images.shape[1:3]:
       return self.images[index]
     return self.reader.read(index, max_side)
 
   def reversed(self, note: str) -> 'FolderStack':
-    """The frames from the last to the first, each with its own focus; `note` says why."""
+    """The frames in reverse order, each with its own focus; `note` gives the reason."""
     return self._taken(slice(None, None, -1), note)
 
   def sorted(self, order: Sequence[int], note: str) -> 'FolderStack':
-    """The frames in another order; `note` says why. Of frames without focus that is their index then."""
+    """The frames in another order; `note` gives the reason. Without focus distances, the focus of a frame is its new
+    index.
+    """
     stack = self._taken(list(order), note)
     return dataclasses.replace(stack, focus=self.focus) if self.focus_unit == FRAME_INDEX_UNIT else stack
 
   def without(self, places: Sequence[int], note: str) -> 'FolderStack':
-    """The other frames, those at `places` left out; `note` says why. Of frames without focus the index closes up."""
+    """Removes the frames at `places`; `note` gives the reason. Without focus distances, the remaining frames are
+    renumbered.
+    """
     stack = self._taken([n for n in range(len(self.names)) if n not in places], note)
     stack = dataclasses.replace(stack, fov=stack.fov / stack.fov.min())
     if self.focus_unit != FRAME_INDEX_UNIT:
@@ -121,14 +125,14 @@ class _Chosen:
   """The frames of a stack before they are decoded.
 
   Attributes:
-    headers: of the frames, in the order that is taken for far to near if no metadata say otherwise.
-    folder: that holds them all. None: several do.
-    all_names: of the images of that folder that `focus_distance.txt` is about.
-    order: what the order is, in words.
-    pages: what the file says of which the frames are pages.
-    notes: remarks for the user.
-    all_meant: the user named every file, one by one or in a sidecar, so that none is left out for its pixels.
-    unreadable: frames that are not among the headers.
+    headers: of the frames, in the order that is used as far to near unless metadata give another.
+    folder: the folder that contains them all. None: they are in several.
+    all_names: names of the images in that folder that `focus_distance.txt` lists distances for.
+    order: description of the order.
+    pages: focus of the frames from their file, if they are pages.
+    notes: notes for the user.
+    all_meant: the user named every file, one by one or in a sidecar, so none is left out because of its pixels.
+    unreadable: frames whose headers could not be read.
   """
 
   headers: list[FrameHeader]
@@ -161,19 +165,18 @@ def read_stack_folder(
 
       * a folder: the images directly in it (`formats.readable_suffixes`, any case; no hidden files). Files whose names
         do not fit the series, or that differ from nearly all others in size or colour, are left out (`data.series`);
-      * a pattern such as `frames/*.jpg`, taken as a folder of these files alone;
-      * a TIFF of several pages or an animation, or a folder with it alone (`data.pages`);
-      * image files, in their order; if they are not all in one folder, their EXIF is all the metadata.
+      * a pattern such as `frames/*.jpg`, treated as a folder with only these files;
+      * a multi-page TIFF or an animation, or a folder that contains only such a file (`data.pages`);
+      * image files, in their order; if they are in several folders, EXIF is their only metadata.
 
       At least two images of one size.
     max_side: maximum of the longer side in pixels; larger images are reduced. None: no limit.
     reverse: the order is near to far. Only for stacks without focus distances.
     region: left, top, width and height of the part to read, in pixels of the upright images. None: all.
     exif_dioptres: SubjectDistance in EXIF is in dioptres, 0 at infinity, not in metres as in the standard.
-    channel: channel of a multi-channel TIFF, from 0. None: the one with most structure.
-    leave_out_unreadable: read a stack without the frames that cannot be read, and note it, if at least three and half
-      of them are left. It is then as if those files were not there, but that they keep their lines in
-      `focus_distance.txt` and in a sidecar. False: such a file is an error.
+    channel: channel of a multi-channel TIFF, from 0. None: the one with the highest signal-to-noise ratio.
+    leave_out_unreadable: leave out frames that cannot be read, with a note, if at least three and half of the frames
+      remain. They keep their lines in `focus_distance.txt` and in a sidecar. False: an unreadable file is an error.
 
   Raises:
     InputError: naming the file or folder, what was found and what was expected.
@@ -205,7 +208,7 @@ def read_stack_folder(
     direction = 'near to far (reversed here)' if reverse else 'far to near (--near_to_far if it is not)'
     notes.append(f'No focus distances: {chosen.order} was taken as {direction}, and depth is in frames.')
   images = frames.images
-  fused = None if sweep or chosen.all_meant else fused_frame(images)
+  fused = None if sweep or chosen.all_meant else find_fused_frame(images)
   _reorder(images, order)
 
   height, width = images.shape[1:3]
@@ -230,14 +233,12 @@ def read_stack_folder(
   )
   if fused is None:
     return stack
-  note = (
-    f'Left out: {names[fused]}, which is sharp everywhere: it looks like the result of a program, not like a frame.'
-  )
+  note = f'Left out: {names[fused]}, which is sharp everywhere: it is probably an all-in-focus image, not a frame.'
   return stack.without([stack.names.index(names[fused])], note)
 
 
 def _choose(source: str | Path | Sequence[str | Path], channel: int | None, unreadable: Unreadable) -> _Chosen:
-  """The frames that `source` means."""
+  """The frames that `source` refers to."""
   if not isinstance(source, str | Path):
     paths = [file_paths.existing(path) for path in source]
     if len(paths) == 1 and paths[0].is_file() and (stack := read_page_stack(paths[0], channel)):
@@ -246,7 +247,9 @@ def _choose(source: str | Path | Sequence[str | Path], channel: int | None, unre
   if (matches := file_paths.expand_pattern(str(source))) is not None:
     paths = [path for path in matches if is_image(path)]
     if not paths or (len(paths) == 1 and not read_page_stack(paths[0], channel)):
-      raise InputError(f'{shown(source)}: {len(paths)} of {len(matches)} files are images, expected at least two')
+      raise InputError(
+        f'{printable(source)}: matches {len(paths)} images among {len(matches)} files, expected at least two'
+      )
     if len({path.parent for path in paths}) > 1:
       return _choose_files(_check_images(paths), unreadable)
     return _choose_series(paths[0].parent, paths, unread(matches), channel, unreadable)
@@ -267,7 +270,7 @@ def _read_headers(files: Sequence[FrameFile], unreadable: Unreadable) -> list[Fr
 
 
 def _choose_pages(stack: PageStack, notes: list[str], unreadable: Unreadable) -> _Chosen:
-  """Of one file."""
+  """Frames that are pages of one file."""
   headers, pages = _read_headers(stack.files, unreadable), None
   if stack.positions is not None:
     there = [stack.files.index(header.file) for header in headers]
@@ -278,10 +281,10 @@ def _choose_pages(stack: PageStack, notes: list[str], unreadable: Unreadable) ->
 
 
 def _choose_files(paths: list[Path], unreadable: Unreadable) -> _Chosen:
-  """Of files that were given one by one: all of them, in their order."""
+  """Frames given one by one: all of them, in their order."""
   for path in paths:
     if not path.exists():
-      raise InputError(f'{shown(path)}: found no such file, expected an image')
+      raise InputError(f'{printable(path)}: found no such file, expected an image')
   headers = _read_headers([picture_file(path) for path in paths], unreadable)
   folders = {path.parent for path in paths}
   folder = folders.pop() if len(folders) == 1 else None
@@ -290,7 +293,7 @@ def _choose_files(paths: list[Path], unreadable: Unreadable) -> _Chosen:
     there = natural_order(path for path in folder.iterdir() if is_image(path) and not path.is_dir())
     if count_distances(folder) not in (None, len(there)):
       there, _ = _frames_of(there, set())
-    all_names = [shown(path.name) for path in there]
+    all_names = [printable(path.name) for path in there]
   if paths != natural_order(paths):
     notes.append('The order given is not that of the names.')
   return _Chosen(headers, folder, all_names, 'the order given', None, notes, unreadable)
@@ -299,7 +302,7 @@ def _choose_files(paths: list[Path], unreadable: Unreadable) -> _Chosen:
 def _choose_series(
   folder: Path, paths: list[Path], notes: list[str], channel: int | None, unreadable: Unreadable
 ) -> _Chosen:
-  """Of the images of a folder, in natural order: those that are frames."""
+  """The frames among the images of a folder, which are in natural order."""
   if (pages := _pages_of(paths, channel)) is not None:
     stack, remarks = pages
     return _choose_pages(stack, notes + remarks, unreadable)
@@ -314,14 +317,14 @@ def _choose_series(
     frames, remarks = _frames_of([path for path in paths if path not in others], kept)
     remarks += which
   elif channel is not None:
-    remarks.append('channel was ignored: the names of the files count no channels.')
+    remarks.append('channel was ignored: the file names contain no channel numbers.')
   headers = _read_headers([picture_file(path) for path in frames], unreadable)
-  headers, odd = series.without_odd_pixels(headers, {path for path in frames if path.name in kept})
+  headers, odd = series.without_outlier_frames(headers, {path for path in frames if path.name in kept})
   if len(headers) < 2:
-    raise InputError(f'{shown(folder)}: {"; ".join([*remarks, *odd])} expected at least two frames')
+    raise InputError(f'{printable(folder)}: {"; ".join([*remarks, *odd])} expected at least two frames')
   all_names = [header.file.name for header in headers]
-  if count is not None and (count != len(headers) or unreadable.errors):  # which have distances, too
-    all_names = [shown(path.name) for path in (frames if count == len(frames) else paths)]
+  if count is not None and (count != len(headers) or unreadable.errors):  # unreadable frames have distances too
+    all_names = [printable(path.name) for path in (frames if count == len(frames) else paths)]
   places, times = series.by_time([header.file.name for header in headers], [header.exif.taken_s for header in headers])
   if places:
     headers = [headers[n] for n in places]
@@ -331,109 +334,114 @@ def _choose_series(
 
 
 def _frames_of(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
-  """Without what is no frame by its name, and remarks about it."""
-  paths, twins = series.without_twins(paths, kept)
-  paths, strangers = series.without_strangers(paths, kept)
+  """Removes files that are not frames, judging by their names; returns the others, and notes."""
+  paths, twins = series.without_duplicate_formats(paths, kept)
+  paths, strangers = series.without_other_series(paths, kept)
   return paths, twins + strangers
 
 
 def _pages_of(paths: list[Path], channel: int | None) -> tuple[PageStack, list[str]] | None:
-  """The stack in one file, alone or beside fewer pictures than it has pages; or, if every file is a stack of its own,
-  as of channels, the one with most structure. None: the files are frames.
+  """The stack in one file, if it is alone or next to fewer images than it has pages; or, if every file is a stack (such
+  as a channel), the one with the highest signal-to-noise ratio. Also notes. None: the files are frames.
   """
   if len(paths) == 1:
     stack = read_page_stack(paths[0], channel)
     return (stack, []) if stack else None
   if (stack := read_plane_files(paths, channel)) is not None:
     return stack, []
-  # Beside other files an animation shows what they are.
+  # Next to other files, an animation is a preview of them, not the stack.
   found = []
   for path in paths:
     if path.suffix.lower() in TIFF_SUFFIXES:
-      with contextlib.suppress(UnreadableError):  # which reading it as a frame tells
+      with contextlib.suppress(UnreadableError):  # reported when it is read as a frame
         found.append(read_page_stack(path))
   found = [stack for stack in found if stack]
-  # Two pages may be a picture and what a scanner saw in infrared.
+  # Two pages may be an image and the infrared channel of a scanner.
   stacks = [stack for stack in found if len(stack.files) >= max(3, len(paths))]
   if not stacks or (len(stacks) > 1 and len(stacks) < len(paths)):
     return None
   if len(stacks) == 1:
     path = stacks[0].files[0].path
-    stack, reason = read_page_stack(path, channel), f'{shown(path.name)} is a stack'
+    stack, reason = read_page_stack(path, channel), f'{printable(path.name)} is a stack'
   elif channel is None:
-    stack, reason = stacks[clearest([stack.files for stack in stacks])], 'Every file is a stack'
+    stack, reason = stacks[highest_snr([stack.files for stack in stacks])], 'Every file is a stack'
   elif 0 <= channel < len(stacks):
     stack, reason = stacks[channel], 'Every file is a stack'
   else:
-    raise InputError(f'channel is {channel}, expected 0 .. {len(stacks) - 1}, the stacks in {shown(paths[0].parent)}')
+    raise InputError(
+      f'channel is {channel}, expected 0 .. {len(stacks) - 1}, the stacks in {printable(paths[0].parent)}'
+    )
   chosen = stack.files[0].path
-  others = listed([path.name for path in paths if path != chosen])
-  return stack, [f'{reason}: depth is from {shown(chosen.name)}; not read: {others}.']
+  others = format_list([path.name for path in paths if path != chosen])
+  return stack, [f'{reason}: depth is from {printable(chosen.name)}; not read: {others}.']
 
 
 def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[str]]:
-  """Two or more image files, or one that is a stack, in natural order; and remarks about pictures that are not read."""
+  """Two or more image files, or one that is a stack, in natural order; and notes about images that cannot be read."""
   try:
-    # Neither folders nor pipes, of which reading does not end; links that lead nowhere are told when they are read.
+    # Not folders, and not pipes, which would block. Broken links are reported when they are read.
     entries = [path for path in folder.iterdir() if path.is_file() or not path.exists()]
   except OSError as error:
     advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([folder])) if folder.is_file() else ''
     if is_truncated_stack(folder):
-      advice = '; it is truncated: it has more pages, which are not there'
+      advice = '; it is truncated: pages are missing'
     raise InputError(
-      f'{shown(folder)}: {error.strerror}, expected a folder of images, or a TIFF of several pages{advice}'
+      f'{printable(folder)}: {error.strerror}, expected a folder of images, or a multi-page TIFF{advice}'
     ) from error
   paths, notes = natural_order(path for path in entries if is_image(path)), unread(entries)
   if {'summary.json', 'motion.json'} <= {path.name for path in entries} and all(
     path.name in _RESULTS for path in paths
   ):
-    raise InputError(f'{shown(folder)}: holds results of a prediction, expected frames; in aligned/ they are aligned')
+    raise InputError(
+      f'{printable(folder)}: contains results of a prediction, expected frames; aligned ones are in aligned/'
+    )
   if len(paths) < 2 and not (paths and read_page_stack(paths[0], channel)):
-    found = f'one image ({shown(paths[0].name)})' if paths else 'no images'
-    message = f'{shown(folder)}: {found}, expected at least two ({expected_suffixes()})'
+    found = f'one image ({printable(paths[0].name)})' if paths else 'no images'
+    message = f'{printable(folder)}: {found}, expected at least two ({expected_suffixes()})'
     if paths and is_truncated_stack(paths[0]):
-      message += '; it is truncated: it has more pages, which are not there'
+      message += '; it is truncated: pages are missing'
     if notes := [*notes, *without_suffix(entries)]:
       message += f'; {" ".join(notes).removesuffix(".")}'
     if folders := file_paths.stack_folders(folder, is_image):
       message += (
-        f'; folders with images: {listed([f"{name} ({n})" for name, n in folders.items()], 8)}: give one of them'
+        f'; choose one of the folders with images: {format_list([f"{name} ({n})" for name, n in folders.items()], 8)}'
       )
     raise InputError(message)
   return paths, notes
 
 
 def _check_images(paths: list[Path]) -> list[Path]:
-  """The same paths, if they may be a stack."""
+  """Returns the paths after checking that they can be a stack."""
   expected = expected_suffixes()
   if len(paths) < 2:
-    found = f'one image ({shown(paths[0])})' if paths else 'no images'
+    found = f'one image ({printable(paths[0])})' if paths else 'no images'
     raise InputError(f'{found} given, expected at least two ({expected})')
   seen = {}
   for path in paths:
     if not is_image(path):
       advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([path]))
-      raise InputError(f'{shown(path)}: is no image by its name, expected one of {expected}{advice}')
+      raise InputError(f'{printable(path)}: not an image by its suffix, expected one of {expected}{advice}')
     if path.name in seen:
       raise InputError(
-        f'{shown(path)}: has the name of {shown(seen[path.name])}, expected every image once and different names'
+        f'{printable(path)}: has the same name as {printable(seen[path.name])}, expected different names'
+        ', and each image once'
       )
     seen[path.name] = path
   return paths
 
 
 def _far_to_near(sweep: Sweep, names: list[str], notes: list[str]) -> Int64[np.ndarray, 'N']:
-  """The order of the frames; adds to the notes what is odd about the sweep."""
+  """The order of the frames, far to near; adds notes about the sweep if they were not in it."""
   focus = sweep.focus
   source = sweep.source.replace('the series', 'The series')
-  order = np.argsort(focus, kind='stable')  # Of equal distances the first in name order stays first.
+  order = np.argsort(focus, kind='stable')  # Frames at equal distances keep the order of their names.
   farther = focus[1:] < focus[:-1]
   nearer = focus[1:] > focus[:-1]
   if farther.any() and not nearer.any():
     order = np.arange(len(names))[::-1]
-    notes.append(f'{source} goes near to far: the frames were reversed.')
+    notes.append(f'{source} goes from near to far: the frames were reversed.')
   elif farther.any():
-    notes.append(f'{source} is in no order: the frames were sorted far to near.')
+    notes.append(f'{source} is not in order: the frames were sorted far to near.')
   with np.errstate(divide='ignore'):
     notes += [
       f'{names[a]} and {names[b]} have the same focus distance, {1 / focus[a]:g}.'
@@ -444,7 +452,7 @@ def _far_to_near(sweep: Sweep, names: list[str], notes: list[str]) -> Int64[np.n
 
 
 def _along_axis(sweep: Sweep, reverse: bool, notes: list[str]) -> Int64[np.ndarray, 'N']:
-  """The order of frames whose positions along the axis are known: they run the way of the files, or against it."""
+  """The order of frames whose positions along the axis are known: rising or falling, whichever fits the files."""
   order = np.argsort(sweep.focus, kind='stable')
   falls = np.corrcoef(sweep.focus, np.arange(len(order)))[0, 1] < 0
   if falls:
@@ -453,16 +461,16 @@ def _along_axis(sweep: Sweep, reverse: bool, notes: list[str]) -> Int64[np.ndarr
   if reverse:
     order = order[::-1]
   notes.append(
-    f'Which end is far is not known: positions from {first:g} to {last:g} were taken as '
+    f'Which end is far is unknown: positions from {first:g} to {last:g} were taken as '
     + ('near to far (reversed here).' if reverse else 'far to near (--near_to_far if it is not).')
   )
   return order
 
 
 def _reorder(images: UInt8[np.ndarray, 'N H W 3'], order: Int64[np.ndarray, 'N']) -> None:
-  """images[order] in place, by exchanges, for full-size photographs should not be in memory twice."""
+  """images[order] in place, by swaps, so that a stack of full-size photographs is not in memory twice."""
   for place, source in enumerate(order):
-    while source < place:  # What was there was exchanged before.
+    while source < place:  # already swapped
       source = order[source]
     if source != place:
       images[[place, source]] = images[[source, place]]

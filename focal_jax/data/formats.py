@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from focal_jax.data.names import listed
+from focal_jax.data.names import format_list
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
 # Less common ones, which Pillow reads depending on its build: browsers save JPEG as .jfif, cameras write .mpo.
@@ -147,7 +147,7 @@ def without_suffix(paths: Iterable[Path]) -> list[str]:
         found.append(path.name)
   if not found:
     return []
-  return [f'{listed(found)}: images by their content, but without a suffix; add one, such as .jpg.']
+  return [f'{format_list(found)}: images by their content, but without a suffix; add one, such as .jpg.']
 
 
 def advice_for_content(start: bytes) -> str | None:

@@ -1,8 +1,7 @@
-"""Reads the frames of a stack: upright, sRGB of 8 bits, all of one size.
+"""Reads the frames of a stack: upright, 8-bit sRGB, all of one size.
 
-Pixels of 16 bits are scaled by what the brightest frame needs, as cameras put 12 bits into 16, single hot pixels left
-aside; floating-point ones and other wide ones by what range they have. Frames of one scene are about equally bright: if
-some are so only by a white of their own, as 12 bits in 16 are beside others of 16, they have it (`data.scales`).
+16-bit pixels are scaled by the number of bits that the brightest frame uses, because cameras store 12 bits in 16;
+single hot pixels are ignored. Floating-point and other wide pixels are scaled by their range.
 """
 
 import dataclasses
@@ -15,36 +14,36 @@ from jaxtyping import Shaped, UInt8, UInt16
 from PIL import Image, ImageStat
 
 from focal_jax.data.colour import ColourReader
-from focal_jax.data.decode import FrameHeader, Levels, decode, naming, to_rgb
+from focal_jax.data.decode import FrameHeader, Levels, decode, errors_naming_file, to_rgb
 from focal_jax.data.exif import FrameExif
-from focal_jax.data.names import listed, shown
+from focal_jax.data.names import format_list, printable
 from focal_jax.data.scales import Scale, scales_of
 from focal_jax.data.unreadable import Unreadable, UnreadableError
 from focal_jax.errors import InputError
 
 Region = tuple[int, int, int, int]
 
-# Brightest values below which a stack is worth a remark, and a frame among brighter ones.
+# Maximum values below which a stack is noted as dark, and a frame of a brighter stack as nearly black.
 _DARK, _BLACK = 32, 16
-_WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # of values that may have any range
-_DEEP_WHITES = _WHITES[1:]  # of 8 to 16 bits
-_LEAST_CONTRAST = 16  # times the range of the pixels of 16 bits that their greatest may be
-_HOT = 3e-4  # share of the pixels of 16 bits that may be hot
-_MOST_DUPLICATES = 3  # that are told one by one
-_BELOW_BLACK = -0.02  # of white: black is not 0 where values lie below it by more
-_OUTSIDE, _MOST_SAMPLES = 0.001, 1_000_000  # share of the pixels beyond black and beyond white; how many are looked at
+_WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # common white levels of values of any range
+_DEEP_WHITES = _WHITES[1:]  # white levels of 8 to 16 bits
+_MIN_CONTRAST = 16  # an offset is removed if 16-bit values range over less than 1 / this of the largest one
+_HOT = 3e-4  # maximum share of hot pixels in a 16-bit frame
+_MAX_DUPLICATES = 3  # duplicates that are listed one by one
+_BELOW_BLACK = -0.02  # lowest value, relative to white, up to which black is 0
+_OUTSIDE, _MAX_SAMPLES = 0.001, 1_000_000  # share of pixels below black and above white; number of pixels sampled
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FrameReader:
-  """Reads single frames of a stack, in any size, so that not all of a large one need be in memory.
+  """Reads single frames of a stack at any size, so that a large stack need not be in memory.
 
   Attributes:
     headers: of the frames.
-    orientations: by which each is turned upright.
-    region: left, top, width and height of what is read, px of the upright frames.
-    levels: what becomes black and white in more than 8 bits, of each.
-    colours: to sRGB.
+    orientations: EXIF orientation by which each frame is rotated.
+    region: left, top, width and height of the part to read, px of the upright frames.
+    levels: black and white levels for more than 8 bits.
+    colours: converts to sRGB.
   """
 
   headers: tuple[FrameHeader, ...]
@@ -54,32 +53,32 @@ class FrameReader:
   colours: ColourReader
 
   def size(self, max_side: int | None = None) -> tuple[int, int]:
-    """Height and width of the frames with the longer side at most `max_side` px; None: no limit."""
+    """Height and width of the frames if the longer side is at most `max_side` px; None: no limit."""
     return _limit_size(*self.region[2:], max_side)[::-1]
 
   def read(self, index: int, max_side: int | None = None) -> UInt8[np.ndarray, 'H W 3']:
-    """A frame, sRGB, 0 .. 255, of that size.
+    """One frame, sRGB 0 .. 255, at that size.
 
     Raises:
-      UnreadableError: its file cannot be decoded.
+      InputError: its file cannot be decoded.
     """
     return self.read_with_remarks(index, max_side)[0]
 
   def read_with_remarks(
     self, index: int, max_side: int | None = None
   ) -> tuple[UInt8[np.ndarray, 'H W 3'], bool, str | None]:
-    """`read`, whether there was transparency, and what damage was found."""
+    """Same as `read`, whether the frame had transparency, and damage to its file. None: no damage."""
     header, size = self.headers[index], self.size(max_side)[::-1]
     decoded = decode(header, self.orientations[index])
-    with naming(header.file.path):
+    with errors_naming_file(header.file.path):
       image = _crop(to_rgb(decoded, self.levels[index], header, self.colours), self.region)
     if image.size != size:
-      # With `reducing_gap` Pillow averages whole blocks first: several times faster, and no difference to see.
+      # With `reducing_gap` Pillow averages whole blocks first: several times faster, with no visible difference.
       image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     return np.asarray(image), decoded.transparent, decoded.damage
 
   def ordered(self, order: Sequence[int]) -> 'FrameReader':
-    """Of the frames of these indices, in this order."""
+    """The reader of the frames at these indices, in this order."""
     taken = {name: tuple(getattr(self, name)[n] for n in order) for name in ('headers', 'orientations', 'levels')}
     return dataclasses.replace(self, **taken)
 
@@ -91,10 +90,10 @@ class Frames:
   Attributes:
     images: sRGB, 0 .. 255, of the region, reduced.
     full_size: width and height of the upright frames in the files, px.
-    region: left, top, width and height of what was read of them, px.
+    region: left, top, width and height of the part that was read, px.
     exif: of each frame.
-    notes: remarks for the user, one sentence each.
-    reader: reads them again, in another size.
+    notes: notes for the user, one sentence each.
+    reader: reads single frames again, at another size.
   """
 
   images: UInt8[np.ndarray, 'N H W 3']
@@ -106,20 +105,21 @@ class Frames:
 
 
 def orientations(headers: list[FrameHeader]) -> tuple[list[int], list[str]]:
-  """How each frame is turned upright, and what to say about it.
+  """The orientation by which each frame is rotated, and notes.
 
-  A camera that looks straight down writes an orientation by chance. The sensor did not turn between the frames of a
-  stack, so the first one's holds for all, unless some were turned by a program since and are stored in another shape.
+  A camera that points straight down writes a random orientation. The sensor does not rotate within a stack, so the
+  first frame's orientation is used for all, unless a program has rotated some frames, which then have another shape.
   """
   own = [header.exif.orientation for header in headers]
   first = headers[0]
   if len(set(own)) == 1:
     return own, []
   if any(header.stored_size != first.stored_size for header in headers):
-    return own, ['EXIF orientation differs between the frames, and so does their shape: each was turned by its own.']
+    return own, ['EXIF orientation and shape differ between the frames: each was rotated by its own orientation.']
   different = [header.file.name for header in headers if header.exif.orientation != own[0]]
   return [own[0]] * len(own), [
-    f'EXIF orientation of {listed(different)} differs from that of {first.file.name}, which was used for all frames.'
+    f'EXIF orientation of {format_list(different)} differs from that of {first.file.name}, '
+    'which was used for all frames.'
   ]
 
 
@@ -131,18 +131,18 @@ def read_frames(
   Args:
     headers: of the frames.
     region: left, top, width and height of the part to read, in pixels of the upright frames. None: all.
-    max_side: limit of the longer side of that part in pixels; larger ones are shrunk. None: no limit.
-    unreadable: those found so far, to which frames are added that cannot be decoded. What is returned is without them.
+    max_side: maximum of the longer side of that part in pixels; larger ones are reduced. None: no limit.
+    unreadable: collects frames that cannot be decoded, which are left out.
 
   Raises:
-    InputError: too few files can be decoded, sizes differ, or the region does not lie within the frames.
+    InputError: too few frames can be decoded, sizes differ, or the region is not within the frames.
   """
   turns, notes = orientations(headers)
   full_size = headers[0].size(turns[0])
   for header, turn in zip(headers, turns, strict=True):
     if (size := header.size(turn)) != full_size:
       raise InputError(
-        f'{shown(header.file.path)}: {size[0]} x {size[1]} pixels, '
+        f'{printable(header.file.path)}: {size[0]} x {size[1]} pixels, '
         f'expected {full_size[0]} x {full_size[1]} as {headers[0].file.name}'
       )
   region = (0, 0, *full_size) if region is None else region
@@ -151,7 +151,7 @@ def read_frames(
   notes += level_notes
 
   reader = FrameReader(tuple(headers), tuple(turns), region, levels, ColourReader())
-  # Filled in place, for a stack of full-size photographs should not be in memory twice.
+  # Filled in place, so that a stack of full-size photographs is not in memory twice.
   images, transparent = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), False
   damage = []
   for place, header in enumerate(headers):
@@ -160,19 +160,19 @@ def read_frames(
         images[place], alpha, found = reader.read_with_remarks(place, max_side)
         transparent |= alpha
         if found:
-          damage.append(f'{header.file.name} is damaged ({shown(found)}): parts of it may be wrong.')
+          damage.append(f'{header.file.name} is damaged ({printable(found)}): parts of the frame may be wrong.')
   readable = [header for header in headers if header.file.name not in unreadable.errors]
   if len(readable) < len(headers):
     unreadable.check(len(readable))
     del images, reader
-    return read_frames(readable, region, max_side, unreadable)  # as if the others were not there
+    return read_frames(readable, region, max_side, unreadable)  # levels and sizes without the unreadable frames
 
   notes += damage + reader.colours.notes
   names = [header.file.name for header in headers]
   if transparent:
     notes.append('Transparency was ignored.')
   if paged := [header.file.name for header in headers if header.file.alone and header.pages > 1]:
-    notes.append(f'Of the images in {", ".join(paged)} only the first was read.')
+    notes.append(f'Only the first image in {", ".join(paged)} was read.')
   notes += _dark(images, names) + _duplicates(images, names)
   return Frames(images, full_size, region, [header.exif for header in headers], notes, reader)
 
@@ -192,8 +192,15 @@ def _crop(image: Image.Image, region: Region) -> Image.Image:
 
 
 class _Reach(NamedTuple):
-  """How far the values of a frame reach: black and white if it were alone; its least and greatest value, hot pixels
-  left aside; the mean; and how many are hot, or no numbers.
+  """Value range of a frame.
+
+  Attributes:
+    black: black level, from this frame alone.
+    white: white level, from this frame alone.
+    least: smallest value.
+    greatest: largest value, without hot pixels.
+    mean: mean value.
+    odd: number of hot, NaN or infinite pixels.
   """
 
   black: float
@@ -205,7 +212,7 @@ class _Reach(NamedTuple):
 
 
 def _levels(headers: Sequence[FrameHeader], unreadable: Unreadable) -> tuple[tuple[Levels, ...], list[str]]:
-  """Of each frame, and remarks."""
+  """Black and white levels of each frame, and notes."""
   reaches: dict[bool, dict[int, _Reach]] = {False: {}, True: {}}  # by whether they may be of any range
   for n, header in enumerate(headers):
     if header.deep or header.measured:
@@ -226,8 +233,8 @@ def _levels(headers: Sequence[FrameHeader], unreadable: Unreadable) -> tuple[tup
       for n in places:
         levels[n] = one
       white = one.range[1] if is_measured else one.white
-      several.append(f'{white:g} in {listed([headers[n].file.name for n in places])}')
-    # Of one scale, how it was found; of several, which frame is on which.
+      several.append(f'{white:g} in {format_list([headers[n].file.name for n in places])}')
+    # With one scale, the notes say how it was found; with several, which frames are on which.
     notes += told[0] if len(told) == 1 else [remark for remarks in told for remark in remarks[1:]]
     if len(several) > 1:
       notes.append(f'The frames are on different scales: white is {" and ".join(several)}.')
@@ -237,13 +244,13 @@ def _levels(headers: Sequence[FrameHeader], unreadable: Unreadable) -> tuple[tup
 def _scales(reaches: list[_Reach], possible: Sequence[float], usual: float | None) -> list[Scale]:
   if not reaches:
     return []
-  if any(reach.black < _BELOW_BLACK * abs(reach.white) for reach in reaches):  # of which a mean says nothing
+  if any(reach.black < _BELOW_BLACK * abs(reach.white) for reach in reaches):  # means of signed values say nothing
     return [Scale(list(range(len(reaches))), None)]
   return scales_of([reach.mean for reach in reaches], [reach.white for reach in reaches], possible, usual)
 
 
 def _brightness(headers: list[FrameHeader], unreadable: Unreadable) -> float | None:
-  """Mean of the middle one of frames of 8 bits, 0 .. 1; None: there are none."""
+  """Median over 8-bit frames of their mean brightness, 0 .. 1; None: there are none."""
   found = []
   for header in headers:
     with unreadable.noting(header.file.name):
@@ -252,29 +259,25 @@ def _brightness(headers: list[FrameHeader], unreadable: Unreadable) -> float | N
 
 
 def _deep_levels(reaches: dict[str, _Reach], white: float | None) -> tuple[Levels, list[str]]:
-  """The values that become black and white in 16 bits: 0 and the greatest of as many bits as the brightest frame needs,
-  but for single hot pixels; or, if all pixels lie upon an offset that leaves them a few levels of 255, their ends.
-
-  Args:
-    reaches: of frames on one scale, by their names.
-    white: if it is known.
+  """Black and white levels of 16-bit frames, and notes. 0 and the largest value of as many bits as the brightest frame
+  uses, ignoring single hot pixels; or the range of the values if an offset would leave them only a few of 255 levels.
   """
   _, whites, darkest, brightest, _, hot = zip(*reaches.values(), strict=True)
   known, highest, least = white is not None, int(max(brightest)), int(min(darkest))
   white = int(max(whites) if white is None else white)
-  if not known and 0 < highest - least < highest / _LEAST_CONTRAST:
-    return Levels(highest, least), [f'16-bit pixels range from {least} to {highest}: they became black and white.']
+  if not known and 0 < highest - least < highest / _MIN_CONTRAST:
+    return Levels(highest, least), [f'16-bit pixels range from {least} to {highest}, which became black and white.']
   if white == 65535:
     return Levels(white), []
   notes = [f'16-bit pixels reach {highest} only: white was taken as {white}.']
   if any(hot):
-    notes.append(f'Single pixels, {max(hot)} of a frame, are brighter: hot ones of the sensor, which became white.')
+    notes.append(f'Up to {max(hot)} pixels of a frame are brighter (hot pixels) and became white.')
   return Levels(white), notes
 
 
 def _reach(pixels: UInt16[np.ndarray, 'H W *C']) -> _Reach:
-  """Of 16 bits. White is the greatest value of the fewest bits above which no two by two pixels lie, and hardly any at
-  all.
+  """Value range of a 16-bit frame. White is the largest value of the fewest bits that is exceeded only by isolated
+  pixels, and by hardly any of those.
   """
   highest, least, mean = float(pixels.max()), float(pixels.min()), float(pixels.mean())
   for white in _DEEP_WHITES[:-1]:
@@ -287,21 +290,21 @@ def _reach(pixels: UInt16[np.ndarray, 'H W *C']) -> _Reach:
 
 
 def _value_range(reaches: dict[str, _Reach], white: float | None) -> tuple[Levels, list[str]]:
-  """Black and white of frames whose values may be of any range.
+  """Black and white levels of frames whose values may have any range, and notes.
 
-  Single hot pixels and the overshoot of a filter do not count, so both are quantiles. Black is 0, unless values lie
-  below it; white is what programs take for it where they write floating-point values, 1 or the greatest of some bits,
-  if the frames come near it.
+  Both are quantiles, so that single hot pixels and the overshoot of filters do not count. Black is 0 unless values are
+  below it. White is a common white level (1, or the maximum of some number of bits) if the frames come close to it,
+  otherwise their maximum.
 
   Args:
-    reaches: of frames on one scale, by their names.
-    white: if it is known.
+    reaches: value range of each frame, by name.
+    white: white level, if it is known.
   """
   low, high = min(reach.black for reach in reaches.values()), max(reach.white for reach in reaches.values())
   if white is None:
     white = high
   black = low if low < _BELOW_BLACK * abs(white) else 0.0
-  if white <= black:  # of one value alone
+  if white <= black:  # all values are equal
     white = black + 1.0
   notes = []
   least, greatest = (
@@ -310,21 +313,21 @@ def _value_range(reaches: dict[str, _Reach], white: float | None) -> tuple[Level
   if (black, white) != (0.0, 1.0) or greatest > 1 or least < 0:
     notes.append(f'Pixels range from {least:g} to {greatest:g}: {black:g} was taken as black and {white:g} as white.')
   if odd := {name: reach.odd for name, reach in reaches.items() if reach.odd}:
-    notes.append(f'{sum(odd.values())} values of {listed(list(odd))} are NaN or infinite: NaN was taken as black.')
+    notes.append(f'{sum(odd.values())} values of {format_list(list(odd))} are NaN or infinite: NaN was taken as black.')
   return Levels(range=(float(black), float(white))), notes
 
 
 def _range_of(values: Shaped[np.ndarray, '...'], header: FrameHeader) -> _Reach:
-  """Of values that may be of any range; see `_value_range`.
+  """Value range of a frame whose values may have any range; see `_value_range`.
 
   Raises:
-    UnreadableError: none is finite.
+    UnreadableError: no value is finite.
   """
   finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values.ravel()
   if not len(finite):
     reason = 'all its pixels are NaN or infinite, expected numbers'
-    raise UnreadableError(f'{shown(header.file.path)}: {reason}', reason)
-  sample = finite[:: max(1, len(finite) // _MOST_SAMPLES)].astype(np.float64)
+    raise UnreadableError(f'{printable(header.file.path)}: {reason}', reason)
+  sample = finite[:: max(1, len(finite) // _MAX_SAMPLES)].astype(np.float64)
   low, high = np.quantile(sample, (_OUTSIDE, 1 - _OUTSIDE))
   white = next((one for one in _WHITES if 0.125 * one < high <= one), high)
   ends = float(finite.min()), float(finite.max())
@@ -332,7 +335,7 @@ def _range_of(values: Shaped[np.ndarray, '...'], header: FrameHeader) -> _Reach:
 
 
 def _limit_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
-  """Width and height with the longer one at most `max_side`, in the same ratio up to rounding."""
+  """Width and height with the longer one at most `max_side`, keeping the ratio up to rounding."""
   if max_side is None or max(width, height) <= max_side:
     return width, height
   scale = max_side / max(width, height)
@@ -344,11 +347,11 @@ def _dark(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
   if brightest.max() < _DARK:
     return [f'The frames are dark: their brightest value is {brightest.max()} of 255.']
   dark = [name for name, value in zip(names, brightest, strict=True) if value < _BLACK]
-  return [f'All but black: {listed(dark)}.'] if dark else []
+  return [f'Nearly black: {format_list(dark)}.'] if dark else []
 
 
 def _duplicates(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
-  """A remark for every frame whose pixels are those of an earlier one; of many, one for all."""
+  """A note for every frame that has the same pixels as an earlier one; a single note if there are many."""
   notes, seen = [], {}
   for name, image in zip(names, images, strict=True):
     digest = hashlib.blake2b(image).digest()
@@ -356,7 +359,7 @@ def _duplicates(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[
       notes.append(f'{seen[digest]} and {name} have the same pixels.')
     seen.setdefault(digest, name)
   if len(seen) == 1:
-    return ['All frames have the same pixels: they tell no depth.']
-  if len(notes) > _MOST_DUPLICATES:
-    return [f'{len(notes)} frames have the pixels of earlier ones: {notes[0].removesuffix(".")}, for one.']
+    return ['All frames have the same pixels: there is no depth information.']
+  if len(notes) > _MAX_DUPLICATES:
+    return [f'{len(notes)} frames are duplicates, for example: {notes[0]}']
   return notes

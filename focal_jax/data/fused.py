@@ -12,7 +12,7 @@ _NEARLY_ALL = 0.95  # minimum share of blocks in which it is as sharp
 _SHARE = 0.1  # minimum share of blocks in which another frame must be the sharpest to count
 
 
-def fused_frame(images: UInt8[np.ndarray, 'N H W 3']) -> int | None:
+def find_fused_frame(images: UInt8[np.ndarray, 'N H W 3']) -> int | None:
   """Index of the one frame that is about as sharp as the sharpest other frame nearly everywhere, where at least three
   other frames are sharpest somewhere; None: there is none.
 

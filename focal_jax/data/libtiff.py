@@ -1,4 +1,4 @@
-"""What libtiff, with which Pillow undoes the compression of TIFFs, writes to the terminal: it knows no other way."""
+"""Captures the messages of libtiff, which Pillow uses to decompress TIFFs. It can only write them to stderr."""
 
 import contextlib
 import os
@@ -6,14 +6,14 @@ import re
 import tempfile
 from collections.abc import Iterator
 
-# 'Fax4Decode: Warning, ...', 'tempfile.tif: ...'; Pillow's name of a file is no other.
+# 'Fax4Decode: Warning, ...', 'tempfile.tif: ...', which is the name that Pillow gives to every file.
 _LINE = re.compile(r'(?:tempfile\.tif|[A-Za-z_]\w*): (?P<warning>Warning, )?(?P<text>.*)')
 
 
 @contextlib.contextmanager
 def messages() -> Iterator[list[str]]:
-  """Collects what is said meanwhile: a list that is filled at the end with the texts of errors, each once. Warnings, as
-  of unknown tags, mean nothing to a user. What others write is passed on.
+  """Captures messages of libtiff. The list is filled on exit with the texts of errors, each once. Warnings, for example
+  about unknown tags, are dropped. Other output to stderr is passed on.
   """
   found: list[str] = []
   with contextlib.ExitStack() as stack:
@@ -22,7 +22,7 @@ def messages() -> Iterator[list[str]]:
       stack.callback(os.close, kept)
       file = stack.enter_context(tempfile.TemporaryFile())
       os.dup2(file.fileno(), 2)
-    except OSError:  # there is no terminal, or no room for a file: then it may write what it likes
+    except OSError:  # no stderr, or no space for a file: messages are not captured
       yield found
       return
     try:

@@ -17,9 +17,9 @@ from jaxtyping import Float64
 from focal_jax import optics
 from focal_jax.data.exif import FrameExif
 from focal_jax.data.named_focus import focus_of_names, unused_numbers
-from focal_jax.data.names import listed, shown
+from focal_jax.data.names import format_list, printable
 from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
-from focal_jax.data.texts import beside, plain_number, read_text
+from focal_jax.data.texts import find_ignoring_case, plain_number, read_text
 from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
@@ -139,11 +139,11 @@ def read_metadata(
       dioptres = 1.0 / focus if unit == 'm' else focus
       sweep = Sweep(dioptres, DIOPTRE_UNIT, _NAMES, focal_length_m, length_source)
   elif folder and (tables := sorted(path.name for path in folder.glob('*.[cC][sS][vV]') if path != sidecar.path)):
-    notes.append(f'{listed(tables)} was not read: focus distances are expected in {SIDECAR_FILES[0]}.')
+    notes.append(f'{format_list(tables)} was not read: focus distances are expected in {SIDECAR_FILES[0]}.')
   elif (ends := unused_numbers(names)) is not None:
     notes.append(
-      f'Numbers in the names, {ends[0]} to {ends[1]}, were not used. If they are focus distances, let the names say so '
-      f'with their unit, as focus_0.5m.jpg, or write them into {SIDECAR_FILES[0]}.'
+      f'Numbers in the file names, {ends[0]} to {ends[1]}, were not used. If they are focus distances, rename '
+      f'the files with a unit, as in focus_0.5m.jpg, or write the distances to {SIDECAR_FILES[0]}.'
     )
 
   return Metadata(
@@ -170,14 +170,14 @@ def _lens(exif: list[FrameExif], notes: list[str]) -> FrameExif:
 
 def count_distances(folder: Path) -> int | None:
   """Number of images that `focus_distance.txt` describes; None if there is no such file."""
-  path = beside(folder, FOCUS_DISTANCE_FILE)
+  path = find_ignoring_case(folder, FOCUS_DISTANCE_FILE)
   return len(_read_numbers(path)[0]) if path.exists() else None
 
 
 def _read_text_files(
   folder: Path, names: list[str], all_names: list[str], sidecar_unit: str | None, notes: list[str]
 ) -> Sweep | None:
-  distance_file, length_file = (beside(folder, name) for name in (FOCUS_DISTANCE_FILE, FOCAL_LENGTH_FILE))
+  distance_file, length_file = (find_ignoring_case(folder, name) for name in (FOCUS_DISTANCE_FILE, FOCAL_LENGTH_FILE))
   if not distance_file.exists():
     if length_file.exists():
       notes.append(f'{FOCAL_LENGTH_FILE} was ignored: it needs {FOCUS_DISTANCE_FILE}.')
@@ -185,7 +185,7 @@ def _read_text_files(
   values, unit = _read_numbers(distance_file)
   if len(values) != len(all_names):
     raise InputError(
-      f'{shown(distance_file)}: {len(values)} numbers, expected {len(all_names)}, one for each image in its folder'
+      f'{printable(distance_file)}: {len(values)} numbers, expected {len(all_names)}, one for each image in its folder'
     )
   unit = unit or sidecar_unit
   by_name = dict(zip(all_names, values, strict=True))
@@ -198,7 +198,7 @@ def _read_text_files(
     if not finite or (meaning == 'focus_dpt' and values.min() < 0):
       least = ' of at least 0' if meaning == 'focus_dpt' else ''
       raise InputError(
-        f'{shown(distance_file)}: numbers in {unit} from {values.min():g} to {values.max():g}, '
+        f'{printable(distance_file)}: numbers in {unit} from {values.min():g} to {values.max():g}, '
         f'expected finite ones{least}'
       )
     if has_length:
@@ -216,7 +216,7 @@ def _read_text_files(
   if has_length:
     length, _ = _read_numbers(length_file)
     if len(length) != 1:
-      raise InputError(f'{shown(length_file)}: {len(length)} numbers, expected 1')
+      raise InputError(f'{printable(length_file)}: {len(length)} numbers, expected 1')
     focal_length = float(length[0])
   unit = DIOPTRE_UNIT if meaning else INVERSE_DISTANCE_UNIT
   return Sweep(1.0 / values, unit, FOCUS_DISTANCE_FILE, focal_length, FOCAL_LENGTH_FILE)
@@ -242,7 +242,7 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
       elif word:
         numbers.append(_number(path, len(numbers), word))
   if len(set(units)) > 1:
-    raise InputError(f'{shown(path)}: units {", ".join(sorted(set(units)))}, expected one')
+    raise InputError(f'{printable(path)}: units {", ".join(sorted(set(units)))}, expected one')
   return np.array(numbers, np.float64), units[0] if units else None
 
 
@@ -250,7 +250,9 @@ def _number(path: Path, place: int, word: str) -> float:
   try:
     return float(plain_number(word))
   except ValueError:
-    raise InputError(f'{shown(path)}: number {place + 1} is {word[:40]!r}, expected a number such as 0.35') from None
+    raise InputError(
+      f'{printable(path)}: number {place + 1} is {word[:40]!r}, expected a number such as 0.35'
+    ) from None
 
 
 def _exif_focus(
@@ -270,7 +272,7 @@ def _exif_focus(
   shortest = focal_length_m or 0.0
   if np.isnan(values).any():
     without = [name for name, value in zip(names, values, strict=True) if np.isnan(value)]
-    reason = f'{listed(without)} {"has" if len(without) == 1 else "have"} none'
+    reason = f'{format_list(without)} {"has" if len(without) == 1 else "have"} none'
   elif np.all(values == values[0]):
     reason = f'it is {values[0]:g} m in every frame'
   elif values.min() <= shortest:
@@ -288,7 +290,7 @@ def _exif_focus(
 
 def _field_of_view(sweep: Sweep, folder: Path | None, notes: list[str]) -> Float64[np.ndarray, 'N']:
   """Relative field of view of each frame."""
-  source = f'{shown(folder)}: {sweep.source}' if folder else sweep.source
+  source = f'{printable(folder)}: {sweep.source}' if folder else sweep.source
   if sweep.is_position:
     if np.all(sweep.focus == sweep.focus[0]):
       raise InputError(f'{source}: the position is {sweep.focus[0]:g} in every frame, expected a sweep')

@@ -19,7 +19,7 @@ _NUMBER = re.compile(
   r' ?(dpt|nm|[uµμ]m|mm|cm|m)?(?![^\W_])'
 )
 
-# Also of dates and versions: more than two numbers with points between.
+# Also dates and versions: three or more numbers separated by points or commas.
 _TIME = re.compile(r'\d+(?:[.,]\d+){2,}')
 
 
@@ -53,9 +53,10 @@ def _is_infinite(number: str) -> bool:
 
 
 def unused_numbers(names: Sequence[str]) -> tuple[str, str] | None:
-  """The least and greatest of numbers in the names that may be focus distances, as they are written; None: none are.
+  """The smallest and largest of the numbers in the names that may be focus distances, as written; None: there are none.
 
-  In each name it is one that has a decimal point, or a unit of length, or that is infinite; all are different.
+  Each name must have exactly one number with a decimal point or a unit of length, or a word for infinity, and all must
+  differ.
   """
   found = []
   for name in names:

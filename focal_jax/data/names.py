@@ -20,7 +20,7 @@ _SIGNED = {
 }
 
 
-def shown(name: str | os.PathLike[str]) -> str:
+def printable(name: str | os.PathLike[str]) -> str:
   """The name as printable text in one line. Bytes that are not UTF-8 are decoded as Latin-1, which old cameras and
   archives use.
   """
@@ -34,7 +34,7 @@ def shown(name: str | os.PathLike[str]) -> str:
 
 def comparable(name: str) -> str:
   """Key that is equal for names that look alike: composed (NFC) or decomposed (NFD) letters, any case."""
-  return unicodedata.normalize('NFC', unicodedata.normalize('NFC', shown(name)).casefold())
+  return unicodedata.normalize('NFC', unicodedata.normalize('NFC', printable(name)).casefold())
 
 
 def natural_order(paths: Iterable[Path]) -> list[Path]:
@@ -45,7 +45,7 @@ def natural_order(paths: Iterable[Path]) -> list[Path]:
 
 
 def natural_keys(stems: list[str]) -> list[list[str | Decimal]]:
-  """Sort key of each name, given the others: z-5 is minus 5 beside z0, but IMG-5 is number 5 beside IMG-6."""
+  """Sort key of each name, given the others: z-5 is minus 5 next to z0, but IMG-5 is number 5 next to IMG-6."""
   stems = [comparable(stem) for stem in stems]
 
   def templates(signed: bool) -> set[str]:
@@ -71,9 +71,9 @@ def _number(text: str) -> Decimal:
   return Decimal(text.replace(',', '.').replace('\u2212', '-'))
 
 
-def listed(names: list[str], limit: int = 4) -> str:
+def format_list(names: list[str], limit: int = 4) -> str:
   """Names for a message: all of them if few, otherwise the first ones and the number of others."""
-  names = [shown(name) for name in names]
+  names = [printable(name) for name in names]
   if len(names) <= limit:
     return ', '.join(names)
   return f'{", ".join(names[: limit - 1])} and {len(names) - limit + 1} others'

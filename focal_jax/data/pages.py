@@ -1,5 +1,5 @@
 """Stacks in a single file: multi-page TIFFs, as written by microscopes, with their OME-XML or ImageJ metadata, and
-animations (GIF, APNG, WebP, AVIF, HEIC). Also OME-TIFFs of several files, whose XML tells which file holds which plane.
+animations (GIF, APNG, WebP, AVIF, HEIC). Also OME-TIFFs of several files, whose XML lists the planes in each file.
 """
 
 import contextlib
@@ -12,15 +12,15 @@ import numpy as np
 from jaxtyping import Float64
 
 from focal_jax.data import tiff
-from focal_jax.data.decode import FrameFile, decode, naming, open_page, read_header
-from focal_jax.data.names import comparable, listed, shown
+from focal_jax.data.decode import FrameFile, decode, errors_naming_file, open_page, read_header
+from focal_jax.data.names import comparable, format_list, printable
 from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError
 
 TIFF_SUFFIXES = ('.tif', '.tiff')
 ANIMATED_SUFFIXES = ('.gif', '.png', '.webp', '.avif', '.heic', '.heif', '.hif')
 _CHANNEL_SIDE_PX = 256  # size at which channels are compared
-_MOST_CHANNELS = 4  # ImageJ files with more channels but no slices or times are taken as stacks
+_MAX_CHANNELS = 4  # ImageJ files with more channels but no slices or times are taken as stacks
 _MICRONS = ('µm', 'μm', 'um', 'micron', 'microns', 'micrometer', 'micrometers', 'micrometre', 'micrometres')
 
 
@@ -71,7 +71,7 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
     return _read_animation(path)
   if path.suffix.lower() not in TIFF_SUFFIXES:
     return None
-  with naming(path):
+  with errors_naming_file(path):
     with path.open('rb') as file:
       start = file.read(4)
     if not tiff.is_tiff(start):  # not a TIFF, whatever its name
@@ -79,28 +79,28 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
         return None
     found = tiff.read_pages(path)
     pages = tiff.pictures(found)
-    is_cut = tiff.is_cut(path)
+    is_cut = tiff.is_truncated(path)
   if len(pages) < 2:
     return None
   layout = _layout(found[0].description or found[pages[0]].description, pages, path.name)
   times, depths, channels = layout.pages.shape
-  notes = [f'{shown(path.name)} is truncated: {len(pages)} of its pages were read.'] if is_cut else []
+  notes = [f'{printable(path.name)} is truncated: {len(pages)} of its pages were read.'] if is_cut else []
   if depths < 2:
     if times < 2:
-      return None  # channels of one picture
+      return None  # channels of one image
     layout = _Layout(np.swapaxes(layout.pages, 0, 1))
-    notes.append(f'{shown(path.name)} has several times but one position: the times were taken as the stack.')
+    notes.append(f'{printable(path.name)} has several times but one position: the times were taken as the stack.')
   elif times > 1:
-    notes.append(f'Only the first of the {times} times in {shown(path.name)} was read.')
+    notes.append(f'Only the first of the {times} times in {printable(path.name)} was read.')
   by_channel = [_page_files(path, layout.pages[0, :, c].tolist()) for c in range(channels)]
   chosen = choose_channel(by_channel, channel, path, notes)
   return PageStack(by_channel[chosen], layout.positions, layout.unit, layout.source, chosen, channels, notes)
 
 
 def is_truncated_stack(path: Path) -> bool:
-  """Whether a file is a TIFF that says it has more pages than there are."""
+  """Whether a file is a truncated TIFF with missing pages."""
   try:
-    return path.suffix.lower() in TIFF_SUFFIXES and tiff.is_cut(path)
+    return path.suffix.lower() in TIFF_SUFFIXES and tiff.is_truncated(path)
   except (OSError, ValueError):
     return False
 
@@ -111,11 +111,11 @@ def picture_file(path: Path) -> FrameFile:
   if path.suffix.lower() in TIFF_SUFFIXES:
     with contextlib.suppress(OSError, ValueError):  # reported when it is read
       page = tiff.pictures(tiff.read_pages(path))[0]
-  return FrameFile(path, shown(path.name), page)
+  return FrameFile(path, printable(path.name), page)
 
 
 def _read_animation(path: Path) -> PageStack | None:
-  with naming(path), open_page(path) as image:
+  with errors_naming_file(path), open_page(path) as image:
     # The first image of an APNG may be a fallback for programs without animations.
     first = int(getattr(image, 'default_image', False))
     pages = list(range(first, getattr(image, 'n_frames', 1)))
@@ -123,18 +123,20 @@ def _read_animation(path: Path) -> PageStack | None:
   if len(pages) < 2:
     return None
   notes = (
-    [] if many_colours else [f'{shown(path.name)} has at most 256 colours per frame, which makes depth less accurate.']
+    []
+    if many_colours
+    else [f'{printable(path.name)} has at most 256 colours per frame, which makes depth less accurate.']
   )
   return PageStack(_page_files(path, pages), None, '', '', 0, 1, notes)
 
 
-def clearest(stacks: list[list[FrameFile]]) -> int:
-  """The stack whose structure stands out most from its noise, by its middle frame."""
-  return int(np.argmax([_clearness(files) for files in stacks]))
+def highest_snr(stacks: list[list[FrameFile]]) -> int:
+  """Index of the stack with the highest ratio of structure to noise in its middle frame."""
+  return int(np.argmax([_snr(files) for files in stacks]))
 
 
-def _clearness(files: list[FrameFile]) -> float:
-  """Of the readable frame next to the middle."""
+def _snr(files: list[FrameFile]) -> float:
+  """Ratio of structure to noise of the readable frame nearest to the middle."""
   for n in sorted(range(len(files)), key=lambda n: abs(n - len(files) // 2)):
     with contextlib.suppress(UnreadableError):
       pixels = decode(read_header(files[n]), 1).pixels
@@ -152,7 +154,7 @@ def _clearness(files: list[FrameFile]) -> float:
 
 def _page_files(path: Path, pages: list[int]) -> list[FrameFile]:
   digits = max(3, len(str(max(pages))))
-  stem, suffix = shown(path.stem), shown(path.suffix)
+  stem, suffix = printable(path.stem), printable(path.suffix)
   return [FrameFile(path, f'{stem}_{page:0{digits}}{suffix}', page, alone=False) for page in pages]
 
 
@@ -191,7 +193,7 @@ def read_plane_files(paths: list[Path], channel: int | None = None) -> PageStack
   alone = all(page == 0 for _, page in files.values())
   by_channel = [
     [
-      FrameFile(path, shown(path.name), alone=False) if alone else _page_files(path, [page])[0]
+      FrameFile(path, printable(path.name), alone=False) if alone else _page_files(path, [page])[0]
       for path, page in (files[z, c] for z in depths)
     ]
     for c in channels
@@ -204,7 +206,7 @@ def read_plane_files(paths: list[Path], channel: int | None = None) -> PageStack
   positions = None if ome.positions is None else ome.positions[depths]
   read = {file.path for file in by_channel[chosen]}
   if others := [path.name for path in paths if path not in read]:
-    notes.append(f'Not read: {listed(others)}.')
+    notes.append(f'Not read: {format_list(others)}.')
   return PageStack(by_channel[chosen], positions, ome.unit, ome.source, chosen, len(channels), notes)
 
 
@@ -225,11 +227,11 @@ def _planes_of_all(found: dict[Path, '_Ome'], tiffs: list[Path]) -> dict[tuple[i
 def choose_channel(by_channel: list[list[FrameFile]], channel: int | None, path: Path, notes: list[str]) -> int:
   """The channel to use; adds it to the notes if there are several. `path`: the file that holds them."""
   if channel is not None and not 0 <= channel < len(by_channel):
-    raise InputError(f'channel is {channel}, expected 0 .. {len(by_channel) - 1}, the channels of {shown(path)}')
+    raise InputError(f'channel is {channel}, expected 0 .. {len(by_channel) - 1}, the channels of {printable(path)}')
   if len(by_channel) == 1:
     return 0
-  chosen = clearest(by_channel) if channel is None else channel
-  notes.append(f'Depth is from channel {chosen} (counted from 0) of the {len(by_channel)} in {shown(path.name)}.')
+  chosen = highest_snr(by_channel) if channel is None else channel
+  notes.append(f'Depth is from channel {chosen} (counted from 0) of the {len(by_channel)} in {printable(path.name)}.')
   return chosen
 
 
@@ -331,7 +333,7 @@ def _imagej_layout(description: str, pages: list[int]) -> _Layout | None:
   channels, depths, times = (int(fields.get(field, 1)) for field in ('channels', 'slices', 'frames'))
   if channels * depths * times == 1:  # a plain stack may have 'images' only
     depths = len(pages)
-  elif depths * times == 1 and channels > _MOST_CHANNELS:  # some programs write every stack like this
+  elif depths * times == 1 and channels > _MAX_CHANNELS:  # some programs write every stack like this
     depths, channels = channels, 1
   if channels * depths * times != len(pages):
     return None

@@ -1,6 +1,6 @@
-"""Frames of one stack whose values are on different scales, say 12 bits in 16 beside 16: by how bright they are.
+"""Finds frames of a stack whose values are on different scales, for example 12 bits in 16 among full 16-bit frames.
 
-The exposure of a sweep is one, so its frames have about the same mean. Scales differ by two bits and more.
+All frames of a sweep have one exposure, so their means are similar. Scales differ by two or more bits.
 """
 
 import itertools
@@ -9,12 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-_OTHER_SCALE = 2.5  # ratio of the means of frames that are not on one scale; exposures of one sweep differ by less
-_AS_BRIGHT = 1.25  # ratio of brightness up to which a scale is believed
+_OTHER_SCALE = 2.5  # minimum ratio of means between scales; exposures within a sweep differ by less
+_AS_BRIGHT = 1.25  # maximum ratio of brightness to the other frames for which a scale is accepted
 
 
 class Scale(NamedTuple):
-  """Frames on one scale: their indices, and their white; None: it is what they reach."""
+  """Frames on one scale.
+
+  Attributes:
+    frames: their indices.
+    white: their white level. None: the largest one found in these frames.
+  """
 
   frames: list[int]
   white: float | None
@@ -23,13 +28,16 @@ class Scale(NamedTuple):
 def scales_of(
   means: Sequence[float], whites: Sequence[float], possible: Sequence[float], usual: float | None = None
 ) -> list[Scale]:
-  """The scales on which frames are about equally bright, where there are several; or else one for all.
+  """Assigns white levels with which all frames are about equally bright.
 
   Args:
-    means: of the values of each frame.
-    whites: what each would have as its white if it were alone.
-    possible: other values of white.
-    usual: brightness, 0 .. 1, of other frames of the stack, whose white is known. None: there are none.
+    means: mean value of each frame.
+    whites: white level of each frame, from that frame alone.
+    possible: other possible white levels.
+    usual: brightness, 0 .. 1, of other frames of the stack with a known white level. None: there are none.
+
+  Returns:
+    The scales; a single one if the frames do not differ, or if no white levels explain the difference.
   """
   order = sorted(range(len(means)), key=lambda n: means[n])
   groups = [order[:1]]

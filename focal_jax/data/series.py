@@ -14,7 +14,7 @@ from pathlib import Path
 
 from focal_jax.data.decode import FrameHeader
 from focal_jax.data.frames import orientations
-from focal_jax.data.names import comparable, infinity_as_digit, listed, shown
+from focal_jax.data.names import comparable, format_list, infinity_as_digit, printable
 
 # Words in the names of programs' results. If all names of a series have them, they are ignored.
 _RESULTS = re.compile(
@@ -32,11 +32,11 @@ _CHANNEL_WORDS = ('c', 'ch', 'chan', 'channel', 'w', 'wavelength')
 _VERSIONS = re.compile('hdr|portrait|night')  # versions of an image that also exists without the word
 # If a photograph is stored in several formats, the first of these is used.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
-_MOST_LEFT_OUT = 4  # maximum step of the counter within a stack from which some photographs were deleted
+_MAX_LEFT_OUT = 4  # maximum step of the counter within a stack from which some photographs were deleted
 _KINDS = {'.jpeg': 'jpg', '.jpe': 'jpg', '.jfif': 'jpg', '.tiff': 'tif', '.heif': 'heic', '.hif': 'heic'}
 
 
-def without_twins(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
+def without_duplicate_formats(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
   """Keeps one format of files that differ only in their suffix, as written by cameras and converters.
 
   Args:
@@ -61,14 +61,16 @@ def without_twins(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[s
   if not dropped:
     return paths, []
   taken = ', '.join(sorted({best[path.stem].suffix for path in dropped}))
-  names = listed([path.name for path in dropped])
+  names = format_list([path.name for path in dropped])
   return [path for path in paths if path not in dropped], [
     f'Left out: {names}, because files with the same names in {taken} are read.'
   ]
 
 
-def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
-  """Removes files whose names do not fit the series of the others; arguments and result as for `without_twins`."""
+def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
+  """Removes files whose names do not fit the series of the others; arguments and result as for
+  `without_duplicate_formats`.
+  """
   words = {path: _words(path) for path in paths}
   numbered = Counter(words[path] for path in paths if _has_number(path))
   if not numbered:
@@ -76,7 +78,7 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
     if not results or 3 * len(results) > len(paths) or len(paths) - len(results) < 2:
       return paths, []
     verb = 'is called' if len(results) == 1 else 'are called'
-    names = listed([path.name for path in results])
+    names = format_list([path.name for path in results])
     return [path for path in paths if path not in results], [f'Left out: {names}, which {verb} like a result.']
   # There may be as many maps as frames: IMG_1.jpg and IMG_1_depth.png.
   series = max(numbered, key=lambda group: (numbered[group] - 0.5 * _is_result(group), -len(group)))
@@ -96,7 +98,7 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
   def is_stranger(path: Path) -> bool:
     if path in copies and 2 * len(copies) < len(inside):  # not if most frames have such names
       return not _TIME.search(comparable(copies[path].stem)) or _same_bytes(path, copies[path])
-    if path in inside:  # By another program, if it is the only one of its kind, and no frame is missing in its place.
+    if path in inside:  # from another program if it is the only file of its format and fills no gap in the numbers
       if _fills_a_gap(path, inside):
         return False
       return kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
@@ -122,13 +124,13 @@ def without_strangers(paths: list[Path], kept: set[str]) -> tuple[list[Path], li
     return paths, _two_series(numbered, paths)
   remaining = [path for path in paths if path not in dropped]
   inside = [path for path in inside if path not in dropped]
-  ends = f'{shown(inside[0].name)} .. {shown(inside[-1].name)}'
+  ends = f'{printable(inside[0].name)} .. {printable(inside[-1].name)}'
   verb = 'does' if len(dropped) == 1 else 'do'
-  note = f'Left out: {listed([path.name for path in dropped])}, which {verb} not fit the series {ends} by name.'
+  note = f'Left out: {format_list([path.name for path in dropped])}, which {verb} not fit the series {ends} by name.'
   return remaining, [note]
 
 
-def without_odd_pixels(headers: list[FrameHeader], kept: set[Path]) -> tuple[list[FrameHeader], list[str]]:
+def without_outlier_frames(headers: list[FrameHeader], kept: set[Path]) -> tuple[list[FrameHeader], list[str]]:
   """Removes frames whose size, colour mode (grey or not) or number of images differs from nearly all others.
 
   Args:
@@ -156,7 +158,7 @@ def without_odd_pixels(headers: list[FrameHeader], kept: set[Path]) -> tuple[lis
       continue
     seen = ', '.join(described(value) for value, _ in others)
     verb = 'is' if len(odd) == 1 else 'are'
-    names = listed([header.file.name for header in odd])
+    names = format_list([header.file.name for header in odd])
     notes.append(f'Left out: {names}, which {verb} {seen}; the others are {described(usual)}.')
     headers = [header for header in headers if header not in odd]
   return headers, notes
@@ -206,8 +208,8 @@ def by_time(names: Sequence[str], taken_s: Sequence[float | None]) -> tuple[list
   if len(turns) == 1 and _counter_wraps(stems):
     (k,) = turns
     return [*range(k, len(names)), *range(k)], [
-      f'The counter in the names wraps around: by capture time (EXIF), {shown(names[k])} is first and '
-      f'{shown(names[k - 1])} is last.'
+      f'The counter in the names wraps around: by capture time (EXIF), {printable(names[k])} is first and '
+      f'{printable(names[k - 1])} is last.'
     ]
   if len(set(taken_s)) == len(names) and _tell_no_order(stems):
     return order, ['The names have no order: the frames were sorted by capture time (EXIF).']
@@ -225,11 +227,11 @@ def _by_counter(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
   steps = [b - a for a, b in itertools.pairwise(numbers)]
   turn = 1 + max(range(len(steps)), key=steps.__getitem__)
   del steps[turn - 1]
-  if max(numbers) < 1000 or not all(0 < step <= _MOST_LEFT_OUT for step in steps):
+  if max(numbers) < 1000 or not all(0 < step <= _MAX_LEFT_OUT for step in steps):
     return None, []
   return [*range(turn, len(names)), *range(turn)], [
-    f'The counter in the names wraps around: {shown(names[turn])} was taken as the first frame and '
-    f'{shown(names[turn - 1])} as the last.'
+    f'The counter in the names wraps around: {printable(names[turn])} was taken as the first frame and '
+    f'{printable(names[turn - 1])} as the last.'
   ]
 
 
@@ -298,7 +300,7 @@ def _starts_series(path: Path, inside: list[Path]) -> bool:
 
 
 def _fills_a_gap(path: Path, inside: list[Path]) -> bool:
-  """Whether the number of a file is between two that follow each other but for it."""
+  """Whether the number of a file is the only one missing between two of the other files."""
   stems = [path.stem, *(other.stem for other in inside if other != path)]
   numbers = _counters(stems)
   return numbers is not None and numbers[0] not in numbers[1:] and {numbers[0] - 1, numbers[0] + 1} <= set(numbers)
@@ -308,7 +310,7 @@ def _two_series(numbered: Counter, paths: list[Path]) -> list[str]:
   """A note if there are two series of names: which one is meant is unknown."""
   groups = [words for words, count in numbered.most_common(2) if count >= 3]
   if len(groups) == 2 and not (set(groups[0]) <= set(groups[1]) or set(groups[1]) <= set(groups[0])):
-    firsts = [next(shown(path.name) for path in paths if _words(path) == words) for words in groups]
+    firsts = [next(printable(path.name) for path in paths if _words(path) == words) for words in groups]
   else:
     firsts = _in_a_grid(paths)
   if not firsts:
@@ -330,4 +332,4 @@ def _in_a_grid(paths: list[Path]) -> list[str]:
   if counts[0] * counts[1] != len(paths) or max(counts) < 3 or min(counts) > 4:
     return []
   series = varying[counts.index(min(counts))]
-  return [shown(paths[series.index(value)].name) for value in list(dict.fromkeys(series))[:2]]
+  return [printable(paths[series.index(value)].name) for value in list(dict.fromkeys(series))[:2]]

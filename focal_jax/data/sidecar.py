@@ -1,4 +1,4 @@
-"""Reads `metadata.csv` or `metadata.json` beside the images: metadata of a stack from a person or a capture program.
+"""Reads `metadata.csv` or `metadata.json` next to the images: metadata of a stack from a person or a capture program.
 
 It names files and gives, for all of them or none, one of `focus_distance_m` (above 0, or inf), `focus_dpt` (dioptres, 0
 at infinity) and `focus`, in `focus_unit`. The units `m` and `dpt` stand for the former two. With any other unit,
@@ -35,8 +35,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from focal_jax.data.formats import is_image
-from focal_jax.data.names import comparable, shown
-from focal_jax.data.texts import beside, plain_number, read_text
+from focal_jax.data.names import comparable, printable
+from focal_jax.data.texts import find_ignoring_case, plain_number, read_text
 from focal_jax.errors import InputError, one_line
 
 SIDECAR_FILES = ('metadata.csv', 'metadata.json')
@@ -112,12 +112,12 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
   Raises:
     InputError: naming the file and the field, what was found and what was expected.
   """
-  found = [path for name in SIDECAR_FILES if (path := beside(folder, name)).exists()]
+  found = [path for name in SIDECAR_FILES if (path := find_ignoring_case(folder, name)).exists()]
   if not found:
     return Sidecar()
   path = found[0]
   if len(found) > 1:
-    raise InputError(f'{shown(folder)}: both {" and ".join(SIDECAR_FILES)}, expected one of them')
+    raise InputError(f'{printable(folder)}: both {" and ".join(SIDECAR_FILES)}, expected one of them')
   text = read_text(path)
   stack, entries = (_parse_csv if path.suffix.lower() == '.csv' else _parse_json)(path, text)
   frames = _by_file(path, entries, _allowed_names(folder, names))
@@ -140,7 +140,7 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
       raise InputError(f'{path}: no {field} for {", ".join(without)}, expected one for every image')
     meaning = known_unit(unit) or field if field == 'focus' else field
     if unit is not None and field != 'focus' and known_unit(unit) != field:
-      raise InputError(f"{path}: {_UNIT} is {_shown(unit)} beside {field}, expected it beside 'focus'")
+      raise InputError(f"{path}: {_UNIT} is {_shown(unit)} with {field}, expected it only with 'focus'")
     expected = _FRAME_FIELDS[meaning]
     numbers = np.array([_number(path, f'{field} of {name}', frames[name][field], expected) for name in names])
     if meaning == 'focus':

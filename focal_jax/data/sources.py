@@ -127,7 +127,7 @@ class FolderSource(Sequence):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     folder = self._folders[index]
-    stack = read_stack_folder(folder, leave_out_unreadable=False)  # for depth may be in frames
+    stack = read_stack_folder(folder, leave_out_unreadable=False)  # depth may be in frame indices
     shape = stack.images.shape
     target = self._read(folder / TARGET_FILE, shape[1:3])
     known = np.isfinite(target)

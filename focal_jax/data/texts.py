@@ -4,7 +4,7 @@ import codecs
 import re
 from pathlib import Path
 
-from focal_jax.data.names import shown
+from focal_jax.data.names import printable
 from focal_jax.errors import InputError, one_line
 
 
@@ -17,7 +17,7 @@ def read_text(path: Path) -> str:
   try:
     data = path.read_bytes()
   except OSError as error:
-    raise InputError(f'{shown(path)}: cannot be read as text ({one_line(error)})') from error
+    raise InputError(f'{printable(path)}: cannot be read as text ({one_line(error)})') from error
   if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
     encodings = ['utf-16']
   elif len(data) >= 2 and not any(data[1:16:2]):  # in ASCII text every other byte is 0
@@ -33,7 +33,7 @@ def read_text(path: Path) -> str:
       continue
     if '\0' not in text:
       return text
-  raise InputError(f'{shown(path)}: cannot be read as text (neither UTF-8 nor UTF-16)')
+  raise InputError(f'{printable(path)}: cannot be read as text (neither UTF-8 nor UTF-16)')
 
 
 def plain_number(text: str) -> str:
@@ -44,7 +44,7 @@ def plain_number(text: str) -> str:
   return text.replace(',', '.') if re.fullmatch(r'\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*', text) else text
 
 
-def beside(folder: Path, name: str) -> Path:
+def find_ignoring_case(folder: Path, name: str) -> Path:
   """The file with this name in a folder, or the only one whose name differs just in case."""
   path = folder / name
   if path.exists():

@@ -37,7 +37,7 @@ def open_textures(field: str, name: str, share: float) -> Textures | None:
     raise InputError(f"{field} is '{name}', expected folder:DIR with a folder of pictures")
   folder = Path(name.removeprefix('folder:')).expanduser()
   if not folder.is_dir():
-    raise InputError(f'{folder}: found no such folder, expected one with pictures ({field})')
+    raise InputError(f'{folder}: found no such folder, expected one with images ({field})')
   found = [path.relative_to(folder) for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES]
   paths = [folder / path for path in sorted(found) if not any(part.startswith('.') for part in path.parts)]
   if not paths:

@@ -28,11 +28,11 @@ SUBFILE, FILL_ORDER, EXTRA_SAMPLES, SAMPLE_FORMAT, ICC_PROFILE = 254, 266, 338, 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # values of PHOTOMETRIC
 REDUCED = 1  # bit of SUBFILE: the page is a preview of another
 _RAW_MOSAIC = (32803, 34892)
-UNCOMPRESSED, SEPARATE = 1, 2  # of COMPRESSION and PLANES
+UNCOMPRESSED, SEPARATE = 1, 2  # values of COMPRESSION and PLANES
 _DEFLATE, _FROM_PILLOW = (8, 32946), (5, 32773, 34925, 50000)  # LZW, PackBits, LZMA, Zstandard
-USUAL_COMPRESSIONS = (UNCOMPRESSED, *_DEFLATE, *_FROM_PILLOW[:2], 7)  # of which not their kind, but damage is to blame
+USUAL_COMPRESSIONS = (UNCOMPRESSED, *_DEFLATE, *_FROM_PILLOW[:2], 7)  # if one of these cannot be read, it is damaged
 _NAMES = {
-  **dict.fromkeys((2, 3, 4), 'of fax machines'),
+  **dict.fromkeys((2, 3, 4), 'fax'),
   **dict.fromkeys((6, 7, 34892), 'JPEG'),
   **dict.fromkeys((33003, 33005, 34712), 'JPEG 2000'),
   34887: 'LERC',
@@ -40,20 +40,20 @@ _NAMES = {
   50002: 'JPEG XL',
   52546: 'JPEG XL',
 }
-_HORIZONTAL, _FLOATING_POINT = 2, 3  # of PREDICTOR
-_KINDS = {1: 'u', 2: 'i', 3: 'f'}  # of SAMPLE_FORMAT
-# Formats of `struct` for the types of values; texts and what is not defined are bytes.
+_HORIZONTAL, _FLOATING_POINT = 2, 3  # values of PREDICTOR
+_KINDS = {1: 'u', 2: 'i', 3: 'f'}  # NumPy kinds by SAMPLE_FORMAT
+# `struct` formats of the tag types; text and undefined data are bytes.
 _TYPES = dict(zip((1, 3, 4, 6, 8, 9, 11, 12, 13, 16, 17, 18), 'BHIbhifdIQqQ', strict=True)) | {2: 's', 7: 's'}
-_MOST_ENTRIES, _MOST_PAGES = 4096, 1_000_000  # of files that are not damaged
+_MAX_ENTRIES, _MAX_PAGES = 4096, 1_000_000  # maximum in files that are not damaged
 
 
 class TiffPage(NamedTuple):
-  """A page as its tags describe it.
+  """A page as described by its tags.
 
   Attributes:
-    tags: numbers or bytes, by their numbers.
-    order: of bytes, '<' or '>'.
-    offset: where they lie in the file.
+    tags: numbers or bytes, by tag number.
+    order: byte order, '<' or '>'.
+    offset: offset of the tags in the file, bytes.
   """
 
   tags: dict[int, tuple | bytes]
@@ -61,7 +61,7 @@ class TiffPage(NamedTuple):
   offset: int
 
   def get(self, tag: int, default: Any = None) -> Any:
-    """The first value of a tag."""
+    """The first value of a tag, or `default` if it is missing."""
     values = self.tags.get(tag)
     return default if not values else values[0]
 
@@ -76,16 +76,16 @@ class TiffPage(NamedTuple):
 
   @property
   def packed_bits(self) -> int | None:
-    """Of each value, if values of 9 to 15 bits lie one behind the other without gaps. None: values are whole bytes."""
+    """Bits per value, if values of 9 to 15 bits are packed without gaps. None: values are whole bytes."""
     bits, kind = self.tags.get(BITS, (1,)), self.tags.get(SAMPLE_FORMAT, (1,))
     return int(bits[0]) if len(set(bits)) == 1 and 8 < bits[0] < 16 and set(kind) == {1} else None
 
   @property
   def dtype(self) -> np.dtype:
-    """Of the stored values, once they are unpacked.
+    """Type of the stored values after unpacking.
 
     Raises:
-      ValueError: they are none that numpy has, or not all alike.
+      ValueError: NumPy has no such type, or channels differ.
     """
     if self.packed_bits:
       return np.dtype(np.uint16)
@@ -98,7 +98,7 @@ class TiffPage(NamedTuple):
 
   @property
   def description(self) -> str:
-    """What a program wrote about the file, if anything."""
+    """The image description, '' if there is none."""
     text = bytes(self.tags.get(DESCRIPTION) or b'').split(b'\0')[0]
     try:
       return text.decode()
@@ -107,12 +107,14 @@ class TiffPage(NamedTuple):
 
   @property
   def is_grey(self) -> bool:
-    """The first channel is grey, and others are alpha or the like."""
+    """Whether the first channel is grey; any others are alpha or similar."""
     return int(self.get(PHOTOMETRIC, BLACK_IS_ZERO)) in (WHITE_IS_ZERO, BLACK_IS_ZERO)
 
 
 def pictures(pages: list[TiffPage]) -> list[int]:
-  """The pages of the largest size that several have, or else the largest one: others are previews or a pyramid's."""
+  """Indices of the pages without previews: pages of the largest size that several have, otherwise the largest one. The
+  others are thumbnails or the levels of a pyramid.
+  """
   places = [n for n, page in enumerate(pages) if not int(page.get(SUBFILE, 0)) & REDUCED] or list(range(len(pages)))
   counts = Counter(pages[n].size for n in places)
   several = [size for size, count in counts.items() if count > 1]
@@ -121,7 +123,7 @@ def pictures(pages: list[TiffPage]) -> list[int]:
 
 
 def compression_of(page: TiffPage) -> str:
-  """In words, for a message that it is not read."""
+  """Description of an unsupported compression, for messages."""
   number = int(page.get(COMPRESSION, UNCOMPRESSED))
   name = f' ({_NAMES[number]})' if number in _NAMES else ''
   return f'compression {number}{name} of {page.get(BITS, 1)}-bit values, expected none, or LZW, ZIP or JPEG of 8 bits'
@@ -135,13 +137,13 @@ def read_pages(path: Path) -> list[TiffPage]:
   """The pages of a file.
 
   Raises:
-    ValueError: it is no TIFF, or damaged.
+    ValueError: it is not a TIFF, or damaged.
   """
   return _read_pages(path, *_version(path))[0]
 
 
-def is_cut(path: Path) -> bool:
-  """Whether a file says that it has more pages than `read_pages` finds: it is truncated, or damaged."""
+def is_truncated(path: Path) -> bool:
+  """Whether a file has a link to a page that is missing: it is truncated, or damaged."""
   return _read_pages(path, *_version(path))[1]
 
 
@@ -150,7 +152,7 @@ def _version(path: Path) -> tuple[int, int]:
   return status.st_mtime_ns, status.st_size
 
 
-@functools.lru_cache(maxsize=1)  # a stack asks for its file once a page
+@functools.lru_cache(maxsize=1)  # a stack reads its file once per page
 def _read_pages(path: Path, mtime_ns: int, size: int) -> tuple[list[TiffPage], bool]:
   with path.open('rb') as file:
     head = file.read(16)
@@ -160,14 +162,14 @@ def _read_pages(path: Path, mtime_ns: int, size: int) -> tuple[list[TiffPage], b
     number, count = ('Q', 'Q') if big else ('I', 'H')
     (offset,) = struct.unpack_from(f'{order}{number}', head, 8 if big else 4)
     pages, seen, cut = [], set(), False
-    while offset and offset not in seen and len(pages) < _MOST_PAGES:
+    while offset and offset not in seen and len(pages) < _MAX_PAGES:
       seen.add(offset)
       start = offset
       try:
         file.seek(start)
         (entries,) = _unpack(file, f'{order}{count}')
-        if entries > _MOST_ENTRIES:
-          raise ValueError(f'a page of {entries} tags')
+        if entries > _MAX_ENTRIES:
+          raise ValueError(f'a page has {entries} tags')
         table = file.read(entries * (20 if big else 12))
         (offset,) = _unpack(file, f'{order}{number}')
         pages.append(TiffPage(_read_tags(file, table, order, big), order, start))
@@ -180,7 +182,7 @@ def _read_pages(path: Path, mtime_ns: int, size: int) -> tuple[list[TiffPage], b
 
 
 def _pages_of_imagej(page: TiffPage) -> list[TiffPage]:
-  """Pages that ImageJ wrote one behind the other, without tags of their own, as it does from 4 GB on."""
+  """Splits a page into the consecutive images that ImageJ writes without their own tags in files of 4 GB and more."""
   count = re.match(r'ImageJ=.*?^images=(\d+)$', page.description, re.DOTALL | re.MULTILINE)
   offsets, lengths = page.tags.get(STRIP_OFFSETS, ()), page.tags.get(STRIP_BYTES, ())
   together = all(a + n == b for a, n, b in zip(offsets, lengths, offsets[1:], strict=False))
@@ -189,7 +191,7 @@ def _pages_of_imagej(page: TiffPage) -> list[TiffPage]:
   size = sum(lengths)
   return [
     page._replace(tags={**page.tags, STRIP_OFFSETS: tuple(offset + n * size for offset in offsets)})
-    for n in range(min(int(count[1]), _MOST_PAGES))
+    for n in range(min(int(count[1]), _MAX_PAGES))
   ]
 
 
@@ -220,17 +222,17 @@ def _read_tags(file: BinaryIO, table: bytes, order: str, big: bool) -> dict[int,
 
 
 def check_readable(page: TiffPage) -> None:
-  """Raises ValueError, saying why, if `read_pixels` does not read such a page."""
+  """Raises ValueError, with the reason, if `read_pixels` does not support the page."""
   (width, height), channels = page.size, page.channels
   dtype = page.dtype
   if min(width, height, channels) < 1:
-    raise ValueError(f'{width} x {height} pixels of {channels} channels')
+    raise ValueError(f'{width} x {height} pixels of {channels} channels, expected at least one of each')
   if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
     raise Image.DecompressionBombError(f'{width} x {height} pixels')
   if int(page.get(PHOTOMETRIC, BLACK_IS_ZERO)) in _RAW_MOSAIC:
-    raise ValueError('a mosaic of raw values: develop it with a raw converter')
+    raise ValueError('raw sensor data: develop it with a raw converter')
   if page.packed_bits and (int(page.get(PREDICTOR, 1)) != 1 or int(page.get(FILL_ORDER, 1)) != 1):
-    raise ValueError(f'{page.packed_bits}-bit values with a predictor, or with the low bit first')
+    raise ValueError(f'packed {page.packed_bits}-bit values with a predictor or least significant bit first')
   photometric, compression = int(page.get(PHOTOMETRIC, BLACK_IS_ZERO)), int(page.get(COMPRESSION, UNCOMPRESSED))
   if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) or (photometric == RGB and channels < 3):
     raise ValueError(f'photometric interpretation {photometric} of {channels} channels, expected grey or RGB')
@@ -238,14 +240,14 @@ def check_readable(page: TiffPage) -> None:
     raise ValueError(compression_of(page))
   predictor = int(page.get(PREDICTOR, 1))
   if predictor not in (1, _HORIZONTAL, _FLOATING_POINT) or (predictor == _FLOATING_POINT and dtype.kind != 'f'):
-    raise ValueError(f'predictor {predictor} of {dtype.name}')
+    raise ValueError(f'predictor {predictor} for {dtype.name} values')
 
 
 def read_pixels(path: Path, page: TiffPage) -> Shaped[np.ndarray, 'H W C']:
-  """The values of a page as they are stored, in the order of bytes of this machine.
+  """The values of a page as stored, in native byte order.
 
   Raises:
-    ValueError: the page is of a layout that is not read, or damaged.
+    ValueError: the layout of the page is not supported, or it is damaged.
   """
   check_readable(page)
   (width, height), channels = page.size, page.channels
@@ -255,7 +257,7 @@ def read_pixels(path: Path, page: TiffPage) -> Shaped[np.ndarray, 'H W C']:
   else:
     columns, rows = width, min(int(page.get(ROWS, height)), height)
   if min(columns, rows) < 1:
-    raise ValueError(f'pieces of {columns} x {rows} pixels')
+    raise ValueError(f'strips or tiles of {columns} x {rows} pixels')
   offsets = page.tags.get(TILE_OFFSETS if tiled else STRIP_OFFSETS, ())
   lengths = page.tags.get(TILE_BYTES if tiled else STRIP_BYTES, ())
   planes = channels if page.get(PLANES, 1) == SEPARATE else 1
@@ -270,7 +272,7 @@ def read_pixels(path: Path, page: TiffPage) -> Shaped[np.ndarray, 'H W C']:
     for (plane, row, column), offset, length in zip(pieces, offsets, lengths, strict=False):
       top, left = row * rows, column * columns
       file.seek(offset)
-      # The last strip is as high as what is left; tiles are all alike.
+      # The last strip has the remaining rows; tiles all have one size.
       tall = rows if tiled else min(rows, height - top)
       piece = _piece(page, file.read(length), (tall, columns, channels // planes))
       part = values[top : top + rows, left : left + columns, plane : plane + channels // planes]
@@ -288,12 +290,12 @@ def _piece(page: TiffPage, data: bytes, shape: tuple[int, int, int]) -> Shaped[n
     return _unpacked(data.reshape(rows, row_bytes), page.packed_bits, shape[1] * shape[2]).reshape(shape)
   predictor = int(page.get(PREDICTOR, 1))
   if predictor == _FLOATING_POINT:
-    # Differences of bytes, of which a row has the highest ones of all values first, whatever the file's order is.
+    # Byte differences. A row has the most significant bytes of all values first, in either byte order of the file.
     whole = np.cumsum(data.reshape(rows, -1, shape[2]), axis=1, dtype=np.uint8)
     planes = whole.reshape(rows, page.dtype.itemsize, -1)
     return np.ascontiguousarray(planes.swapaxes(1, 2)).view(page.dtype.newbyteorder('>')).reshape(shape)
   values = data.view(page.dtype).reshape(shape)
-  if predictor == _HORIZONTAL:  # of bit patterns, also of those of floating-point values
+  if predictor == _HORIZONTAL:  # differences of bit patterns, also for floating-point values
     unsigned = np.dtype(f'u{page.dtype.itemsize}')
     bits = values.view(unsigned.newbyteorder(page.order)).astype(unsigned)
     return np.cumsum(bits, axis=1, dtype=unsigned).view(page.dtype.newbyteorder('='))
@@ -301,14 +303,14 @@ def _piece(page: TiffPage, data: bytes, shape: tuple[int, int, int]) -> Shaped[n
 
 
 def _row_bytes(page: TiffPage, count: int) -> int:
-  """Of a row of that many values; each row begins with a byte of its own."""
+  """Bytes of a row of that many values; each row starts at a whole byte."""
   return -(-count * page.packed_bits // 8) if page.packed_bits else count * page.dtype.itemsize
 
 
 def _unpacked(rows: UInt8[np.ndarray, 'h b'], bits: int, count: int) -> UInt16[np.ndarray, 'h n']:
-  """The first values of each row, whose bits lie one behind the other, the highest first."""
+  """The first `count` values of each row of packed bits, most significant bit first."""
   first, shift = np.divmod(np.arange(count) * bits, 8)
-  rows = np.pad(rows, ((0, 0), (0, 2)))  # a value reaches into up to three bytes
+  rows = np.pad(rows, ((0, 0), (0, 2)))  # a value spans up to three bytes
   three = rows[:, first].astype(np.uint32) << 16 | rows[:, first + 1].astype(np.uint32) << 8 | rows[:, first + 2]
   return (three >> (24 - bits - shift).astype(np.uint32) & (2**bits - 1)).astype(np.uint16)
 
@@ -321,7 +323,7 @@ def _decompressed(data: bytes, compression: int, rows: int, row_bytes: int) -> b
       return zlib.decompressobj().decompress(data, rows * row_bytes)
     except zlib.error as error:
       raise ValueError(f'damaged: {error}') from error
-  # As the one strip of a grey picture of 8 bits.
+  # Pillow decodes it as a TIFF with one strip of 8-bit grey.
   tags = {WIDTH: row_bytes, HEIGHT: rows, BITS: 8, COMPRESSION: compression, PHOTOMETRIC: BLACK_IS_ZERO}
   tags |= {STRIP_OFFSETS: 0, SAMPLES: 1, ROWS: rows, STRIP_BYTES: len(data)}
   tags[STRIP_OFFSETS] = 8 + 2 + 12 * len(tags) + 4

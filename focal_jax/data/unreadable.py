@@ -1,17 +1,21 @@
-"""Files among the frames that cannot be read: a stack goes on without a few of them, and says so."""
+"""Frames that cannot be read. A few of them are left out of a stack, with a note."""
 
 import contextlib
 import math
 from collections.abc import Iterator
 
-from focal_jax.data.names import listed, shown
+from focal_jax.data.names import format_list, printable
 from focal_jax.errors import InputError
 
-_FEWEST = 3  # frames that must be left
+_FEWEST = 3  # minimum number of readable frames
 
 
 class UnreadableError(InputError):
-  """One file cannot be read as an image, or one page of it; `reason` says why, without its name."""
+  """An image file, or a page of one, cannot be read.
+
+  Attributes:
+    reason: why, without the name of the file.
+  """
 
   def __init__(self, message: str, reason: str):
     super().__init__(message)
@@ -19,20 +23,20 @@ class UnreadableError(InputError):
 
 
 class Unreadable:
-  """The frames of one stack that could not be read.
+  """The frames of a stack that cannot be read.
 
   Attributes:
     errors: by the name of the frame, in the order in which they were found.
   """
 
   def __init__(self, *, allowed: bool = True):
-    """`allowed`: a stack may go on without them; else the first one is an error."""
+    """`allowed`: frames may be left out; otherwise the first unreadable one raises its error."""
     self._allowed = allowed
     self.errors: dict[str, UnreadableError] = {}
 
   @contextlib.contextmanager
   def noting(self, name: str) -> Iterator[None]:
-    """Goes on where the frame of this name cannot be read."""
+    """Records an UnreadableError for the frame of this name instead of raising it, if that is allowed."""
     try:
       yield
     except UnreadableError as error:
@@ -41,22 +45,29 @@ class Unreadable:
       self.errors.setdefault(name, error)
 
   def check(self, readable: int) -> None:
-    """Raises InputError if fewer than three frames or half of them are left."""
+    """Checks that at least three and half of the frames can be read.
+
+    Args:
+      readable: number of frames that can be read.
+
+    Raises:
+      InputError: too few can be read.
+    """
     total = readable + len(self.errors)
     least = max(_FEWEST, math.ceil(total / 2))
     if not self.errors or readable >= least:
       return
     first, *others = self.errors.values()
-    more = f', nor can {listed(list(self.errors)[1:])}' if others else ''
-    raise InputError(f'{first}{more}; {readable} of {total} frames can be read, expected {least} or more') from first
+    more = f', nor can {format_list(list(self.errors)[1:])}' if others else ''
+    raise InputError(f'{first}{more}; {readable} of {total} frames can be read, expected at least {least}') from first
 
   def notes(self) -> list[str]:
-    """A sentence for each reason."""
+    """One sentence per reason."""
     by_reason: dict[str, list[str]] = {}
     for name, error in self.errors.items():
       by_reason.setdefault(error.reason, []).append(name)
     return [
-      f'Left out: {listed(names)}, which cannot be read as {"an image" if len(names) == 1 else "images"} '
-      f'({shown(reason)}).'
+      f'Left out: {format_list(names)}, which cannot be read as {"an image" if len(names) == 1 else "images"} '
+      f'({printable(reason)}).'
       for reason, names in by_reason.items()
     ]

@@ -24,7 +24,7 @@ from focal_jax.evaluation.protocols import protocol_of
 from focal_jax.files import pictures
 from focal_jax.files.outputs import check_output, result_folder
 from focal_jax.prediction.predictor import Predictor
-from focal_jax.simulate.stacks import settings_from
+from focal_jax.simulate.stacks import settings_from_config
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def evaluate_methods(
   check_fields(config)
   settings, data_dir = config.eval, config.data.data_dir
   check_alignment(settings.align, 'eval.align')
-  source = sources.open_source(settings.dataset, settings.split, data_dir, settings_from(config.simulator))
+  source = sources.open_source(settings.dataset, settings.split, data_dir, settings_from_config(config.simulator))
   protocol = protocol_of(settings.dataset)
   count = _count_stacks(settings, len(source))
   title = f'{settings.dataset} {settings.split}'

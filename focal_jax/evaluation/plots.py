@@ -21,7 +21,7 @@ def stack_rows(result: StackResult, labels: Sequence[str], rank: str = '') -> li
   Of up to three methods in one row, of more in two: errors below the depths.
 
   Args:
-    rank: name of a measure to write over the error; none if empty.
+    rank: name of a measure to show above the error; none if empty.
   """
   limits = min(result.focus_ends), max(result.focus_ends)
   known = np.isfinite(result.target).any()

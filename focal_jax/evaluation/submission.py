@@ -35,8 +35,8 @@ from tfds_ddff.ddff12.ddff12_dataset_builder import SCENES, TEST_SIZE, official_
 
 log = logging.getLogger(__name__)
 
-STACKS_A_SCENE = 20
-NAMES = tuple(f'{scene}/DISP_{number:04d}' for scene in SCENES['test'] for number in range(1, STACKS_A_SCENE + 1))
+STACKS_PER_SCENE = 20
+NAMES = tuple(f'{scene}/DISP_{number:04d}' for scene in SCENES['test'] for number in range(1, STACKS_PER_SCENE + 1))
 
 FOLDER, ZIP = 'submission', 'submission.zip'
 RUNTIME = 'runtime.txt'
@@ -79,7 +79,7 @@ def submit(
   source = official_test_split(test_file)
   if len(source) != len(NAMES) and not (partial and len(source) < len(NAMES)):
     raise InputError(
-      f'{test_file}: stack_test holds {len(source)} stacks, expected {len(NAMES)}, {STACKS_A_SCENE} of each of the '
+      f'{test_file}: stack_test holds {len(source)} stacks, expected {len(NAMES)}, {STACKS_PER_SCENE} of each of the '
       f'scenes {", ".join(SCENES["test"])}'
     )
   names = NAMES[: len(source)]
@@ -105,7 +105,7 @@ def submit(
       path = staging / FOLDER / f'{name}.npy'
       path.parent.mkdir(parents=True, exist_ok=True)
       np.save(path, np.asarray(prediction.depth, np.float32))
-      if index % STACKS_A_SCENE == 0:
+      if index % STACKS_PER_SCENE == 0:
         shown.append(_panels(name, example['images'], prediction, (float(focus.min()), float(focus.max()))))
     lines = [f'{name} {value:.6f}\n' for name, value in seconds.items()]
     (staging / FOLDER / RUNTIME).write_text(''.join(lines))

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from focal_jax.data.names import shown
+from focal_jax.data.names import printable
 from focal_jax.errors import DISK_FULL, InputError, RunError, one_line
 
 PARTIAL = '.partial'  # suffix of files while they are written
@@ -31,7 +31,9 @@ def check_output(out: Path, overwrite: bool) -> None:
       raise InputError(f'{out}: already holds files; expected a new or empty folder, or --overwrite')
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
   except OSError as error:  # a name too long
-    raise InputError(f'{shown(out)}: cannot be written to ({one_line(error)}), expected a writable folder') from error
+    raise InputError(
+      f'{printable(out)}: cannot be written to ({one_line(error)}), expected a writable folder'
+    ) from error
   if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
     raise InputError(f'{out}: cannot be written to, for {there} cannot; expected a writable folder')
 

@@ -38,7 +38,7 @@ _MORE_FONTS = (
   'Hiragino Sans GB',
   'Arial Unicode MS',
 )
-# What a map is blended with where it is not known, and the share of that.
+# Grey level that unreliable pixels of a map are blended with, and its weight.
 FADED_GREY, FADED_SHARE = 0.6, 0.85
 _CELL_INCHES = 3.2
 _MEASURED_POINTS = 12
@@ -116,7 +116,7 @@ class Panel:
   unit: str | None = None
   limits: tuple[float, float] | None = None  # limits of the colour scale; None: those of the map
   colours: str = DEPTH_COLOURS
-  faded: np.ndarray | None = None  # bool [H, W]: places of a map that are drawn nearly grey; None: none
+  faded: np.ndarray | None = None  # bool [H, W]: pixels of a map to fade to grey; None: none
 
 
 def contact_sheet(path: Path, rows: Sequence[Sequence[Panel | None]], title: str = '') -> None:

@@ -25,7 +25,7 @@ DETAIL_PX = 1.5  # standard deviation of the window in which detail is compared
 # Chosen on simulated sweeps of phones and a camera: lower powers mix sharp frames with others, higher ones pick noise.
 POWER = 12  # of the detail, for a frame's weight
 NOISE = 2.0  # detail up to this multiple of that in the plain parts of a frame counts as noise
-LEAST_NOISE = 0.5 / 255  # minimum noise: that of rounding to 8 bits
+MIN_NOISE = 0.5 / 255  # minimum noise: that of rounding to 8 bits
 _PLAIN = 0.1  # share of a frame that counts as plain
 
 
@@ -94,7 +94,7 @@ def plain_detail(frame: UInt8[np.ndarray, 'H W 3'] | Float[np.ndarray, 'H W 3'])
   focus, or plain, in every frame.
   """
   if min(frame.shape[:2]) < 3:
-    return LEAST_NOISE
+    return MIN_NOISE
   luma = {
     (y, x): luminance_on_host(frame[y : y - 2 or None : 3, x : x - 2 or None : 3])
     for y, x in ((0, 1), (1, 0), (1, 1), (1, 2), (2, 1))
@@ -102,7 +102,7 @@ def plain_detail(frame: UInt8[np.ndarray, 'H W 3'] | Float[np.ndarray, 'H W 3'])
   detail = np.abs(sum(luma.values()) - 5 * luma[1, 1]) / (255 if frame.dtype == np.uint8 else 1)
   means = ndimage.uniform_filter(detail, 5)[2::5, 2::5] if min(detail.shape) >= 5 else detail
   means = means[means > 0]  # 0 is what a program made: outside, or clipped
-  return max(float(np.quantile(means, _PLAIN)), LEAST_NOISE) if means.size else LEAST_NOISE
+  return max(float(np.quantile(means, _PLAIN)), MIN_NOISE) if means.size else MIN_NOISE
 
 
 def sharp_ranks(

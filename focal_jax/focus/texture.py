@@ -21,7 +21,7 @@ PLAINEST = 0.05  # share of a frame that is taken to show noise alone
 NOISE = (0.25 / 255, 1.2 / 255)  # least and greatest standard deviation of the noise in a band, luminance 0 .. 1
 UNEVEN = 1.5  # times the noise of the plainest places that other places may have
 TEXTURE = (1.8, 2.8)  # times the noise from which on there may be texture, and there surely is
-LEAST_SHARE = 0.01  # of the picture that must show texture at a scale, or a coarser one is taken
+MIN_SHARE = 0.01  # of the picture that must show texture at a scale, or a coarser one is taken
 
 
 def texture_share(
@@ -41,7 +41,7 @@ def texture_share(
   share = None
   for band in BANDS_PX:
     share = _share_in_band(frame, band, motion, fov)
-    if np.mean(share > 0.5) >= LEAST_SHARE:
+    if np.mean(share > 0.5) >= MIN_SHARE:
       break
   return share
 

@@ -200,7 +200,7 @@ class Fit(nn.Module):
       size: height and width of the image within the array, px.
       train: batch statistics instead of running averages.
     """
-    x = likeness(frame, other, self.radius)
+    x = local_correlation(frame, other, self.radius)
     for i in (1, 2):
       x = nn.relu(ConvNorm(self.features, PLANE, axis_name=self.axis_name, name=f'conv{i}')(x, train=train))
     found = Conv(4, PLANE, use_bias=True, name='local')(x).astype(jnp.float32)
@@ -208,7 +208,7 @@ class Fit(nn.Module):
     return fit_motion(found[..., :2], nn.softplus(found[..., 2:]) * mask[..., None], size)
 
 
-def likeness(frame: Stack, other: Others, radius: int) -> Float[Array, 'B N H W K']:
+def local_correlation(frame: Stack, other: Others, radius: int) -> Float[Array, 'B N H W K']:
   """Dot products of the features of `other` at each pixel with those of `frame` at the (2 radius + 1)^2 pixels around
   it.
   """

@@ -100,7 +100,7 @@ def average_pool(x: Stack, factor: int) -> Stack:
   return x.reshape(b, n, h // factor, factor, w // factor, factor, c).mean((3, 5))
 
 
-def native_of(equation: Any) -> Any | None:
+def native_jaxpr(equation: Any) -> Any | None:
   """The jaxpr of the native computation of an equation of these primitives; None for other equations."""
   if equation.primitive not in _FUNCTIONS:
     return None

@@ -22,7 +22,7 @@ _VOLUME = ('NDHWC', 'DHWIO', 'NDHWC')
 def conv(x: Stack, kernel: Kernel, *, stride: int, dilation: int) -> Stack:
   """See `conv.conv`."""
   width, (frames, size, _, inputs, features) = x.shape[3], kernel.shape
-  columns = columns_at_once(width, stride * inputs, features, stride)
+  columns = columns_per_group(width, stride * inputs, features, stride)
   reach = (size - 1) // 2 * dilation
   # The input column, relative to the group's first one, that each output column of a group reads through tap k.
   reads = stride * np.arange(columns)[:, None] + dilation * np.arange(size) - reach
@@ -42,7 +42,7 @@ def conv(x: Stack, kernel: Kernel, *, stride: int, dilation: int) -> Stack:
 def conv_transpose(x: Stack, kernel: Kernel) -> Stack:
   """See `conv.conv_transpose`."""
   width, (_, size, _, inputs, features) = x.shape[3], kernel.shape
-  columns = columns_at_once(width, inputs, 2 * features, 1)
+  columns = columns_per_group(width, inputs, 2 * features, 1)
   # y[2i - 1 + k] += w[k] x[i]: only every other tap reads a column.
   twice = np.arange(2 * columns)[:, None] + 1 - np.arange(size)
   reads = np.where(twice % 2 == 0, twice // 2, _NOTHING)
@@ -54,7 +54,7 @@ def conv_transpose(x: Stack, kernel: Kernel) -> Stack:
   return _unpacked(y, features)
 
 
-def columns_at_once(width: int, inputs: int, features: int, stride: int) -> int:
+def columns_per_group(width: int, inputs: int, features: int, stride: int) -> int:
   """Number of columns that become channels: the largest power of two that divides the width and leaves input and result
   with at most 128 channels.
 

@@ -24,7 +24,7 @@ _WON_JEON_FIELDS = ('detection', 'downsampling', 'stem_dilation', 'focus_measure
 _MOTION_FIELDS = ('side_px', 'passes')
 
 
-def described_model(description: Mapping[str, Any]) -> dict[str, Any]:
+def model_from_description(description: Mapping[str, Any]) -> dict[str, Any]:
   """The model in a weights file's description, in the old or new format, as `registry.make_model` takes it.
 
   Raises:
@@ -36,7 +36,7 @@ def described_model(description: Mapping[str, Any]) -> dict[str, Any]:
   if model not in _OLD_MODELS:
     raise InputError(f"weights of a model '{model}', expected sections of fields, or one of {', '.join(_OLD_MODELS)}")
   alone = {'depth': {'name': model}, 'align': {'name': 'none'}}
-  found = with_arguments({} if model == 'end_to_end' else alone, description.get('arguments', {}))
+  found = replace_fields({} if model == 'end_to_end' else alone, description.get('arguments', {}))
   depth, align = (found.get(section, {}) for section in SECTIONS)
   if model == 'end_to_end' and depth.get('name', SECTIONS['depth']) != 'won_jeon':
     depth = {field: value for field, value in depth.items() if field not in _WON_JEON_FIELDS}
@@ -45,7 +45,7 @@ def described_model(description: Mapping[str, Any]) -> dict[str, Any]:
   return found | {'depth': depth, 'align': align}
 
 
-def with_arguments(model: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+def replace_fields(model: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
   """A model description with some of its fields changed.
 
   Args:

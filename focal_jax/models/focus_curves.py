@@ -12,7 +12,7 @@ from focal_jax.focus import classical
 from focal_jax.models.conv import average_pool
 
 NOISE = 0.003  # standard deviation in luminance 0 .. 1; its response counts as no texture
-LEAST_NOISE = 0.001  # minimum for reduced frames, where averaging leaves only the rounding to eight bits
+MIN_NOISE = 0.001  # minimum for reduced frames, where averaging leaves only the rounding to eight bits
 LOWEST = 0.01  # added to the height of a curve, which is 0 where all frames are equal
 RINGS = (1.0, 2.0, 3.0), (2.0, 3.0, 5.0)
 
@@ -54,7 +54,7 @@ def focus_curves(
   """
   b, n, h, w = luma.shape
   flat = luma.reshape(b * n, h, w)
-  noise = max(NOISE / 2**octave, LEAST_NOISE)
+  noise = max(NOISE / 2**octave, MIN_NOISE)
   curves, limited, heights = [], [], []
   for measure, size, window_px in COARSE if octave else FINE:
     of = {'laplacian': classical.modified_laplacian, 'ring_difference': classical.ring_difference}[measure]

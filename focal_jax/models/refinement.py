@@ -47,7 +47,7 @@ SHARES = (1.0, 0.0, -1.0)  # logits of the classical estimate, the pixel's own d
 FILL_PRIOR = 0.1  # weight of a pixel's surroundings; its own is 0 .. 1
 TRUST_PX = 16  # side of the blocks over which the classical confidence is averaged; interpolated between them
 TRUST_WIDTH = 0.03  # width of the transition to the classical estimate, in confidence (a sigmoid's scale)
-LEAST_WEIGHT = 1e-6  # floor of the weights of a fill, whose gradients divide by their square
+MIN_WEIGHT = 1e-6  # floor of the weights of a fill, whose gradients divide by their square
 
 
 Residual = partial(curve_network.Residual, initial_gain=RESIDUAL_GAIN)
@@ -87,7 +87,7 @@ class RefinementNetwork(nn.Module):
     luma = luminance(images)
     index, evidence = classical_estimate(images)
     curves, limited, heights = focus_curves(luma)
-    estimate, *offsets = around_estimate(index, n)
+    estimate, *offsets = estimate_features(index, n)
 
     def to_full(x):
       return upsample_channels(x, height, width)
@@ -125,7 +125,7 @@ class RefinementNetwork(nn.Module):
     k = len(BEYOND)
     # Offsets are in frames; the spacing of the frames turns them into the unit of the focus.
     of_frames = focus[..., None, None] + offset * jnp.gradient(focus, axis=1)[..., None, None]
-    far_places, near_places = (jnp.broadcast_to(p[..., None, None], far.shape) for p in places_beyond(focus))
+    far_places, near_places = (jnp.broadcast_to(p[..., None, None], far.shape) for p in positions_beyond(focus))
     own_depth = jnp.sum(own * jnp.concatenate([far_places, of_frames, near_places], 1), 1, keepdims=True)
     surroundings = upsample(fill(halve(jnp.concatenate([own_depth, own], 1)), known), height, width)
 
@@ -204,7 +204,7 @@ def classical_estimate(images: Float[Array, 'B N H W 3']) -> tuple[Float[Array, 
   return jax.lax.stop_gradient(jax.vmap(lambda stack: classical.depth_from_focus(stack, None))(images))
 
 
-def around_estimate(index: Float[Array, 'B H W'], frames: int) -> tuple[Float[Array, 'B N H W'], ...]:
+def estimate_features(index: Float[Array, 'B H W'], frames: int) -> tuple[Float[Array, 'B N H W'], ...]:
   """Each frame's share in a depth at this index, linear between two neighbours; then its distance from the index,
   squashed to -1 .. 1 by tanh at two scales: that of the whole sweep, and that of single frames.
   """
@@ -219,7 +219,7 @@ def nearest_frame(images: Float[Array, 'B N H W 3'], index: Float[Array, 'B H W'
   return jnp.take_along_axis(images, nearest[:, None, :, :, None], axis=1)[:, 0]
 
 
-def places_beyond(focus: Float[Array, 'B N']) -> tuple[Float[Array, 'B P'], Float[Array, 'B P']]:
+def positions_beyond(focus: Float[Array, 'B N']) -> tuple[Float[Array, 'B P'], Float[Array, 'B P']]:
   """Focus coordinates of the places before the first frame and after the last, in the order of the frames."""
   beyond = jnp.asarray(BEYOND) * (focus[:, -1:] - focus[:, :1])
   return focus[:, :1] - beyond[:, ::-1], focus[:, -1:] + beyond
@@ -227,4 +227,4 @@ def places_beyond(focus: Float[Array, 'B N']) -> tuple[Float[Array, 'B P'], Floa
 
 def fill(value: Float[Array, 'B K H W'], weight: Float[Array, 'B 1 H W']) -> Float[Array, 'B K H W']:
   """`focus.fill` of K values with one weight 0 .. 1 and the prior `FILL_PRIOR`."""
-  return push_pull(value, jnp.maximum(weight, LEAST_WEIGHT), FILL_PRIOR)
+  return push_pull(value, jnp.maximum(weight, MIN_WEIGHT), FILL_PRIOR)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
-from focal_jax.align.motion import align_sharp, are_turned, scaled_motion
+from focal_jax.align.motion import align_sharp, exceeds_min_rotation, scaled_motion
 from focal_jax.data.folder import FolderStack
 from focal_jax.files.pictures import to_uint8
 from focal_jax.focus.all_in_focus import Fusion, ranks_of, sharp_ranks
@@ -64,7 +64,7 @@ def full_size(
   if motion is not None and motion.shape[1] > 3:
     # A rotation too small to be undone in the measured frames could exceed the threshold in larger ones; it is only an
     # error.
-    turned = are_turned(motion[:, 3], stack.images.shape[1:3])
+    turned = exceeds_min_rotation(motion[:, 3], stack.images.shape[1:3])
     motion = np.concatenate([motion[:, :3], np.where(turned, motion[:, 3], 0)[:, None]], -1)
   motion = None if motion is None else scaled_motion(motion, stack.images.shape[1:3], size)
   fusion = None

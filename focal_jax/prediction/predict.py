@@ -11,16 +11,16 @@ import jax
 import numpy as np
 
 import focal_jax
-from focal_jax.align import standing
+from focal_jax.align import static_pattern
 from focal_jax.align.estimate import check_alignment, motion_from_measured
 from focal_jax.align.measured import ResidualMotion
 from focal_jax.align.motion import align as warped_frames
-from focal_jax.align.other_scene import other_scenes
+from focal_jax.align.other_scene import find_outlier_frames
 from focal_jax.align.sharpness_order import order_by_sharpness
 from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
-from focal_jax.data.names import listed, shown
+from focal_jax.data.names import format_list, printable
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
 from focal_jax.files.pictures import save_image
@@ -38,7 +38,7 @@ from focal_jax.prediction.results import (
   read_motion,
   residual_after,
   residual_numbers,
-  standing_places,
+  static_pattern_mask,
   write_depth,
   write_motion,
 )
@@ -46,8 +46,8 @@ from focal_jax.stack import Prediction, as_float
 
 log = logging.getLogger(__name__)
 
-_MIXED_ZOOM = 0.004  # by which the zoom must go back where sharpness says that frames are out of order, too
-_MOST_LISTED = 24  # frames whose likely order is told
+_MIXED_ZOOM = 0.004  # minimum `back_zoom` that confirms an order by sharpness
+_MAX_LISTED = 24  # maximum number of frames whose likely order is listed
 PLAIN_SHARE = 0.1  # share of the image without texture above which a note is written
 
 
@@ -167,10 +167,10 @@ def predict_folder(
       tile_px=options.tile_px,
     )
   before = measured_residual(stack.images)
-  if not stack.all_meant and (others := other_scenes(stack.images, before.measured)):
+  if not stack.all_meant and (others := find_outlier_frames(stack.images, before.measured)):
     names = [stack.names[n] for n in others]
     does, is_ = ('shows', 'is') if len(names) == 1 else ('show', 'are')
-    note = f'Left out: {listed(names)}, which {does} another scene than the others, or nothing, or {is_} rotated.'
+    note = f'Left out: {format_list(names)}, which {does} another scene than the others, or nothing, or {is_} rotated.'
     stack = stack.without(others, note)
     unit, before = DepthUnit(stack, options.unit), measured_residual(stack.images)
   if not (stack.order_known or options.near_to_far or options.far_to_near):
@@ -178,7 +178,7 @@ def predict_folder(
     unit = DepthUnit(stack, options.unit)
   stack = dataclasses.replace(stack, notes=[*stack.notes, *_remarks(stack, before)])
   frames, (height, width) = len(stack.names), stack.size(options.max_side)
-  name = shown(Path(source).name) if isinstance(source, str | Path) else stack.names[0]
+  name = printable(Path(source).name) if isinstance(source, str | Path) else stack.names[0]
   log.info('%s: %d frames of %d x %d px', name, frames, width, height)
   if stack.images.shape[1:3] != (height, width):
     log.info('depth is computed at %d x %d px', *stack.images.shape[2:0:-1])
@@ -204,7 +204,7 @@ def predict_folder(
     share = texture_share(lambda n: as_float(stack.images[n]), motion, stack.fov)
     prediction = prediction.replace(confidence=prediction.confidence * share)
     if before.standing is not None:
-      places = standing_places(before, motion, stack.fov, stack.images.shape[1:3])
+      places = static_pattern_mask(before, motion, stack.fov, stack.images.shape[1:3])
       prediction = prediction.replace(confidence=prediction.confidence * (1 - places))
     plain = np.mean(share < 0.5)
     if plain > PLAIN_SHARE:
@@ -224,7 +224,7 @@ def predict_folder(
       *(when, numbers['zoom_range'], numbers['rotation_range_deg'], numbers['rms_px']),
     )
   summary = {
-    'stack': shown(source) if isinstance(source, str | Path) else [shown(path) for path in source],
+    'stack': printable(source) if isinstance(source, str | Path) else [printable(path) for path in source],
     'frames': stack.names,
     'focus': stack.focus.tolist(),
     'focus_unit': stack.focus_unit,
@@ -258,15 +258,22 @@ def predict_folder(
 
 
 def _in_order(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:
-  """A stack whose order is a guess, in the order that its pictures tell; and its motion, measured anew if that changed.
+  """Sorts a stack whose order is a guess by zoom and sharpness.
 
-  Frames out of order are sorted only where zoom and sharpness say the same.
+  Frames are sorted only if zoom and sharpness agree that they are out of order, and on the new order.
+
+  Args:
+    stack: without focus distances, or with positions whose direction is unknown.
+    motion: measured motion of its frames.
+
+  Returns:
+    The stack, with a note if its frames are or were out of order, and its motion, measured again if they were sorted.
   """
   order = order_by_sharpness(stack.images) if stack.focus_unit == FRAME_INDEX_UNIT else None
   if order is not None and motion.zooms_both_ways(_MIXED_ZOOM):
     note = (
-      'The frames are out of order, or go there and back, by their zoom and by where they are sharp: they were sorted '
-      'by it. --far_to_near and --near_to_far keep the order of the files.'
+      'The zoom and sharpness of the frames show that they are out of order, or go back and forth: they were sorted '
+      'accordingly. --far_to_near and --near_to_far keep the order of the files.'
     )
     in_order = stack.sorted(order, note)
     sorted_motion = measured_residual(in_order.images)
@@ -277,13 +284,13 @@ def _in_order(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, 
     if goes_one_way and sorted_motion.near_end() == 'last':
       stack, motion, order = in_order, sorted_motion, None
   if motion.zooms_both_ways() or order is not None:
-    evidence = 'zoom of the frames goes both ways' if motion.zooms_both_ways() else 'frames get sharp more than once'
+    evidence = 'zoom goes in and out' if motion.zooms_both_ways() else 'frames come into focus more than once'
     note = (
-      f'The {evidence}: they are out of order, or go there and back, and depth is wrong then. Give the frames one by '
-      'one in their order, of one way alone, with --far_to_near or --near_to_far.'
+      f'The {evidence}: the frames are out of order, or go back and forth, so depth is wrong. Give the frames of one '
+      'direction, in their order, with --far_to_near or --near_to_far.'
     )
-    if order is not None and len(order) <= _MOST_LISTED:
-      note += f' By where they are sharp it may be {", ".join(stack.names[n] for n in order)}.'
+    if order is not None and len(order) <= _MAX_LISTED:
+      note += f' The likely order by sharpness is {", ".join(stack.names[n] for n in order)}.'
     return dataclasses.replace(stack, notes=[*stack.notes, note]), motion
   end = motion.near_end()
   if end is None:
@@ -303,7 +310,7 @@ def _remarks(stack: FolderStack, motion: ResidualMotion) -> list[str]:
   """Notes about the images that affect how far depth can be trusted."""
   notes = []
   if motion.standing is not None:
-    share = np.mean(np.abs(motion.standing) > standing.LEAST_CHANGE)
+    share = np.mean(np.abs(motion.standing) > static_pattern.MIN_CHANGE)
     notes.append(
       f'Static content in all frames while the scene moves, in {share:.0%} of the image, such as dust on the sensor '
       'or a scale bar. The motion was measured without it, but it is still in the frames: depth is wrong there, and '

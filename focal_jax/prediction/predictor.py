@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from focal_jax.align.estimate import find_motion
-from focal_jax.align.motion import cover_turned, upright
+from focal_jax.align.motion import mask_rotated_borders, without_rotation
 from focal_jax.stack import FocalStack, Images, Numbers, Prediction, checked_stack
 
 
@@ -89,10 +89,10 @@ def undo_rotation(
   """
   if motion is None or motion.shape[1] == 3:
     return predict(stack, motion, *arguments)
-  turned, rest = upright(stack, motion)
+  turned, rest = without_rotation(stack, motion)
   prediction = predict(turned, rest, *arguments)
   coverage = prediction.coverage
   if not coverage.flags.writeable:  # device arrays are read-only
     coverage = coverage.copy()
-  cover_turned(coverage, motion, stack.fov)
+  mask_rotated_borders(coverage, motion, stack.fov)
   return prediction.replace(coverage=coverage, rotation=motion[:, 3])

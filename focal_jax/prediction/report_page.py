@@ -46,22 +46,23 @@ def write_report(
 ) -> None:
   """Writes the report.
 
-  Pictures are reduced; depth, confidence and curves are those of single pixels, whose places in the whole picture are
-  named: depth as it is, confidence in steps of 1 / 65535, curves in steps of 1 / 255.
+  Images are reduced. Depth, confidence and curves are those of single pixels, whose positions are given in the whole
+  image. Depth is stored unchanged, confidence in steps of 1 / 65535, curves in steps of 1 / 255.
 
   Args:
+    path: the file to write.
     title: of the stack.
     names: of the frames.
-    before: frames as given, far to near, uint8 or float 0 .. 1.
-    prediction: of them, on the host; perhaps smaller than the picture.
+    before: unaligned frames, far to near, uint8 or float 0 .. 1.
+    prediction: its arrays on the host; may be smaller than the picture.
     focus: focus coordinate of each frame.
-    unit: of it.
-    picture: all in focus, uint8 or float 0 .. 1.
-    surface: of the point cloud.
-    facts: (what, text) of further remarks.
-    measure: of `classical.MEASURES`, whose curve is shown where a prediction has no focus distribution.
-    depth, confidence: of the size of the picture; None: those of the prediction.
-    min_confidence: depth of a lower confidence is drawn nearly grey, 0 .. 1.
+    unit: of `focus`.
+    picture: all-in-focus image, uint8 or float 0 .. 1.
+    surface: for the point cloud.
+    facts: further (name, text) pairs to show.
+    measure: one of `classical.MEASURES`, whose curve is shown if the prediction has no focus distribution.
+    depth, confidence: at the size of the picture; None: those of the prediction.
+    min_confidence: depth with a lower confidence fades to grey, 0 .. 1.
   """
   depth = prediction.depth if depth is None else depth
   confidence = prediction.confidence if confidence is None else confidence

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from PIL import ExifTags, Image
 
-from focal_jax.align import standing
+from focal_jax.align import static_pattern
 from focal_jax.align.estimate import MEASURED_SIDE_PX
 from focal_jax.align.measured import ResidualMotion, residual_motion
 from focal_jax.align.motion import align_plane, reduced, scaled_motion
@@ -37,7 +37,9 @@ class DepthUnit:
   """Converts depth from the focus coordinate to the unit that it is written in."""
 
   def __init__(self, stack: FolderStack, wanted: str | None):
-    """`wanted`: one of UNITS, or None for the stack's own unit.
+    """Args:
+      stack: the stack whose depth is converted.
+      wanted: one of UNITS, or None for the stack's own unit.
 
     Raises:
       InputError: depth cannot be converted to that unit.
@@ -45,8 +47,8 @@ class DepthUnit:
     known = stack.focus_unit
     if wanted in ('metres', 'dioptres') and known != DIOPTRE_UNIT:
       raise InputError(
-        f"unit is '{wanted}' and the focus is known as '{known}', expected focus distances in metres: from EXIF, or "
-        'metadata.csv or metadata.json in their folder'
+        f"unit is '{wanted}', but the focus is in '{known}', expected focus distances in metres from EXIF, "
+        'metadata.csv or metadata.json'
       )
     self.name = {None: known, 'metres': 'm', 'dioptres': DIOPTRE_UNIT, 'index': FRAME_INDEX_UNIT}[wanted]
     self._focus, self._is_own = stack.focus, self.name == known
@@ -100,14 +102,17 @@ def write_motion(path: Path, stack: FolderStack, full: FullSize, region: Region 
 def read_motion(
   path: Path, stack: FolderStack, region: Region | None, *, may_turn: bool = False
 ) -> tuple[FolderStack, Float32[np.ndarray, 'N K']]:
-  """The stack with the fields of view of a motion file, and its motion in px of the stack.
+  """Reads a motion file.
 
   Args:
     path: a file written by `write_motion`.
     stack: the same frames; some of them, including the nearest; or equally many others, which are matched by the order
       of their names.
     region: region of the stack.
-    may_turn: the order of the stack is a guess, and is overridden by that of the file.
+    may_turn: whether the order of the stack is a guess, which the order in the file overrides.
+
+  Returns:
+    The stack with the fields of view from the file, and its motion; shifts are in px of the stack.
 
   Raises:
     InputError: naming the file and what does not match.
@@ -122,29 +127,27 @@ def read_motion(
     found_region = content['region']
     fits = len(size) == 2 and min(size) > 0 and fov.shape == (len(names),) and motion.shape[0] == len(names)
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise InputError(f'{path}: cannot be read as a motion file ({error!r}), expected one that predict wrote') from None
+    raise InputError(f'{path}: cannot be read as a motion file ({error!r}), expected one from predict') from None
   if not fits or not np.isfinite(fov).all() or not np.isfinite(motion).all():
-    raise InputError(
-      f'{path}: fov and motion are not finite numbers for each frame, expected a file that predict wrote'
-    )
-  # Some frames may have been left out since.
+    raise InputError(f'{path}: fov and motion are not finite numbers for each frame, expected a file from predict')
+  # Some frames may have been removed since.
   are_some = set(stack.names) < set(names)
   if len(names) != len(stack.names) and not are_some:
-    raise InputError(f'{path}: has the motion of {len(names)} frames, expected {len(stack.names)}')
+    raise InputError(f'{path}: contains the motion of {len(names)} frames, expected {len(stack.names)}')
   note = None
   if are_some:
-    note = f'{path.name} has the motion of {len(names)} frames, which include these {len(stack.names)}.'
+    note = f'{path.name} contains the motion of {len(names)} frames, including these {len(stack.names)}.'
   elif sorted(names) != sorted(stack.names):
     # For example a second illumination or channel, recorded with the same movement.
     note = (
-      f'{path.name} has the motion of {names[0]} to {names[-1]}: applied to these frames in the order of their names.'
+      f'{path.name} contains the motion of {names[0]} to {names[-1]}, which was applied to these frames in name order.'
     )
     place = dict(zip(_in_order(names), _in_order(stack.names), strict=True))
     names = [place[name] for name in names]
   if (found_region and list(found_region)) != (region and list(region)):
-    raise InputError(f'{path}: has the motion of region {found_region}, expected that of {region}')
+    raise InputError(f'{path}: contains the motion of region {found_region}, expected {region}')
   if may_turn and stack.names[0] == names[-1]:
-    stack = stack.reversed(f'The order of the frames is that of {path.name}.')
+    stack = stack.reversed(f'The frames were reversed to match the order in {path.name}.')
   order = [names.index(name) for name in stack.names]
   if order[-1] != len(names) - 1:
     raise InputError(f'{path}: aligns to {names[-1]}, expected {stack.names[-1]}, the nearest frame')
@@ -173,11 +176,11 @@ def residual_after(
     return _in_px_of(aligned, residual_motion(_measurable(aligned), elsewhere=True, standing_in=taken))
 
 
-def standing_places(
+def static_pattern_mask(
   before: ResidualMotion, motion: Float32[np.ndarray, 'N K'] | None, fov: Float[np.ndarray, 'N'], size: tuple[int, int]
 ) -> Float32[np.ndarray, 'H W']:
   """1 where static content lies in any of the aligned frames, which have this height and width, and 0 elsewhere."""
-  there = (np.abs(before.standing) > standing.LEAST_CHANGE).astype(np.float32)
+  there = (np.abs(before.standing) > static_pattern.MIN_CHANGE).astype(np.float32)
   share = np.max(_in_aligned_frames(there, motion, fov, size), axis=0)
   return np.asarray(Image.fromarray(share).resize(size[::-1], Image.Resampling.BILINEAR))
 

@@ -32,9 +32,9 @@ from focal_jax.stack import MAPS, PICTURES, FocalStack, Prediction
 FRAMES_PX = 22 * 512**2
 PIECE_BYTES = 250
 # With many frames tiles would have too little context: up to the first size, they may take the second number of pixels.
-LEAST_PIECE_PX, MOST_FRAMES_PX = 512**2, 40 * 512**2
+MIN_PIECE_PX, MAX_FRAMES_PX = 512**2, 40 * 512**2
 OVERLAP_PX = 320
-LEAST_TILE_PX = 192  # minimum for any number of frames: smaller tiles are mostly margin
+MIN_TILE_PX = 192  # minimum for any number of frames: smaller tiles are mostly margin
 RAMP = 0.2  # share of the overlap in which tiles are blended; the rest is margin
 MOTION_SIDE_PX = 640  # longer side to which large frames are reduced for motion estimation by a network
 
@@ -188,7 +188,7 @@ def tile_sides(
   """Maximum height and width of a tile, and the overlap of neighbours, px.
 
   Args:
-    tile_px: requested size, a multiple of 32, at least twice `overlap_px` and `LEAST_TILE_PX`. None: the fewest and
+    tile_px: requested size, a multiple of 32, at least twice `overlap_px` and `MIN_TILE_PX`. None: the fewest and
       smallest tiles that take no more memory than one piece may; for many frames, somewhat more.
     overlap_px: of neighbouring tiles. None: `OVERLAP_PX`, or half a tile if that is less.
     frames: number of frames.
@@ -197,8 +197,8 @@ def tile_sides(
   Raises:
     InputError: `tile_px` or `overlap_px` is invalid.
   """
-  area = max(FRAMES_PX // frames, min(MOST_FRAMES_PX // frames, LEAST_PIECE_PX))
-  least = LEAST_TILE_PX if overlap_px is None else 2 * overlap_px
+  area = max(FRAMES_PX // frames, min(MAX_FRAMES_PX // frames, MIN_PIECE_PX))
+  least = MIN_TILE_PX if overlap_px is None else 2 * overlap_px
   fitting = max(math.isqrt(area) // MULTIPLE * MULTIPLE, least)
   if overlap_px is None:
     # With more frames, smaller tiles with less overlap rather than more memory.

@@ -27,6 +27,6 @@ def gaussian_blur(
   return images
 
 
-def round_through(x: Float[Array, '*S']) -> Float[Array, '*S']:
+def round_straight_through(x: Float[Array, '*S']) -> Float[Array, '*S']:
   """Rounds, with the gradient of the identity."""
   return x + lax.stop_gradient(jnp.round(x) - x)

@@ -5,7 +5,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from focal_jax.simulate.filters import round_through
+from focal_jax.simulate.filters import round_straight_through
 from focal_jax.warp import double
 
 BLOCK = 8
@@ -43,7 +43,7 @@ def jpeg(
     chroma_subsampled: chrominance at half the resolution along both axes (4:2:0) instead of full resolution (4:4:4).
   """
   y, cb, cr = _convert_colours(YCBCR, 255 * jnp.moveaxis(display, -1, 0))
-  planes = round_through(jnp.stack([y - 128, cb, cr]))  # codecs convert colours in integers
+  planes = round_straight_through(jnp.stack([y - 128, cb, cr]))  # codecs convert colours in integers
   tables = quantisation(quality)
   if chroma_subsampled:
     y, (cb, cr) = (
@@ -66,7 +66,7 @@ def _quantise(planes: Float[Array, 'C N H W'], tables: Float[Array, 'C 8 8']) ->
   transform = np.kron(cosine_matrix(), cosine_matrix()).astype(np.float32)
   step = tables.reshape(channels, 1, -1)
   coefficients = jnp.matmul(blocks, transform.T, precision=lax.Precision.HIGHEST)
-  blocks = jnp.matmul(round_through(coefficients / step) * step, transform, precision=lax.Precision.HIGHEST)
+  blocks = jnp.matmul(round_straight_through(coefficients / step) * step, transform, precision=lax.Precision.HIGHEST)
   planes = blocks.reshape(channels, n, rows, columns, BLOCK, BLOCK).swapaxes(3, 4)
   return planes.reshape(channels, n, rows * BLOCK, columns * BLOCK)[..., :height, :width]
 
@@ -80,7 +80,7 @@ def _downsample(planes: Float[Array, 'C N H W']) -> Float[Array, 'C N h w']:
   """Rounded means of 2 x 2 pixels, padded to whole blocks."""
   filled = _pad_to_multiple(planes, 2 * BLOCK)
   channels, n, height, width = filled.shape
-  return round_through(filled.reshape(channels, n, height // 2, 2, width // 2, 2).mean((3, 5)))
+  return round_straight_through(filled.reshape(channels, n, height // 2, 2, width // 2, 2).mean((3, 5)))
 
 
 def _upsample(planes: Float[Array, 'C N h w'], height: int, width: int) -> Float[Array, 'C N H W']:

@@ -28,7 +28,7 @@ def add_noise(
   """
   variance = shot**2 * jnp.maximum(light, 0.0) + read**2  # resampled light may ring below 0
   # The epsilon keeps the gradient of the square root finite in the dark, and is too small to be visible.
-  return light + jnp.sqrt(variance + 1e-14) * spread(nearly_normal(key, light.shape))
+  return light + jnp.sqrt(variance + 1e-14) * spread(approximate_normal(key, light.shape))
 
 
 def correlate_noise(
@@ -56,7 +56,7 @@ def correlate_noise(
   return jnp.stack([grey + red, grey - red - blue, grey + blue], axis=-1)
 
 
-def nearly_normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, '*S']:
+def approximate_normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, '*S']:
   """Random numbers of mean 0, variance 1 and kurtosis 2.7 (3 for a normal distribution), within +-3.5.
 
   Each is the sum of the four bytes of a random word. Random words are expensive, so one is drawn for the whole last

@@ -13,7 +13,7 @@ from focal_jax.simulate import defocus
 from focal_jax.simulate.draws import Draws
 from focal_jax.simulate.filters import gaussian_blur
 from focal_jax.simulate.focus_sweep import Sweep
-from focal_jax.simulate.noise import nearly_normal
+from focal_jax.simulate.noise import approximate_normal
 
 GRAIN_PX = (0.1, 0.8)  # uniform: sigma of the Gaussian by which demosaicing blurs the pattern
 ZERO_DISPARITY = (-0.4, 0.6)  # uniform: position of the zero-disparity plane between the first (0) and last (1) focus
@@ -43,7 +43,7 @@ def with_pattern(
 
   def add(light):
     _, height, width, _ = light.shape
-    noise = nearly_normal(random.fold_in(key, 1), (height, width, 4))
+    noise = approximate_normal(random.fold_in(key, 1), (height, width, 4))
     pattern = 0.8 * noise[..., :1] + 0.6 * noise[..., 1:]  # mostly grey
     pattern = gaussian_blur(pattern, grain_px, 3, (0, 1), 'wrap')
     pattern *= amount / jnp.std(pattern)

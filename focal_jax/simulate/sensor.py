@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from focal_jax.errors import InputError
 from focal_jax.simulate.draws import Draws
-from focal_jax.simulate.filters import gaussian_blur, round_through
+from focal_jax.simulate.filters import gaussian_blur, round_straight_through
 from focal_jax.simulate.jpeg import YCBCR, jpeg
 from focal_jax.simulate.noise import add_noise, correlate_noise
 
@@ -195,7 +195,7 @@ def record(
       [lambda x: x, *(lambda x, half=half: jpeg(x, drawn.jpeg_quality, half) for half in (False, True))],
       display,
     )
-  return round_through(display * 255) / 255
+  return round_straight_through(display * 255) / 255
 
 
 def record_without_loss(
@@ -204,7 +204,7 @@ def record_without_loss(
   """`record` with the same key, but without noise, denoising, JPEG, and the gains of single frames."""
   drawn = _draw_parameters(random.split(key)[0], settings)
   display = _develop(_expose(light[None], drawn, settings, field), drawn, settings)
-  return round_through(_sharpen(display, drawn, settings)[0] * 255) / 255
+  return round_straight_through(_sharpen(display, drawn, settings)[0] * 255) / 255
 
 
 def _apply_to_share(number: Float[Array, ''], share: float, change: Callable[[Array], Array], x: Array) -> Array:
@@ -216,11 +216,11 @@ def _expose(light: Float[Array, 'N H W 3'], drawn: _Parameters, settings: Sensor
   if settings.exposure_stops != (0, 0):
     light = light * jnp.exp2(drawn.stops)
   if settings.vignetting:
-    light = light * falloff(drawn.darkening, *light.shape[1:3], field)[..., None]
+    light = light * vignetting(drawn.darkening, *light.shape[1:3], field)[..., None]
   return light
 
 
-def falloff(darkening: Float[Array, ''], height: int, width: int, field: float = 1.0) -> Float[Array, 'H W']:
+def vignetting(darkening: Float[Array, ''], height: int, width: int, field: float = 1.0) -> Float[Array, 'H W']:
   """Share of the light that reaches each pixel: cos^4 of its angle from the axis, 1 - darkening at the corners of the
   full image.
 

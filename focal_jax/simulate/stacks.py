@@ -285,7 +285,7 @@ def _move(
   return total.swapaxes(1, 2)
 
 
-def settings_from(config: Any) -> SimulatorSettings:
+def settings_from_config(config: Any) -> SimulatorSettings:
   """The settings in a config's `simulator` section, a mapping with the field names of the dataclasses."""
 
   def build(kind, section):

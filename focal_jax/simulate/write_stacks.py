@@ -39,7 +39,7 @@ from focal_jax.simulate.stacks import SimulatorSettings, focus_unit, preset_sett
 from focal_jax.stack import FocalStack
 
 ALL_IN_FOCUS_FILE = 'truth/all_in_focus.png'
-FACTS_FILE = 'stack.json'
+METADATA_FILE = 'stack.json'
 CONTACT_SHEET = 'contact_sheet.png'
 SHEET_ROWS = 8
 
@@ -94,7 +94,7 @@ def simulate_stacks(
         bar.update()
       contact_sheet(stage / name / CONTACT_SHEET, rows, name or 'simulated')
     for name in variants:  # an earlier run may have written more stacks
-      for facts_file in (out / name).glob(f'[0-9]*/{FACTS_FILE}'):
+      for facts_file in (out / name).glob(f'[0-9]*/{METADATA_FILE}'):
         shutil.rmtree(facts_file.parent)
   for name in variants:
     log.info('wrote %s', out / name / CONTACT_SHEET)
@@ -164,7 +164,7 @@ def write_stack(folder: Path, stack: FocalStack, settings: SimulatorSettings, mo
   np.save(folder / TARGET_FILE, np.where(stack.valid > 0, stack.target, np.float32(np.nan)))
   np.save(folder / MOTION_FILE, stack.motion)
   save_image(folder / ALL_IN_FOCUS_FILE, stack.all_in_focus)
-  (folder / FACTS_FILE).write_text(json.dumps(facts, indent=2) + '\n')
+  (folder / METADATA_FILE).write_text(json.dumps(facts, indent=2) + '\n')
   return facts
 
 

@@ -19,7 +19,7 @@ from focal_jax.errors import InputError
 from focal_jax.simulate.stacks import (
   SimulatorSettings,
   map_stacks,
-  settings_from,
+  settings_from_config,
   simulate,
   simulate_batch,
   simulate_rgbd,
@@ -51,7 +51,7 @@ class TrainingData:
     """
     data = config.data
     self._config, self._devices = config, devices
-    self._simulator = settings_from(config.simulator)
+    self._simulator = settings_from_config(config.simulator)
     self._frame_counts = _frame_counts(config)
     self._batches, self.motion_known, self.all_in_focus_known = None, True, True
     order = {

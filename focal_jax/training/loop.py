@@ -199,7 +199,7 @@ class _Run:
       )
     if step % config.log_every and step != config.steps:
       return
-    seconds, taken = progress.seconds_a_step(step), step - 1 - int(metrics['skipped'])
+    seconds, taken = progress.seconds_per_step(step), step - 1 - int(metrics['skipped'])
     first_of_update = taken - taken % config.optimizer.steps_per_update
     rates = {'learning_rate': float(schedule(first_of_update)), 'step_seconds': seconds}
     rates |= {'stacks_per_second': config.batch_size / seconds, **memory_gb()}

@@ -17,7 +17,7 @@ from focal_jax.data.texture_tiles import open_textures
 from focal_jax.errors import InputError
 from focal_jax.files import pictures
 from focal_jax.files.pictures import Panel
-from focal_jax.simulate.stacks import settings_from, simulate_batch
+from focal_jax.simulate.stacks import settings_from_config, simulate_batch
 from focal_jax.stack import FocalStack, float_images
 from focal_jax.training.parallel import AXIS, Devices, local_shares
 from focal_jax.training.step import TrainState, averaged_variables
@@ -46,7 +46,7 @@ class Validation:
     self._config, self._devices, self._workdir = config, devices, workdir
     self._source = None
     measured = next((name for name, _ in sources.parse_sources(config.data.source) if name != 'simulated'), None)
-    settings = settings_from(config.simulator)
+    settings = settings_from_config(config.simulator)
     if measured:
       self._source = sources.open_source(measured, config.validation_split, config.data.data_dir, settings)
     if measured and config.validation_textures:

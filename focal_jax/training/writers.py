@@ -86,7 +86,7 @@ class Progress:
     """Excludes the time since the last step, which was spent on something else."""
     self._step, self._time = step, time.monotonic()
 
-  def seconds_a_step(self, step: int) -> float:
+  def seconds_per_step(self, step: int) -> float:
     """Mean seconds per step since the last call, or since `resume`."""
     now = time.monotonic()
     seconds = (now - self._time) / max(step - self._step, 1)

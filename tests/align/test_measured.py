@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage, signal
 
 from focal_jax.align.measured import residual_motion
-from focal_jax.align.motion import turned_back
+from focal_jax.align.motion import rotate_back
 from focal_jax.data.folder import read_stack_folder
 
 HEIGHT, WIDTH = 320, 480
@@ -99,8 +99,8 @@ def test_frames_that_are_turned_back_are_upright():
   frames = turned([frame_of(canvas, (1.02, 5.0, -3.0), 1.0), frame_of(canvas)], (2.0, 0))
   images = to_uint8(frames)
   found = residual_motion(images)
-  upright, coverage = turned_back(images, found.rotation)
-  again, expected = residual_motion(upright), found.upright()
+  upright, coverage = rotate_back(images, found.rotation)
+  again, expected = residual_motion(upright), found.without_rotation()
   assert abs(np.rad2deg(again.rotation[0])) < 0.03
   np.testing.assert_allclose(again.shift_px[0], expected.shift_px[0], atol=0.1)
   np.testing.assert_allclose(again.shift_px[0], (5.0, -3.0), atol=0.15)

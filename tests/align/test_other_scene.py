@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from focal_jax.align.other_scene import other_scenes
+from focal_jax.align.other_scene import find_outlier_frames
 
 RNG = np.random.default_rng(0)
 
@@ -28,15 +28,15 @@ def frames(*pictures):
 def test_another_scene_or_a_turned_one_or_nothing(odd):
   blurred = [ndimage.gaussian_filter(SCENE, s) for s in (0, 1, 2, 6)]
   images = frames(*blurred[:2], odd(), *blurred[2:])
-  assert other_scenes(images, np.array([True, True, False, True, True])) == [2]
+  assert find_outlier_frames(images, np.array([True, True, False, True, True])) == [2]
   # A frame of the scene that could not be compared, for example because of its blur, stays.
-  assert other_scenes(images, np.array([True, True, False, True, False])) == [2]
+  assert find_outlier_frames(images, np.array([True, True, False, True, False])) == [2]
   # Frames that could be compared stay, whatever they show.
-  assert other_scenes(images, np.ones(5, bool)) == []
+  assert find_outlier_frames(images, np.ones(5, bool)) == []
 
 
 def test_none_where_most_frames_cannot_be_compared():
   images = frames(SCENE, SCENE, scene(), scene(), scene())
-  assert other_scenes(images, np.array([True, True, False, False, False])) == []
-  assert other_scenes(images[:3], np.array([True, True, False])) == []
-  assert other_scenes(frames(*[0 * SCENE] * 4), np.array([False, False, False, True])) == []
+  assert find_outlier_frames(images, np.array([True, True, False, False, False])) == []
+  assert find_outlier_frames(images[:3], np.array([True, True, False])) == []
+  assert find_outlier_frames(frames(*[0 * SCENE] * 4), np.array([False, False, False, True])) == []

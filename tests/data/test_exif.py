@@ -75,7 +75,7 @@ def test_dioptres(tmp_path):
   np.testing.assert_array_equal(stack.focus, [0, 2.5, 4])
   inverse = 1 / 4.3e-3
   np.testing.assert_allclose(stack.fov, [inverse / (inverse - 4), (inverse - 2.5) / (inverse - 4), 1], rtol=1e-6)
-  assert 'EXIF is in no order: the frames were sorted far to near.' in stack.notes
+  assert 'EXIF is not in order: the frames were sorted far to near.' in stack.notes
 
 
 def test_near_to_far(tmp_path):
@@ -84,7 +84,7 @@ def test_near_to_far(tmp_path):
   assert stack.names == ['02.jpg', '01.jpg', '00.jpg']
   np.testing.assert_allclose(stack.focus, [1 / 3, 2, 5])
   np.testing.assert_array_equal(stack.fov, [1, 1, 1])
-  assert 'EXIF goes near to far: the frames were reversed.' in stack.notes
+  assert 'EXIF goes from near to far: the frames were reversed.' in stack.notes
   assert any('No focal length' in note for note in stack.notes)
 
 

@@ -74,7 +74,7 @@ def test_focus(cases, name, focus, unit):
     ('heic_only/frames', '.heic', r'6 files of type \.HEIC were not read: install pillow-heif'),
     ('jxl/frames', '.jxl', r'4 files of type \.jxl were not read: install pillow-jxl-plugin'),
     ('raw_arw/frames', '.arw', r'6 files of type \.ARW were not read: develop raw files'),
-    ('subfolders/scan', None, r'folders with images: pos_001 \(5\), pos_002 \(5\): give one of them'),
+    ('subfolders/scan', None, r'choose one of the folders with images: pos_001 \(5\), pos_002 \(5\)'),
   ],
 )
 def test_what_is_not_read(cases, name, suffix, message):

@@ -77,7 +77,7 @@ def test_metadata(tmp_path):
     ('4 2 1', [0, 1, 2], None),
     ('1 2 4', [2, 1, 0], 'near to far: the frames were reversed'),
     ('1 2 inf', [2, 1, 0], 'near to far: the frames were reversed'),
-    ('2 1 4', [2, 0, 1], 'no order: the frames were sorted far to near'),
+    ('2 1 4', [2, 0, 1], 'not in order: the frames were sorted far to near'),
     ('4 2 2', [0, 1, 2], 'b.png and c.png have the same focus distance, 2.'),
     ('1 inf inf', [2, 1, 0], 'c.png and b.png have the same focus distance, inf.'),
     ('1 2 1', [1, 0, 2], 'a.png and c.png have the same focus distance, 1.'),
@@ -276,10 +276,10 @@ def test_many_duplicates_are_one_remark(tmp_path):
   for n in range(5, 10):
     (tmp_path / f'{n}.png').write_bytes((tmp_path / f'{n - 5}.png').read_bytes())
   notes = read_stack_folder(tmp_path).notes
-  assert '5 frames have the pixels of earlier ones: 0.png and 5.png have the same pixels, for one.' in notes
+  assert '5 frames are duplicates, for example: 0.png and 5.png have the same pixels.' in notes
   for n in range(1, 10):
     (tmp_path / f'{n}.png').write_bytes((tmp_path / '0.png').read_bytes())
-  assert read_stack_folder(tmp_path).notes[-1] == 'All frames have the same pixels: they tell no depth.'
+  assert read_stack_folder(tmp_path).notes[-1] == 'All frames have the same pixels: there is no depth information.'
 
 
 class TestList:
@@ -318,8 +318,11 @@ class TestList:
     for names, message in [
       ([], 'no images given, expected at least two'),
       (['a.png'], r'one image \(.*a\.png\) given, expected at least two'),
-      (['a.png', 'metadata.csv'], r'metadata\.csv: is no image by its name, expected one of \.jpg'),
-      (['a.png', 'b.png', 'a.png'], r'a\.png: has the name of .*a\.png, expected every image once'),
+      (['a.png', 'metadata.csv'], r'metadata\.csv: not an image by its suffix, expected one of \.jpg'),
+      (
+        ['a.png', 'b.png', 'a.png'],
+        r'a\.png: has the same name as .*a\.png, expected different names, and each image once',
+      ),
       (['a.png', 'c.png'], r'c\.png: found no such file'),
     ]:
       with pytest.raises(InputError, match=message):
@@ -483,7 +486,7 @@ def test_16_bit_pgm(tmp_path):
 )
 def test_a_file_that_is_no_stack(tmp_path, name, advice):
   (tmp_path / name).write_bytes(b'0' * 100)
-  with pytest.raises(InputError, match=rf'{name}: .*expected a folder of images, or a TIFF of several pages.*{advice}'):
+  with pytest.raises(InputError, match=rf'{name}: .*expected a folder of images, or a multi-page TIFF.*{advice}'):
     read_stack_folder(tmp_path / name)
 
 
@@ -491,7 +494,7 @@ def test_results_of_a_prediction_are_no_frames(tmp_path):
   write_images(tmp_path, 'depth.png', 'confidence.png', 'all_in_focus.png')
   for name in ('summary.json', 'motion.json'):
     (tmp_path / name).write_text('{}')
-  with pytest.raises(InputError, match='holds results of a prediction, expected frames'):
+  with pytest.raises(InputError, match='contains results of a prediction, expected frames'):
     read_stack_folder(tmp_path)
   write_images(tmp_path, 'IMG_1.png', 'IMG_2.png', 'IMG_3.png')
   assert read_stack_folder(tmp_path).names == ['IMG_1.png', 'IMG_2.png', 'IMG_3.png']
@@ -515,7 +518,7 @@ def test_what_is_no_image_by_its_content(tmp_path):
   for name in 'ab':
     (tmp_path / f'{name}.jpg').write_text('<html>404 Not Found</html>')
   with pytest.raises(
-    InputError, match=r'a\.jpg: cannot be read as an image \(by its content it is none\), nor can b\.jpg'
+    InputError, match=r'a\.jpg: cannot be read as an image \(its content is not an image\), nor can b\.jpg'
   ):
     read_stack_folder(tmp_path)
 

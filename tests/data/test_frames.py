@@ -230,13 +230,13 @@ def test_orientation_of_frames_that_were_turned_since(tmp_path):
   Image.fromarray(np.rot90(PATTERN, -1)).save(tmp_path / 'b.png')
   stack = read_stack_folder(tmp_path)
   np.testing.assert_array_equal(stack.images, [np.rot90(PATTERN, -1)] * 2)
-  assert any('each was turned by its own' in note for note in stack.notes)
+  assert any('each was rotated by its own' in note for note in stack.notes)
 
 
 def test_black_frame_is_named(tmp_path):
   for name, value in zip('abc', (100, 3, 100), strict=True):
     Image.new('RGB', (6, 4), (value,) * 3).save(tmp_path / f'{name}.png')
-  assert 'All but black: b.png.' in read_stack_folder(tmp_path).notes
+  assert 'Nearly black: b.png.' in read_stack_folder(tmp_path).notes
 
 
 def test_dark_frames_are_told(tmp_path):
@@ -251,7 +251,7 @@ def test_more_pages_are_told(tmp_path):
   pages[1].save(tmp_path / 'b.tif')
   stack = read_stack_folder(tmp_path)
   np.testing.assert_array_equal(stack.images, [PATTERN, PATTERN[::-1]])
-  assert 'Of the images in a.tif only the first was read.' in stack.notes
+  assert 'Only the first image in a.tif was read.' in stack.notes
 
 
 def test_frames_are_read_again_in_another_size(tmp_path):
@@ -322,7 +322,7 @@ def test_hot_pixels_do_not_make_the_rest_black(tmp_path, channels):
   expected = np.round(np.minimum(pixels, 4095) * (255 / 4095))
   np.testing.assert_allclose(stack.images, np.broadcast_to(expected, stack.images.shape), atol=1)
   assert any('reach 2047 only: white was taken as 4095' in note for note in stack.notes)
-  assert any(f'Single pixels, {2 * channels} of a frame' in note for note in stack.notes)
+  assert any(f'Up to {2 * channels} pixels of a frame' in note for note in stack.notes)
   # A highlight is not a hot pixel.
   pixels[1, 40:42, 50:52] = 65535
   write_png(tmp_path / '1.png', pixels[1])
@@ -337,4 +337,4 @@ def test_16_bits_upon_an_offset(tmp_path):
   stack = read_stack_folder(tmp_path)
   expected = np.broadcast_to(np.round((pixels - 20000.0) * (255 / 1020)), stack.images.shape)
   np.testing.assert_allclose(stack.images, expected, atol=1)
-  assert any('range from 20000 to 21020: they became black and white' in note for note in stack.notes)
+  assert any('range from 20000 to 21020, which became black and white' in note for note in stack.notes)

@@ -10,9 +10,9 @@ from PIL import Image
 
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
-from focal_jax.data.names import comparable, natural_order, shown
+from focal_jax.data.names import comparable, natural_order, printable
 from focal_jax.data.paths import stack_source
-from focal_jax.data.series import by_time, without_strangers, without_twins
+from focal_jax.data.series import by_time, without_duplicate_formats, without_other_series
 from focal_jax.errors import InputError
 
 
@@ -44,9 +44,9 @@ def test_numbers_sort_as_numbers(names):
 
 
 def test_names_are_shown_and_compared():
-  assert shown(os.fsdecode(b'K\xe4fer.jpg')) == 'Käfer.jpg'
-  assert shown('Käfer.jpg') == 'Käfer.jpg'
-  assert shown('a\nb\x1b[31m.jpg') == 'a\ufffdb\ufffd[31m.jpg'
+  assert printable(os.fsdecode(b'K\xe4fer.jpg')) == 'Käfer.jpg'
+  assert printable('Käfer.jpg') == 'Käfer.jpg'
+  assert printable('a\nb\x1b[31m.jpg') == 'a\ufffdb\ufffd[31m.jpg'
   assert comparable(unicodedata.normalize('NFD', 'KÄFER.JPG')) == comparable('Käfer.jpg')
 
 
@@ -91,7 +91,7 @@ def test_numbers_that_are_not_used_are_told(tmp_path, names, ends):
   write_images(tmp_path, *names)
   notes = [note for note in read_stack_folder(tmp_path).notes if 'were not used' in note]
   assert len(notes) == (ends is not None)
-  assert not ends or f'Numbers in the names, {ends}, were not used' in notes[0]
+  assert not ends or f'Numbers in the file names, {ends}, were not used' in notes[0]
 
 
 SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
@@ -139,35 +139,36 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
 )
 def test_files_that_do_not_fit_the_series(names, strangers):
   paths = natural_order(Path(name) for name in names + strangers)
-  kept, notes = without_strangers(paths, set())
+  kept, notes = without_other_series(paths, set())
   assert sorted(path.name for path in kept) == sorted(names)
   assert len(notes) == bool(strangers)
   if 0 < len(strangers) <= 4:
     assert all(name in notes[0] for name in strangers)
-  assert without_strangers(paths, set(names + strangers))[0] == paths
+  assert without_other_series(paths, set(names + strangers))[0] == paths
 
 
 def test_a_frame_of_another_kind_may_fill_a_gap():
   names = [f'IMG_{n:04}.jpg' for n in (1, 2, 3, 5, 6)]
-  kept, notes = without_strangers([Path(name) for name in sorted([*names, 'IMG_0004.tif'])], set())
+  kept, notes = without_other_series([Path(name) for name in sorted([*names, 'IMG_0004.tif'])], set())
   assert (len(kept), notes) == (6, [])
-  kept, _ = without_strangers([Path(name) for name in [*names, 'IMG_0007.tif']], set())
+  kept, _ = without_other_series([Path(name) for name in [*names, 'IMG_0007.tif']], set())
   assert [path.name for path in kept] == names
 
 
 def test_two_series_are_told():
   paths = [Path(f'{name}_{n}.jpg') for name in ('left', 'right') for n in range(4)]
-  kept, notes = without_strangers(paths, set())
+  kept, notes = without_other_series(paths, set())
   assert kept == paths
   assert 'more than one series (left_0.jpg ..., right_0.jpg ...)' in notes[0]
 
 
 def test_one_photograph_in_two_kinds():
   paths = [Path(f'D{n}{suffix}') for n in range(3) for suffix in ('.JPG', '.tif')]
-  kept, notes = without_twins(paths, set())
+  kept, notes = without_duplicate_formats(paths, set())
   assert [path.name for path in kept] == ['D0.tif', 'D1.tif', 'D2.tif']
   assert 'D0.JPG, D1.JPG, D2.JPG' in notes[0]
-  kept, _ = without_twins([Path('D0.JPG'), Path('D1.JPG'), Path('D1.tif')], set())  # a single one was converted
+  # A single one was converted.
+  kept, _ = without_duplicate_formats([Path('D0.JPG'), Path('D1.JPG'), Path('D1.tif')], set())
   assert [path.name for path in kept] == ['D0.JPG', 'D1.JPG']
 
 
@@ -220,7 +221,7 @@ class TestPaths:
     assert stack_source([str(tmp_path / 'f?.png'), str(tmp_path / 'other.png')]) == [
       str(tmp_path / name) for name in ('f1.png', 'f2.png', 'other.png')
     ]
-    with pytest.raises(InputError, match='0 of 0 files are images, expected at least two'):
+    with pytest.raises(InputError, match='matches 0 images among 0 files, expected at least two'):
       read_stack_folder(tmp_path / '*.tif')
     write_images(tmp_path / 'with [brackets]', '1.png', '2.png')
     assert len(read_stack_folder(tmp_path / 'with [brackets]').names) == 2

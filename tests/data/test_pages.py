@@ -197,7 +197,7 @@ def test_a_truncated_stack(tmp_path):
   assert 'z.tif is truncated: 3 of its pages were read.' in stack.notes
   (tmp_path / 'z.tif').write_bytes(whole[: starts[1]])
   for source in (tmp_path, tmp_path / 'z.tif'):
-    with pytest.raises(InputError, match='it is truncated: it has more pages'):
+    with pytest.raises(InputError, match='it is truncated: pages are missing'):
       read_stack_folder(source)
   # For single images, data after the last page does not matter.
   (tmp_path / 'y.tif').write_bytes(whole[: starts[1]])
@@ -249,5 +249,5 @@ def test_previews_make_no_stack(tmp_path):
     page = Image.fromarray(brighter(1)[0])
     page.save(tmp_path / name, save_all=True, append_images=[page.resize((8, 8))])
   assert read_stack_folder(tmp_path).names == ['1.tif', '2.tif']
-  with pytest.raises(InputError, match=r'1\.tif: Not a directory, expected a folder of images, or a TIFF of several'):
+  with pytest.raises(InputError, match=r'1\.tif: Not a directory, expected a folder of images, or a multi-page TIFF'):
     read_stack_folder(tmp_path / '1.tif')

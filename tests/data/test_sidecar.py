@@ -57,7 +57,7 @@ def test_order_is_that_of_the_distances(folder):
   np.testing.assert_array_equal(stack.focus, [0, 1, 2])
   assert stack.notes == [
     'Focus distances are from metadata.json. No focal length: the field of view was assumed to be constant.',
-    'metadata.json is in no order: the frames were sorted far to near.',
+    'metadata.json is not in order: the frames were sorted far to near.',
     'reverse was ignored: metadata.json gives the order.',
   ]
 
@@ -227,7 +227,7 @@ class TestPositions:
     ('document', 'message'),
     [
       ({'focus_unit': 3}, r'focus_unit is 3, expected the name of a unit'),
-      ({'focus_unit': 'um', 'frames': frames('focus_dpt', 0, 1, 2)}, "focus_unit is 'um' beside focus_dpt"),
+      ({'focus_unit': 'um', 'frames': frames('focus_dpt', 0, 1, 2)}, "focus_unit is 'um' with focus_dpt"),
       ({'focus_unit': 'um', 'frames': frames('focus', 0, 1, 'inf')}, "focus of c.png is 'inf', expected a finite"),
       ({'focus_unit': 'm', 'frames': frames('focus', 0, 1, 2)}, 'focus of a.png is 0, expected a number above 0'),
       ({'focus_unit': 'um', 'frames': frames('focus', 1, 1, 1)}, 'the position is 1 in every frame, expected a sweep'),

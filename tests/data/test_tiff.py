@@ -69,7 +69,7 @@ def test_raw_mosaics_and_compressions_that_are_not_read_are_told(tmp_path):
   write_tiff(tmp_path / 'a.tif', values('u2', (7, 9, 1)))
   whole = (tmp_path / 'a.tif').read_bytes()
   tag = struct.pack('<HHI', 262, 4, 1)
-  for value, message in ((32803, 'a mosaic of raw values: develop it'), (2**20, 'photometric interpretation')):
+  for value, message in ((32803, 'raw sensor data: develop it'), (2**20, 'photometric interpretation')):
     for name in 'ab':
       (tmp_path / f'{name}.tif').write_bytes(whole.replace(tag + bytes([1, 0, 0, 0]), tag + struct.pack('<I', value)))
     with pytest.raises(InputError, match=f'a.tif: cannot be read as an image .*{message}'):

@@ -128,8 +128,8 @@ def test_plain_detail_is_that_of_the_noise():
   assert plain_detail(frame) == pytest.approx(expected, rel=0.3)
   frame[:, :200] += 0.3 * rng.random((240, 200, 1), np.float32)  # texture in most of it
   assert plain_detail(frame) == pytest.approx(expected, rel=0.3)
-  assert plain_detail(np.zeros((20, 30, 3), np.uint8)) == module.LEAST_NOISE
-  assert plain_detail(np.zeros((1, 2, 3), np.uint8)) == module.LEAST_NOISE
+  assert plain_detail(np.zeros((20, 30, 3), np.uint8)) == module.MIN_NOISE
+  assert plain_detail(np.zeros((1, 2, 3), np.uint8)) == module.MIN_NOISE
 
 
 @pytest.mark.parametrize('outside', [0.0, 0.5])  # of the warp itself, and of a network that eats -1 .. 1

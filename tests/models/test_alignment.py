@@ -7,7 +7,7 @@ import pytest
 from host import on_host
 
 from focal_jax import warp
-from focal_jax.models.alignment import FittedAlignment, MeanConv, PairNorm, fit_motion, likeness
+from focal_jax.models.alignment import FittedAlignment, MeanConv, PairNorm, fit_motion, local_correlation
 from focal_jax.models.blocks import PLANE, Conv, ConvNorm
 from focal_jax.models.registry import make_model
 
@@ -53,7 +53,7 @@ def test_mean_of_a_convolution(size):
 
 def test_likeness_is_a_product_for_each_displacement():
   frame, other = normal(0, 1, 2, 5, 6, 3), normal(1, 1, 1, 5, 6, 3)
-  got = on_host(likeness, static_argnums=2)(frame, other, 2).reshape(1, 2, 5, 6, 5, 5)
+  got = on_host(local_correlation, static_argnums=2)(frame, other, 2).reshape(1, 2, 5, 6, 5, 5)
   for y, x, dy, dx in [(2, 3, 1, -2), (0, 0, 2, 2), (4, 5, -1, 0)]:
     expected = (other[0, 0, y, x] * frame[0, :, y + dy, x + dx]).sum(-1)
     np.testing.assert_allclose(got[0, :, y, x, dy + 2, dx + 2], expected, atol=1e-5)

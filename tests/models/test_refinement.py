@@ -178,7 +178,7 @@ def test_any_number_of_frames(apply, drawn, frames):
   assert [depth.shape for depth in maps.pyramid] == 5 * [(1, SIZE, SIZE)]
   assert maps.weights.shape == (1, frames, SIZE, SIZE)
   np.testing.assert_allclose(maps.weights.sum(1), 1, atol=1e-5)
-  far, near = refinement.places_beyond(jnp.asarray(focus))
+  far, near = refinement.positions_beyond(jnp.asarray(focus))
   reach = refinement.FARTHEST_OFFSET * np.ptp(focus)  # no spacing is wider
   low, high = min(far[0, 0], focus[0, 0] - reach), max(near[0, -1], focus[0, -1] + reach)
   for depth in maps.pyramid:

@@ -8,7 +8,7 @@ from focal_jax.errors import InputError
 from focal_jax.models.alignment import AlignmentNetwork, FittedAlignment, MetadataAlignment, NoAlignment
 from focal_jax.models.curves import CurveNetwork
 from focal_jax.models.depth import DepthNetwork
-from focal_jax.models.description import described_model, with_arguments
+from focal_jax.models.description import model_from_description, replace_fields
 from focal_jax.models.dfv import DFV
 from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.npz_file import save_weights
@@ -125,12 +125,12 @@ OF_THE_SHIPPED = {
   ],
 )
 def test_what_older_files_say(name, arguments, expected):
-  assert make_model(described_model({'model': name, 'arguments': arguments, 'data': []})) == expected
+  assert make_model(model_from_description({'model': name, 'arguments': arguments, 'data': []})) == expected
 
 
 def test_a_description_of_today_stays_as_it_is():
   model = complete({'depth': {'name': 'dfv', 'level': 2}, 'align': {'name': 'none'}})
-  assert described_model({'model': model, 'steps': 3}) == model
+  assert model_from_description({'model': model, 'steps': 3}) == model
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_description_of_today_stays_as_it_is():
 )
 def test_what_describes_no_model(description, message):
   with pytest.raises(InputError, match=message):
-    described_model(description)
+    model_from_description(description)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_what_describes_no_model(description, message):
 )
 def test_arguments_by_their_places_and_by_old_names(arguments):
   before = {'padding': 'reflect', 'depth': {'name': 'dfv'}, 'align': {'name': 'none'}}
-  assert with_arguments(before, arguments) == {
+  assert replace_fields(before, arguments) == {
     'channels': 'BGR',
     'padding': 'reflect',
     'depth': {'name': 'dfv', 'differential': False},
@@ -166,7 +166,7 @@ def test_arguments_by_their_places_and_by_old_names(arguments):
   }
   assert before['depth'] == {'name': 'dfv'}
   with pytest.raises(InputError, match=r'model\.depth\.diferential is False, expected no such field; dfv has diff'):
-    make_model(with_arguments(before, {'diferential': False}))
+    make_model(replace_fields(before, {'diferential': False}))
 
 
 def test_weights_files_of_ablations_load(tmp_path):

@@ -32,7 +32,7 @@ def test_too_little_memory_is_told_before_the_work(tmp_path, monkeypatch):
   free.write_text('MemTotal: 9999999 kB\nMemAvailable:  100 kB\nSwapFree: 28 kB\n')
   monkeypatch.setattr(memory, '_MEMINFO', free)
   assert memory.free_bytes() == 128 * 1024
-  with pytest.raises(InputError, match=r'3 frames of 96 x 64 px need about 0\.5 GiB of memory, of which 0\.0 are free'):
+  with pytest.raises(InputError, match=r'3 frames of 96 x 64 px need about 0\.5 GiB of memory, but only 0\.0 GiB'):
     predict_folder(tmp_path, tmp_path / 'out', Options(method='classical'))
   assert not (tmp_path / 'out').exists()
   free.write_text('nothing')

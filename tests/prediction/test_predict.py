@@ -185,13 +185,13 @@ def test_what_does_not_fit_the_stack_leaves_nothing(folder, result, tmp_path):
   (tmp_path / 'turned.json').write_text(json.dumps(motion | {'frames': motion['frames'][::-1]}))
   for source, options, message in (
     (folder, {'method': 'classical:sobel'}, "method is 'classical:sobel', expected"),
-    (bare, {'unit': 'metres'}, "unit is 'metres' and the focus is known as 'frame index'"),
+    (bare, {'unit': 'metres'}, "unit is 'metres', but the focus is in 'frame index'"),
     (folder, {'motion': tmp_path / 'none.json'}, r'none\.json: cannot be read as a motion file'),
     (folder, {'motion': tmp_path / 'text.json'}, r'text\.json: cannot be read as a motion file'),
-    (folder, {'motion': tmp_path / 'other.json'}, r'other\.json: has the motion of 2 frames, expected 3'),
+    (folder, {'motion': tmp_path / 'other.json'}, r'other\.json: contains the motion of 2 frames, expected 3'),
     (folder, {'motion': tmp_path / 'infinite.json'}, r'infinite\.json: fov and motion are not finite'),
     (folder, {'motion': tmp_path / 'turned.json'}, r'turned\.json: aligns to 0.png, expected 2.png'),
-    (folder, {'motion': result[0] / MOTION_FILE, 'region': (0, 0, 64, 64)}, 'has the motion of region None'),
+    (folder, {'motion': result[0] / MOTION_FILE, 'region': (0, 0, 64, 64)}, 'contains the motion of region None'),
   ):
     with pytest.raises(InputError, match=message):
       predict_folder(source, out, Options(**{'method': 'classical'} | options))

@@ -88,7 +88,7 @@ def test_motion_of_another_series_is_taken_in_order(turned, canvas, tmp_path):
   assert again['motion'] == motion['motion']
   assert again['rotation_deg'] == pytest.approx(motion['rotation_deg'], abs=1e-4)
   assert summary['residual_motion']['after']['rotation_range_deg'] < 0.05
-  assert any('in the order of their names' in note for note in summary['notes'])
+  assert any('applied to these frames in name order' in note for note in summary['notes'])
 
 
 @pytest.mark.parametrize('prefix', ['a', 'b'])
@@ -105,7 +105,7 @@ def test_motion_brings_its_order_along(canvas, tmp_path, prefix):
   summary, again = aligned(tmp_path / 'second', tmp_path / 'out2', motion=path)
   assert again['frames'] == [f'{prefix}_{n}.png' for n in (2, 1, 0)]
   np.testing.assert_allclose(again['motion'], motion['motion'], atol=1e-5)
-  assert any('The order of the frames is that of motion.json' in note for note in summary['notes'])
+  assert any('reversed to match the order in motion.json' in note for note in summary['notes'])
   with pytest.raises(InputError, match='aligns to'):
     aligned(tmp_path / 'second', tmp_path / 'out3', motion=path, far_to_near=True)
 
@@ -119,7 +119,7 @@ def test_motion_of_frames_that_were_left_out_since(turned, canvas, tmp_path):
   assert motion['frames'] == ['a_1.png', 'a_2.png']
   np.testing.assert_allclose(motion['rotation_deg'], whole['rotation_deg'][1:], atol=1e-5)
   np.testing.assert_allclose(motion['motion'], whole['motion'][1:], atol=1e-5)
-  assert 'motion.json has the motion of 3 frames, which include these 2.' in summary['notes']
+  assert 'motion.json contains the motion of 3 frames, including these 2.' in summary['notes']
   photograph(canvas, tmp_path / 'a_0.png')
   (tmp_path / 'a_2.png').unlink()  # to which the others are aligned
   with pytest.raises(InputError, match=r'aligns to a_2\.png, expected a_1\.png'):
@@ -131,7 +131,7 @@ def test_motion_of_more_frames_is_refused(turned, canvas, tmp_path):
     photograph(canvas, tmp_path / f'c_{n}.png')
   aligned(turned, tmp_path / 'first')
   path = tmp_path / 'first' / 'motion.json'
-  with pytest.raises(InputError, match='has the motion of 3 frames, expected 2'):
+  with pytest.raises(InputError, match='contains the motion of 3 frames, expected 2'):
     aligned(tmp_path, tmp_path / 'second', motion=path)
 
 
@@ -177,7 +177,7 @@ def test_frames_out_of_order_are_told(canvas, tmp_path, zooms, told):
   assert any('out of order' in note for note in summary['notes']) == told
 
 
-ORDERS = {'there and back': [0, 2, 4, 6, 5, 3, 1], 'shuffled': [4, 0, 5, 2, 6, 1, 3], 'one way': list(range(7))}
+ORDERS = {'back and forth': [0, 2, 4, 6, 5, 3, 1], 'shuffled': [4, 0, 5, 2, 6, 1, 3], 'one way': list(range(7))}
 
 
 @pytest.fixture(scope='module')
@@ -233,8 +233,8 @@ def test_frames_out_of_order_are_sorted_if_the_zoom_agrees(slope, tmp_path, name
     summary, _ = aligned(folder, folder / 'out')
     names = [f'{ORDERS[name].index(n)}.png' for n in range(7)]
     notes = ' '.join(summary['notes'])
-    assert ('they were sorted by it' in notes) == (name != 'one way' and breathing > 0)
-    assert ('get sharp more than once' in notes) == (name != 'one way' and breathing == 0)
+    assert ('they were sorted accordingly' in notes) == (name != 'one way' and breathing > 0)
+    assert ('come into focus more than once' in notes) == (name != 'one way' and breathing == 0)
     if breathing:
       assert (summary['frames'], summary['focus']) == (names, list(range(7)))
     else:

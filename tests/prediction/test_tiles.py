@@ -164,7 +164,7 @@ def test_pieces_are_as_large_as_one_may_be():
 
 def test_large_frames_are_predicted_in_tiles_unasked(monkeypatch):
   monkeypatch.setattr(tiles, 'FRAMES_PX', 3 * 640 * 640)
-  monkeypatch.setattr(tiles, 'LEAST_PIECE_PX', 0)
+  monkeypatch.setattr(tiles, 'MIN_PIECE_PX', 0)
   model = local_model()
   whole, large = soft_frames(3, 640, 640), soft_frames(3, 640, 672)
   assert model.predict(whole, FOCUS).pyramid is not None

@@ -24,7 +24,7 @@ from focal_jax.simulate import write_stacks as simulate_stacks
 from focal_jax.simulate.cameras import CAMERAS, SweepSettings
 from focal_jax.simulate.focus_sweep import draw_sweep
 from focal_jax.simulate.sensor import SensorSettings
-from focal_jax.simulate.stacks import SimulatorSettings, focus_unit, preset_settings, settings_from, simulate
+from focal_jax.simulate.stacks import SimulatorSettings, focus_unit, preset_settings, settings_from_config, simulate
 from focal_jax.stack import FocalStack
 
 ROOT = Path(__file__).parents[2]
@@ -193,6 +193,6 @@ def test_the_command_says_which_cameras_there_are(tmp_path):
 
 
 def test_settings_come_from_a_config_and_presets_from_cameras():
-  assert settings_from(dataclasses.asdict(SETTINGS)) == SETTINGS
+  assert settings_from_config(dataclasses.asdict(SETTINGS)) == SETTINGS
   preset = preset_settings('defocusnet', SETTINGS)
   assert (preset.num_frames, preset.height_px, focus_unit(preset)) == (5, SETTINGS.height_px, 'm')

@@ -21,7 +21,7 @@ from focal_jax.losses import LossSettings
 from focal_jax.models.end_to_end import EndToEnd, init_variables
 from focal_jax.models.npz_file import load_weights, save_weights
 from focal_jax.recipes import ddff12, shipped, simulated
-from focal_jax.simulate.stacks import settings_from, simulate_batch
+from focal_jax.simulate.stacks import settings_from_config, simulate_batch
 from focal_jax.training import parallel
 from focal_jax.training.data import TrainingData
 from focal_jax.training.loop import data_names, make_optimizer, make_schedule, train_and_evaluate
@@ -260,7 +260,7 @@ def test_stacks_of_photographs_are_made_beside_procedural_ones(photographs):
     photographs.data.rgbd_share = share
     # A new function, because JAX may have cached the trace of the (equal) method for another share.
     made[share] = jax.device_get(jax.jit(lambda *given: data.make_batch(*given))(keys, inputs))
-  procedural = jax.jit(simulate_batch, static_argnums=1)(keys, settings_from(photographs.simulator))
+  procedural = jax.jit(simulate_batch, static_argnums=1)(keys, settings_from_config(photographs.simulator))
   # The same formulas may round differently when compiled with others.
   for a, b in zip(jax.tree.leaves(made[0.0]), jax.tree.leaves(procedural), strict=True):
     np.testing.assert_allclose(a, b, atol=1.01 / 255)
@@ -317,7 +317,7 @@ def test_without_a_share_textures_change_nothing(textured):
   textured.data.textures_share = 0.0
   data, keys = TrainingData(textured, Devices()), jax.random.split(jax.random.key(0), 4)
   stack = jax.jit(data.make_batch)(keys, jax.tree.map(lambda x: x[0], next(data.inputs(0))[1]))
-  procedural = jax.jit(simulate_batch, static_argnums=1)(keys, settings_from(textured.simulator))
+  procedural = jax.jit(simulate_batch, static_argnums=1)(keys, settings_from_config(textured.simulator))
   for a, b in zip(jax.tree.leaves(stack), jax.tree.leaves(procedural), strict=True):
     np.testing.assert_array_equal(a, b)
 
@@ -396,7 +396,7 @@ def test_variants_are_checked():
 
 
 def test_simulator_settings_come_from_the_config():
-  settings = settings_from(shipped.get_config('depth').simulator)
+  settings = settings_from_config(shipped.get_config('depth').simulator)
   assert settings.num_frames == 10
   assert settings.sweep.blur_px == (0.4, 16.0)
   assert 'ddff12' in settings.sweep.cameras

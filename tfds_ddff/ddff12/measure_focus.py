@@ -44,8 +44,8 @@ from tfds_ddff import find, load
 TEXTURED = 0.3  # share of a stack's valid pixels
 STEP_PX = 0.02  # of true disparity
 EDGES_PX = np.arange(15) * STEP_PX  # 0 .. 0.28 px: without the last 0.0025 px of DDFF-12's range
-LEAST_PIXELS = 100  # minimum number of pixels per stack and step
-MOST_AT_ENDS = 0.4  # maximum share of pixels that are sharpest in the first or last frame
+MIN_PIXELS = 100  # minimum number of pixels per stack and step
+MAX_AT_ENDS = 0.4  # maximum share of pixels that are sharpest in the first or last frame
 MARGIN_PX = 5
 WINDOW_PX = 1.5  # of the focus measure
 LEVEL, RESAMPLES = 0.95, 2000
@@ -158,7 +158,7 @@ def measure(examples: Iterable[Mapping[str, Any]]) -> FocusMeasurement:
     row = np.full((2, steps), np.nan)
     for one in range(steps):
       inside = step == one
-      if inside.sum() >= LEAST_PIXELS:
+      if inside.sum() >= MIN_PIXELS:
         row[:, one] = np.median(label[inside]), np.median(truth[inside] - label[inside])
         pixels[one] += inside.sum()
         ends[one] += at_end[inside].sum()
@@ -166,12 +166,12 @@ def measure(examples: Iterable[Mapping[str, Any]]) -> FocusMeasurement:
     offsets.append(row[1])
   labels, offsets = np.reshape(labels, (-1, steps)), np.reshape(offsets, (-1, steps))
   at_ends = np.where(pixels > 0, ends / np.maximum(pixels, 1), np.nan)
-  counted = at_ends <= MOST_AT_ENDS  # False for NaN
+  counted = at_ends <= MAX_AT_ENDS  # False for NaN
   used = offsets[:, counted]
   used = used[np.isfinite(used).any(1)]
   if not len(used):
     raise InputError(
-      f'{len(labels)} stacks: found no {LEAST_PIXELS} textured pixels of similar depth that are in focus within the '
+      f'{len(labels)} stacks: found no {MIN_PIXELS} textured pixels of similar depth that are in focus within the '
       'sweep, expected some'
     )
   interval = _interval(used) if len(used) > 1 else (float('nan'),) * 2

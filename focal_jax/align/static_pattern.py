@@ -15,13 +15,13 @@ from scipy import ndimage
 
 SURE = 3.0  # a pixel is static if its median over the frames exceeds this many times its variation
 CHANGE_PX = 3.0  # standard deviation of the Gaussian over which changes are averaged
-LEAST_CHANGE = 2e-3  # minimum variation of luminance 0 .. 1, from compression
-MOST_SHARE = 0.15  # maximum share of static pixels; more means a scene without motion
+MIN_CHANGE = 2e-3  # minimum variation of luminance 0 .. 1, from compression
+MAX_SHARE = 0.15  # maximum share of static pixels; more means a scene without motion
 BETTER = 0.85  # a pattern is accepted if it reduces squared differences of neighbours to this share
 EXPLAINED = 0.2  # no pattern is needed if the motion alone reduces them to this share
-LEAST_PX = 0.5  # minimum change of the motion by removing the pattern
+MIN_PX = 0.5  # minimum change of the motion by removing the pattern
 ROUNDS = 3  # rounds of separating the layers and measuring
-MOST_FRAMES = 16  # maximum number of frames to compute the pattern from, evenly spread over the sweep
+MAX_FRAMES = 16  # maximum number of frames to compute the pattern from, evenly spread over the sweep
 GROWN_PX, EDGE_PX = 2, 1.0  # dilation of the static region, and the standard deviation of its soft edge
 
 Picture = Float[np.ndarray, 'h w']
@@ -35,7 +35,7 @@ class Motion(Protocol):
   shift: Complex128[np.ndarray, 'N']
 
 
-def find_standing(
+def find_static_pattern(
   pictures: Sequence[Picture], motion: Motion, measure: Callable[[Sequence[Picture]], Motion]
 ) -> tuple[Float32[np.ndarray, 'h w'] | None, Motion]:
   """The static pattern, and the motion of the images without it.
@@ -51,13 +51,13 @@ def find_standing(
   nothing = None, motion
   if len(pictures) < 3:
     return nothing
-  chosen = np.unique(np.linspace(0, len(pictures) - 1, min(len(pictures), MOST_FRAMES)).round().astype(int)).tolist()
+  chosen = np.unique(np.linspace(0, len(pictures) - 1, min(len(pictures), MAX_FRAMES)).round().astype(int)).tolist()
   layers = np.stack([pictures[n] for n in chosen])
   pattern = np.median(layers, 0)
   change = 1.4826 * np.median(np.abs(layers - pattern), 0)
-  change = np.sqrt(ndimage.gaussian_filter(change**2, CHANGE_PX)) + LEAST_CHANGE
+  change = np.sqrt(ndimage.gaussian_filter(change**2, CHANGE_PX)) + MIN_CHANGE
   stands = np.abs(pattern) > SURE * change
-  if not 0 < stands.mean() <= MOST_SHARE:
+  if not 0 < stands.mean() <= MAX_SHARE:
     return nothing
   left_by_none = _mean_squared_difference(pictures, _NoMotion(len(pictures)))
   left = np.nanmin([_mean_squared_difference(pictures, motion), left_by_none])
@@ -68,7 +68,7 @@ def find_standing(
   for _ in range(ROUNDS):
     if np.isfinite(without.scale).sum() < max(2, np.isfinite(motion.scale).sum()):
       return nothing
-    if not _largest_distance(without, motion, pictures[0].shape) > LEAST_PX:
+    if not _largest_distance(without, motion, pictures[0].shape) > MIN_PX:
       return nothing
     if not _mean_squared_difference([picture - share * pattern for picture in pictures], without) < left:
       return nothing

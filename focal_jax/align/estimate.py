@@ -102,7 +102,7 @@ def measured_motion(stack: FocalStack) -> Motion:
   order = np.argsort(stack.focus, kind='stable')
   back = np.argsort(order)
   with np.errstate(divide='ignore', invalid='ignore'):  # frames of a few pixels, whose motion is NaN
-    measured = residual_motion(images[order], int(back[-1]), elsewhere=True, find_standing=True)
+    measured = residual_motion(images[order], int(back[-1]), elsewhere=True, find_static_pattern=True)
   motion = motion_from_measured(measured, stack.fov[order])[back]
   return scaled_motion(motion, images.shape[1:3], size)
 

@@ -69,8 +69,8 @@ class ResidualMotion:
       along the chain.
     reference: index of the frame that the others are compared with.
     size: height and width of the frames, px.
-    standing: static content of all frames that was subtracted first, in luminance 0 .. 1, at most `MAX_SIDE` px long.
-      None: nothing was found, or not searched for.
+    static_pattern: static content of all frames that was subtracted first, in luminance 0 .. 1, at most `MAX_SIDE` px
+      long. None: nothing was found, or not searched for.
   """
 
   zoom: Float64[np.ndarray, 'N']
@@ -80,7 +80,7 @@ class ResidualMotion:
   zoom_error: Float64[np.ndarray, 'N']
   reference: int
   size: tuple[int, int]
-  standing: Float32[np.ndarray, 'h w'] | None = None
+  static_pattern: Float32[np.ndarray, 'h w'] | None = None
 
   @property
   def measured(self) -> Bool[np.ndarray, 'N']:
@@ -196,8 +196,8 @@ def residual_motion(
   reference: int = -1,
   *,
   elsewhere: bool = False,
-  find_standing: bool = False,
-  standing_in: Sequence[Float[np.ndarray, 'h w']] | None = None,
+  find_static_pattern: bool = False,
+  static_pattern_in: Sequence[Float[np.ndarray, 'h w']] | None = None,
 ) -> ResidualMotion:
   """Zoom, shift and rotation of every frame relative to frame `reference`. Deterministic.
 
@@ -211,9 +211,9 @@ def residual_motion(
     reference: index of the reference, from the end if negative; by default the last, as in `warp`.
     elsewhere: if fewer than half of the other frames are comparable with the reference, use another one: the last of
       those comparable with most frames. Black frames and frames of another scene are never chosen.
-    find_standing: find static content of all frames and subtract it (`ResidualMotion.standing`).
-    standing_in: static content to subtract from frames that were aligned afterwards, as it appears in each of them, in
-      the size of `ResidualMotion.standing`.
+    find_static_pattern: find static content of all frames and subtract it (`ResidualMotion.static_pattern`).
+    static_pattern_in: static content to subtract from frames that were aligned afterwards, as it appears in each of
+      them, in the size of `ResidualMotion.static_pattern`.
 
   Raises:
     IndexError: no such frame.
@@ -227,10 +227,10 @@ def residual_motion(
     return _measure(pictures, reference, elsewhere)
 
   pattern = None
-  if standing_in is not None:
-    pictures = [picture - taken for picture, taken in zip(pictures, standing_in, strict=True)]
+  if static_pattern_in is not None:
+    pictures = [picture - taken for picture, taken in zip(pictures, static_pattern_in, strict=True)]
   found = measure(pictures)
-  if find_standing:
+  if find_static_pattern:
     pattern, found = static_pattern.find_static_pattern(
       [_remove_shading(picture) for picture in pictures], found, measure
     )
@@ -242,7 +242,7 @@ def residual_motion(
     zoom_error=np.array([pair.zoom_error for pair in found.pairs]),
     reference=found.reference,
     size=(height, width),
-    standing=pattern,
+    static_pattern=pattern,
   )
 
 

@@ -203,7 +203,7 @@ def predict_folder(
       motion = np.concatenate([motion, prediction.rotation[:, None]], -1)
     share = texture_share(lambda n: as_float(stack.images[n]), motion, stack.fov)
     prediction = prediction.replace(confidence=prediction.confidence * share)
-    if before.standing is not None:
+    if before.static_pattern is not None:
       places = static_pattern_mask(before, motion, stack.fov, stack.images.shape[1:3])
       prediction = prediction.replace(confidence=prediction.confidence * (1 - places))
     plain = np.mean(share < 0.5)
@@ -309,8 +309,8 @@ def _in_order(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, 
 def _remarks(stack: FolderStack, motion: ResidualMotion) -> list[str]:
   """Notes about the images that affect how far depth can be trusted."""
   notes = []
-  if motion.standing is not None:
-    share = np.mean(np.abs(motion.standing) > static_pattern.MIN_CHANGE)
+  if motion.static_pattern is not None:
+    share = np.mean(np.abs(motion.static_pattern) > static_pattern.MIN_CHANGE)
     notes.append(
       f'Static content in all frames while the scene moves, in {share:.0%} of the image, such as dust on the sensor '
       'or a scale bar. The motion was measured without it, but it is still in the frames: depth is wrong there, and '

@@ -162,7 +162,7 @@ def _in_order(names: list[str]) -> list[str]:
 def measured_residual(images: np.ndarray) -> ResidualMotion:
   """Motion of the frames relative to the nearest comparable one, measured without the network; in their px."""
   with np.errstate(divide='ignore', invalid='ignore'):  # frames of a few pixels, whose motion is NaN
-    return _in_px_of(images, residual_motion(_measurable(images), elsewhere=True, find_standing=True))
+    return _in_px_of(images, residual_motion(_measurable(images), elsewhere=True, find_static_pattern=True))
 
 
 def residual_after(
@@ -170,17 +170,17 @@ def residual_after(
 ) -> ResidualMotion:
   """`measured_residual` of frames that have since been aligned by a motion (or None)."""
   taken = None
-  if before.standing is not None:
-    taken = _in_aligned_frames(before.standing, motion, fov, aligned.shape[1:3])
+  if before.static_pattern is not None:
+    taken = _in_aligned_frames(before.static_pattern, motion, fov, aligned.shape[1:3])
   with np.errstate(divide='ignore', invalid='ignore'):
-    return _in_px_of(aligned, residual_motion(_measurable(aligned), elsewhere=True, standing_in=taken))
+    return _in_px_of(aligned, residual_motion(_measurable(aligned), elsewhere=True, static_pattern_in=taken))
 
 
 def static_pattern_mask(
   before: ResidualMotion, motion: Float32[np.ndarray, 'N K'] | None, fov: Float[np.ndarray, 'N'], size: tuple[int, int]
 ) -> Float32[np.ndarray, 'H W']:
   """1 where static content lies in any of the aligned frames, which have this height and width, and 0 elsewhere."""
-  there = (np.abs(before.standing) > static_pattern.MIN_CHANGE).astype(np.float32)
+  there = (np.abs(before.static_pattern) > static_pattern.MIN_CHANGE).astype(np.float32)
   share = np.max(_in_aligned_frames(there, motion, fov, size), axis=0)
   return np.asarray(Image.fromarray(share).resize(size[::-1], Image.Resampling.BILINEAR))
 

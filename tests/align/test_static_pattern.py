@@ -61,15 +61,15 @@ def stack(pattern, step=(0.0, 0.0), zoom=1.0, contrast=0.03, seed=0):
 def test_the_scene_is_measured_beside_what_stands_still(pattern, step, zoom):
   images, zooms, shifts = stack(pattern, step, zoom)
   drawn = residual_motion(images, elsewhere=True)
-  found = residual_motion(images, elsewhere=True, find_standing=True)
+  found = residual_motion(images, elsewhere=True, find_static_pattern=True)
   error, before = (np.abs(one.shift_px - shifts).max() + 160 * np.abs(one.zoom - zooms).max() for one in (found, drawn))
   assert before > 0.5  # so that there is an error to correct
   assert error < min(0.4, before / 2)
-  assert found.standing.shape == SIZE
+  assert found.static_pattern.shape == SIZE
   # The subtracted pattern is the one that was added, except for coarse shading.
   there = np.abs(pattern) > 0.1
-  assert np.mean(found.standing[there] * np.sign(pattern[there]) > 0.05) > 0.8
-  assert np.mean(np.abs(found.standing) > 0.02) < 0.3
+  assert np.mean(found.static_pattern[there] * np.sign(pattern[there]) > 0.05) > 0.8
+  assert np.mean(np.abs(found.static_pattern) > 0.02) < 0.3
 
 
 @pytest.mark.parametrize('step', [(0.0, 0.0), (1.6, 0.0), (7.0, 3.0)])
@@ -77,19 +77,19 @@ def test_the_scene_is_measured_beside_what_stands_still(pattern, step, zoom):
 @pytest.mark.parametrize('contrast', [0.02, 0.1])
 def test_nothing_is_taken_off_where_nothing_stands_still(step, zoom, contrast):
   images, _, _ = stack(0.0, step, zoom, contrast)
-  found, plain = residual_motion(images, find_standing=True), residual_motion(images)
-  assert found.standing is None
+  found, plain = residual_motion(images, find_static_pattern=True), residual_motion(images)
+  assert found.static_pattern is None
   np.testing.assert_array_equal(found.shift_px, plain.shift_px)
 
 
 def test_a_scene_and_dust_that_both_stand_still():
   images, _, _ = stack(dust())
-  assert residual_motion(images, find_standing=True).standing is None
+  assert residual_motion(images, find_static_pattern=True).static_pattern is None
 
 
 def test_black_frames_and_two_frames():
   for images in (np.zeros((4, *SIZE, 3), np.uint8), stack(dust(), (2.0, 0.0))[0][:2]):
-    assert residual_motion(images, find_standing=True).standing is None
+    assert residual_motion(images, find_static_pattern=True).static_pattern is None
 
 
 def test_what_is_left_after_alignment_is_measured_without_it():

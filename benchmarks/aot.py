@@ -7,8 +7,7 @@
 
 Reports for each program whether it compiles and in what time, the memory it needs relative to the chip's, operations
 and bytes as counted by XLA, all-reduces, and for TPUs XLA's own estimate of cycles. None of this is measured on a chip.
-XLA uses the cycles to rank its choices, and they can only serve as a hint for ranking programs. Loop bodies count once,
-so figures of the simulator, a loop over stacks, are those of one stack.
+XLA uses the cycles to rank its choices, and they can only serve as a hint for ranking programs. Loop bodies count once.
 
 TPUs need the package libtpu (`pip install "jax[tpu]"`). CUDA needs jax-cuda12-plugin (`pip install "jax[cuda12]"`) and
 a description of the GPU (`--target`: a text proto from XLA's folder xla/backends/gpu/target_config/specs, of the XLA
@@ -45,7 +44,7 @@ from focal_jax.errors import InputError
 
 FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
 PARTS = ('predict', 'train', 'simulator', 'layers')
-TRAINED = ('both', 'depth', 'simulated')
+TRAINED = ('both', 'depth', 'simulated', 'refined')
 _PLATFORM = flags.DEFINE_enum('platform', 'tpu', ('tpu', 'cuda'), 'Platform to compile for.', flag_values=FLAGS)
 _TOPOLOGY = flags.DEFINE_string(
   'topology',
@@ -65,7 +64,8 @@ _SIZES = flags.DEFINE_list(
 _TRAINED = flags.DEFINE_list(
   'trained',
   list(TRAINED),
-  'What is trained: both networks, only depth, or both on stacks simulated in the step, as in configs/simulated.py.',
+  'What is trained: both networks, only depth, both on stacks simulated in the step, as in configs/simulated.py, or '
+  'refined, the depth network of configs/shipped.py with its loss.',
   flag_values=FLAGS,
 )
 _CHIPS = flags.DEFINE_list(
@@ -206,20 +206,27 @@ def _lower_predict(case, placed, devices):
   return jax.jit(network.apply).lower(placed(variable_shapes(network)), placed(stack))
 
 
+def training_config(case: Case) -> Any:
+  """The config of a training step."""
+  from focal_jax.recipes import shipped, simulated
+
+  config = shipped.get_config('depth_large') if case.name == 'refined' else simulated.get_config()
+  config.networks = 'depth' if case.name in ('depth', 'refined') else 'both'
+  config.update(compute_dtype=case.dtype, remat=case.remat, batch_size=case.chips * case.stacks)
+  config.simulator.num_frames = _FRAMES.value
+  return config
+
+
 def _lower_train(case, placed, devices):
   from benchmarks.training import empty_stack
   from focal_jax.losses import loss_settings
   from focal_jax.models.end_to_end import variable_shapes
-  from focal_jax.recipes import simulated
   from focal_jax.training import loop
   from focal_jax.training.data import TrainingData
   from focal_jax.training.parallel import AXIS, Devices
   from focal_jax.training.step import StepSettings, init_state, make_train_step
 
-  config = simulated.get_config()
-  config.networks = 'depth' if case.name == 'depth' else 'both'
-  config.update(compute_dtype=case.dtype, remat=case.remat, batch_size=case.chips * case.stacks)
-  config.simulator.num_frames = _FRAMES.value
+  config = training_config(case)
   shared = Devices(case.parallel, devices[: case.chips])
   model = loop.model_of(config)
   settings = StepSettings(config.networks, loss_settings(config.loss))

@@ -11,6 +11,8 @@ import sys
 import pytest
 
 from benchmarks import aot
+from focal_jax.files.shipped import shipped_file
+from focal_jax.models.npz_file import load_weights
 
 HLO = """
   %all-reduce.5 = f32[16,8]{1,0:T(8,128)} all-reduce(%x), channel_id=1, replica_groups={{0,1}}, to_apply=%add
@@ -53,6 +55,14 @@ def test_programs_by_default_and_on_fewer_chips():
   assert [(case.chips, case.stacks, case.dtype) for case in aot.cases(1)] == [(1, 2, 'bfloat16')]
 
 
+def test_refined_is_the_network_of_the_shipped_weights():
+  config = aot.training_config(aot.Case('train', 'refined', chips=4, stacks=2, dtype='bfloat16', remat=True))
+  _, description = load_weights(shipped_file('weights/simulated.npz'))
+  assert config.model.depth.to_dict() == description['model']['depth']
+  assert (config.networks, config.batch_size, config.compute_dtype, config.remat) == ('depth', 8, 'bfloat16', True)
+  assert len(config.loss.pyramid_weights) == 5  # its depth maps
+
+
 def test_memory_and_table():
   row = {'temp_bytes': 5 << 30, 'argument_bytes': 3 << 30, 'output_bytes': 2 << 30, 'alias_bytes': 2 << 30}
   row |= {'generated_code_bytes': 0, 'device': 'TPU v5 lite', 'cycles': 63_500_000, 'flops': None, 'bytes': 2.1e10}
@@ -83,6 +93,7 @@ def test_without_a_compiler_the_package_is_named():
   [
     ('--only=predict', '--networks=won_jeon', '--sizes=224x224'),
     ('--only=train', '--trained=both', '--chips=4', '--stacks=1', '--parallel=shard_map'),
+    ('--only=train', '--trained=refined', '--chips=1', '--stacks=1', '--parallel=shard_map'),
   ],
 )
 def test_compiles_for_a_v5e_and_fits(tmp_path, flags):

@@ -257,7 +257,7 @@ def test_best_and_worst(tmp_path, serve, models, drawn):
   evaluate(serve(examples, pictures=2, baselines=('constant',)), None, tmp_path / 'out')
   assert [row[0] for row in drawn['best.png']] == ['stack 1', 'stack 3']
   assert [row[0] for row in drawn['worst.png']] == ['stack 2', 'stack 4']
-  assert drawn['worst.png'][0][2] == 'network, mse 0.25'
+  assert drawn['worst.png'][0][2:4] == ['network', 'error, mse 0.25']
 
 
 def test_differences_are_those_of_each_stack(tmp_path, serve, models):

@@ -195,7 +195,7 @@ def test_a_signal_saves_first(start, config, straight, tmp_path, number):
 
 @pytest.fixture(scope='module')
 def after_26_steps(data, tmp_path_factory):
-  workdir, config = tmp_path_factory.mktemp('interrupted') / 'run', toy.get_config(data)
+  workdir, config = tmp_path_factory.mktemp('interrupted') / 'run', resumable(data)
   config.steps = 26
   config.optimizer.schedule = 'constant'
   train_and_evaluate(config, workdir)

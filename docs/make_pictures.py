@@ -24,7 +24,7 @@ BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 REPORT_PX = (1280, 1930)  # of the browser's window
 SHOWN_PX = 1000  # width of the screenshot in the documentation
 COMPARISON_PX = 1600  # width of the comparisons
-NETWORKS = ('shipped', 'classical', 'won_jeon', 'dfv', 'fv', 'defocusnet')
+NETWORKS = ('shipped', 'classical', 'won_jeon', 'dfv', 'fv', 'defocusnet', 'aifdepthnet')
 
 
 def run(mode: str, *arguments: str, out: str = '') -> Path:

@@ -129,7 +129,7 @@ class _Chosen:
     folder: the folder that contains them all. None: they are in several.
     all_names: names of the images in that folder that `focus_distance.txt` lists distances for.
     order: description of the order.
-    pages: focus of the frames from their file, if they are pages.
+    pages: focus of `all_names` from their file, if they are pages.
     notes: notes for the user.
     all_meant: the user named every file, one by one or in a sidecar, so none is left out because of its pixels.
     unreadable: frames whose headers could not be read.
@@ -188,8 +188,8 @@ def read_stack_folder(
   headers = frames.reader.headers
   names = [header.file.name for header in headers]
   pages = chosen.pages
-  if pages and len(headers) < len(chosen.headers):
-    pages = dataclasses.replace(pages, focus=pages.focus[[chosen.headers.index(header) for header in headers]])
+  if pages:  # of all pages, some of which may be unreadable
+    pages = dataclasses.replace(pages, focus=pages.focus[[chosen.all_names.index(name) for name in names]])
   metadata = read_metadata(names, chosen.folder, chosen.all_names, frames.exif, frames.full_size, exif_dioptres, pages)
 
   notes = list(metadata.notes)
@@ -271,10 +271,8 @@ def _read_headers(files: Sequence[FrameFile], unreadable: Unreadable) -> list[Fr
 
 def _choose_pages(stack: PageStack, notes: list[str], unreadable: Unreadable) -> _Chosen:
   """Frames that are pages of one file."""
-  headers, pages = _read_headers(stack.files, unreadable), None
-  if stack.positions is not None:
-    there = [stack.files.index(header.file) for header in headers]
-    pages = Sweep(stack.positions[there], stack.unit, stack.source)
+  headers = _read_headers(stack.files, unreadable)
+  pages = Sweep(stack.positions, stack.unit, stack.source) if stack.positions is not None else None
   names = [file.name for file in stack.files]
   order = 'the order of the pages'
   return _Chosen(headers, stack.files[0].path.parent, names, order, pages, notes + stack.notes, unreadable)

@@ -1,6 +1,7 @@
 """Sweeps for the paper's questions, on simulated stacks; see `focal_jax.sweeps.sweep`.
 
-Each has a variant `:smoke` with a few steps on small stacks, which only tests that everything runs.
+Each has a variant `:smoke` with a few steps on small stacks, which only tests that everything runs. Those that start
+from `recipe` also have a variant `:small`, for one CPU core; docs/ablations.md has its results.
 """
 
 from ml_collections import ConfigDict
@@ -9,13 +10,27 @@ from focal_jax.recipes import default, simulated
 
 
 def recipe(variant: str, path: str) -> ConfigDict:
-  """configs/simulated.py, or its smoke variant of four steps; ValueError naming `path` for any other variant."""
-  return with_variant(simulated.get_config(), variant, path)
+  """configs/simulated.py, or one of its variants 'smoke' and 'small'; ValueError naming `path` for any other."""
+  if variant not in ('', 'smoke', 'small'):
+    raise ValueError(f"unknown variant '{variant}' of {path}, expected 'smoke', 'small' or nothing")
+  config = with_variant(simulated.get_config(), variant.replace('small', ''), path)
+  if variant == 'small':
+    config.simulator.update(num_frames=5, height_px=64, width_px=64, margin_px=16)
+    config.optimizer.update(learning_rate=1e-3, warmup_steps=20, schedule='cosine', clip_norm=1.0)
+    config.update(steps=450, ema_decay=0.98, log_every=50, checkpoint_every=150, validation_every=450)
+    config.validation_stacks = 128
+  return config
 
 
 def with_variant(config: ConfigDict, variant: str, path: str) -> ConfigDict:
-  """Same for another recipe."""
+  """A recipe, or its smoke variant of four steps; ValueError naming `path` for any other variant."""
   config = default.with_variant(config, variant, path)
   if variant == 'smoke':
     config.update(steps=4, log_every=1, checkpoint_every=2, validation_every=4)
   return config
+
+
+def from_trained(config: ConfigDict, steps: int) -> None:
+  """Starts from the depth network of the model zoo: for the small variants of sweeps that do not change its layers."""
+  config.init.depth = 'weights/won_jeon.npz'
+  config.update(steps=steps, validation_every=steps)

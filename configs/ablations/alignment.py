@@ -4,6 +4,7 @@
   python -m focal_jax.sweeps --config=configs/ablations/alignment.py:smoke --seeds=1 --workdir=runs/alignment_smoke
 
 End to end, on stacks that breathe and drift. The motion error of `none` is that of unmoved frames.
+The depth network of the variant `:small` starts from the weights of the model zoo.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +13,10 @@ from focal_jax.recipes import ablations
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  return ablations.recipe(variant, 'configs/ablations/alignment.py')
+  config = ablations.recipe(variant, 'configs/ablations/alignment.py')
+  if variant == 'small':
+    ablations.from_trained(config, steps=300)
+  return config
 
 
 def sweep(add) -> None:

@@ -276,8 +276,11 @@ def _check(config: ConfigDict, devices: Devices) -> None:
       f'batch_size is {config.batch_size}, expected a multiple of the number of devices, {devices.count}, times '
       f'accumulate, {config.accumulate}'
     )
-  if config.optimizer.steps_per_update < 1:
-    raise InputError(f'optimizer.steps_per_update is {config.optimizer.steps_per_update}, expected at least 1')
+  per_update = config.optimizer.steps_per_update
+  if per_update < 1:
+    raise InputError(f'optimizer.steps_per_update is {per_update}, expected at least 1')
+  if config.steps % per_update:  # the last steps would have no effect
+    raise InputError(f'steps is {config.steps}, expected a multiple of optimizer.steps_per_update, {per_update}')
   if not 0 <= config.ema_decay < 1:
     raise InputError(f'ema_decay is {config.ema_decay}, expected at least 0 and below 1')
 

@@ -105,6 +105,11 @@ def test_folder_of_something_else_is_refused(tmp_path):
       'batch_size is 6, expected a multiple of .* accumulate, 4',
     ),
     ('optimizer', {'steps_per_update': 0}, r'optimizer\.steps_per_update is 0, expected at least 1'),
+    (
+      None,
+      {'steps': 7, 'optimizer': {'steps_per_update': 3}},
+      r'steps is 7, expected a multiple of optimizer\.steps_per_update, 3',
+    ),
     (None, {'keep_checkpoints': 1}, 'keep_checkpoints is 1, expected at least 2'),
     (None, {'ema_decay': 1.0}, r'ema_decay is 1\.0, expected'),
     (None, {'best_metric': 'rms'}, "best_metric is 'rms', expected one of .*: mae, mse, motion_px, unmoved_px"),

@@ -6,12 +6,13 @@ None of this changes results or parameters. All timings are from one machine: tw
 | --- | --- | --- | --- |
 | convolutions (`models.conv.FORM_ON`) | 2-D, frames in the batch | 3-D, columns in the channels | XLA's 3-D |
 | XLA's 2-D convolutions | Eigen instead of YNNPACK | | |
+| sums over many elements | YNNPACK instead of XLA | | |
 | the warp and its derivatives (`interpolation`) | gathers along each axis | matrix products | matrix products |
 | windows of focus measures (`focus.classical`) | shifted images | two matrix products | shifted images |
 | a batch of simulated stacks (`simulate.stacks`) | one after the other | all at once | all at once |
 
-All but the second are chosen at lowering, for the target platform: a program exported on a CPU takes the TPU form on a
-TPU. The modules named in the table give the timings.
+All but the second and third are chosen at lowering, for the target platform: a program exported on a CPU takes the TPU
+form on a TPU. The modules named in the table give the timings.
 """
 
 import ctypes
@@ -25,8 +26,9 @@ import jax
 
 # Since 0.10 XLA runs 2-D convolutions on CPUs with YNNPACK, which takes 1.1 to 2.4 times as long as Eigen: 67 against
 # 29 ms for 32 -> 48 channels, 3 x 3, on (10, 112, 112); weight gradients take 5 to 10 times as long. Matrix products
-# stay with YNNPACK.
-_CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'}
+# stay with YNNPACK. So do sums, as in batch normalisation: XLA's own run on one core, and a training step of the
+# published network takes 1.2 times as long with them.
+_CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'}
 
 
 def default_platform() -> str:
@@ -74,7 +76,7 @@ def use_compilation_cache() -> Path | None:
   if jax.config.jax_compilation_cache_dir:
     return Path(jax.config.jax_compilation_cache_dir)
   try:
-    folder = _user_cache() / 'focal_jax' / f'jax-{jax.__version__}-{_processor()}'
+    folder = _user_cache() / 'focal_jax' / f'jax-{jax.__version__}-{_processor()}-{_cores()}'
     folder.mkdir(parents=True, exist_ok=True)
   except (OSError, RuntimeError):  # no home folder, or a read-only one: every run compiles
     return None
@@ -126,3 +128,10 @@ def _processor() -> str:
   except (OSError, StopIteration):
     flags = platform.processor()
   return f'{platform.machine()}-{hashlib.sha256(flags.encode()).hexdigest()[:8]}'
+
+
+def _cores() -> int:
+  """Number of cores that this process may use. Programs compiled for one core do not use more, and JAX would reuse them
+  anywhere.
+  """
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

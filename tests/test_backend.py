@@ -66,6 +66,19 @@ def test_machines_that_share_a_home_do_not_share_programs(monkeypatch):
   assert backend._processor() != here
 
 
+@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='the system cannot restrict a process to some cores')
+def test_programs_for_one_core_are_not_those_for_all(tmp_path):
+  cores = os.sched_getaffinity(0)
+  if len(cores) == 1:
+    pytest.skip('one core only')
+  folder = folder_of_program(XDG_CACHE_HOME=str(tmp_path))
+  try:
+    os.sched_setaffinity(0, {min(cores)})  # inherited by the program
+    assert folder_of_program(XDG_CACHE_HOME=str(tmp_path)) != folder
+  finally:
+    os.sched_setaffinity(0, cores)
+
+
 KEEP_FREED_MEMORY = backend.keep_freed_memory  # which conftest replaces
 FAULTS = """
 import resource, sys

@@ -15,7 +15,7 @@ from focal_jax.recipes import ablations
 def get_config(variant: str = '') -> ConfigDict:
   config = ablations.recipe(variant, 'configs/ablations/alignment.py')
   if variant == 'small':
-    ablations.from_trained(config, steps=300)
+    ablations.from_trained(config, steps=200)
   return config
 
 

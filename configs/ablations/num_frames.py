@@ -15,7 +15,7 @@ from focal_jax.recipes import ablations
 def get_config(variant: str = '') -> ConfigDict:
   config = ablations.recipe(variant, 'configs/ablations/num_frames.py')
   if variant == 'small':
-    ablations.from_trained(config, steps=200)
+    ablations.from_trained(config, steps=150)
     config.networks = 'depth'
     config.simulator.sweep.aligned = 1.0
   return config

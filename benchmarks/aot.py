@@ -238,7 +238,7 @@ def _lower_train(case, placed, devices):
     stack = empty_stack((case.stacks, _FRAMES.value, 224, 224))
     inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((case.chips, *x.shape), x.dtype), stack)
     make_batch = lambda keys, stack: stack  # noqa: E731
-  step = shared.run(make_train_step(model, tx, make_batch, settings), outputs=(False, False), donate=True)
+  step = shared.run(make_train_step(model, tx, make_batch, settings), outputs=(False, False), training=True)
   state = jax.eval_shape(lambda variables: init_state(variables, tx, settings, 0), variable_shapes(model))
   return step.lower(placed(state), placed((index, inputs), AXIS))
 

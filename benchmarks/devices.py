@@ -53,7 +53,7 @@ def parameters_after(kind: str, count: int | None):
   settings = StepSettings(_NETWORKS.value, LossSettings())
   state = devices.replicate(init_state(init_variables(model, 0), tx, settings, 0))
   step = devices.run(
-    make_train_step(model, tx, lambda keys, stack: stack, settings), outputs=(False, False), donate=True
+    make_train_step(model, tx, lambda keys, stack: stack, settings), outputs=(False, False), training=True
   )
   hosts = jax.process_count()
   index = np.arange(size, dtype=np.int32)[jax.process_index() :: hosts].reshape(devices.local_count, -1)

@@ -82,7 +82,7 @@ class StepProgram:
     runtime = {'axis_name': parallel.AXIS, 'dtype': np.dtype(option.dtype), 'remat': option.remat}
     self._model = make_model({}, **runtime)
     self.function = make_train_step(self._model, self._tx, lambda keys, stack: stack, self._settings)
-    self.step = self.devices.run(self.function, outputs=(False, False), donate=True)
+    self.step = self.devices.run(self.function, outputs=(False, False), training=True)
 
   def compile(self, state: Any, inputs: Any) -> jax.stages.Compiled:
     """Compiles for these arrays, or for their `shapes`."""

@@ -6,7 +6,7 @@ None of this changes results or parameters. All timings are from one machine: tw
 | --- | --- | --- | --- |
 | convolutions (`models.conv.FORM_ON`) | 2-D, frames in the batch | 3-D, columns in the channels | XLA's 3-D |
 | XLA's 2-D convolutions | Eigen instead of YNNPACK | | |
-| sums over many elements | YNNPACK instead of XLA | | |
+| sums in a training step | YNNPACK instead of XLA | | |
 | the warp and its derivatives (`interpolation`) | gathers along each axis | matrix products | matrix products |
 | windows of focus measures (`focus.classical`) | shifted images | two matrix products | shifted images |
 | a batch of simulated stacks (`simulate.stacks`) | one after the other | all at once | all at once |
@@ -26,9 +26,12 @@ import jax
 
 # Since 0.10 XLA runs 2-D convolutions on CPUs with YNNPACK, which takes 1.1 to 2.4 times as long as Eigen: 67 against
 # 29 ms for 32 -> 48 channels, 3 x 3, on (10, 112, 112); weight gradients take 5 to 10 times as long. Matrix products
-# stay with YNNPACK. So do sums, as in batch normalisation: XLA's own run on one core, and a training step of the
-# published network takes 1.2 times as long with them.
-_CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'}
+# stay with YNNPACK. In a training step, so do sums, as in batch normalisation: XLA's own run on one core, and the step
+# takes 1.1 to 1.2 times as long with them. In a prediction YNNPACK's sums cost more than they save, because XLA cannot
+# fuse them: it would take 1.1 to 1.8 times as long.
+_YNNPACK = 'xla_cpu_experimental_ynn_fusion_type'
+_PREDICTION = {_YNNPACK: 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'}
+_TRAINING = {_YNNPACK: 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'}
 
 
 def default_platform() -> str:
@@ -40,26 +43,29 @@ def default_platform() -> str:
   return jax.default_backend() if device is None else getattr(device, 'platform', device)
 
 
-def compiler_options(platform: str | None = None) -> dict[str, str]:
+def compiler_options(platform: str | None = None, *, training: bool = False) -> dict[str, str]:
   """Options for `jax.jit(..., compiler_options=...)`.
 
   Args:
     platform: target platform; None: the default one.
+    training: for a training step instead of a prediction.
 
   Returns:
     The options for CPUs; {} for other platforms, or if this version of XLA does not know them.
   """
-  return _known_options() if (platform or default_platform()) == 'cpu' else {}
+  if (platform or default_platform()) != 'cpu' or not _has_ynnpack():
+    return {}
+  return dict(_TRAINING if training else _PREDICTION)
 
 
 @functools.cache
-def _known_options() -> dict[str, str]:
+def _has_ynnpack() -> bool:
   try:
     with jax.default_device(jax.local_devices(backend='cpu')[0]):
-      jax.jit(lambda x: x, compiler_options=_CPU_OPTIONS).lower(0.0).compile()
+      jax.jit(lambda x: x, compiler_options=_TRAINING).lower(0.0).compile()
   except Exception:  # XLA without YNNPACK raises different types
-    return {}
-  return _CPU_OPTIONS
+    return False
+  return True
 
 
 def use_compilation_cache() -> Path | None:

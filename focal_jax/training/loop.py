@@ -77,7 +77,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
   if config.networks != 'alignment':
     _check_loss(model, variables, data.example(), loss)
   state = init_state(variables, tx, settings, config.seed)
-  train_step = devices.run(make_train_step(model, tx, data.make_batch, settings), outputs=(False, False), donate=True)
+  train_step = devices.run(make_train_step(model, tx, data.make_batch, settings), outputs=(False, False), training=True)
 
   with _disk_errors(workdir), StopSignals() as stop, contextlib.ExitStack() as opened:
     if jax.process_index() == 0:

@@ -84,16 +84,17 @@ class Devices:
       return jax.device_put(tree, sharding)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
-  def run(self, function: Callable, *, outputs: Sequence[bool], donate: bool = False) -> Callable:
+  def run(self, function: Callable, *, outputs: Sequence[bool], training: bool = False) -> Callable:
     """Compiles `function(replicated, share)` for every device.
 
     Args:
       function: returns a tuple; it takes one device's share, without the leading axis.
       outputs: for each result, whether each device has its own share; the other results are equal on all devices.
-      donate: reuse the memory of the first argument for the results.
+      training: whether it is a training step: compiled accordingly, and the memory of the first argument, the state,
+        is reused for the results.
     """
-    donated = (0,) if donate else ()
-    options = compiler_options(self.platform)
+    donated = (0,) if training else ()
+    options = compiler_options(self.platform, training=training)
     # `jax.pmap` does not accept it, and a single device does not need it.
     if self._kind == 'pmap' and not (options and self.count == 1):
       out_axes = tuple(0 if shared else None for shared in outputs)

@@ -63,6 +63,17 @@ def test_the_default_device_counts_and_not_the_default_backend(monkeypatch):
     assert backend.compiler_options('tpu') == {}
 
 
+@pytest.mark.skipif(not backend.compiler_options('cpu'), reason='this XLA has no YNNPACK')
+def test_ynnpack_computes_the_sums_of_training_steps_only():
+  def compiled(training):
+    options = backend.compiler_options('cpu', training=training)
+    total = jax.jit(lambda x: jnp.sum(x, (0, 1)), compiler_options=options)
+    return total.lower(jnp.ones((64, 64, 8))).compile().as_text()
+
+  assert '__ynn_fusion' in compiled(training=True)
+  assert '__ynn_fusion' not in compiled(training=False)
+
+
 @pytest.mark.parametrize(('platform', 'gathers'), [('cpu', True), ('cuda', False), ('tpu', False)])
 def test_warp(platform, gathers):
   arguments = jnp.ones((1, 2, 16, 16, 3)), jnp.ones((1, 2)), jnp.zeros((1, 2, 3))

@@ -49,7 +49,7 @@ def run(kind, count, accumulate=1, normalise=True, networks='both'):
   settings = StepSettings(networks, LossSettings(gradient_weight=0.1, gradient_scales=2), accumulate, ema_decay=0.5)
   tx = optax.sgd(0.1)
   state = devices.replicate(init_state(init_variables(model, 0), tx, settings, seed=3))
-  step = devices.run(make_train_step(model, tx, noisy, settings), outputs=(False, False), donate=True)
+  step = devices.run(make_train_step(model, tx, noisy, settings), outputs=(False, False), training=True)
   # As data.pipeline does it: processes take turns.
   hosts = jax.process_count()
   index = np.arange(size, dtype=np.int32)[jax.process_index()::hosts].reshape(devices.local_count, -1)

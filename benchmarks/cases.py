@@ -1,5 +1,6 @@
 """Benchmark cases of the whole networks and of the warp, for this project and PyTorch."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -172,7 +173,7 @@ def warps(networks: Networks) -> list[Case]:
       (what, warp.warp, (stack, fov, motion), 2 * size),
       (f'{what}, gradient', gradient, (stack, fov, motion, jnp.ones(shape)), 3 * size),
     ):
-      prepare = lambda function=function, arguments=arguments: compile_ahead(function, *arguments)  # noqa: E731
+      prepare = functools.partial(compile_ahead, function, *arguments)
       cases.append(Case('warp', name, OURS, shape_text(shape), prepare, bytes=least))
       if networks.peer:
         wants = function is gradient

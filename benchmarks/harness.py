@@ -144,14 +144,16 @@ def rows(results: Sequence[Result], ceilings: Ceilings) -> list[dict[str, Any]]:
   return found
 
 
-def compile_ahead(function: Callable, *arguments: Any) -> Call:
-  """Compiles function(*arguments) with the backend's options; calls wait for the device."""
+def compile_ahead(function: Callable, *arguments: Any, training: bool = False) -> Call:
+  """Compiles function(*arguments) with the backend's options for a prediction or a training step; calls wait for the
+  device.
+  """
   given, structure = jax.tree.flatten(arguments)  # flat arguments have less call overhead
 
   def flat(*given):
     return jax.tree.leaves(function(*jax.tree.unflatten(structure, given)))
 
-  compiled = jax.jit(flat, compiler_options=backend.compiler_options()).lower(*given).compile()
+  compiled = jax.jit(flat, compiler_options=backend.compiler_options(training=training)).lower(*given).compile()
   return lambda: jax.block_until_ready(compiled(*given))
 
 

@@ -3,6 +3,7 @@
 The stages are recorded from a run of the network, so that they match its definition.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -101,7 +102,7 @@ def stages(networks: Networks, train: bool = False) -> list[Case]:
     work = flops.count(function, *arguments).convolutions
     least = min_traffic(function, *arguments)
     text = ' '.join(shape_text(x.shape) for x in shapes if x is not None and len(x.shape) > 3)
-    prepare = lambda function=function, arguments=arguments: compile_ahead(function, *arguments)  # noqa: E731
+    prepare = functools.partial(compile_ahead, function, *arguments, training=train)
     cases.append(Case(part, name, OURS, text, prepare, work, least))
     if name in theirs:
       cases += _peer_cases(networks, (part, name, text), theirs[name], train, flops=work, bytes=least)
@@ -111,7 +112,7 @@ def stages(networks: Networks, train: bool = False) -> list[Case]:
     arguments = (list(random_arrays(tuple(scores))), stack.focus)
     function = lambda scores, focus: regress(scores, focus, *shape[2:])  # noqa: E731
     least = min_traffic(function, *arguments)
-    prepare = lambda: compile_ahead(function, *arguments)  # noqa: E731
+    prepare = functools.partial(compile_ahead, function, *arguments)
     cases.append(Case(part, 'depth.regression', OURS, f'4 of {shape_text(shape)}', prepare, bytes=least))
   return cases
 

@@ -367,6 +367,6 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
   learning rate that `schedule` has for the first of them.
   """
   steps = config.steps_per_update
-  clip = optax.clip_by_global_norm(config.clip_norm or math.inf)
+  clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
   tx = optax.chain(clip, optax.adam(lambda update: schedule(update * steps), config.b1, config.b2))
   return tx if steps == 1 else optax.MultiSteps(tx, steps).gradient_transformation()

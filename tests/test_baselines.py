@@ -103,7 +103,7 @@ def test_the_sweep_of_all_networks():
     networks.get_config('big')
 
 
-def test_a_loss_of_what_the_model_has_not_is_refused_before_anything_is_written(tmp_path):
+def test_losses_that_the_model_lacks_are_refused_before_anything_is_written(tmp_path):
   config = toy.get_config(toy.write_stacks(tmp_path / 'stacks'))
   config.loss.defocus_weight = 1.0
   with pytest.raises(InputError, match=r'loss\.defocus_weight is 1\.0, expected 0, or a model that predicts'):

@@ -143,7 +143,7 @@ def program_of(words):
 
 
 def understand(programs):
-  """What each says, in the working directory."""
+  """The output of each program, run in the working directory."""
   result = subprocess.run(
     [sys.executable, '-W', 'ignore', '-c', UNDERSTAND],
     input=json.dumps(list(programs)),

@@ -32,7 +32,7 @@ def random_maps(seed=0, shape=(2, 5, 6)):
 
 
 def stack_with(target, valid):
-  """A stack in which nothing but the target and its weight matters."""
+  """A stack of which only the target and its weight are used."""
   batch, height, width = target.shape
   target, valid = jnp.asarray(target, jnp.float32), jnp.asarray(valid, jnp.float32)
   ones = jnp.ones((batch, 2))
@@ -261,7 +261,7 @@ def test_settings_come_from_the_config():
     ({'pyramid_weights': 1.0}, 'expected numbers'),
   ],
 )
-def test_settings_that_make_no_sense(changes, message):
+def test_bad_settings(changes, message):
   with pytest.raises(InputError) as error:
     losses.loss_settings(dict(default.get_config().loss) | changes)
   assert message in str(error.value)
@@ -380,7 +380,7 @@ def test_smoothness_by_loops():
 
 
 def extras(frames=2, size=(2, 3)):
-  """A prediction with everything that a loss can be of, and its stack."""
+  """A prediction with all fields that a loss can use, and its stack."""
   rng = np.random.default_rng(4)
 
   def array(*shape):
@@ -439,7 +439,7 @@ def test_all_parts_of_the_loss():
     ('smoothness_weight', 'stack.all_in_focus', 'data with all-in-focus images'),
   ],
 )
-def test_a_loss_of_what_is_not_there(weight, missing, message):
+def test_loss_parts_that_model_or_data_lack(weight, missing, message):
   prediction, stack = extras()
   what, _, field = missing.partition('.')
   if what == 'stack':

@@ -1,5 +1,5 @@
-"""The command line: modes, words and flags; what goes wrong is one line on standard error, status 2, and nothing left
-behind; and on which packages and systems it predicts.
+"""The command line: modes, words and flags; errors, which are one line on standard error with status 2 and leave no
+output; and the packages and systems that prediction needs.
 """
 
 import json
@@ -241,7 +241,7 @@ UNIX_CALLS = (
 
 
 @pytest.mark.parametrize(('modules', 'names'), [(TRAINING, ''), (UNIX, UNIX_CALLS)], ids=['packages', 'system'])
-def test_predicting_does_without(modules, names, frames, tmp_path):
+def test_prediction_needs_no_training_packages_and_no_unix(modules, names, frames, tmp_path):
   """Packages that only training needs, and modules that Windows lacks."""
   arguments = f'{frames},--out={tmp_path / "out"}'
   command = [sys.executable, '-c', WITHOUT, modules, names, arguments]
@@ -250,7 +250,7 @@ def test_predicting_does_without(modules, names, frames, tmp_path):
   assert np.load(tmp_path / 'out' / 'depth.npy').shape == (40, 56)
 
 
-def test_training_names_the_package_that_it_misses(tmp_path):
+def test_training_names_the_missing_package(tmp_path):
   code = "import sys; sys.modules['grain'] = None; from focal_jax.main import run; run()"
   command = [sys.executable, '-c', code, 'train', '--config=simulated:smoke', f'--workdir={tmp_path / "run"}']
   result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -282,7 +282,7 @@ def test_predict_writes_and_does_not_overwrite(frames, tmp_path):
   assert_one_line(command(*arguments), str(out), '--overwrite')
 
 
-def test_compare_on_what_ships(tmp_path):
+def test_compare_on_included_stacks(tmp_path):
   out = tmp_path / 'out'
   settings = ('--config=configs/default.py', '--config.eval.num_stacks=2', '--config.eval.pictures=1')
   result = command('--mode=compare', '--methods=a=classical,constant', *settings, f'--out={out}')
@@ -297,7 +297,7 @@ def test_compare_on_what_ships(tmp_path):
   assert 'Traceback' not in result.stderr
 
 
-def test_tensorflow_and_torch_are_imported_nowhere():
+def test_no_module_imports_tensorflow_or_torch():
   """On the core path: every module, and the data set's builder."""
   code = (
     'import importlib, pathlib, sys\n'

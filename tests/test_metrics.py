@@ -19,7 +19,7 @@ RELATIVE = ('log_rms', 'abs_rel', 'sqr_rel', 'delta_1', 'delta_2', 'delta_3')
 
 
 def reference(prediction, target):
-  """One image, float64, by boolean indexing: the definitions read aloud."""
+  """One image in float64, by boolean indexing, straight from the definitions."""
   mask = target > 0
   p, t, n = prediction[mask], target[mask], mask.sum()
   positive = p > 0
@@ -214,7 +214,7 @@ def test_signed_targets_have_errors_but_no_ratios():
 
 
 def test_sums_of_parts_add_up():
-  """All sums over pixels but bumpiness, which looks at neighbours, are the same in two halves of an image."""
+  """Sums over two halves of an image add up, except for bumpiness, which uses neighbouring pixels."""
   prediction, target = random_maps(7)
   valid = (target > 0).astype(np.float32)
   halves = [jax.jit(metrics.pixel_sums)(prediction[part], target[part], valid[part]) for part in HALVES]
@@ -260,7 +260,7 @@ def test_average_uncertainty():
 
 
 def test_sparsification_takes_the_least_confident_away():
-  """Against a loop that takes pixels away one by one; a quarter of the pixels, unknown ones, must not matter."""
+  """Against a loop that removes pixels one by one; a quarter of the pixels are unknown and must not count."""
   rng = np.random.default_rng(10)
   error, confidence = rng.standard_normal((2, 20, 40)).astype(np.float32)
   weight = (np.arange(40) < 30).astype(np.float32) * np.ones_like(error)

@@ -25,7 +25,7 @@ def frames():
   return np.rint(np.stack(blurred))[..., None].repeat(3, -1).astype(np.uint8)
 
 
-def test_what_is_moved_is_what_the_warp_brings_back(frames):
+def test_warp_undoes_the_known_motion(frames):
   known = alignment.known_motion(len(frames), 1.04, 2.0, seed=1)
   np.testing.assert_array_equal(known[-1], 0)
   assert known[0, 0] == pytest.approx(-0.04)
@@ -37,7 +37,7 @@ def test_what_is_moved_is_what_the_warp_brings_back(frames):
   np.testing.assert_allclose(back[-1], frames[-1, m:-m, m:-m], atol=1)
 
 
-def test_errors_of_doing_nothing_and_of_measuring(frames):
+def test_errors_without_alignment_and_with_measured_alignment(frames):
   methods = alignment.estimators(['none', 'measured'], None, {})
   errors = alignment.measure_known(frames, methods, [0.95, 1.05], 2.0)
   height, width = (length - 2 * alignment.MARGIN_PX for length in frames.shape[1:3])
@@ -53,7 +53,7 @@ def test_errors_of_doing_nothing_and_of_measuring(frames):
   assert left['measured']['frames_measured'] == left['measured']['frames'] == 4
 
 
-def test_what_is_wrong_is_said(tmp_path):
+def test_bad_arguments(tmp_path):
   with pytest.raises(InputError, match="--methods has 'best', expected some of none, network, measured"):
     alignment.estimators(['none', 'best'], None, {})
   with pytest.raises(InputError, match="--weights is 'classical', expected a weights file of a network"):
@@ -67,7 +67,7 @@ def test_what_is_wrong_is_said(tmp_path):
     alignment.open_network(str(path), {})
 
 
-def test_passes_and_side_can_be_others_than_the_file_says(tmp_path):
+def test_flags_override_passes_and_side_of_the_weights(tmp_path):
   described = {'depth': {'name': 'curves'}, 'align': {'name': 'fitted'}}
   path = tmp_path / 'fitted.npz'
   save_weights(path, init_variables(make_model(described), 0), {'model': described})

@@ -1,4 +1,4 @@
-"""Result folders: all or nothing, and never over what was there."""
+"""Result folders: complete or absent, and existing files are never overwritten."""
 
 import errno
 import signal
@@ -186,7 +186,7 @@ def test_a_program_that_is_stopped_leaves_nothing(tmp_path, name, said):
 
 
 @pytest.mark.parametrize('name', ['n' * 300, 'file/results'])
-def test_what_cannot_be_made_is_told_before_the_work(tmp_path, name):
+def test_folders_that_cannot_be_made_are_reported_before_the_work(tmp_path, name):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match=r'cannot be written to.*expected a writable folder') as caught:
     check_output(tmp_path / name, overwrite=False)

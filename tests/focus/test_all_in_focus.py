@@ -1,4 +1,4 @@
-"""The all-in-focus image against loops over pixels, a picture that is known, and at borders where frames end."""
+"""The all-in-focus image against loops over pixels and a known picture, and at the borders of frames."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -100,7 +100,7 @@ def test_nearer_to_a_known_picture_than_means_of_frames():
     return -10 * np.log10(((image - truth) ** 2).mean())
 
   def detail(image):
-    """Share of the true detail that is there: noise does not count."""
+    """Share of the true detail in a picture; noise does not count."""
     shown, there = (ndimage.laplace(x.mean(-1)) for x in (image, truth))
     return (shown * there).sum() / (there**2).sum()
 

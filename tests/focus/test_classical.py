@@ -115,7 +115,7 @@ def test_focus_measure_of_a_paraboloid():
 
 
 def test_margin_hides_made_up_pixels():
-  """By default the ring difference is taken from 5 px inside on and reaches 3 px: it does not see the outermost two."""
+  """The ring difference starts 5 px from the border and reaches 3 px, so it does not use the outermost two."""
   images, _ = ramp_stack(UNIFORM)
   clean = classical.depth_from_focus(images, UNIFORM)
   images[7, :, :2] = np.random.default_rng(3).random((SHAPE[0], 2, 3))
@@ -248,7 +248,7 @@ def test_guided_filter_keeps_constants_and_slopes():
 
 
 def test_guided_filter_keeps_steps_where_the_guide_has_them():
-  """Noise of 0.3 on a step of 4: at most 0.05 of it left, the step still there from one pixel to the next."""
+  """Noise of 0.3 on a step of 4 is reduced to 0.05, and the step stays one pixel wide."""
   step = np.where(np.arange(64) < 29, 2.0, 6.0) * np.ones(SHAPE)
   noisy = (step + np.random.default_rng(11).normal(0, 0.3, SHAPE)).astype(np.float32)
   guide = np.where(np.arange(64) < 29, 0.2, 0.8).astype(np.float32) * np.ones(SHAPE, np.float32)

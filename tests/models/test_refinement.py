@@ -1,4 +1,4 @@
-"""The depth network that refines the classical estimate: what it is before training, and what it does not depend on."""
+"""The depth network that refines the classical estimate: its result before training, and invariances."""
 
 from functools import partial
 
@@ -42,7 +42,7 @@ def trusted():
 
 @pytest.fixture(scope='module')
 def holding(trusted):
-  """`apply` of the network that takes the classical depth from there on."""
+  """`apply` of the network that keeps the classical depth from this confidence on."""
   return network(trusted_confidence=trusted)
 
 
@@ -59,7 +59,7 @@ def shapes():
 
 @pytest.fixture(scope='module')
 def drawn(shapes):
-  """Variables, every number of them random, none 0."""
+  """Variables of random numbers, none of them 0."""
   rng = np.random.default_rng(1)
   return jax.tree.map(
     lambda leaf: np.asarray(rng.normal(size=leaf.shape) / np.sqrt(max(np.prod(leaf.shape[:-1]), 1)), np.float32),
@@ -68,7 +68,7 @@ def drawn(shapes):
 
 
 def with_shares(shapes, *logits):
-  """Variables, all 0 but for the bias that chooses whose distribution is taken."""
+  """Variables that are 0 except for the bias that selects a distribution."""
   flat = flax.traverse_util.flatten_dict(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes), sep='/')
   bias = (np.asarray(logits) - np.asarray(refinement.SHARES)) / refinement.HEAD_SCALE
   flat['params/shares/out/bias'] = np.append(bias, 0.0).astype(np.float32)
@@ -200,7 +200,7 @@ def test_stacks_of_a_batch_do_not_know_of_each_other(apply, drawn):
   np.testing.assert_allclose(together[1], apply(drawn, two, focus_two).pyramid[-1][0], rtol=1e-3)
 
 
-def test_what_is_not_known_takes_the_depth_of_its_surroundings():
+def test_unknown_depth_is_filled_from_its_surroundings():
   """As the classical depth, with the prior of the network, each value by itself."""
   rng = np.random.default_rng(0)
   value, weight = rng.random((1, 3, 11, 14)).astype(np.float32), rng.random((1, 1, 11, 14)).astype(np.float32)

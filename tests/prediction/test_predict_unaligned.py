@@ -170,7 +170,7 @@ def test_a_black_frame_is_no_evidence_of_the_order(canvas, tmp_path):
   ('zooms', 'told'),
   [((1.0, 1.015, 1.03, 1.015, 1.0), True), ((1.0, 1.03, 1.015, 1.045), True), ((1.0, 1.015, 1.012, 1.03), False)],
 )
-def test_frames_out_of_order_are_told(canvas, tmp_path, zooms, told):
+def test_frames_out_of_order_are_noted(canvas, tmp_path, zooms, told):
   for n, zoom in enumerate(zooms):
     photograph(canvas, tmp_path / f'a_{n}.png', zoom=zoom, blur_px=0.5)
   summary, _ = aligned(tmp_path, tmp_path / 'out')

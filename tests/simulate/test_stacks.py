@@ -1,4 +1,4 @@
-"""Whole stacks: truth against loops over pixels, and motion undone by `warp`. Lens and cameras are tested beside."""
+"""Whole stacks: truth against loops over pixels, and motion undone by `warp`."""
 
 import dataclasses
 import functools
@@ -38,7 +38,7 @@ photograph = jit(lambda scene, sweep: stacks.photograph(random.key(0), scene, sw
 
 @pytest.fixture(scope='module')
 def batches():
-  """Batches of two from the keys 0, 0 and 1, of procedural scenes, with all that there is."""
+  """Batches of two stacks of procedural scenes from the keys 0, 0 and 1, with lens blur and sensor."""
   settings = dataclasses.replace(SETTINGS, lens_sigma_px=(0.15, 1.6), sensor=SensorSettings())
   simulate = jit(lambda key: stacks.simulate_batch(random.split(key, 2), settings))
   return [jax.tree.map(np.asarray, simulate(random.key(seed))) for seed in (0, 0, 1)]
@@ -228,7 +228,7 @@ def test_truth_beyond_the_sweep_reaches_as_far_as_asked_for(unit, expected):
 
 
 def test_a_blur_needs_only_the_levels_up_to_it():
-  """However many the settings' largest blur asks for."""
+  """Even if the largest blur of the settings needs more."""
   scene = random_scene(1)
   for blur in (0.4, 1.2, 4.0):  # px a dioptre, over two of them
     sweep = still_sweep(np.linspace(0, 2, FRAMES), blur)
@@ -345,7 +345,7 @@ def test_levels_reach_the_blur_of_a_preset():
 
 
 def test_a_camera_of_one_aperture_among_others_sees_what_it_sees_alone():
-  """Discs and grids of views in one program: each stack goes through its own."""
+  """With discs and grids of views in one program, each stack uses its own."""
   scene, still = random_scene(1), still_sweep(np.linspace(0.2, 2, FRAMES), 0.15)
   both = SweepSettings(cameras=('pixel_6', 'ddff12'), far_dpt=(0.1, 1.0))
   mixed = jit(

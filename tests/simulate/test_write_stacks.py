@@ -67,7 +67,7 @@ def sweeps_only(monkeypatch):
   monkeypatch.setattr(simulate_stacks, 'simulate_rgbd', photograph)
 
 
-def test_what_is_read_is_what_was_simulated(tmp_path):
+def test_stacks_are_read_back_as_simulated(tmp_path):
   simulate_stacks.simulate_stacks(SETTINGS, tmp_path / 'train', count=2, seed=5)
   assert sorted(path.name for path in (tmp_path / 'train').iterdir()) == ['00000', '00001', 'contact_sheet.png']
   source = FolderSource(tmp_path, 'train')

@@ -255,7 +255,7 @@ def test_finished_runs_are_kept(sweep):
   ]
 
 
-def test_what_lacks_weights_or_its_last_validation_is_run_again(sweep):
+def test_runs_without_weights_or_last_validation_are_repeated(sweep):
   sweep(widths(1.0, 2.0))
   (sweep.folder / 'model.width=1.0,seed=0' / 'weights.npz').unlink()
   metrics = sweep.folder / 'model.width=2.0,seed=0' / 'metrics.jsonl'
@@ -294,7 +294,7 @@ def wait_for_step(sweep, process, step, runs):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_signals_reach_the_runs_and_the_sweep_goes_on_later(sweep, number):
+def test_signals_stop_the_runs_and_the_sweep_continues_later(sweep, number):
   process = in_another_process(sweep)
   wait_for_step(sweep, process, 3, 2)
   process.send_signal(number)
@@ -314,7 +314,7 @@ def test_signals_reach_the_runs_and_the_sweep_goes_on_later(sweep, number):
   assert len(rows(sweep.folder / 'table.csv')) == 3
 
 
-def test_killed_sweep_goes_on_once_its_runs_are_gone(sweep, capsys):
+def test_killed_sweep_continues_once_its_runs_have_ended(sweep, capsys):
   process = in_another_process(sweep)
   wait_for_step(sweep, process, 3, 2)
   process.kill()

@@ -133,7 +133,7 @@ def test_load_says_what_is_missing(name: str, message: str, tmp_path: Path):
     load(name, 'train', tmp_path)
 
 
-def test_what_is_read_is_what_the_library_reads(official: Path, tmp_path: Path, monkeypatch):
+def test_load_reads_what_tfds_reads(official: Path, tmp_path: Path, monkeypatch):
   """TFDS's own reader and decoder agree with ours, which also works where files are not as expected."""
   build('ddff12', official, tmp_path)
   reference = tfds.builder_from_directory(tfds_ddff.built_folder('ddff12', tmp_path)).as_data_source('train')

@@ -63,7 +63,7 @@ def test_a_known_constant(offset):
     assert np.nanmedian(found.labels[:, step]) == pytest.approx(steps[step] - offset, abs=0.006)
 
 
-def test_what_is_nowhere_in_focus_has_no_say():
+def test_pixels_never_in_focus_do_not_count():
   """Three stacks beyond the far end, whose sharpest frame is the farthest, beside two that can be measured."""
   beyond = [ramp(seed, 0.021, 0.06, 0.062) for seed in range(3)]
   within = [ramp(seed, 0.12, 0.24, 0.062) for seed in range(3, 5)]
@@ -79,7 +79,7 @@ def test_what_is_nowhere_in_focus_has_no_say():
 
 
 def test_only_textured_and_valid_pixels_count():
-  """Half of the picture is nearly plain and says the nearest frame; a quarter has no truth."""
+  """Half of the picture is nearly plain and sharpest in the nearest frame; a quarter has no true depth."""
   stacks = [ramp(seed, 0.1, 0.26, 0.05) for seed in range(2)]
   for stack in stacks:
     rng = np.random.default_rng(7)

@@ -65,7 +65,7 @@ def test_smoke_run_writes_what_it_says(tmp_path):
   )
 
 
-def test_another_models_folder_is_refused(tmp_path):
+def test_runs_of_another_model_are_refused(tmp_path):
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
   config.update(steps=1, validation_every=1)
   config.model.channels = 'RGB'
@@ -77,7 +77,7 @@ def test_another_models_folder_is_refused(tmp_path):
   assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before
 
 
-def test_the_folder_of_a_run_with_fields_of_before_is_refused(tmp_path):
+def test_runs_with_former_model_fields_are_refused(tmp_path):
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
   (tmp_path / 'run').mkdir()
   (tmp_path / 'run' / 'config.json').write_text('{"model": {"name": "end_to_end", "depth": "curves"}}')
@@ -85,7 +85,7 @@ def test_the_folder_of_a_run_with_fields_of_before_is_refused(tmp_path):
     train_and_evaluate(config, tmp_path / 'run')
 
 
-def test_folder_of_something_else_is_refused(tmp_path):
+def test_folders_without_a_run_are_refused(tmp_path):
   (tmp_path / 'holiday.jpg').write_text('precious')
   with pytest.raises(InputError, match='not a folder of a run'):
     run(tmp_path)
@@ -478,7 +478,7 @@ def test_a_trace_is_written(tmp_path):
   assert trace.stat().st_size > 1000
 
 
-def test_what_tensorboard_gets(tmp_path):
+def test_tensorboard_has_scalars_and_pictures(tmp_path):
   """Read back: scalars of every step that is logged, and the picture that lies beside as PNG."""
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
   config.update(steps=4, validation_every=2, validation_stacks=3)

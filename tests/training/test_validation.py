@@ -98,7 +98,7 @@ def test_simulated_stacks_are_the_same_for_every_seed_of_the_run(tmp_path):
   assert results[0]['validation/unmoved_px'] > 0
 
 
-def test_told_to_stop(tmp_path):
+def test_validation_stops_when_told(tmp_path):
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
   validation = Validation(config, toy.make_toy(AXIS), Devices(), tmp_path)
   assert validation(state_of(config), 7, lambda: True) is None
@@ -136,7 +136,7 @@ def test_the_picture_is_0_at_the_farthest_frame_in_every_unit(tmp_path, monkeypa
 
 
 def test_stacks_of_several_sizes_on_several_devices(tmp_path):
-  """The sums are those of one device, in which each stack stands alone."""
+  """Sums equal those of one device, which takes each stack by itself."""
   path = tmp_path / 'mixed.py'
   path.write_text(MIXED)
   config = toy.write_stacks(tmp_path / 'data')

@@ -1,9 +1,7 @@
 """The benchmark of alignment, on frames of a known motion."""
 
-import subprocess
-import sys
-
 import numpy as np
+import programs
 import pytest
 from scipy import ndimage
 
@@ -86,8 +84,6 @@ def test_flags_override_passes_and_side_of_the_weights(tmp_path):
   ],
 )
 def test_program(flags, status, said):
-  done = subprocess.run(
-    [sys.executable, '-m', 'benchmarks.alignment', *flags], capture_output=True, text=True, check=False
-  )
+  done = programs.run('-m', 'benchmarks.alignment', *flags)
   assert done.returncode == status
   assert said in done.stdout + done.stderr

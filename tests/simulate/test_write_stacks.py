@@ -4,13 +4,12 @@ import dataclasses
 import functools
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
 from PIL import Image
 
@@ -183,9 +182,7 @@ def test_errors_leave_nothing(arguments, message, tmp_path):
 
 def test_the_command_says_which_cameras_there_are(tmp_path):
   flags = ['--mode=simulate', f'--out={tmp_path / "out"}', '--presets=dslr,nikon']
-  result = subprocess.run(
-    [sys.executable, '-m', 'focal_jax.main', *flags], cwd=ROOT, capture_output=True, text=True, check=False
-  )
+  result = programs.run('-m', 'focal_jax.main', *flags)
   assert result.returncode == 2
   assert result.stderr.startswith("focal_jax: error: camera 'nikon' is not known, expected one of pixel_4_xl, ")
   assert result.stderr.count('\n') == 1

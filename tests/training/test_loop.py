@@ -88,7 +88,7 @@ def test_runs_with_former_model_fields_are_refused(tmp_path):
 def test_folders_without_a_run_are_refused(tmp_path):
   (tmp_path / 'holiday.jpg').write_text('precious')
   with pytest.raises(InputError, match='not a folder of a run'):
-    run(tmp_path)
+    train_and_evaluate(toy.get_config(), tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['holiday.jpg']
 
 
@@ -215,10 +215,15 @@ def test_batches_of_simulated_stacks_of_several_numbers_of_frames():
 
 
 @pytest.fixture
-def toy_simulator(monkeypatch):
-  """For what does not depend on the pictures; runs with the simulator itself are those with textures."""
-  for module in ('data', 'validation'):
-    monkeypatch.setattr(f'focal_jax.training.{module}.simulate_batch', toy.simulate_batch)
+def toy_validation(monkeypatch):
+  """For validation on other stacks than the simulator's. On the simulator's, see `test_validation.py`."""
+  monkeypatch.setattr('focal_jax.training.validation.simulate_batch', toy.simulate_batch)
+
+
+@pytest.fixture
+def toy_simulator(toy_validation, monkeypatch):
+  """For training and validation on other stacks than the simulator's."""
+  monkeypatch.setattr('focal_jax.training.data.simulate_batch', toy.simulate_batch)
 
 
 @pytest.mark.usefixtures('toy_simulator')
@@ -300,10 +305,10 @@ def test_textures_are_an_input_of_the_step(textured, kind):
   (_, first), (_, second) = next(inputs), next(inputs)
   assert first[1].tiles is second[1].tiles  # transferred once
   on_device = jax.tree.map(lambda x: x[0], first)
-  constants = jax.make_jaxpr(data.make_batch)(keys, on_device).consts
+  traced = jax.jit(data.make_batch).trace(keys, on_device)
   # No picture within the program: a tile has 786,432. The simulator's own are there twice, for CPUs and for others.
-  assert sum(np.asarray(x).nbytes for x in constants) < 400_000
-  stack = jax.jit(data.make_batch)(keys, on_device)
+  assert sum(np.asarray(x).nbytes for x in traced.jaxpr.consts) < 400_000
+  stack = traced.lower().compile()(keys, on_device)
   red, green, blue = np.moveaxis(np.asarray(stack.all_in_focus), -1, 0)
   assert red.mean() > 0.2
   assert max(green.max(), blue.max()) <= 1 / 255
@@ -316,13 +321,25 @@ def test_textures_are_an_input_of_the_step(textured, kind):
 def test_without_a_share_textures_change_nothing(textured):
   textured.data.textures_share = 0.0
   data, keys = TrainingData(textured, Devices()), jax.random.split(jax.random.key(0), 4)
-  stack = jax.jit(data.make_batch)(keys, jax.tree.map(lambda x: x[0], next(data.inputs(0))[1]))
-  procedural = jax.jit(simulate_batch, static_argnums=1)(keys, settings_from_config(textured.simulator))
-  for a, b in zip(jax.tree.leaves(stack), jax.tree.leaves(procedural), strict=True):
-    np.testing.assert_array_equal(a, b)
+  settings = settings_from_config(textured.simulator)
+  made, procedural = (
+    jax.make_jaxpr(function)(keys, jax.tree.map(lambda x: x[0], next(data.inputs(0))[1]))
+    for function in (data.make_batch, lambda keys, inputs: simulate_batch(keys, settings))
+  )
+  assert str(made) == str(procedural)  # one program, for the same input
 
 
-def test_training_and_validation_with_textures(textured, tmp_path):
+@pytest.mark.usefixtures('toy_validation')
+def test_training_on_the_simulator_with_textures(textured, tmp_path):
+  textured.data.simulated_frames = (3,)
+  lines = (train_and_evaluate(textured, tmp_path / 'run').parent / 'metrics.jsonl').read_text().splitlines()
+  losses = [line['loss'] for line in map(json.loads, lines) if 'loss' in line]
+  assert len(losses) == 2
+  assert np.isfinite(losses).all()
+
+
+@pytest.mark.usefixtures('toy_simulator')
+def test_textures_of_validation_are_not_those_of_training(textured, tmp_path):
   textured.data.simulated_frames = (3,)
   values = {}
   for name in ('folder', ''):
@@ -348,11 +365,13 @@ def test_textures_beside_photographs_with_depth(photographs, textured):
 
 
 def test_initial_weights_are_checked(tmp_path):
-  variables = init_variables(EndToEnd(), 0)
+  variables = init_variables(toy.make_toy(), 0)
   del variables['params']['alignment']
   save_weights(tmp_path / 'depth_only.npz', variables, {})
+  config = toy.get_config()
+  config.init.alignment = str(tmp_path / 'depth_only.npz')
   with pytest.raises(InputError, match=r'depth_only\.npz: tensor params/alignment/.* is missing'):
-    run(tmp_path / 'run', init={'alignment': str(tmp_path / 'depth_only.npz')})
+    train_and_evaluate(config, tmp_path / 'run')
 
 
 def test_each_network_starts_from_its_own_file(tmp_path):

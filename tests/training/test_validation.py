@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
 import toy
 from absl import flags
@@ -88,8 +87,12 @@ def test_the_first_stacks_of_a_source(tmp_path):
 
 
 def test_simulated_stacks_are_the_same_for_every_seed_of_the_run(tmp_path):
+  pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+  (tmp_path / 'textures').mkdir()
+  Image.fromarray(pixels).save(tmp_path / 'textures' / '0.png')
   config = toy.get_config()
-  config.update(validation_stacks=2, best_metric='mae')
+  config.update(validation_stacks=2, best_metric='mae', validation_textures=f'folder:{tmp_path / "textures"}')
+  config.data.textures_share = 0.5
   state, results = state_of(config), []
   for seed in (0, 1):
     config.seed = seed
@@ -144,14 +147,12 @@ def test_stacks_of_several_sizes_on_several_devices(tmp_path):
   for frame in range(4):
     Image.fromarray(np.random.default_rng(frame).integers(0, 256, (32, 48, 3), np.uint8)).save(stack / f'{frame}.png')
   np.save(stack / 'target.npy', np.random.default_rng(5).uniform(0, 3, (32, 48)))
-  environment = os.environ | {
+  environment = {
     'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
     'JAX_PLATFORMS': 'cpu',
     'PYTHONPATH': os.pathsep.join(map(str, (ROOT, ROOT / 'tests', Path(__file__).parent))),
   }
-  done = subprocess.run(
-    [sys.executable, path, config, tmp_path], env=environment, capture_output=True, text=True, timeout=240
-  )
+  done = programs.run(path, config, tmp_path, environment=environment)
   assert done.returncode == 0, done.stderr
   one, two = map(json.loads, done.stdout.splitlines())
   assert one == pytest.approx(two, rel=1e-5)

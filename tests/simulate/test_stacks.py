@@ -128,9 +128,13 @@ def test_depth_and_camera_have_gradients():
     frames = stacks.photograph(random.key(0), scene, sweep.replace(blur_px_per_dpt=blur), SETTINGS).images
     return jnp.var(frames[0])
 
-  value, slopes = jit(contrast), jit(jax.grad(contrast, (0, 1)))
+  compiled = jit(jax.value_and_grad(contrast, (0, 1)))
+
+  def value(place, blur):
+    return compiled(place, blur)[0]
+
   place, blur, step = jnp.asarray(0.55), jnp.asarray(0.8), 0.02
-  by_place, by_blur = slopes(place, blur)
+  _, (by_place, by_blur) = compiled(place, blur)
   assert by_place < 0  # farther from the first frame's focus
   assert by_blur < 0
   np.testing.assert_allclose(by_place, (value(place + step, blur) - value(place - step, blur)) / (2 * step), rtol=0.05)
@@ -200,17 +204,22 @@ def test_truth_is_that_of_the_nearest_surface():
 
 def test_what_lies_beyond_the_sweep_can_count_as_its_end():
   places = np.where(np.arange(CANVAS[1]) < CANVAS[1] // 2, -0.5, 1.1)
-  scene, sweep = plain_scene(np.random.default_rng(1).random((3, *CANVAS)), places), still_sweep([1.0, 2.0, 3.0], 1.0)
-
-  def photographed(ends_valid):
-    settings = dataclasses.replace(SETTINGS, ends_valid=ends_valid)
-    return jit(lambda scene: stacks.photograph(random.key(0), scene, sweep, settings))(scene)
-
-  without, counted = photographed(False), photographed(True)
+  scene = plain_scene(np.random.default_rng(1).random((3, *CANVAS)), places)
+  sweep = still_sweep([1.0, 1.5, 2.0, 2.5, 3.0], 1.0)
+  settings = dataclasses.replace(SETTINGS, ends_valid=True)
+  without = photograph(scene, sweep)
+  counted = jit(lambda scene: stacks.photograph(random.key(0), scene, sweep, settings))(scene)
   np.testing.assert_array_equal(without.valid, 0)
   np.testing.assert_array_equal(counted.valid, 1)
   np.testing.assert_array_equal(counted.target, np.where(crop(places * np.ones(CANVAS)) < 0, 1.0, 3.0))
   np.testing.assert_array_equal(counted.images, without.images)
+
+
+@functools.cache
+def photograph_beyond(ends_valid):
+  """As `photograph`, with true depth that extends beyond the sweep by a quarter of its range."""
+  settings = dataclasses.replace(SETTINGS, truth_beyond=0.25, ends_valid=ends_valid)
+  return jit(lambda scene, sweep: stacks.photograph(random.key(0), scene, sweep, settings))
 
 
 @pytest.mark.parametrize(('unit', 'expected'), [('1/m', (0.5, 3.2)), ('m', (1.0, 1 / 3))])
@@ -219,8 +228,7 @@ def test_truth_beyond_the_sweep_reaches_as_far_as_asked_for(unit, expected):
   scene = plain_scene(np.random.default_rng(1).random((3, *CANVAS)), places)
   sweep = still_sweep([1.0, 2.0, 3.0], 1.0).replace(unit=jnp.asarray(UNITS.index(unit), jnp.int32))
   for ends_valid in (True, False):
-    settings = dataclasses.replace(SETTINGS, truth_beyond=0.25, ends_valid=ends_valid)
-    stack = jit(lambda scene, settings=settings: stacks.photograph(random.key(0), scene, sweep, settings))(scene)
+    stack = photograph_beyond(ends_valid)(scene, sweep)
     is_far = crop(places * np.ones(CANVAS)) < 0
     np.testing.assert_allclose(stack.target, np.where(is_far, *expected), rtol=1e-5)
     inside = ~is_far if unit == '1/m' else np.zeros_like(is_far)
@@ -230,10 +238,11 @@ def test_truth_beyond_the_sweep_reaches_as_far_as_asked_for(unit, expected):
 def test_a_blur_needs_only_the_levels_up_to_it():
   """Even if the largest blur of the settings needs more."""
   scene = random_scene(1)
+  wide = dataclasses.replace(SETTINGS, sweep=dataclasses.replace(SETTINGS.sweep, blur_px=(0.5, 20.0)))
+  photograph = jit(lambda scene, sweep: stacks.photograph(random.key(0), scene, sweep, wide))
   for blur in (0.4, 1.2, 4.0):  # px a dioptre, over two of them
     sweep = still_sweep(np.linspace(0, 2, FRAMES), blur)
-    wide = dataclasses.replace(SETTINGS, sweep=dataclasses.replace(SETTINGS.sweep, blur_px=(0.5, 20.0)))
-    many = jit(lambda scene, sweep, s=wide: stacks.photograph(random.key(0), scene, sweep, s))(scene, sweep)
+    many = photograph(scene, sweep)
     radius = blur * np.abs(np.asarray(scene.position) * 2 - np.asarray(sweep.focus_dpt)[:, None, None, None])
     surfaces = defocus.premultiply(scene.colour, scene.alpha, jnp.zeros(()))
     light = defocus.render(surfaces, jnp.asarray(radius, jnp.float32), defocus.DISC_RADII_PX)

@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 READY = [path.stem for path in sorted((ROOT / 'configs' / 'ablations').glob('*.py')) if path.stem != '__init__']
 
 # Like training: claims its folder, writes a checkpoint after each step, stops on SIGTERM. `events` is next to the runs.
+# With a file `hurry` next to the sweep, steps take no time.
 FAKE = """
 import json, os, pathlib, signal, sys, time
 config, workdir = json.loads(pathlib.Path(sys.argv[1]).read_text()), pathlib.Path(sys.argv[2])
@@ -53,7 +54,8 @@ workdir.mkdir(exist_ok=True)
 done = max([int(path.name) for path in workdir.glob('checkpoints/*')], default=0)
 note('start', step=done, device=os.environ.get('CUDA_VISIBLE_DEVICES'))
 for step in range(done + 1, config['steps'] + 1):
-  time.sleep(config['seconds_a_step'])
+  if not (workdir.parents[1] / 'hurry').exists():
+    time.sleep(config['seconds_a_step'])
   (workdir / 'checkpoints' / str(step)).mkdir(parents=True)
 if config['mode'] == 'fail':
   sys.exit('out of memory')
@@ -85,8 +87,9 @@ def small_config(**changes):
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def sweep(tmp_path, monkeypatch):
   """run_sweep with the fake training in `folder`, on one device."""
+  monkeypatch.setattr('focal_jax.sweeps.sweep._POLL_S', 0.01)
   script = tmp_path / 'fake.py'
   script.write_text(FAKE)
 
@@ -303,6 +306,7 @@ def test_signals_stop_the_runs_and_the_sweep_continues_later(sweep, number):
   assert len(names(sweep.folder, 'stop')) == 2
   assert not (sweep.folder / 'table.md').exists()
 
+  (sweep.folder.parent / 'hurry').touch()
   config = small_config(steps=40, seconds_a_step=0.05)
   runs = widths(1.0, 2.0, 3.0)
   assert sweep(runs, config, devices=make_devices('gpu', ['0', '1', '2'])) == 0
@@ -325,6 +329,7 @@ def test_killed_sweep_continues_once_its_runs_have_ended(sweep, capsys):
   states = capsys.readouterr().out.splitlines()
   assert re.fullmatch(r'interrupted at step \d+ of 40 +model\.width=1\.0,seed=0', states[0])
   assert re.fullmatch(r'to do +model\.width=3\.0,seed=0', states[2])
+  (sweep.folder.parent / 'hurry').touch()
   wait_for_step(sweep, 40, 2)
   time.sleep(0.3)  # their end
   assert sweep(runs, config) == 0

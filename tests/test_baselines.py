@@ -169,7 +169,7 @@ def test_behind_an_alignment_a_network_sees_what_it_warps(depth):
   variables = init_variables(alone, 0)
   stack = small_stack(fov=1.1)
   out = jax.jit(behind.apply)(variables, stack)
-  warped = warp.warp(2 * stack.images - 1, stack.fov) / 2 + 0.5
+  warped = jax.jit(warp.warp)(2 * stack.images - 1, stack.fov) / 2 + 0.5
   expected = jax.jit(lambda v, s: alone.apply(v, s, align=False))(variables, stack.replace(images=warped))
   np.testing.assert_allclose(out.depth, expected.depth, atol=1e-4)
   learned = variable_shapes(learning)['params']

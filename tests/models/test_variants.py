@@ -23,7 +23,7 @@ NORM = (1 + 1e-5) ** -0.5  # what batch normalisation with its first statistics 
 
 
 def normal(seed, *shape):
-  return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+  return jax.device_put(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def random_variables(module, *arguments, **options):
@@ -142,7 +142,8 @@ def test_downsampling_in_closed_form(block, expected):
 
 @pytest.mark.parametrize('transform', [lambda function: function, jax.jit])
 def test_no_alignment_is_the_identity_bit_for_bit(transform):
-  fov = jnp.concatenate([jnp.array([1e-3, 0.3, 0.7, 1.0, 1.1, 2.7, 300.0]), jnp.exp(normal(1, 50))])[None]
+  fov = np.concatenate([np.float32([1e-3, 0.3, 0.7, 1.0, 1.1, 2.7, 300.0]), np.exp(np.asarray(normal(1, 50)))])
+  fov = jax.device_put(fov[None])
   images = normal(0, 1, fov.size, 5, 8, 3)
 
   @transform

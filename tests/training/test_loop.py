@@ -182,9 +182,9 @@ def test_a_mixture_of_folders_becomes_batches_on_the_devices(two_folders):
   assert first.images.dtype == jnp.uint8
   assert first.images.shape == (1, 4, 3, 32, 32, 3)
   assert first.motion is None
-  brightness = np.concatenate([next(inputs)[1].images[0, :, 0, 0, 0, 0] for _ in range(5)])
+  brightness = np.concatenate([np.asarray(next(inputs)[1].images)[0, :, 0, 0, 0, 0] for _ in range(5)])
   assert np.sum(brightness >= 100) == 15  # of 20: three in four
-  stack = data.make_batch(jax.random.split(jax.random.key(0), 4), jax.tree.map(lambda x: x[0], first))
+  stack = jax.jit(data.make_batch)(jax.random.split(jax.random.key(0), 4), jax.tree.map(lambda x: x[0], first))
   assert stack.images.dtype == jnp.float32
   assert 0 <= stack.images.min() <= stack.images.max() <= 1
 
@@ -305,10 +305,11 @@ def test_textures_are_an_input_of_the_step(textured, kind):
   (_, first), (_, second) = next(inputs), next(inputs)
   assert first[1].tiles is second[1].tiles  # transferred once
   on_device = jax.tree.map(lambda x: x[0], first)
-  traced = jax.jit(data.make_batch).trace(keys, on_device)
+  make_batch = jax.jit(data.make_batch)
+  constants = make_batch.trace(keys, on_device).jaxpr.consts
   # No picture within the program: a tile has 786,432. The simulator's own are there twice, for CPUs and for others.
-  assert sum(np.asarray(x).nbytes for x in traced.jaxpr.consts) < 400_000
-  stack = traced.lower().compile()(keys, on_device)
+  assert sum(np.asarray(x).nbytes for x in constants) < 400_000
+  stack = make_batch(keys, on_device)
   red, green, blue = np.moveaxis(np.asarray(stack.all_in_focus), -1, 0)
   assert red.mean() > 0.2
   assert max(green.max(), blue.max()) <= 1 / 255
@@ -428,9 +429,9 @@ def test_schedule():
   config.update(learning_rate=0.1, warmup_steps=10, schedule='cosine', b1=0.0, b2=0.0)
   tx = make_optimizer(config, make_schedule(config, 110))
   # With b1 = b2 = 0 a step of Adam is the learning rate times the gradient's sign.
-  state, rates = tx.init(jnp.zeros(())), []
+  state, rates, step = tx.init(jnp.zeros(())), [], jax.jit(tx.update)
   for _ in range(111):
-    update, state = tx.update(jnp.ones(()), state)
+    update, state = step(jnp.ones(()), state)
     rates.append(-float(update))
   assert rates[0] == 0
   assert rates[10] == pytest.approx(0.1, rel=1e-4)
@@ -447,15 +448,16 @@ def test_an_update_from_several_steps():
   large = optax.chain(optax.clip_by_global_norm(1.0), adam)
   config.steps_per_update = 3
   small = make_optimizer(config, schedule)
+  update, update_large = jax.jit(small.update), jax.jit(large.update)
   gradients = np.random.default_rng(0).normal(0, 2, (4, 3, 5)).astype(np.float32)
   params = expected = jnp.zeros(5)
   state, expected_state = small.init(params), large.init(expected)
   for of_update in gradients:
     for index, gradient in enumerate(of_update):
-      updates, state = small.update(jnp.array(gradient), state, params)
-      assert bool(jnp.any(updates != 0)) == (index == 2)
+      updates, state = update(gradient, state, params)
+      assert np.any(np.asarray(updates) != 0) == (index == 2)
       params = optax.apply_updates(params, updates)
-    updates, expected_state = large.update(jnp.array(of_update.mean(0)), expected_state, expected)
+    updates, expected_state = update_large(of_update.mean(0), expected_state, expected)
     expected = optax.apply_updates(expected, updates)
     np.testing.assert_allclose(params, expected, rtol=1e-5)
 

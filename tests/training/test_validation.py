@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import programs
 import pytest
@@ -34,17 +33,21 @@ def state_of(config):
   return state.replace(params=jax.tree.map(lambda x: x + 1, state.params))
 
 
+apply = jax.jit(toy.make_toy().apply)
+displacement_field = jax.jit(warp.displacement_field, static_argnums=(2, 3))
+
+
 def by_hand(variables, stacks):
   """Means over all valid pixels, and over all frames."""
   squares, errors, count, motions, unmoved = 0.0, 0.0, 0.0, [], []
   for stack in stacks:
     low, high = stack.focus.min(), stack.focus.max()
     unit = stack.replace(focus=(stack.focus - low) / (high - low))
-    prediction = toy.make_toy().apply(variables, jax.tree.map(lambda x: jnp.asarray(x)[None], unit))
-    error = np.abs(np.asarray(prediction.depth[0], np.float64) - (stack.target - low) / (high - low)) * stack.valid
+    prediction = jax.device_get(apply(variables, jax.tree.map(lambda x: x[None], unit)))
+    error = np.abs(prediction.depth[0].astype(np.float64) - (stack.target - low) / (high - low)) * stack.valid
     errors, squares, count = errors + error.sum(), squares + (error**2).sum(), count + stack.valid.sum()
     truth, estimate, none = (
-      warp.displacement_field(jnp.asarray(stack.fov), jnp.asarray(motion), *stack.images.shape[1:3])
+      np.asarray(displacement_field(stack.fov, motion, *stack.images.shape[1:3]))
       for motion in (stack.motion, prediction.motion[0], np.zeros_like(stack.motion))
     )
     for moved, total in ((estimate, motions), (none, unmoved)):

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import types
+import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +35,7 @@ def run(*arguments, **options):
 
 
 class Program:
-  """A running program. The next one can only be started when it has ended.
+  """A running program. Only one runs at a time: the next one starts when it has ended.
 
   Attributes:
     pid: the process.
@@ -50,6 +51,9 @@ class Program:
       timeout: seconds after which it is ended by SIGALRM.
     """
     self._server, self._arguments = start_server(), arguments
+    if before := vars(self._server).get('program'):  # of a test that failed before it ended
+      before.wait()
+    self._server.program = self
     request = [[*map(str, arguments)], str(cwd), {**os.environ, **(environment or {})}, timeout]
     print(json.dumps(request), file=self._server.stdin, flush=True)
     self.pid = self._answer()
@@ -64,7 +68,8 @@ class Program:
 
   def wait(self):
     """Its result, once it has ended."""
-    return subprocess.CompletedProcess(self._arguments, *self._answer())
+    answer, self._server.program = self._answer(), None
+    return subprocess.CompletedProcess(self._arguments, *answer)
 
 
 @functools.cache
@@ -80,7 +85,8 @@ def serve():
   for line in iter(sys.stdin.readline, ''):
     arguments, cwd, environment, timeout = json.loads(line)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
-      child = os.fork()
+      with warnings.catch_warnings(action='ignore'):  # of Python 3.12, about the threads of packages
+        child = os.fork()
       if not child:
         signal.alarm(timeout)
         for number, opened in enumerate((os.open(os.devnull, os.O_RDONLY), out.fileno(), error.fileno())):

@@ -56,9 +56,11 @@ SHARED = Path(__file__).parents[2] / 'shared'
 # What takes longest begins first, or one process waits for the other at the end (with --no-loadscope-reorder).
 SLOWEST = (
   'test_resume.py', 'test_parallel.py', 'test_recipes.py',  # of the slow tests
-  'test_loop.py', 'test_main.py', 'test_api.py', 'test_stacks.py', 'test_docs.py', 'test_refinement.py',
-  'test_validation.py', 'test_sweep.py', 'test_wheel.py', 'test_scenes.py', 'test_baselines.py', 'test_variants.py',
-  'test_aifdepthnet.py',
+  'test_loop.py', 'test_main.py', 'test_api.py', 'test_refinement.py', 'test_classical_predictor.py', 'test_docs.py',
+  'test_stacks.py', 'test_harness.py', 'test_scenes.py', 'test_predict_unaligned.py', 'test_variants.py',
+  'test_sweep.py', 'test_aifdepthnet.py', 'test_measured.py', 'test_parity.py', 'test_evaluator.py',
+  'test_baselines.py', 'test_predict.py', 'test_warp.py', 'test_validation.py', 'test_wheel.py', 'test_notebooks.py',
+  'test_write_stacks.py',
 )  # fmt: skip
 
 

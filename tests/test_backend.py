@@ -37,7 +37,7 @@ def test_kept_in_the_users_cache(tmp_path):
   assert any(folder.iterdir())
 
 
-def test_in_the_home_without_another_word(tmp_path):
+def test_kept_in_the_home_by_default(tmp_path):
   folder = folder_of_program(HOME=str(tmp_path), XDG_CACHE_HOME='relative/paths/do/not/count')
   assert folder.parent == tmp_path / '.cache' / 'focal_jax'
 
@@ -46,7 +46,7 @@ def test_in_the_home_without_another_word(tmp_path):
   ('environment', 'expected'),
   [({'JAX_COMPILATION_CACHE_DIR': 'chosen'}, 'chosen'), ({'JAX_ENABLE_COMPILATION_CACHE': 'false'}, None)],
 )
-def test_jax_is_told_first(tmp_path, environment, expected):
+def test_settings_of_jax_take_precedence(tmp_path, environment, expected):
   if expected:
     environment = {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / expected)}
   folder = folder_of_program(XDG_CACHE_HOME=str(tmp_path / 'home'), **environment)

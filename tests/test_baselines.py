@@ -103,7 +103,7 @@ def test_the_sweep_of_all_networks():
     networks.get_config('big')
 
 
-def test_a_loss_of_what_the_model_has_not_is_refused_before_anything_is_written(tmp_path):
+def test_losses_that_the_model_lacks_are_refused_before_anything_is_written(tmp_path):
   config = toy.get_config(toy.write_stacks(tmp_path / 'stacks'))
   config.loss.defocus_weight = 1.0
   with pytest.raises(InputError, match=r'loss\.defocus_weight is 1\.0, expected 0, or a model that predicts'):
@@ -169,7 +169,7 @@ def test_behind_an_alignment_a_network_sees_what_it_warps(depth):
   variables = init_variables(alone, 0)
   stack = small_stack(fov=1.1)
   out = jax.jit(behind.apply)(variables, stack)
-  warped = warp.warp(2 * stack.images - 1, stack.fov) / 2 + 0.5
+  warped = jax.jit(warp.warp)(2 * stack.images - 1, stack.fov) / 2 + 0.5
   expected = jax.jit(lambda v, s: alone.apply(v, s, align=False))(variables, stack.replace(images=warped))
   np.testing.assert_allclose(out.depth, expected.depth, atol=1e-4)
   learned = variable_shapes(learning)['params']

@@ -2,10 +2,9 @@
 
 import ast
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
+import programs
 import pytest
 from ml_collections import ConfigDict
 
@@ -63,13 +62,8 @@ def test_every_field_of_a_network_has_a_meaning_and_a_default(section, name):
 
 
 def test_the_reference_is_up_to_date():
-  text = subprocess.run(
-    [sys.executable, '-c', 'from focal_jax.config import reference; print(reference(), end="")'],
-    capture_output=True,
-    text=True,
-    check=True,
-    cwd=ROOT,
-  ).stdout
+  # In a separate process, because other tests register networks.
+  text = programs.run('-c', 'from focal_jax.config import reference; print(reference(), end="")').stdout
   assert (ROOT / 'docs' / 'configuration.md').read_text() == text, 'make reference'
   for line in ('| `loss.balance` |', '| `simulator.sweep.blur_px` |', "`config.model.depth.name = 'dfv'`"):
     assert line in text
@@ -145,8 +139,7 @@ run_program(lambda argv: print(dict(config.value.model.depth)), 'test')
   ],
 )
 def test_the_command_line(flag, expected):
-  command = [sys.executable, '-c', PROGRAM, '--config=configs/simulated.py', flag]
-  done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+  done = programs.run('-c', PROGRAM, '--config=configs/simulated.py', flag)
   assert done.returncode == 0, done.stderr
   assert ast.literal_eval(done.stdout) == expected
 

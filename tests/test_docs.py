@@ -3,15 +3,13 @@
 import importlib.util
 import itertools
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from PIL import Image
 
@@ -80,47 +78,29 @@ def test_python_blocks_run(page, checkout, capsys):
     assert capsys.readouterr().out.startswith('(48, 64)')
 
 
-# Parses one command line after the other without running it: instead of running, each program reports that it would
-# run. Programs are forked, because flags can be defined only once per process. JAX is imported before, which takes
-# seconds, but not used.
+# Parses a command line: instead of running, the program reports that it would run.
 UNDERSTAND = """
-import argparse, dataclasses, json, os, runpy, sys, traceback
+import argparse, dataclasses, os, runpy, sys
 import absl.app, absl.flags
-import configs, focal_jax.config, focal_jax.recipes, grain, jax
 
-def understand(module, words):
-  sys.argv = [module, *words]
-  def done(*_, **__):
-    print('UNDERSTOOD', flush=True)
-    os._exit(0)
-  if module == 'focal_jax.main':
-    from focal_jax import main
-    main.MODES.update({name: dataclasses.replace(mode, run=done) for name, mode in main.MODES.items()})
-    main.run(name='focal-jax')
-  parse = argparse.ArgumentParser.parse_args
-  argparse.ArgumentParser.parse_args = lambda *args, **kwargs: done(parse(*args, **kwargs))
-  def app(program, argv=None, flags_parser=absl.flags.FLAGS):
-    rest = flags_parser(sys.argv)
-    assert len(rest) == 1, rest
-    done()
-  absl.app.run = app
-  runpy.run_module(module, run_name='__main__', alter_sys=True)
+def done(*_, **__):
+  print('UNDERSTOOD', flush=True)
+  os._exit(0)
 
-for module, words in json.load(sys.stdin):
-  reader, writer = os.pipe()
-  child = os.fork()
-  if not child:
-    os.dup2(writer, 1), os.dup2(writer, 2)
-    try:
-      understand(module, words)
-    except BaseException:
-      traceback.print_exc()
-    os._exit(1)
-  os.close(writer)
-  with open(reader) as said:
-    text = said.read()
-  os.waitpid(child, 0)
-  print(json.dumps(text), flush=True)
+def app(program, argv=None, flags_parser=absl.flags.FLAGS):
+  rest = flags_parser(sys.argv)
+  assert len(rest) == 1, rest
+  done()
+
+sys.argv = sys.argv[1:]
+if sys.argv[0] == 'focal_jax.main':
+  from focal_jax import main
+  main.MODES.update({name: dataclasses.replace(mode, run=done) for name, mode in main.MODES.items()})
+  main.run(name='focal-jax')
+parse = argparse.ArgumentParser.parse_args
+argparse.ArgumentParser.parse_args = lambda *args, **kwargs: done(parse(*args, **kwargs))
+absl.app.run = app
+runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
 """
 
 
@@ -142,18 +122,10 @@ def program_of(words):
   return None
 
 
-def understand(programs):
-  """What each says, in the working directory."""
-  result = subprocess.run(
-    [sys.executable, '-W', 'ignore', '-c', UNDERSTAND],
-    input=json.dumps(list(programs)),
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert result.returncode == 0, result.stderr
-  return [json.loads(line) for line in result.stdout.splitlines()]
+def understand(module, words):
+  """What the program says, in the working directory."""
+  result = programs.run('-c', UNDERSTAND, module, *words, cwd=Path.cwd(), environment={'PYTHONPATH': str(ROOT)})
+  return result.stdout + result.stderr
 
 
 def test_commands_of_this_project_are_understood(checkout):
@@ -163,10 +135,9 @@ def test_commands_of_this_project_are_understood(checkout):
   found = {(page, *words): program_of(words) for page, words in all_commands()}
   found = {key: program for key, program in found.items() if program and '--help' not in key}
   assert len(found) > 30
-  answers = understand([*found.values(), *STALE.values()])
-  said = dict(zip([*found, *STALE], answers, strict=True))
-  for word in STALE:
-    answer = said.pop(word)
+  said = {key: understand(*program) for key, program in found.items()}
+  for word, program in STALE.items():
+    answer = understand(*program)
     assert 'UNDERSTOOD' not in answer
     assert word in answer
   assert {key: text for key, text in said.items() if 'UNDERSTOOD' not in text} == {}
@@ -247,13 +218,7 @@ MAKE = (
 
 def test_what_is_made_from_the_sources_is_up_to_date():
   # In a separate process, because other tests register networks.
-  result = subprocess.run(
-    [sys.executable, '-c', MAKE],
-    env={**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, (ROOT, ROOT / 'docs')))},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  result = programs.run('-c', MAKE, environment={'PYTHONPATH': str(ROOT / 'docs')})
   assert result.returncode == 0, result.stderr
   made = json.loads(result.stdout)
   assert len(made) == 4

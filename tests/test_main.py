@@ -1,5 +1,5 @@
-"""The command line: modes, words and flags; what goes wrong is one line on standard error, status 2, and nothing left
-behind; and on which packages and systems it predicts.
+"""The command line: modes, words and flags; errors, which are one line on standard error with status 2 and leave no
+output; and the packages and systems that prediction needs.
 """
 
 import json
@@ -8,21 +8,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
 
-def command(*arguments, module='focal_jax.main'):
-  return subprocess.run(
-    [sys.executable, '-m', module, *map(str, arguments)],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
+def command(*arguments):
+  return programs.run('-m', 'focal_jax.main', *arguments)
 
 
 def assert_one_line(result, *parts):
@@ -42,53 +36,6 @@ def frames(tmp_path):
     pixels = np.random.default_rng(index).integers(0, 256, (40, 56, 3), np.uint8)
     Image.fromarray(pixels).save(folder / f'{index}.png')
   return folder
-
-
-# Runs a program once for each list of arguments, in forks of one process that has imported what takes seconds.
-FORKS = """
-import json, os, sys, tempfile, traceback
-import configs, focal_jax.config, focal_jax.recipes, jax
-
-def said_by(code, arguments):
-  files = [tempfile.TemporaryFile('w+') for _ in range(2)]
-  child = os.fork()
-  if not child:
-    os.dup2(files[0].fileno(), 1), os.dup2(files[1].fileno(), 2)
-    sys.argv, status = ['focal_jax/main.py', *arguments], 1
-    try:
-      exec(compile(code, 'a program', 'exec'), {'__name__': '__main__'})
-      status = 0
-    except SystemExit as error:
-      status = error.code or 0
-    except BaseException:
-      traceback.print_exc()
-    sys.stdout.flush(), sys.stderr.flush()
-    os._exit(status)
-  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-  return status, *(file.seek(0) or file.read() for file in files)
-
-code, programs = json.load(sys.stdin)
-print(json.dumps([said_by(code, arguments) for arguments in programs]))
-"""
-
-
-def run_in_forks(code, programs):
-  """{arguments: result} of a program that is run with each list of them."""
-  result = subprocess.run(
-    [sys.executable, '-W', 'ignore', '-c', FORKS],
-    cwd=ROOT,
-    input=json.dumps([code, programs]),
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
-  assert result.returncode == 0, result.stderr
-  said = json.loads(result.stdout)
-  return {
-    tuple(arguments): subprocess.CompletedProcess(arguments, *one)
-    for arguments, one in zip(programs, said, strict=True)
-  }
 
 
 BAD_FLAGS = (
@@ -119,14 +66,9 @@ BAD_FLAGS = (
 )
 
 
-@pytest.fixture(scope='module')
-def after_bad_flags():
-  return run_in_forks('from focal_jax.main import run; run()', [arguments for arguments, _ in BAD_FLAGS])
-
-
 @pytest.mark.parametrize(('arguments', 'parts'), BAD_FLAGS)
-def test_bad_flags(arguments, parts, after_bad_flags):
-  assert_one_line(after_bad_flags[tuple(arguments)], *parts)
+def test_bad_flags(arguments, parts):
+  assert_one_line(command(*arguments), *parts)
 
 
 HELP = """
@@ -199,14 +141,9 @@ WORDS_AND_FLAGS = (
 )
 
 
-@pytest.fixture(scope='module')
-def after_words():
-  return run_in_forks(WORDS, [arguments.split() for arguments, _ in WORDS_AND_FLAGS])
-
-
 @pytest.mark.parametrize(('arguments', 'expected'), WORDS_AND_FLAGS)
-def test_words_and_flags(arguments, expected, after_words):
-  result = after_words[tuple(arguments.split())]
+def test_words_and_flags(arguments, expected):
+  result = programs.run('-c', WORDS, *arguments.split())
   assert result.stdout == f'{expected}\n', result.stderr
 
 
@@ -241,7 +178,7 @@ UNIX_CALLS = (
 
 
 @pytest.mark.parametrize(('modules', 'names'), [(TRAINING, ''), (UNIX, UNIX_CALLS)], ids=['packages', 'system'])
-def test_predicting_does_without(modules, names, frames, tmp_path):
+def test_prediction_needs_no_training_packages_and_no_unix(modules, names, frames, tmp_path):
   """Packages that only training needs, and modules that Windows lacks."""
   arguments = f'{frames},--out={tmp_path / "out"}'
   command = [sys.executable, '-c', WITHOUT, modules, names, arguments]
@@ -250,10 +187,9 @@ def test_predicting_does_without(modules, names, frames, tmp_path):
   assert np.load(tmp_path / 'out' / 'depth.npy').shape == (40, 56)
 
 
-def test_training_names_the_package_that_it_misses(tmp_path):
+def test_training_names_the_missing_package(tmp_path):
   code = "import sys; sys.modules['grain'] = None; from focal_jax.main import run; run()"
-  command = [sys.executable, '-c', code, 'train', '--config=simulated:smoke', f'--workdir={tmp_path / "run"}']
-  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+  result = programs.run('-c', code, 'train', '--config=simulated:smoke', f'--workdir={tmp_path / "run"}')
   assert_one_line(result, "'grain'", "pip install 'focal_jax[train]'")
   assert not (tmp_path / 'run').exists()
 
@@ -282,7 +218,7 @@ def test_predict_writes_and_does_not_overwrite(frames, tmp_path):
   assert_one_line(command(*arguments), str(out), '--overwrite')
 
 
-def test_compare_on_what_ships(tmp_path):
+def test_compare_on_included_stacks(tmp_path):
   out = tmp_path / 'out'
   settings = ('--config=configs/default.py', '--config.eval.num_stacks=2', '--config.eval.pictures=1')
   result = command('--mode=compare', '--methods=a=classical,constant', *settings, f'--out={out}')
@@ -297,7 +233,7 @@ def test_compare_on_what_ships(tmp_path):
   assert 'Traceback' not in result.stderr
 
 
-def test_tensorflow_and_torch_are_imported_nowhere():
+def test_no_module_imports_tensorflow_or_torch():
   """On the core path: every module, and the data set's builder."""
   code = (
     'import importlib, pathlib, sys\n'
@@ -305,5 +241,5 @@ def test_tensorflow_and_torch_are_imported_nowhere():
     '  importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))\n'
     'print(sorted({"tensorflow", "torch"} & set(sys.modules)))\n'
   )
-  result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
+  result = programs.run('-c', code)
   assert result.stdout == '[]\n', result.stdout + result.stderr

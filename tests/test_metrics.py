@@ -14,12 +14,16 @@ from focal_jax import metrics, optics
 DDFF = Path(__file__).parents[1].parent / 'shared' / 'data' / 'ddff12' / 'ddff-dataset-trainval.h5'
 SCHARR = np.array([[3, 10, 3], [0, 0, 0], [-3, -10, -3]]) / 16
 per_image = jax.jit(metrics.per_image)
+average_uncertainty = jax.jit(metrics.average_uncertainty)
+error_by_depth = jax.jit(metrics.error_by_depth)
+hessian_norm = jax.jit(metrics.hessian_norm)
+sparsification = jax.jit(metrics.sparsification)
 HALVES = np.s_[..., :11], np.s_[..., 11:]
 RELATIVE = ('log_rms', 'abs_rel', 'sqr_rel', 'delta_1', 'delta_2', 'delta_3')
 
 
 def reference(prediction, target):
-  """One image, float64, by boolean indexing: the definitions read aloud."""
+  """One image in float64, by boolean indexing, straight from the definitions."""
   mask = target > 0
   p, t, n = prediction[mask], target[mask], mask.sum()
   positive = p > 0
@@ -114,7 +118,7 @@ def test_hessian_norm_of_a_paraboloid():
   """d = a x^2 + b y^2 + c x y has the Hessian (2 a, c; c, 2 b), and two-pixel differences square to a factor of 4."""
   y, x = np.mgrid[:9, :11].astype(np.float32)
   a, b, c = 0.3, -0.2, 0.5
-  norm = metrics.hessian_norm(jnp.asarray(a * x**2 + b * y**2 + c * x * y))
+  norm = hessian_norm(jnp.asarray(a * x**2 + b * y**2 + c * x * y))
   np.testing.assert_allclose(norm[2:-2, 2:-2], 4 * np.sqrt((2 * a) ** 2 + (2 * b) ** 2 + 2 * c**2), rtol=1e-4)
 
 
@@ -214,7 +218,7 @@ def test_signed_targets_have_errors_but_no_ratios():
 
 
 def test_sums_of_parts_add_up():
-  """All sums over pixels but bumpiness, which looks at neighbours, are the same in two halves of an image."""
+  """Sums over two halves of an image add up, except for bumpiness, which uses neighbouring pixels."""
   prediction, target = random_maps(7)
   valid = (target > 0).astype(np.float32)
   halves = [jax.jit(metrics.pixel_sums)(prediction[part], target[part], valid[part]) for part in HALVES]
@@ -255,17 +259,17 @@ def test_average_uncertainty():
     ])
     for b in range(2)
   ]  # fmt: skip
-  got = metrics.average_uncertainty(jnp.asarray(weights, jnp.float32), jnp.asarray(focus, jnp.float32))
+  got = average_uncertainty(weights.astype(np.float32), focus.astype(np.float32))
   np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_sparsification_takes_the_least_confident_away():
-  """Against a loop that takes pixels away one by one; a quarter of the pixels, unknown ones, must not matter."""
+  """Against a loop that removes pixels one by one; a quarter of the pixels are unknown and must not count."""
   rng = np.random.default_rng(10)
   error, confidence = rng.standard_normal((2, 20, 40)).astype(np.float32)
   weight = (np.arange(40) < 30).astype(np.float32) * np.ones_like(error)
   error[:, 35:] = np.nan
-  got = metrics.sparsification(jnp.asarray(error), jnp.asarray(confidence), jnp.asarray(weight))
+  got = sparsification(error, confidence, weight)
   pixels = list(zip(confidence[:, :30].ravel(), np.abs(error[:, :30]).ravel(), strict=True))
   for curve, order in zip(got, (sorted(pixels), sorted(pixels, key=lambda pixel: -pixel[1])), strict=True):
     expected = [np.mean([e for _, e in order[30 * step :]]) for step in range(20)]  # 600 pixels, 5 percent a step
@@ -278,23 +282,23 @@ def test_sparsification_weighs_pixels():
   error, confidence = rng.standard_normal((2, 10, 10)).astype(np.float32)
   weight = rng.integers(0, 3, (10, 10))
   twice = [np.repeat(x.ravel(), weight.ravel())[None] for x in (error, confidence)]
-  got = metrics.sparsification(jnp.asarray(error), jnp.asarray(confidence), jnp.asarray(weight, jnp.float32))
-  expected = metrics.sparsification(*map(jnp.asarray, twice), jnp.ones_like(twice[0]))
+  got = sparsification(error, confidence, weight.astype(np.float32))
+  expected = sparsification(*twice, np.ones_like(twice[0]))
   np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_area_between_sparsification_curves():
   rng = np.random.default_rng(12)
-  error = jnp.asarray(rng.random((100, 100)), jnp.float32)
-  ones = jnp.ones_like(error)
+  error = rng.random((100, 100)).astype(np.float32)
+  ones = np.ones_like(error)
 
   def area(confidence, weight=ones):
-    return float(metrics.sparsification_area(*map(np.asarray, metrics.sparsification(error, confidence, weight))))
+    return float(metrics.sparsification_area(*map(np.asarray, sparsification(error, confidence, weight))))
 
   np.testing.assert_allclose(area(-error), 0, atol=1e-6)
   # Errors are uniform in 0 .. 1. Without knowledge the curve stays at 1/2, the oracle falls to (1 - share) / 2:
   # the area, up to 0.95, is the integral of the share.
-  np.testing.assert_allclose(area(jnp.asarray(rng.random((100, 100)))), 0.95**2 / 2, atol=0.02)
+  np.testing.assert_allclose(area(rng.random((100, 100)).astype(np.float32)), 0.95**2 / 2, atol=0.02)
   assert area(error) > 0.7  # confident where it is wrong
   assert np.isnan(area(ones, 0 * ones))
 
@@ -305,7 +309,7 @@ def test_error_by_depth():
   error = rng.normal(0.1, 1, (30, 30)).astype(np.float32)
   weight = rng.random((30, 30)).astype(np.float32) * (rng.random((30, 30)) < 0.7)
   error[weight == 0] = np.nan
-  count, absolute, signed = np.asarray(metrics.error_by_depth(*map(jnp.asarray, (error, place, weight))))
+  count, absolute, signed = np.asarray(error_by_depth(error, place, weight))
   edges = np.linspace(0, 1, metrics.DEPTH_BINS + 1)
   edges[[0, -1]] = -np.inf, np.inf
   for got, values in ((count, weight), (absolute, weight * np.abs(error)), (signed, weight * error)):

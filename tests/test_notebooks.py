@@ -18,7 +18,7 @@ NOTEBOOKS = ROOT / 'notebooks'
 
 
 def run(name, folder, replacements):
-  """Executes a notebook in a folder, some of its text exchanged; returns what each of its cells put out."""
+  """Executes a notebook with some text replaced, in a folder; returns the output of each cell."""
   notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
   for old, new in replacements.items():
     (cell,) = [cell for cell in notebook.cells if old in cell.source]

@@ -1,4 +1,4 @@
-"""Configs as recipes: what is published is in them, and each trains on small files in the layout of its data set."""
+"""Recipes have the published values, and each trains on small files in the layout of its data set."""
 
 import dataclasses
 import importlib

@@ -111,7 +111,7 @@ def test_field_of_view_crop():
 
 @pytest.mark.parametrize('size', [(19, 26), (21, 33), (10.5, 16.25)])
 def test_padding_beyond_size_does_not_matter(size):
-  """Zoom and shift refer to `size`; what lies beyond it is outside, whatever it holds."""
+  """Zoom and shift refer to `size`; pixels beyond it count as outside, whatever their values."""
   images, fov, motion = frames(SHAPES[1])
   got = warped(images, fov, motion, size=size)
   for n, image in enumerate(images.astype(np.float64)):
@@ -277,11 +277,17 @@ def test_reduction_is_that_of_resizing(size, out):
 
 @pytest.mark.parametrize('size', [None, (19.5, 30)])
 def test_what_is_differentiated_is_the_same(size):
-  """On a CPU the one is gathered, the other is two matrix products."""
-  images = jnp.asarray(np.random.default_rng(0).random((2, len(MOTIONS), 21, 33, 3)), jnp.float32)
-  fov = jnp.tile(jnp.asarray(MOTIONS[:, 0], jnp.float32), (2, 1))
-  motion = jnp.tile(jnp.asarray(MOTIONS[:, 1:], jnp.float32), (2, 1, 1)).at[1].mul(-0.5).at[1, 0, 1].set(1e12)
-  values, _ = jax.vjp(lambda images: warp.warp(images, fov, motion, size), images)
+  """On a CPU the warp gathers pixels, and its differentiated form is two matrix products."""
+  images = np.random.default_rng(0).random((2, len(MOTIONS), 21, 33, 3)).astype(np.float32)
+  fov, motion = (np.tile(part, (2, *[1] * part.ndim)).astype(np.float32) for part in (MOTIONS[:, 0], MOTIONS[:, 1:]))
+  motion[1] *= -0.5
+  motion[1, 0, 1] = 1e12
+
+  @jax.jit
+  def differentiated(images, fov, motion):
+    return jax.vjp(lambda images: warp.warp(images, fov, motion, size), images)[0]
+
+  values = np.asarray(differentiated(images, fov, motion))
   np.testing.assert_allclose(warped(images, fov, motion, size=size), values, atol=1e-5)
   assert np.ptp(values) > 0.9
 
@@ -289,7 +295,8 @@ def test_what_is_differentiated_is_the_same(size):
 def test_doubling_is_linear():
   x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
   expected = jax.image.resize(x, (2, 8, 12, 3), 'linear')
-  np.testing.assert_allclose(warp.double(warp.double(x, 1), -2), expected, atol=1e-6)
+  doubled = jax.jit(lambda x: warp.double(warp.double(x, 1), -2))(x)
+  np.testing.assert_allclose(doubled, expected, atol=1e-6)
 
 
 def test_doubling_of_any_size_is_exported():

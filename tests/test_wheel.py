@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from PIL import Image
 
@@ -28,17 +28,15 @@ def requirements(name):
   return {line for line in lines if line and not line.startswith('-r')}
 
 
-def run(command, folder, **environment):
-  """Standard output of a program that has to succeed."""
-  done = subprocess.run(
-    [sys.executable, *map(str, command)],
-    cwd=folder,
-    env={**os.environ, **environment},
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
+def pip(*arguments, folder):
+  command = [sys.executable, '-m', 'pip', *map(str, arguments)]
+  done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+  assert done.returncode == 0, done.stdout + done.stderr
+
+
+def run(*arguments, folder, site):
+  """Standard output of a program that has to succeed, with the packages in `site`."""
+  done = programs.run(*arguments, cwd=folder, environment={'PYTHONPATH': str(site)})
   assert done.returncode == 0, done.stdout + done.stderr
   return done.stdout
 
@@ -57,8 +55,7 @@ def wheel(tmp_path_factory):
     shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
   for name in FILES:
     shutil.copy(ROOT / name, folder)
-  build = ['-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '--no-index', '--wheel-dir=dist', '.']
-  run(build, folder)
+  pip('wheel', '--quiet', '--no-deps', '--no-build-isolation', '--no-index', '--wheel-dir=dist', '.', folder=folder)
   (path,) = (folder / 'dist').glob('*.whl')
   return path
 
@@ -67,8 +64,7 @@ def wheel(tmp_path_factory):
 def installed(wheel, tmp_path_factory):
   """A folder with the package, as site-packages has it, and another package called `configs`."""
   site = tmp_path_factory.mktemp('site')
-  install = ['-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index', '--no-compile', f'--target={site}', wheel]
-  run(install, site)
+  pip('install', '--quiet', '--no-deps', '--no-index', '--no-compile', f'--target={site}', wheel, folder=site)
   (site / 'configs').mkdir()
   (site / 'configs' / '__init__.py').write_text("OWNER = 'somebody else'\n")
   (site / 'configs' / 'default.py').write_text("raise RuntimeError('not a recipe of ours')\n")
@@ -104,7 +100,7 @@ def test_it_predicts_from_another_folder(installed, tmp_path):
   for index in range(3):
     Image.fromarray(rng.integers(0, 256, (40, 56, 3), np.uint8)).save(tmp_path / 'stack' / f'{index}.png')
   program = installed / 'bin' / 'focal-jax'
-  run([program, 'predict', 'stack', '--method=classical', '--out=out'], tmp_path, PYTHONPATH=str(installed))
+  run(program, 'predict', 'stack', '--method=classical', '--out=out', folder=tmp_path, site=installed)
   depth = np.load(tmp_path / 'out' / 'depth.npy')
   assert depth.shape == (40, 56)
   assert np.ptp(depth) > 0
@@ -135,19 +131,19 @@ assert configs.__file__.startswith(site)
 
 
 def test_recipes_weights_and_examples_are_found(installed, tmp_path):
-  names = run(['-c', LOOK], tmp_path, PYTHONPATH=str(installed)).split()
+  names = run('-c', LOOK, folder=tmp_path, site=installed).split()
   ours = {path.relative_to(ROOT / 'configs').with_suffix('').as_posix() for path in (ROOT / 'configs').rglob('*.py')}
   assert set(names) == {name for name in ours if not name.endswith('__init__')}
 
 
 def test_a_recipe_on_the_command_line(installed, tmp_path):
   recipe = 'configs/ablations/networks.py:smoke'
-  command = ['-m', 'focal_jax.main', 'sweep', f'--config={recipe}', '--workdir=sweep', '--seeds=1', '--dry_run']
-  lines = run(command, tmp_path, PYTHONPATH=str(installed)).splitlines()
+  main, places = ('-m', 'focal_jax.main'), {'folder': tmp_path, 'site': installed}
+  flags = (f'--config={recipe}', '--workdir=sweep', '--seeds=1', '--dry_run')
+  lines = run(*main, 'sweep', *flags, **places).splitlines()
   assert len(lines) == 35  # seven networks, each trained and then measured in four ways
   assert not (tmp_path / 'sweep').exists()
-  command = ['-m', 'focal_jax.main', 'simulate', '--config=simulated:smoke', '--count=1', '--out=stacks']
-  run(command, tmp_path, PYTHONPATH=str(installed))
+  run(*main, 'simulate', '--config=simulated:smoke', '--count=1', '--out=stacks', **places)
   assert (tmp_path / 'stacks').is_dir()
 
 

@@ -21,6 +21,7 @@ from focal_jax.models.blocks import expected_focus
 from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.end_to_end import EndToEnd
 from focal_jax.recipes import default
+from focal_jax.simulate.textures import draw_texture
 from focal_jax.stack import FocalStack
 
 
@@ -115,9 +116,12 @@ def random_batch(rng, size=8, frames=3, side=8) -> FocalStack:
 
 
 def simulate_batch(keys, settings, textures=None) -> FocalStack:
-  """In place of `simulate.stacks.simulate_batch`, which takes seconds to compile: noise, as much of it as asked for."""
+  """In place of `simulate.stacks.simulate_batch`, which takes seconds to compile: noise, on the textures if given."""
   size, (height, width) = (len(keys), settings.num_frames), (settings.height_px, settings.width_px)
   noise = jax.vmap(lambda key: jax.random.uniform(key, (settings.num_frames, height, width, 3)))(keys)
+  if textures is not None:
+    crops = jax.vmap(lambda key: draw_texture(key, textures, height, width)[1])(keys)
+    noise *= jnp.moveaxis(crops, 1, -1)[:, None]
   return FocalStack(
     images=noise,
     focus=jnp.broadcast_to(jnp.linspace(0.0, 1.0, settings.num_frames), size),

@@ -18,7 +18,7 @@ _SIDE_PX, _BLOCK_PX = 512, 16
 _SIGMA_PX = 1.5  # standard deviation of the Gaussian that separates high frequencies
 _NOISE = 0.5  # high-frequency energy of a block without texture, (grey levels of 255)^2
 _MIN_CHANGE = 1.0  # minimum range of the logarithm over the frames for a block to count
-_FEWEST_FRAMES, _FEWEST_BLOCKS = 5, 48
+_MIN_FRAMES, _MIN_BLOCKS = 5, 48
 _OUT_OF_ORDER = 0.3  # minimum reduction of the excess by the new order
 _IN_ORDER = 0.3  # maximum excess in the new order
 _SHARE = 0.05  # minimum share of blocks sharpest in a frame; with fewer than three such frames, both ends look alike
@@ -35,11 +35,11 @@ def order_by_sharpness(images: UInt8[np.ndarray, 'N H W 3']) -> list[int] | None
     Indices of the frames, far to near or near to far, whichever agrees better with the present order. None: the present
       order may be right, or no order explains the frames.
   """
-  if len(images) < _FEWEST_FRAMES:
+  if len(images) < _MIN_FRAMES:
     return None
   sharpness = np.stack([_sharpness(image) for image in images])
   sharpness = sharpness[:, np.ptp(sharpness, axis=0) > _MIN_CHANGE]
-  if sharpness.shape[1] < _FEWEST_BLOCKS:
+  if sharpness.shape[1] < _MIN_BLOCKS:
     return None
   given = _excess(sharpness)
   if given < _OUT_OF_ORDER:

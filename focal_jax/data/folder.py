@@ -57,7 +57,7 @@ class FolderStack:
       a guess.
     paths: file of each frame; the same for all pages of a file.
     reader: reads single frames again, at another size (`frame`). None: there are no files.
-    all_meant: the user named every file, one by one or in a sidecar, so none is left out because of its pixels.
+    all_listed: the user listed every file, one by one or in a sidecar, so none is left out because of its pixels.
   """
 
   images: UInt8[np.ndarray, 'N H W 3']
@@ -73,7 +73,7 @@ class FolderStack:
   paths: tuple[Path, ...] = ()
   focal_length: float | None = None
   reader: FrameReader | None = None
-  all_meant: bool = True
+  all_listed: bool = True
 
   def size(self, max_side: int | None = None) -> tuple[int, int]:
     """Height and width of the images that `frame` returns, px."""
@@ -131,7 +131,7 @@ class _Chosen:
     order: description of the order.
     pages: focus of `all_names` from their file, if they are pages.
     notes: notes for the user.
-    all_meant: the user named every file, one by one or in a sidecar, so none is left out because of its pixels.
+    all_listed: the user listed every file, one by one or in a sidecar, so none is left out because of its pixels.
     unreadable: frames whose headers could not be read.
   """
 
@@ -142,7 +142,7 @@ class _Chosen:
   pages: Sweep | None
   notes: list[str]
   unreadable: Unreadable
-  all_meant: bool = True
+  all_listed: bool = True
 
 
 def read_stack_folder(
@@ -208,7 +208,7 @@ def read_stack_folder(
     direction = 'near to far (reversed here)' if reverse else 'far to near (--near_to_far if it is not)'
     notes.append(f'No focus distances: {chosen.order} was taken as {direction}, and depth is in frames.')
   images = frames.images
-  fused = None if sweep or chosen.all_meant else find_fused_frame(images)
+  fused = None if sweep or chosen.all_listed else find_fused_frame(images)
   _reorder(images, order)
 
   height, width = images.shape[1:3]
@@ -229,7 +229,7 @@ def read_stack_folder(
     paths=tuple(headers[n].file.path for n in order),
     focal_length=metadata.sweep and metadata.sweep.focal_length,
     reader=frames.reader.ordered(order.tolist()),
-    all_meant=chosen.all_meant,
+    all_listed=chosen.all_listed,
   )
   if fused is None:
     return stack
@@ -328,7 +328,7 @@ def _choose_series(
     headers = [headers[n] for n in places]
   order = 'the order of capture' if places else 'name order'
   notes = notes + remarks + odd + times
-  return _Chosen(headers, folder, all_names, order, None, notes, unreadable, all_meant=bool(kept))
+  return _Chosen(headers, folder, all_names, order, None, notes, unreadable, all_listed=bool(kept))
 
 
 def _frames_of(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:

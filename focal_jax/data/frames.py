@@ -62,9 +62,9 @@ class FrameReader:
     Raises:
       InputError: its file cannot be decoded.
     """
-    return self.read_with_remarks(index, max_side)[0]
+    return self.read_with_diagnostics(index, max_side)[0]
 
-  def read_with_remarks(
+  def read_with_diagnostics(
     self, index: int, max_side: int | None = None
   ) -> tuple[UInt8[np.ndarray, 'H W 3'], bool, str | None]:
     """Same as `read`, whether the frame had transparency, and damage to its file. None: no damage."""
@@ -157,7 +157,7 @@ def read_frames(
   for place, header in enumerate(headers):
     if header.file.name not in unreadable.errors:
       with unreadable.noting(header.file.name):
-        images[place], alpha, found = reader.read_with_remarks(place, max_side)
+        images[place], alpha, found = reader.read_with_diagnostics(place, max_side)
         transparent |= alpha
         if found:
           damage.append(f'{header.file.name} is damaged ({printable(found)}): parts of the frame may be wrong.')

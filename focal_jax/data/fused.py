@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 _BLOCK_PX = 32
-_FEWEST_FRAMES = 5
-_FEWEST_BLOCKS = 24
+_MIN_FRAMES = 5
+_MIN_BLOCKS = 24
 _TEXTURE = 3.0  # minimum ratio of a block's gradient energy between its sharpest and least sharp frame, to count
 _AS_SHARP = 0.7  # minimum gradient energy relative to the sharpest other frame
 _NEARLY_ALL = 0.95  # minimum share of blocks in which it is as sharp
@@ -19,11 +19,11 @@ def find_fused_frame(images: UInt8[np.ndarray, 'N H W 3']) -> int | None:
   In a flat scene a frame may also be the sharpest everywhere. Then its neighbours are sharper than the others, so there
   are no three frames that are each sharpest in a part of the image.
   """
-  if len(images) < _FEWEST_FRAMES:
+  if len(images) < _MIN_FRAMES:
     return None
   energy = np.stack([_energy(image) for image in images])
   textured = energy.max(axis=0) > _TEXTURE * np.maximum(energy.min(axis=0), 0.5)
-  if textured.sum() < _FEWEST_BLOCKS:
+  if textured.sum() < _MIN_BLOCKS:
     return None
   energy = energy[:, textured]
   found = []

@@ -119,14 +119,12 @@ def _read_animation(path: Path) -> PageStack | None:
     # The first image of an APNG may be a fallback for programs without animations.
     first = int(getattr(image, 'default_image', False))
     pages = list(range(first, getattr(image, 'n_frames', 1)))
-    many_colours = image.format != 'GIF'
+    few_colours = image.format == 'GIF'
   if len(pages) < 2:
     return None
-  notes = (
-    []
-    if many_colours
-    else [f'{printable(path.name)} has at most 256 colours per frame, which makes depth less accurate.']
-  )
+  notes = []
+  if few_colours:
+    notes.append(f'{printable(path.name)} has at most 256 colours per frame, which makes depth less accurate.')
   return PageStack(_page_files(path, pages), None, '', '', 0, 1, notes)
 
 
@@ -266,7 +264,8 @@ def _ome_of(path: Path) -> _Ome | None:
 
 
 def _read_ome(description: str) -> _Ome:
-  for element in (root := ElementTree.fromstring(description.strip('\0 \n').encode())).iter():
+  root = ElementTree.fromstring(description.strip('\0 \n').encode())
+  for element in root.iter():
     element.tag = element.tag.rpartition('}')[2]  # The namespace gives the version, which does not matter here.
   pixels = next(root.iter('Pixels'))
   channels = list(pixels.iter('Channel'))

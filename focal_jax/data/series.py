@@ -74,18 +74,14 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   words = {path: _words(path) for path in paths}
   numbered = Counter(words[path] for path in paths if _has_number(path))
   if not numbered:
-    results = [path for path in paths if _is_result(words[path]) and path.name not in kept]
-    if not results or 3 * len(results) > len(paths) or len(paths) - len(results) < 2:
-      return paths, []
-    verb = 'is called' if len(results) == 1 else 'are called'
-    names = format_list([path.name for path in results])
-    return [path for path in paths if path not in results], [f'Left out: {names}, which {verb} like a result.']
+    return _without_results(paths, kept)
   # There may be as many maps as frames: IMG_1.jpg and IMG_1_depth.png.
   series = max(numbered, key=lambda group: (numbered[group] - 0.5 * _is_result(group), -len(group)))
   members = numbered[series]
   others = [path for path in paths if words[path] != series and (_is_result(series) or not _is_result(words[path]))]
   if members < 2 or members <= len(others):
     return paths, _two_series(numbered, paths)
+  # Files of the series, and copies of one of them: IMG_1 (1).jpg beside IMG_1.jpg.
   inside = [path for path in paths if words[path] == series and _has_number(path)]
   kinds = Counter(_kind(path) for path in inside)
   main_kind, of_main_kind = kinds.most_common(1)[0]
@@ -95,7 +91,7 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   bases = {path: _COPY.fullmatch(stem) for stem, path in by_stem.items()}
   copies = {path: by_stem[base[1]] for path, base in bases.items() if base and base[1] in by_stem}
 
-  def is_stranger(path: Path) -> bool:
+  def is_foreign(path: Path) -> bool:
     if path in copies and 2 * len(copies) < len(inside):  # not if most frames have such names
       return not _TIME.search(comparable(copies[path].stem)) or _same_bytes(path, copies[path])
     if path in inside:  # from another program if it is the only file of its format and fills no gap in the numbers
@@ -119,7 +115,7 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
       return True
     return numbered[words[path]] == 1 and 4 * members >= 3 * len(paths)
 
-  dropped = [path for path in paths if path.name not in kept and is_stranger(path)]
+  dropped = [path for path in paths if path.name not in kept and is_foreign(path)]
   if not dropped:
     return paths, _two_series(numbered, paths)
   remaining = [path for path in paths if path not in dropped]
@@ -128,6 +124,16 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   verb = 'does' if len(dropped) == 1 else 'do'
   note = f'Left out: {format_list([path.name for path in dropped])}, which {verb} not fit the series {ends} by name.'
   return remaining, [note]
+
+
+def _without_results(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
+  """Like `without_other_series`, for names without numbers: removes at most a third, by the words for results."""
+  results = [path for path in paths if _is_result(_words(path)) and path.name not in kept]
+  if not results or 3 * len(results) > len(paths) or len(paths) - len(results) < 2:
+    return paths, []
+  verb = 'is called' if len(results) == 1 else 'are called'
+  names = format_list([path.name for path in results])
+  return [path for path in paths if path not in results], [f'Left out: {names}, which {verb} like a result.']
 
 
 def without_outlier_frames(headers: list[FrameHeader], kept: set[Path]) -> tuple[list[FrameHeader], list[str]]:

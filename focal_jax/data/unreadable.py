@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from focal_jax.data.names import format_list, printable
 from focal_jax.errors import InputError
 
-_FEWEST = 3  # minimum number of readable frames
+_MIN_READABLE = 3  # minimum number of readable frames
 
 
 class UnreadableError(InputError):
@@ -54,7 +54,7 @@ class Unreadable:
       InputError: too few can be read.
     """
     total = readable + len(self.errors)
-    least = max(_FEWEST, math.ceil(total / 2))
+    least = max(_MIN_READABLE, math.ceil(total / 2))
     if not self.errors or readable >= least:
       return
     first, *others = self.errors.values()

@@ -222,7 +222,7 @@ def init_variables(model: nn.Module, seed: int) -> dict:
     rng = np.random.default_rng([seed, zlib.crc32('/'.join(key).encode())])
     kernel = leaves.get((*key[:-1], 'kernel'))
     value = draw(rng, key[1:], leaf.shape, None if kernel is None else kernel.shape)
-    variables[key] = jnp.asarray(np.asarray(value, leaf.dtype))  # JAX would compile a conversion for each shape
+    variables[key] = jax.device_put(np.asarray(value, leaf.dtype))  # jnp.asarray compiles a program for each shape
   return flax.traverse_util.unflatten_dict(variables)
 
 

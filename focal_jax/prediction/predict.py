@@ -167,7 +167,7 @@ def predict_folder(
       tile_px=options.tile_px,
     )
   before = measured_residual(stack.images)
-  if not stack.all_meant and (others := find_outlier_frames(stack.images, before.measured)):
+  if not stack.all_listed and (others := find_outlier_frames(stack.images, before.measured)):
     names = [stack.names[n] for n in others]
     does, is_ = ('shows', 'is') if len(names) == 1 else ('show', 'are')
     note = f'Left out: {format_list(names)}, which {does} another scene than the others, or nothing, or {is_} rotated.'
@@ -176,7 +176,7 @@ def predict_folder(
   if not (stack.order_known or options.near_to_far or options.far_to_near):
     stack, before = _in_order(stack, before)
     unit = DepthUnit(stack, options.unit)
-  stack = dataclasses.replace(stack, notes=[*stack.notes, *_remarks(stack, before)])
+  stack = dataclasses.replace(stack, notes=[*stack.notes, *_reliability_notes(stack, before)])
   frames, (height, width) = len(stack.names), stack.size(options.max_side)
   name = printable(Path(source).name) if isinstance(source, str | Path) else stack.names[0]
   log.info('%s: %d frames of %d x %d px', name, frames, width, height)
@@ -186,7 +186,7 @@ def predict_folder(
   motion, prediction = None, None
   if options.motion:
     guessed = not (stack.order_known or options.near_to_far or options.far_to_near)
-    stack, motion = read_motion(Path(options.motion), stack, options.region, may_turn=guessed)
+    stack, motion = read_motion(Path(options.motion), stack, options.region, may_reverse=guessed)
     unit = DepthUnit(stack, options.unit)
   elif options.align == 'measured':
     motion = motion_from_measured(before, stack.fov)
@@ -306,7 +306,7 @@ def _in_order(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, 
   return stack, measured_residual(stack.images)
 
 
-def _remarks(stack: FolderStack, motion: ResidualMotion) -> list[str]:
+def _reliability_notes(stack: FolderStack, motion: ResidualMotion) -> list[str]:
   """Notes about the images that affect how far depth can be trusted."""
   notes = []
   if motion.static_pattern is not None:

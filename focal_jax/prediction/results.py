@@ -100,7 +100,7 @@ def write_motion(path: Path, stack: FolderStack, full: FullSize, region: Region 
 
 
 def read_motion(
-  path: Path, stack: FolderStack, region: Region | None, *, may_turn: bool = False
+  path: Path, stack: FolderStack, region: Region | None, *, may_reverse: bool = False
 ) -> tuple[FolderStack, Float32[np.ndarray, 'N K']]:
   """Reads a motion file.
 
@@ -109,7 +109,7 @@ def read_motion(
     stack: the same frames; some of them, including the nearest; or equally many others, which are matched by the order
       of their names.
     region: region of the stack.
-    may_turn: whether the order of the stack is a guess, which the order in the file overrides.
+    may_reverse: whether the order of the stack is a guess, which the order in the file overrides.
 
   Returns:
     The stack with the fields of view from the file, and its motion; shifts are in px of the stack.
@@ -146,7 +146,7 @@ def read_motion(
     names = [place[name] for name in names]
   if (found_region and list(found_region)) != (region and list(region)):
     raise InputError(f'{path}: contains the motion of region {found_region}, expected {region}')
-  if may_turn and stack.names[0] == names[-1]:
+  if may_reverse and stack.names[0] == names[-1]:
     stack = stack.reversed(f'The frames were reversed to match the order in {path.name}.')
   order = [names.index(name) for name in stack.names]
   if order[-1] != len(names) - 1:

@@ -1,4 +1,4 @@
-"""Alignment by name, which is the same for every predictor; and motion measured in frames that are reduced first."""
+"""The argument `align` of every predictor, and motion measured in reduced frames."""
 
 import jaxtyping
 import numpy as np
@@ -46,13 +46,15 @@ of_each = pytest.mark.parametrize('predictor', PREDICTORS.values(), ids=PREDICTO
 
 
 @of_each
-def test_predictors_have_what_callers_use(predictor):
+def test_predictors_have_all_attributes(predictor):
   assert isinstance(predictor, Predictor)
+  for attribute in Predictor.__annotations__:  # also those without a default
+    assert hasattr(predictor, attribute), attribute
 
 
 @of_each
 @pytest.mark.parametrize('align', [True, False, None, 'maybe'])
-def test_another_name_is_refused(predictor, align, frames, monkeypatch):
+def test_unknown_alignments_are_refused(predictor, align, frames, monkeypatch):
   monkeypatch.setattr(jaxtyping.config, 'jaxtyping_disable', True)  # a program's own calls are not checked
   for call in (predictor.predict, predictor.estimate_motion):
     with pytest.raises(InputError) as error:
@@ -61,7 +63,7 @@ def test_another_name_is_refused(predictor, align, frames, monkeypatch):
 
 
 @of_each
-def test_measured_is_the_default_and_the_same_for_all(predictor, frames):
+def test_measured_motion_is_the_default_of_every_predictor(predictor, frames):
   motion = predictor.estimate_motion(frames, FOCUS)
   np.testing.assert_allclose(motion[:, 1:], -SHIFTS, atol=0.1)  # what undoes the shift
   np.testing.assert_allclose(motion[:, 0], 0, atol=1e-3)
@@ -88,7 +90,7 @@ def test_metadata_and_off(predictor, frames):
   [without_alignment(NoAlignment()), without_alignment(MetadataAlignment()), focal_jax.load('classical')],
   ids=['none', 'metadata', 'classical'],
 )
-def test_who_has_no_alignment_network_says_so(predictor, frames):
+def test_align_network_needs_an_alignment_network(predictor, frames):
   assert not predictor.has_alignment_network
   for call in (predictor.predict, predictor.estimate_motion):
     with pytest.raises(InputError) as error:
@@ -98,7 +100,7 @@ def test_who_has_no_alignment_network_says_so(predictor, frames):
     )
 
 
-def test_motion_of_reduced_frames_is_that_of_the_frames(frames, monkeypatch):
+def test_motion_measured_in_reduced_frames_is_in_px_of_the_frames(frames, monkeypatch):
   monkeypatch.setattr(estimate, 'MEASURED_SIDE_PX', 200)
   motion = focal_jax.load('classical').estimate_motion(frames, FOCUS)
   np.testing.assert_allclose(motion[:, 1:], -SHIFTS, atol=0.1)

@@ -121,7 +121,7 @@ def test_the_larger_end_of_a_sweep_is_the_nearer_one(zoom, end):
 
 @pytest.mark.parametrize('odd', ['black', 'another picture'])
 @pytest.mark.parametrize('place', [0, 2, 4])
-def test_what_cannot_be_compared_is_not_the_reference(odd, place):
+def test_reference_is_a_frame_that_can_be_compared(odd, place):
   canvas = texture(6)
   frames = [frame_of(canvas, (1.0, 2.0 * n, 0.0), 0.5 * n) for n in range(4)]
   frames.insert(place, np.zeros_like(frames[0]) if odd == 'black' else frame_of(texture(7)))
@@ -205,7 +205,7 @@ def test_texture_on_a_part_of_the_frame():
 
 
 @pytest.mark.parametrize('kind', ['flat', 'gradient', 'noise', 'unrelated', 'one edge', 'small'])
-def test_what_cannot_be_measured_is_nan(kind):
+def test_motion_that_cannot_be_measured_is_nan(kind):
   rng = np.random.default_rng(8)
   flat = np.full((3, HEIGHT, WIDTH, 3), 0.5)
   frames = {

@@ -25,7 +25,7 @@ def frames(*pictures):
 @pytest.mark.parametrize(
   'odd', [scene, lambda: SCENE[::-1], lambda: SCENE[:, ::-1], lambda: SCENE[::-1, ::-1], lambda: 0 * SCENE]
 )
-def test_another_scene_or_a_turned_one_or_nothing(odd):
+def test_frames_of_another_scene_or_turned_or_black_are_outliers(odd):
   blurred = [ndimage.gaussian_filter(SCENE, s) for s in (0, 1, 2, 6)]
   images = frames(*blurred[:2], odd(), *blurred[2:])
   assert find_outlier_frames(images, np.array([True, True, False, True, True])) == [2]
@@ -35,7 +35,7 @@ def test_another_scene_or_a_turned_one_or_nothing(odd):
   assert find_outlier_frames(images, np.ones(5, bool)) == []
 
 
-def test_none_where_most_frames_cannot_be_compared():
+def test_no_outliers_where_most_frames_cannot_be_compared():
   images = frames(SCENE, SCENE, scene(), scene(), scene())
   assert find_outlier_frames(images, np.array([True, True, False, False, False])) == []
   assert find_outlier_frames(images[:3], np.array([True, True, False])) == []

@@ -58,7 +58,7 @@ def stack(pattern, step=(0.0, 0.0), zoom=1.0, contrast=0.03, seed=0):
     (dust(count=25, blur_px=3.0, depth=0.3), (1.6, 0.0), 1.0),
   ],
 )
-def test_the_scene_is_measured_beside_what_stands_still(pattern, step, zoom):
+def test_motion_of_the_scene_is_measured_despite_a_static_pattern(pattern, step, zoom):
   images, zooms, shifts = stack(pattern, step, zoom)
   drawn = residual_motion(images, elsewhere=True)
   found = residual_motion(images, elsewhere=True, find_static_pattern=True)
@@ -75,7 +75,7 @@ def test_the_scene_is_measured_beside_what_stands_still(pattern, step, zoom):
 @pytest.mark.parametrize('step', [(0.0, 0.0), (1.6, 0.0), (7.0, 3.0)])
 @pytest.mark.parametrize('zoom', [1.0, 1.01])
 @pytest.mark.parametrize('contrast', [0.02, 0.1])
-def test_nothing_is_taken_off_where_nothing_stands_still(step, zoom, contrast):
+def test_no_pattern_is_found_where_nothing_stands_still(step, zoom, contrast):
   images, _, _ = stack(0.0, step, zoom, contrast)
   found, plain = residual_motion(images, find_static_pattern=True), residual_motion(images)
   assert found.static_pattern is None
@@ -92,7 +92,7 @@ def test_black_frames_and_two_frames():
     assert residual_motion(images, find_static_pattern=True).static_pattern is None
 
 
-def test_what_is_left_after_alignment_is_measured_without_it():
+def test_residual_motion_is_measured_without_the_static_pattern():
   images, _, shifts = stack(dust(), (1.6, 0.5))
   before = measured_residual(images)
   fov = np.ones(FRAMES)

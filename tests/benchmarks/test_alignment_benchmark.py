@@ -1,9 +1,7 @@
 """The benchmark of alignment, on frames of a known motion."""
 
-import subprocess
-import sys
-
 import numpy as np
+import programs
 import pytest
 from scipy import ndimage
 
@@ -25,7 +23,7 @@ def frames():
   return np.rint(np.stack(blurred))[..., None].repeat(3, -1).astype(np.uint8)
 
 
-def test_what_is_moved_is_what_the_warp_brings_back(frames):
+def test_warp_undoes_the_known_motion(frames):
   known = alignment.known_motion(len(frames), 1.04, 2.0, seed=1)
   np.testing.assert_array_equal(known[-1], 0)
   assert known[0, 0] == pytest.approx(-0.04)
@@ -37,7 +35,7 @@ def test_what_is_moved_is_what_the_warp_brings_back(frames):
   np.testing.assert_allclose(back[-1], frames[-1, m:-m, m:-m], atol=1)
 
 
-def test_errors_of_doing_nothing_and_of_measuring(frames):
+def test_errors_without_alignment_and_with_measured_alignment(frames):
   methods = alignment.estimators(['none', 'measured'], None, {})
   errors = alignment.measure_known(frames, methods, [0.95, 1.05], 2.0)
   height, width = (length - 2 * alignment.MARGIN_PX for length in frames.shape[1:3])
@@ -53,7 +51,7 @@ def test_errors_of_doing_nothing_and_of_measuring(frames):
   assert left['measured']['frames_measured'] == left['measured']['frames'] == 4
 
 
-def test_what_is_wrong_is_said(tmp_path):
+def test_bad_arguments(tmp_path):
   with pytest.raises(InputError, match="--methods has 'best', expected some of none, network, measured"):
     alignment.estimators(['none', 'best'], None, {})
   with pytest.raises(InputError, match="--weights is 'classical', expected a weights file of a network"):
@@ -67,7 +65,7 @@ def test_what_is_wrong_is_said(tmp_path):
     alignment.open_network(str(path), {})
 
 
-def test_passes_and_side_can_be_others_than_the_file_says(tmp_path):
+def test_flags_override_passes_and_side_of_the_weights(tmp_path):
   described = {'depth': {'name': 'curves'}, 'align': {'name': 'fitted'}}
   path = tmp_path / 'fitted.npz'
   save_weights(path, init_variables(make_model(described), 0), {'model': described})
@@ -86,8 +84,6 @@ def test_passes_and_side_can_be_others_than_the_file_says(tmp_path):
   ],
 )
 def test_program(flags, status, said):
-  done = subprocess.run(
-    [sys.executable, '-m', 'benchmarks.alignment', *flags], capture_output=True, text=True, check=False
-  )
+  done = programs.run('-m', 'benchmarks.alignment', *flags)
   assert done.returncode == status
   assert said in done.stdout + done.stderr

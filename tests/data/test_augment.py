@@ -105,7 +105,7 @@ def test_the_motion_turns_with_the_frames():
   fov, motion = jnp.array([1.05, 1.0]), jnp.array([[0.03, 1.5, -0.6], [-0.02, 0.4, 1.1]])
   zeros = jnp.zeros((24, 24))
   moving = FocalStack(images=images, focus=jnp.arange(2.0), fov=fov, target=zeros, valid=zeros, motion=motion)
-  still = moving.replace(images=warp.warp(images, fov, motion))
+  still = moving.replace(images=jax.jit(warp.warp)(images, fov, motion))
 
   @jax.jit
   def both(key):

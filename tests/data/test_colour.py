@@ -71,7 +71,7 @@ def test_srgb_stays_as_it_is(tmp_path, mode):
 
 
 @pytest.mark.parametrize('profile', [b'junk', bytes(200), matrix_profile('cut', P3_COLOURANTS, 2.2)[:300]])
-def test_broken_profiles_are_told(tmp_path, profile):
+def test_broken_profiles_are_noted(tmp_path, profile):
   write(tmp_path, icc_profile=profile)
   stack = read_stack_folder(tmp_path)
   np.testing.assert_array_equal(stack.images[0], PIXELS)

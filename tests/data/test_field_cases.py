@@ -77,7 +77,7 @@ def test_focus(cases, name, focus, unit):
     ('subfolders/scan', None, r'choose one of the folders with images: pos_001 \(5\), pos_002 \(5\)'),
   ],
 )
-def test_what_is_not_read(cases, name, suffix, message):
+def test_files_that_are_not_read(cases, name, suffix, message):
   if suffix in readable_suffixes():
     pytest.skip(f'{suffix} is read here')
   with pytest.raises(InputError, match=f'no images, expected at least two .*; {message}'):

@@ -505,7 +505,7 @@ def test_channel_of_files_that_count_none(tmp_path):
   assert any('channel was ignored' in note for note in read_stack_folder(tmp_path, channel=1).notes)
 
 
-def test_images_without_a_suffix_are_told(tmp_path):
+def test_images_without_a_suffix_are_noted(tmp_path):
   write_images(tmp_path, 'a.png', 'b.png')
   for name in 'ab':
     (tmp_path / f'{name}.png').rename(tmp_path / name)

@@ -239,13 +239,13 @@ def test_black_frame_is_named(tmp_path):
   assert 'Nearly black: b.png.' in read_stack_folder(tmp_path).notes
 
 
-def test_dark_frames_are_told(tmp_path):
+def test_dark_frames_are_noted(tmp_path):
   for name, value in zip('ab', (15, 14), strict=True):
     Image.new('RGB', (2, 2), (value,) * 3).save(tmp_path / f'{name}.png')
   assert 'The frames are dark: their brightest value is 15 of 255.' in read_stack_folder(tmp_path).notes
 
 
-def test_more_pages_are_told(tmp_path):
+def test_more_pages_are_noted(tmp_path):
   pages = [Image.fromarray(PATTERN), Image.fromarray(PATTERN[::-1])]
   pages[0].save(tmp_path / 'a.tif', save_all=True, append_images=pages[1:])
   pages[1].save(tmp_path / 'b.tif')

@@ -1,4 +1,4 @@
-"""What libtiff says of a TIFF is told once, with its name, and not written to the terminal."""
+"""Messages of libtiff become one note with the name of the file, and do not reach the terminal."""
 
 import os
 
@@ -32,7 +32,7 @@ def test_damage_is_the_reason(tmp_path, capfd):
   assert capfd.readouterr().err == ''
 
 
-def test_damage_that_is_decoded_is_told(tmp_path, capfd):
+def test_damage_that_is_decoded_is_noted(tmp_path, capfd):
   for n in range(4):
     rng = np.random.default_rng(n)
     Image.fromarray(rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)).save(tmp_path / f'{n}.tif', compression='jpeg')

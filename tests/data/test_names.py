@@ -87,7 +87,7 @@ def test_focus_in_names(tmp_path, names, focus, unit):
     (['z0.5um.jpg', 'z1.5um.jpg'], None),
   ],
 )
-def test_numbers_that_are_not_used_are_told(tmp_path, names, ends):
+def test_numbers_that_are_not_used_are_noted(tmp_path, names, ends):
   write_images(tmp_path, *names)
   notes = [note for note in read_stack_folder(tmp_path).notes if 'were not used' in note]
   assert len(notes) == (ends is not None)
@@ -155,7 +155,7 @@ def test_a_frame_of_another_kind_may_fill_a_gap():
   assert [path.name for path in kept] == names
 
 
-def test_two_series_are_told():
+def test_two_series_are_noted():
   paths = [Path(f'{name}_{n}.jpg') for name in ('left', 'right') for n in range(4)]
   kept, notes = without_other_series(paths, set())
   assert kept == paths
@@ -250,7 +250,7 @@ class TestPaths:
       read_stack_folder(tmp_path)
 
 
-def test_files_that_are_not_read_are_told(tmp_path):
+def test_files_that_are_not_read_are_noted(tmp_path):
   for name in ('1.NEF', '2.NEF', '3.nef', 'film.mp4', 'stack.czi'):
     (tmp_path / name).write_bytes(b'x')
   with pytest.raises(InputError, match=r'no images, .*; 3 files of type \.NEF were not read: develop raw files'):

@@ -24,7 +24,7 @@ flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 
 
 def example(index, height=48, width=64, frames=2):
-  """Pixels, target and valid mask that tell where they come from; frame n has focus n and brightness n in it."""
+  """Pixels, target and valid mask encode their place; frame n has focus n and brightness n."""
   rows, columns = np.mgrid[:height, :width]
   images = np.stack([rows, columns, np.full_like(rows, index)], -1).astype(np.uint8)
   focus = np.arange(frames, dtype=np.float32)
@@ -44,7 +44,7 @@ SOURCE = [example(index) for index in range(5)]
 
 
 class Slow(list):
-  """A source whose examples take differently long, so that threads overtake each other."""
+  """A source whose examples take different times to read, so that threads overtake each other."""
 
   def __getitem__(self, index):
     time.sleep(0.002 * (7 * index % 5))

@@ -149,7 +149,7 @@ def test_minus_of_typesetters(folder):
   assert read_stack_folder(folder).focus.tolist() == [-5, 0, 5]
 
 
-def test_table_of_another_name_is_told(folder):
+def test_table_of_another_name_is_noted(folder):
   (folder / 'focus.csv').write_text('file,focus_dpt\na.png,0\nb.png,1\nc.png,2\n')
   stack = read_stack_folder(folder)
   assert stack.focus_unit == FRAME_INDEX_UNIT

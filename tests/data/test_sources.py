@@ -119,7 +119,7 @@ def test_the_simulator_with_the_sweep_of_a_camera():
 
 
 def test_motion_beside_some_stacks_only(folder):
-  """Whichever source is first."""
+  """In either order of the sources."""
   source = open_source(f'folder:{folder}', 'train', '')
   assert not motion_known([source])
   for with_motion, without in (('a', 'b'), ('b', 'a')):

@@ -60,7 +60,7 @@ def test_grey_and_transparent_pictures(tmp_path):
   np.testing.assert_allclose(open_textures('x', f'folder:{tmp_path}', 0.5).tiles, 255 * (100 / 255) ** 1.1, atol=0.5)
 
 
-def test_what_is_wrong_is_named(tmp_path):
+def test_bad_folders_and_files_are_named(tmp_path):
   with pytest.raises(InputError, match=r"^validation_textures is 'here', expected folder:DIR"):
     open_textures('validation_textures', 'here', 0.5)
   with pytest.raises(InputError, match=rf'^{tmp_path}/none: found no such folder'):

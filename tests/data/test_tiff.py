@@ -16,7 +16,7 @@ RAMP = np.linspace(0, 1, 7 * 9).reshape(7, 9)
 
 
 def values(dtype, shape=(7, 9, 3)):
-  """Random bit patterns, but of finite numbers."""
+  """Random bit patterns of finite numbers."""
   if np.dtype(dtype).kind == 'f':
     return RNG.standard_normal(shape).astype(dtype)
   return RNG.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True)
@@ -65,7 +65,7 @@ def test_packed_frames(tmp_path):
   np.testing.assert_array_equal(stack.images, np.round(frames * (255 / 4095)))
 
 
-def test_raw_mosaics_and_compressions_that_are_not_read_are_told(tmp_path):
+def test_raw_mosaics_and_compressions_that_are_not_read_are_noted(tmp_path):
   write_tiff(tmp_path / 'a.tif', values('u2', (7, 9, 1)))
   whole = (tmp_path / 'a.tif').read_bytes()
   tag = struct.pack('<HHI', 262, 4, 1)

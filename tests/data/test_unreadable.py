@@ -1,4 +1,4 @@
-"""Stacks in which some files cannot be read: what is left is as if those were not there."""
+"""Stacks with unreadable files are read as if those files did not exist."""
 
 import numpy as np
 import pytest

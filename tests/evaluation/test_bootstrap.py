@@ -17,7 +17,7 @@ def test_width_for_normal_data():
 
 
 def test_coverage_of_the_true_mean():
-  """Of 300 samples of 30: nearly 95 %, for the percentile interval is a little narrow, as z beside t is."""
+  """Nearly 95 % over 300 samples of 30 values: the percentile interval is slightly narrow, as z is compared to t."""
   samples = np.random.default_rng(1).normal(0, 1, (300, 30))
   intervals = [mean_interval(sample) for sample in samples]
   coverage = np.mean([low <= 0 <= high for _, low, high in intervals])

@@ -1,4 +1,4 @@
-"""What is evaluated, and the clock."""
+"""Methods by name, and the time of their predictions without compilation."""
 
 import types
 
@@ -62,10 +62,18 @@ def test_two_methods_of_one_label(texts, asked):
     open_methods(texts, lambda: 0.0)
 
 
-@pytest.mark.parametrize('text', ['a=', 'none.npz', 'classical:none', 'magic'])
-def test_what_cannot_be_loaded(text, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('a=', "weights are '', expected one of shipped"),
+    ('none.npz', 'none.npz: no such weights file'),
+    ('classical:none', "method is 'classical:none', expected classical, or classical: and "),
+    ('magic', "weights are 'magic', expected one of shipped"),
+  ],
+)
+def test_methods_that_cannot_be_loaded(text, message, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  with pytest.raises(InputError):
+  with pytest.raises(InputError, match=message):
     open_methods([text], lambda: 0.0)
 
 
@@ -83,7 +91,7 @@ def test_the_constant_predictor(value, depth):
 
 
 class Compiles(Predictor):
-  """Takes 30 s for the first stack of a shape, and then a quarter."""
+  """Takes 30 s for the first stack of a shape, and 0.25 s for each further one."""
 
   def __init__(self):
     self.calls, self.now = [], 100.0

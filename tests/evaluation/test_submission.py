@@ -396,7 +396,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(('change', 'message'), CHANGES.values(), ids=CHANGES)
-def test_what_is_wrong_is_named(change, message: str, tmp_path: Path):
+def test_mistakes_are_named(change, message: str, tmp_path: Path):
   path = write_zip(tmp_path / 'a.zip', good_members() | change)
   assert_rejected(path, f'{path}: {message}')
 

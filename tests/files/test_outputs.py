@@ -1,11 +1,10 @@
-"""Result folders: all or nothing, and never over what was there."""
+"""Result folders: complete or absent, and existing files are never overwritten."""
 
 import errno
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 from focal_jax.errors import InputError, RunError
@@ -177,8 +176,7 @@ run_program(main, 'program')
 @pytest.mark.skipif(not hasattr(signal, 'pause'), reason='no signals as Unix has them')
 @pytest.mark.parametrize(('name', 'said'), [('SIGTERM', ''), ('SIGINT', 'program: interrupted\n')])
 def test_a_program_that_is_stopped_leaves_nothing(tmp_path, name, said):
-  command = [sys.executable, '-c', STOPPED, str(tmp_path / 'out'), name]
-  done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=60)
+  done = programs.run('-c', STOPPED, tmp_path / 'out', name, timeout=60)
   assert done.returncode == 128 + getattr(signal, name), done.stderr
   assert done.stderr.endswith(said)
   assert 'Traceback' not in done.stderr
@@ -186,7 +184,7 @@ def test_a_program_that_is_stopped_leaves_nothing(tmp_path, name, said):
 
 
 @pytest.mark.parametrize('name', ['n' * 300, 'file/results'])
-def test_what_cannot_be_made_is_told_before_the_work(tmp_path, name):
+def test_folders_that_cannot_be_made_are_reported_before_the_work(tmp_path, name):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match=r'cannot be written to.*expected a writable folder') as caught:
     check_output(tmp_path / name, overwrite=False)

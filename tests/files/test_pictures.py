@@ -1,4 +1,4 @@
-"""Contact sheets: names of files, any text, drawn without warnings; and places that stay empty."""
+"""Contact sheets: any name or text is drawn without warnings; places may stay empty."""
 
 import unicodedata
 import warnings

@@ -1,6 +1,6 @@
-"""The all-in-focus image against loops over pixels, a picture that is known, and at borders where frames end."""
+"""The all-in-focus image against loops over pixels and a known picture, and at the borders of frames."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -11,6 +11,8 @@ from focal_jax.focus.all_in_focus import Fusion, all_in_focus, plain_detail, ran
 from focal_jax.stack import Prediction
 
 SHAPE = FRAMES, HEIGHT, WIDTH = 4, 12, 17
+warped = jax.jit(warp.warp)
+coverage_of = jax.jit(warp.coverage, static_argnums=(2, 3))
 
 
 def prediction(rng, *, depth=None, weights=None, coverage=None, aligned=None):
@@ -100,7 +102,7 @@ def test_nearer_to_a_known_picture_than_means_of_frames():
     return -10 * np.log10(((image - truth) ** 2).mean())
 
   def detail(image):
-    """Share of the true detail that is there: noise does not count."""
+    """Share of the true detail in a picture; noise does not count."""
     shown, there = (ndimage.laplace(x.mean(-1)) for x in (image, truth))
     return (shown * there).sum() / (there**2).sum()
 
@@ -139,14 +141,14 @@ def test_borders_of_moved_frames_do_not_show(classical, outside):
   rng = np.random.default_rng(1)
   motion = rng.uniform(-3, 3, (4, 3)) * (0.02, 1, 1)
   motion[-1] = 0
-  fov, motion = jnp.ones(4), jnp.asarray(motion, jnp.float32)
-  wall = jnp.broadcast_to(jnp.array((0.2, 0.9, 0.5)), (*SHAPE, 3))
+  fov, motion = np.ones(4, np.float32), motion.astype(np.float32)
+  wall = np.broadcast_to(np.float32((0.2, 0.9, 0.5)), (*SHAPE, 3))
   given = prediction(
     rng,
     depth=rng.uniform(0, 3, SHAPE[1:]),
     weights=None if classical else distribution(rng),
-    coverage=np.asarray(warp.coverage(fov, motion, HEIGHT, WIDTH)),
-    aligned=np.asarray(warp.warp(wall - outside, fov, motion) + outside),
+    coverage=np.asarray(coverage_of(fov, motion, HEIGHT, WIDTH)),
+    aligned=np.asarray(warped(wall - np.float32(outside), fov, motion)) + np.float32(outside),
   )
   assert given.coverage.min() == 0
   assert ((given.coverage > 0.1) & (given.coverage < 0.9)).any()

@@ -1,4 +1,4 @@
-"""Maps of a reduced picture brought up to the whole one."""
+"""Maps computed in a reduced picture, enlarged to its full size."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Push-pull against a loop over blocks and pixels, and what each of its users asks of it."""
+"""Push-pull filling against a loop over blocks and pixels, and what each of its callers relies on."""
 
 import jax
 import jax.numpy as jnp

@@ -38,7 +38,7 @@ def share_of(images, motion=None, fov=None):
 @pytest.mark.parametrize('noise', [0.0, 0.003, 0.01])
 @pytest.mark.parametrize('frames', [4, 6, 30])
 @pytest.mark.parametrize('least_px', [4.0, 8.0])
-def test_what_never_gets_sharp_shows_none(noise, frames, least_px):
+def test_surfaces_that_are_never_sharp_show_no_texture(noise, frames, least_px):
   share = share_of(stack(frames, noise, least_px))
   assert share.dtype == np.float32
   assert share.min() >= 0
@@ -48,7 +48,7 @@ def test_what_never_gets_sharp_shows_none(noise, frames, least_px):
 
 
 def test_the_scale_is_the_finest_that_the_stack_has():
-  """A picture that was enlarged, or that no lens resolves, is soft everywhere; its subject counts none the less."""
+  """A picture that was enlarged is soft everywhere; its sharpest parts still count as textured."""
   soft = np.stack([ndimage.gaussian_filter(frame, (1.6, 1.6, 0)) for frame in stack(noise=0.0, least_px=12)])
   noisy = np.clip(soft + np.random.default_rng(0).normal(0, 1, soft.shape[:3])[..., None], 0, 255)
   share = share_of(np.round(noisy).astype(np.uint8))

@@ -41,7 +41,7 @@ def test_pairs_are_a_convolution_of_all_side_by_side(train):
 
 @pytest.mark.parametrize('size', [(6, 8), (5, 7), (3.5, 2), (1, 1)])
 def test_mean_of_a_convolution(size):
-  """Over the image alone, though what pads it is seen by the kernel; sizes may be fractional."""
+  """The mean is over the image alone, although the kernel reaches into the padding; sizes may be fractional."""
   x = normal(0, 2, 3, 6, 8, 4)
   variables = {'params': {'kernel': normal(1, 1, 3, 3, 4, 3), 'bias': normal(2, 3)}}
   whole = on_host(Conv(3, PLANE, use_bias=True).apply)(variables, x)
@@ -62,7 +62,7 @@ def test_likeness_is_a_product_for_each_displacement():
 
 @pytest.mark.parametrize('size', [(40, 48), (33, 47), (19.5, 20)])
 def test_fitted_motion_is_that_of_the_displacements(size):
-  """Whatever the weights, also where most are 0; what pads the image has none."""
+  """For any weights, even if most are 0; padding has weight 0."""
   motion = np.array([[[0.04, 1.5, -0.7], [-0.06, 0.2, 2.0], [0.0, 0.0, 0.0]]], np.float32)
   field = displacement_field(np.ones((1, 3), np.float32), motion, 40, 48, size)
   weights = np.where(normal(2, 1, 3, 40, 48, 2) > 1, 50 * np.exp(normal(3, 1, 3, 40, 48, 2)), np.float32(0))
@@ -73,7 +73,7 @@ def test_fitted_motion_is_that_of_the_displacements(size):
 
 
 def test_only_what_the_weights_count_is_fitted():
-  """Of displacements that contradict one another."""
+  """The displacements contradict one another."""
   motion = np.array([[[0.05, -1.0, 0.5]]], np.float32)
   field = displacement_field(np.ones((1, 1), np.float32), motion, 32, 32, None)
   left = np.arange(32)[:, None, None] < 16

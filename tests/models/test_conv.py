@@ -18,7 +18,7 @@ def normal(seed, *shape):
 
 
 def in_all_forms(function):
-  """{form: function(*arguments, form)} of the arguments: one program, for to compile is what takes long."""
+  """{form: function(*arguments, form)}, all in one program, because compilation takes the time."""
   return jax.jit(lambda *arguments: {form: function(*arguments, form) for form in FORMS})
 
 
@@ -60,7 +60,7 @@ def test_conv_forms_agree(kernel, stride, dilation, frames):
   ('width', 'channels', 'features'), [(16, 3, 8), (16, 4, 2), (12, 8, 8), (10, 3, 8), (12, 8, 9)]
 )
 def test_columns_at_once_are_the_columns_one_by_one(width, channels, features):
-  """Few channels: eight or two columns of the result at a time, where the width allows."""
+  """With few channels, eight or two columns of the result are computed at a time, if the width is a multiple."""
   x, weights = normal(0, 1, 2, 6, width, channels), normal(1, 1, 3, 3, channels, features)
   compare(lambda form: lambda x, w: conv.conv(x, w, form=form), x, weights)
 

@@ -1,4 +1,4 @@
-"""The small depth network: what it computes before it is trained, and what it does not depend on."""
+"""The small depth network: its result before training, and invariances."""
 
 import functools
 
@@ -35,7 +35,7 @@ def stack(frames, seed=0):
 
 @functools.cache
 def drawn(scale=1.0):
-  """Variables, every number of them random, none 0."""
+  """Variables of random numbers, none of them 0."""
   shapes = jax.eval_shape(functools.partial(CurveNetwork().init, train=False), jax.random.key(0), *stack(2))
   rng = np.random.default_rng(1)
   flat = {
@@ -73,7 +73,7 @@ def test_depth_follows_the_unit_of_focus(apply):
   np.testing.assert_allclose(apply(drawn(), images, 3 * focus + 1)[0][-1], 3 * depth + 1, rtol=1e-5)
 
 
-def test_stacks_of_a_batch_do_not_know_of_each_other():
+def test_stacks_of_a_batch_are_independent():
   """In training, too, where normalisation by batches would mix them."""
   (one, focus_one), (two, focus_two) = stack(3, 0), stack(3, 1)
   both = np.concatenate([one, two]), np.concatenate([focus_one, focus_two])

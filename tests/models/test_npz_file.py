@@ -1,4 +1,4 @@
-"""Weights files: what is written is read, and damaged ones end in one line."""
+"""Weights files: a round trip, and damaged files end in an error of one line."""
 
 import io
 import zipfile
@@ -26,7 +26,7 @@ def test_round_trip(good):
 
 
 def test_damaged_files_are_read_or_refused_in_one_line(good):
-  """Bytes changed, cut out, put in and cut off at random: nothing but InputError, whose message is a line."""
+  """Random changes, deletions, insertions and truncations raise nothing but an InputError of one line."""
   rng, whole, refused = np.random.default_rng(0), good.read_bytes(), []
   for number in range(600):
     data = bytearray(whole)
@@ -58,7 +58,7 @@ def npy(array):
 
 
 def entry(path, name, data):
-  """An archive of one entry, whatever is in it."""
+  """An archive of one entry with any content."""
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
     archive.writestr(name, data)
   return path.read_bytes()
@@ -81,7 +81,7 @@ def encrypted(data):
 
 
 def corrupted_stream(data):
-  """The deflated bytes begin with a block of a type that there is not."""
+  """The deflated bytes begin with a block of an invalid type."""
   data = bytearray(data)
   start = 30 + int.from_bytes(data[26:28], 'little') + int.from_bytes(data[28:30], 'little')
   data[start] = 0xFF
@@ -109,7 +109,7 @@ ZEROS = npy(np.zeros(50))
     lambda path: entry(path, 'description.npy', npy(np.array('[1]'))),
   ],
 )
-def test_what_numpy_and_zipfile_raise_is_one_line(spoil, tmp_path):
+def test_errors_of_numpy_and_zipfile_become_one_line(spoil, tmp_path):
   path = tmp_path / 'weights.npz'
   path.write_bytes(spoil(path))
   with pytest.raises(InputError) as caught:

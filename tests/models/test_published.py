@@ -55,7 +55,7 @@ def test_a_converted_file_is_the_same_network(shared, tmp_path):
   np.testing.assert_allclose(out.depth / 3, expected['depth'][0], atol=1e-4)
 
 
-def test_what_cannot_be_converted(tmp_path):
+def test_files_that_cannot_be_converted(tmp_path):
   with pytest.raises(InputError, match=r"--arguments has 'BGR', expected NAME=VALUE"):
     parse_arguments(['differential=False', 'BGR'])
   assert parse_arguments(['differential=False', 'channels=BGR', 'level=3']) == {

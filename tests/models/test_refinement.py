@@ -1,4 +1,4 @@
-"""The depth network that refines the classical estimate: what it is before training, and what it does not depend on."""
+"""The depth network that refines the classical estimate: its result before training, and invariances."""
 
 from functools import partial
 
@@ -35,14 +35,14 @@ def apply():
 
 @pytest.fixture(scope='module')
 def trusted():
-  """The confidence of the classical estimate that half of the pixels of `stack(4)` reach."""
-  images, focus = stack(4)
+  """Median confidence of the classical estimate of `stack(5)`."""
+  images, focus = stack(5)
   return float(np.median(estimate((images[0] + 1) / 2, focus[0])[1]))
 
 
 @pytest.fixture(scope='module')
 def holding(trusted):
-  """`apply` of the network that takes the classical depth from there on."""
+  """`apply` of the network that keeps the classical depth from this confidence on."""
   return network(trusted_confidence=trusted)
 
 
@@ -59,7 +59,7 @@ def shapes():
 
 @pytest.fixture(scope='module')
 def drawn(shapes):
-  """Variables, every number of them random, none 0."""
+  """Variables of random numbers, none of them 0."""
   rng = np.random.default_rng(1)
   return jax.tree.map(
     lambda leaf: np.asarray(rng.normal(size=leaf.shape) / np.sqrt(max(np.prod(leaf.shape[:-1]), 1)), np.float32),
@@ -68,7 +68,7 @@ def drawn(shapes):
 
 
 def with_shares(shapes, *logits):
-  """Variables, all 0 but for the bias that chooses whose distribution is taken."""
+  """Variables that are 0 except for the bias that selects a distribution."""
   flat = flax.traverse_util.flatten_dict(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes), sep='/')
   bias = (np.asarray(logits) - np.asarray(refinement.SHARES)) / refinement.HEAD_SCALE
   flat['params/shares/out/bias'] = np.append(bias, 0.0).astype(np.float32)
@@ -81,7 +81,7 @@ def own_score(images):
 
 
 def test_classical_share_alone_is_the_classical_estimate(apply, shapes):
-  images, focus = stack(4)
+  images, focus = stack(5)
   maps = apply(with_shares(shapes, 30, 0, 0), images, focus)
   depth, confidence = estimate((images[0] + 1) / 2, focus[0])
   np.testing.assert_allclose(maps.pyramid[-1][0], depth, atol=1e-5)
@@ -89,7 +89,7 @@ def test_classical_share_alone_is_the_classical_estimate(apply, shapes):
 
 
 def test_own_distribution_alone_is_the_softmax_of_the_curves(apply, shapes):
-  images, focus = stack(4)
+  images, focus = stack(5)
   maps = apply(with_shares(shapes, 0, 30, 0), images, focus)
   score = own_score(images)
   top = score.max(0) + refinement.BEYOND_SCORE
@@ -100,13 +100,13 @@ def test_own_distribution_alone_is_the_softmax_of_the_curves(apply, shapes):
   places = [first - 0.36 * extent, first - 0.12 * extent, *focus[0], last + 0.12 * extent, last + 0.36 * extent]
   np.testing.assert_allclose(maps.pyramid[-1][0], np.einsum('nhw,n->hw', weights, places), atol=1e-4)
   np.testing.assert_allclose(maps.pyramid[-2], maps.pyramid[-1], atol=1e-6)
-  folded = np.stack([weights[:3].sum(0), *weights[3:5], weights[5:].sum(0)])
+  folded = np.stack([weights[:3].sum(0), *weights[3:-3], weights[-3:].sum(0)])
   np.testing.assert_allclose(maps.weights[0], folded, atol=1e-5)
 
 
 def test_confident_classical_depth_is_taken_as_it_is(apply, holding, trusted, drawn):
-  """Whatever the network says: wholly where the mean confidence around is well above the trusted one, half at it."""
-  images, focus = stack(4)
+  """The classical share is a sigmoid of the mean confidence around a pixel: a half at the trusted confidence."""
+  images, focus = stack(5)
   classical_depth, confidence = estimate((images[0] + 1) / 2, focus[0])
   free, held = (predict(drawn, images, focus).pyramid[-1][0] for predict in (apply, holding))
   px = refinement.TRUST_PX
@@ -120,8 +120,8 @@ def test_confident_classical_depth_is_taken_as_it_is(apply, holding, trusted, dr
 
 @pytest.mark.parametrize('trusts', [False, True])
 def test_confidence_is_low_where_the_two_estimates_differ(apply, holding, trusted, shapes, trusts):
-  """Whichever of them is taken. The evidence of the classical one counts in full from the trusted confidence on."""
-  images, focus = stack(4)
+  """For either estimate. Evidence of the classical one counts in full from the trusted confidence on."""
+  images, focus = stack(5)
   predict = holding if trusts else apply
   of_classical, of_own = (predict(with_shares(shapes, *logits), images, focus) for logits in ((30, 0, 0), (0, 30, 0)))
   depth, evidence = estimate((images[0] + 1) / 2, focus[0])
@@ -140,7 +140,7 @@ def test_confidence_is_low_where_the_two_estimates_differ(apply, holding, truste
 
 
 def test_a_frame_points_beside_itself(apply, shapes):
-  images, focus = stack(4)
+  images, focus = stack(5)
   variables = with_shares(shapes, 0, 30, 0)
   plain = apply(variables, images, focus)
   offset = 0.5  # frames
@@ -148,8 +148,7 @@ def test_a_frame_points_beside_itself(apply, shapes):
   variables['params']['score0']['bias'][-1] = raw
   moved = apply(variables, images, focus)
   # Beside its neighbours', half the difference of the two; at the ends, the difference to the one there is.
-  first, second, third, fourth = focus[0]
-  spacing = np.array([second - first, (third - first) / 2, (fourth - second) / 2, fourth - third])
+  spacing = np.gradient(focus[0])
   weights = plain.weights[0]
   score = own_score(images)
   at_places = np.exp(score.max(0) + refinement.BEYOND_SCORE)
@@ -160,7 +159,7 @@ def test_a_frame_points_beside_itself(apply, shapes):
 
 
 def test_depth_reaches_beyond_the_sweep(apply, shapes):
-  images, focus = stack(4)
+  images, focus = stack(5)
   variables = with_shares(shapes, 0, 30, 0)
   variables['params']['near']['out']['bias'] = np.array([0.0, 1e4], np.float32)
   depth = apply(variables, images, focus).pyramid[-1]
@@ -188,19 +187,19 @@ def test_any_number_of_frames(apply, drawn, frames):
 
 
 def test_depth_follows_the_unit_of_focus(apply, drawn):
-  images, focus = stack(4)
+  images, focus = stack(5)
   depth = apply(drawn, images, focus).pyramid[-1]
   np.testing.assert_allclose(apply(drawn, images, 3 * focus + 1).pyramid[-1], 3 * depth + 1, rtol=1e-5, atol=1e-5)
 
 
-def test_stacks_of_a_batch_do_not_know_of_each_other(apply, drawn):
-  (one, focus_one), (two, focus_two) = stack(4, 6), stack(4, 7)  # of no depth near 0, for the tolerance is relative
+def test_stacks_of_a_batch_are_independent(apply, drawn):
+  (one, focus_one), (two, focus_two) = stack(5, 6), stack(5, 7)
   together = apply(drawn, np.concatenate([one, two]), np.concatenate([focus_one, focus_two])).pyramid[-1]
-  np.testing.assert_allclose(together[0], apply(drawn, one, focus_one).pyramid[-1][0], rtol=1e-3)
-  np.testing.assert_allclose(together[1], apply(drawn, two, focus_two).pyramid[-1][0], rtol=1e-3)
+  np.testing.assert_allclose(together[0], apply(drawn, one, focus_one).pyramid[-1][0], rtol=1e-3, atol=3e-4)
+  np.testing.assert_allclose(together[1], apply(drawn, two, focus_two).pyramid[-1][0], rtol=1e-3, atol=3e-4)
 
 
-def test_what_is_not_known_takes_the_depth_of_its_surroundings():
+def test_unknown_depth_is_filled_from_its_surroundings():
   """As the classical depth, with the prior of the network, each value by itself."""
   rng = np.random.default_rng(0)
   value, weight = rng.random((1, 3, 11, 14)).astype(np.float32), rng.random((1, 1, 11, 14)).astype(np.float32)

@@ -16,7 +16,7 @@ from focal_jax.models.refinement import RefinementNetwork
 from focal_jax.models.registry import complete, make_model
 
 
-def test_what_is_missing_is_the_default():
+def test_missing_fields_have_their_defaults():
   assert make_model({}) == EndToEnd()
   assert complete({}) == {
     'channels': 'RGB',
@@ -34,7 +34,7 @@ def test_what_is_missing_is_the_default():
   assert make_model(complete({})) == EndToEnd()
 
 
-def test_what_is_given_reaches_the_network():
+def test_given_fields_reach_the_network():
   model = {
     'channels': 'BGR',
     'padding': 'black',
@@ -74,7 +74,7 @@ def test_what_is_given_reaches_the_network():
     ({'align': {'side_px': True}}, r'model\.align\.side_px is True, expected a whole number'),
   ],
 )
-def test_what_is_refused(model, message):
+def test_bad_fields(model, message):
   with pytest.raises(InputError, match=message):
     make_model(model)
 
@@ -124,11 +124,11 @@ OF_THE_SHIPPED = {
     ),
   ],
 )
-def test_what_older_files_say(name, arguments, expected):
+def test_descriptions_of_older_files(name, arguments, expected):
   assert make_model(model_from_description({'model': name, 'arguments': arguments, 'data': []})) == expected
 
 
-def test_a_description_of_today_stays_as_it_is():
+def test_current_descriptions_are_kept():
   model = complete({'depth': {'name': 'dfv', 'level': 2}, 'align': {'name': 'none'}})
   assert model_from_description({'model': model, 'steps': 3}) == model
 
@@ -143,7 +143,7 @@ def test_a_description_of_today_stays_as_it_is():
     ),
   ],
 )
-def test_what_describes_no_model(description, message):
+def test_unknown_models_are_refused(description, message):
   with pytest.raises(InputError, match=message):
     model_from_description(description)
 
@@ -156,7 +156,7 @@ def test_what_describes_no_model(description, message):
     {'depth': {'differential': False}, 'align': {'name': 'fitted', 'side_px': 64}, 'channels': 'BGR'},
   ],
 )
-def test_arguments_by_their_places_and_by_old_names(arguments):
+def test_arguments_by_path_and_by_old_name(arguments):
   before = {'padding': 'reflect', 'depth': {'name': 'dfv'}, 'align': {'name': 'none'}}
   assert replace_fields(before, arguments) == {
     'channels': 'BGR',

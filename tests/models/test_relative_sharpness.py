@@ -21,7 +21,7 @@ def frames():
 
 
 def measured(frames):
-  """Means over the picture, [N, 4], and what they are means of."""
+  """(means over the picture [N, 4], relative sharpness [N, H, W, 4])"""
   values = np.asarray(jax.jit(relative_sharpness)(2 * np.float32(frames)[None] - 1))[0]
   return values.mean((1, 2)), values
 
@@ -46,7 +46,7 @@ def test_frames_of_one_sharpness_measure_nothing(frames):
 
 
 def test_brightness_changes_little(frames):
-  """An offset of a frame has no effect, the exposure of the stack only through noise."""
+  """An offset of a frame has no effect, and the exposure of the stack changes only the weight of noise."""
   means, values = measured(frames)
   offsets = np.linspace(-0.2, 0.2, 5).reshape(5, 1, 1, 1)
   np.testing.assert_allclose(measured(0.25 + frames / 2 + offsets)[1], measured(0.25 + frames / 2)[1], atol=1e-4)

@@ -1,4 +1,4 @@
-"""Archives are made here by hand, opcode by opcode: what PyTorch would write, and what it never would."""
+"""Archives written here opcode by opcode: those that PyTorch writes, and malicious ones."""
 
 import copyreg
 import os
@@ -269,7 +269,7 @@ def test_hostile_pickle_runs_nothing(path, tmp_path, attack, monkeypatch):
 
 @pytest.mark.parametrize('attack', ['os.system', 'builtins.exec by STACK_GLOBAL', 'INST', 'EXT1'])
 def test_hostile_pickle_would_run(tmp_path, attack, monkeypatch):
-  """The attacks above are no blanks: the standard unpickler falls for them."""
+  """The attacks above work on the standard unpickler."""
   monkeypatch.setitem(copyreg._extension_cache, 0xF0, os.system)
   marker = tmp_path / 'ran'
   pickle.loads(b'\x80\x04' + hostile_programs(marker)[attack] + b'.')

@@ -23,11 +23,11 @@ NORM = (1 + 1e-5) ** -0.5  # what batch normalisation with its first statistics 
 
 
 def normal(seed, *shape):
-  return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+  return jax.device_put(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def random_variables(module, *arguments, **options):
-  """As `module.init`, which would compile every operation by itself: kernels at random, the rest as it begins."""
+  """As `module.init`, which would compile each operation: random kernels, and initial values for the rest."""
   shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *arguments, **options))
   variables = {}
   for seed, (key, leaf) in enumerate(flax.traverse_util.flatten_dict(shapes).items()):
@@ -142,7 +142,8 @@ def test_downsampling_in_closed_form(block, expected):
 
 @pytest.mark.parametrize('transform', [lambda function: function, jax.jit])
 def test_no_alignment_is_the_identity_bit_for_bit(transform):
-  fov = jnp.concatenate([jnp.array([1e-3, 0.3, 0.7, 1.0, 1.1, 2.7, 300.0]), jnp.exp(normal(1, 50))])[None]
+  fov = np.concatenate([np.float32([1e-3, 0.3, 0.7, 1.0, 1.1, 2.7, 300.0]), np.exp(np.asarray(normal(1, 50)))])
+  fov = jax.device_put(fov[None])
   images = normal(0, 1, fov.size, 5, 8, 3)
 
   @transform
@@ -158,7 +159,7 @@ def test_frames_by_metadata_or_as_they_are(alignment, dtype):
   seen = []
 
   class Mean(nn.Module):
-    """In place of the depth network."""
+    """Stands in for the depth network."""
 
     def __call__(self, images, focus, *, train):
       seen.append((images.shape, images.dtype))
@@ -184,13 +185,13 @@ def test_frames_by_metadata_or_as_they_are(alignment, dtype):
     assert prediction.coverage.min() < 0.1
 
 
-def test_each_pass_sees_what_the_last_one_left():
+def test_each_pass_estimates_the_remaining_motion():
   """With an alignment that finds half of the motion, two passes find three quarters: bright squares come together."""
   truth = jnp.array([[[0.0, 8.0, -4.0], [0.0, -12.0, 4.0], [0.0, 0.0, 0.0]]])
 
   class Half(nn.Module):
     def __call__(self, images, fov, *, size, train):
-      """Half the way of the bright pixels' centre to that of the last frame."""
+      """Half the distance from the centre of the bright pixels to that in the last frame."""
       weight = jnp.where(images[..., 0] > 0.4, images[..., 0], 0.0)
       y, x = jnp.meshgrid(*map(jnp.arange, weight.shape[2:]), indexing='ij')
       centre = jnp.stack([(weight * axis).sum((2, 3)) / weight.sum((2, 3)) for axis in (x, y)], -1)
@@ -207,8 +208,8 @@ def test_each_pass_sees_what_the_last_one_left():
 
 
 @pytest.mark.parametrize('dilation', [1, 2])
-def test_which_pixels_the_first_layer_looks_at(dilation):
-  """Around a single bright pixel the layer answers where it is under one of the 9 x 9 taps, dilation px apart."""
+def test_receptive_field_of_the_first_layer(dilation):
+  """A single bright pixel changes the result where it is under one of the 9 x 9 taps, dilation px apart."""
   model = DepthNetwork(stem_dilation=dilation)
   variables = {kind: tree['depth'] for kind, tree in init_variables(EndToEnd(), 0).items()}
 
@@ -264,7 +265,7 @@ def test_remat_changes_no_value_and_no_gradient():
 
 @pytest.mark.parametrize(('network', 'part'), [(DepthNetwork, 'depth'), (AlignmentNetwork, 'alignment')])
 def test_remat_keeps_less_for_the_backward_pass(full, network, part):
-  """What a pullback holds, in bytes, of which 16 MiB are the depth network's parameters."""
+  """Bytes held by the pullback, of which 16 MiB are the depth network's parameters."""
   variables = {collection: tree[part] for collection, tree in full.items()}
   images, numbers = jax.ShapeDtypeStruct((1, 2, 256, 256, 3), jnp.float32), jnp.ones((1, 2))
   kept = {}

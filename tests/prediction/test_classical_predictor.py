@@ -83,7 +83,7 @@ AWAY = np.abs(np.arange(HEIGHT) - HEIGHT / 2) > 16  # rows away from where the p
   ],
 )
 @pytest.mark.parametrize('shape', [SHAPE, (HEIGHT - 1, WIDTH - 1)], ids=['even', 'odd'])
-def test_motion_is_what_the_warp_undoes(scene, fov, motion, shape):
+def test_warp_undoes_the_measured_motion(scene, fov, motion, shape):
   frames = recorded(scene, fov, motion, shape)
   found = motion_from_measured(residual_motion(frames), fov)
   assert found.dtype == np.float32
@@ -113,7 +113,7 @@ def test_motion_by_hand():
 
 
 def test_alignment_makes_the_depth(model):
-  """Bars that the frames shift by a third of their width."""
+  """Frames shift the bars by a third of their width."""
   is_far = (np.arange(CANVAS[1]) - MARGIN) // 64 % 2 == 0
   depth = np.where(is_far, FAR, NEAR)[MARGIN:-MARGIN]
   images = recorded(two_planes(np.broadcast_to(is_far, CANVAS)), np.ones(5), moved(ALPHAS, (20.0, -3.0)))
@@ -174,7 +174,7 @@ def test_outside_is_no_sharp_edge(model, scene):
   assert black[rows & outside].mean() > 4 * error[rows & outside].mean()
 
 
-def test_what_cannot_be_measured_keeps_the_metadata(model, scene):
+def test_frames_that_cannot_be_measured_are_aligned_by_metadata(model, scene):
   fov = np.array([1.04, 1.03, 1.02, 1.01, 1.0])
   flat = np.full((5, *SHAPE, 3), 90, np.uint8)
   out = model.predict(flat, FOCUS, fov)

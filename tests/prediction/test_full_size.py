@@ -19,7 +19,7 @@ ZOOMS = 1 + 0.004 * np.arange(FRAMES)[::-1]
 
 @pytest.fixture(scope='module')
 def scene(tmp_path_factory):
-  """A wall that comes nearer to the right: frames that breathe, with distances, and it in focus everywhere."""
+  """Frames with breathing and distances of a wall that comes nearer to the right, and its all-in-focus picture."""
   folder = tmp_path_factory.mktemp('slope')
   rng = np.random.default_rng(0)
   texture = sum(ndimage.gaussian_filter(rng.normal(size=(HEIGHT, WIDTH)), s) * s for s in (1, 2, 4, 8))

@@ -1,4 +1,4 @@
-"""Memory that a prediction needs, against what was measured of whole commands, and what is refused."""
+"""The estimate of needed memory against the measured memory of whole commands, and refusal for lack of memory."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_smaller_tiles_need_less():
   assert sizes[0] > sizes[2]
 
 
-def test_too_little_memory_is_told_before_the_work(tmp_path, monkeypatch):
+def test_too_little_memory_is_reported_before_the_work(tmp_path, monkeypatch):
   for n in range(3):
     noise = np.random.default_rng(n).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / f'{n}.png')

@@ -58,7 +58,7 @@ def result(folder, tmp_path_factory):
   return out, predict_folder(folder, out, Options(method='classical'))
 
 
-def test_everything_is_written(result):
+def test_all_files_are_written(result):
   out, prediction = result
   assert files(out) == ALIGNMENT_FILES | DEPTH_FILES
   depth = np.load(out / 'depth.npy')
@@ -171,7 +171,7 @@ def test_results_do_not_go_among_the_frames(folder):
   assert files(folder) == before
 
 
-def test_what_does_not_fit_the_stack_leaves_nothing(folder, result, tmp_path):
+def test_options_that_do_not_fit_the_stack_leave_no_output(folder, result, tmp_path):
   out = tmp_path / 'out'
   bare = tmp_path / 'bare'
   bare.mkdir()

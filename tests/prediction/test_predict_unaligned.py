@@ -1,11 +1,10 @@
 """`--mode=predict` of frames that are turned, in the wrong order or not of the series: what alignment writes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from PIL import Image
 from scipy import ndimage
@@ -170,7 +169,7 @@ def test_a_black_frame_is_no_evidence_of_the_order(canvas, tmp_path):
   ('zooms', 'told'),
   [((1.0, 1.015, 1.03, 1.015, 1.0), True), ((1.0, 1.03, 1.015, 1.045), True), ((1.0, 1.015, 1.012, 1.03), False)],
 )
-def test_frames_out_of_order_are_told(canvas, tmp_path, zooms, told):
+def test_frames_out_of_order_are_noted(canvas, tmp_path, zooms, told):
   for n, zoom in enumerate(zooms):
     photograph(canvas, tmp_path / f'a_{n}.png', zoom=zoom, blur_px=0.5)
   summary, _ = aligned(tmp_path, tmp_path / 'out')
@@ -240,8 +239,9 @@ def test_frames_out_of_order_are_sorted_if_the_zoom_agrees(slope, tmp_path, name
     else:
       assert summary['frames'] == [f'{k}.png' for k in range(7)]
       assert name == 'one way' or ', '.join(names) in notes or ', '.join(names[::-1]) in notes
-    kept, _ = aligned(folder, folder / 'kept', far_to_near=True)
-    assert kept['frames'] == [f'{k}.png' for k in range(7)]
+    if name != 'one way' and breathing:  # else the order is kept anyway
+      kept, _ = aligned(folder, folder / 'kept', far_to_near=True)
+      assert kept['frames'] == [f'{k}.png' for k in range(7)]
 
 
 def test_both_orders_at_once_are_refused():
@@ -274,8 +274,7 @@ def test_channel_of_a_tiff_by_its_flag(canvas, tmp_path):
   pages[0].save(tmp_path / 'z.tif', save_all=True, append_images=pages[1:], tiffinfo={270: description})
   out = tmp_path / 'out'
   flags = [f'--stack={tmp_path / "z.tif"}', f'--out={out}', '--channel=1', '--only_align', '--method=classical']
-  command = [sys.executable, '-m', 'focal_jax.main', '--mode=predict', *flags]
-  done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+  done = programs.run('-m', 'focal_jax.main', '--mode=predict', *flags)
   assert done.returncode == 0, done.stderr
   summary = json.loads((out / 'summary.json').read_text())
   assert summary['options']['channel'] == 1

@@ -171,7 +171,8 @@ def test_percentiles(percentiles):
   """As by sorting, without what is not known."""
   depth = np.random.default_rng(3).gamma(2.0, 1.0, (HEIGHT, WIDTH)) + 0.3
   far, near = np.percentile(1 / depth[~HOLE], percentiles)
-  got = layers.relative_position(jnp.asarray(np.where(HOLE, 1e-3, depth), jnp.float32), jnp.asarray(~HOLE), percentiles)
+  relative_position = jax.jit(layers.relative_position, static_argnums=2)
+  got = np.asarray(relative_position(np.where(HOLE, 1e-3, depth).astype(np.float32), ~HOLE, percentiles))
   expected = (1 / depth - far) / (near - far)
   np.testing.assert_allclose(got[~HOLE], expected[~HOLE], rtol=5e-3, atol=5e-3)
 
@@ -194,7 +195,7 @@ def test_filling():
 def test_dilation(reach):
   mask = np.random.default_rng(5).random((2, HEIGHT, WIDTH)) < 3e-3
   expected = [ndimage.binary_dilation(m, np.ones((2 * reach + 1,) * 2)) for m in mask]
-  np.testing.assert_array_equal(layers._dilate(jnp.asarray(mask), reach), expected)
+  np.testing.assert_array_equal(jax.jit(layers._dilate, static_argnums=1)(mask, reach), expected)
 
 
 def test_a_real_photograph(shared):

@@ -1,4 +1,4 @@
-"""Whole stacks: truth against loops over pixels, and motion undone by `warp`. Lens and cameras are tested beside."""
+"""Whole stacks: truth against loops over pixels, and motion undone by `warp`."""
 
 import dataclasses
 import functools
@@ -34,39 +34,45 @@ SETTINGS = SimulatorSettings(
 # Compiled once each, for one shape, and fast to compile rather than to run.
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 photograph = jit(lambda scene, sweep: stacks.photograph(random.key(0), scene, sweep, SETTINGS))
+warped = jit(warp.warp)
+coverage = jit(warp.coverage, static_argnums=(2, 3))
 
 
 @pytest.fixture(scope='module')
 def batches():
-  """Batches of two from the keys 0, 0 and 1, of procedural scenes, with all that there is."""
+  """Batches of two stacks of procedural scenes from the keys 0, 0 and 1, with lens blur and sensor."""
   settings = dataclasses.replace(SETTINGS, lens_sigma_px=(0.15, 1.6), sensor=SensorSettings())
   simulate = jit(lambda key: stacks.simulate_batch(random.split(key, 2), settings))
   return [jax.tree.map(np.asarray, simulate(random.key(seed))) for seed in (0, 0, 1)]
 
 
+def on_device(values):
+  return jax.device_put(np.asarray(values, np.float32))
+
+
 def still_sweep(focus_dpt, blur_px_per_dpt):
   n = len(focus_dpt)
   return Sweep(
-    focus=jnp.asarray(focus_dpt, jnp.float32),
-    focus_dpt=jnp.asarray(focus_dpt, jnp.float32),
-    fov=jnp.ones(n),
-    motion=jnp.zeros((n, 3)),
-    blur_px_per_dpt=jnp.asarray(blur_px_per_dpt, jnp.float32),
-    views=jnp.zeros(()),
-    exposure=jnp.ones(n),
-    white_balance=jnp.ones((n, 3)),
-    unit=jnp.zeros((), jnp.int32),
+    focus=on_device(focus_dpt),
+    focus_dpt=on_device(focus_dpt),
+    fov=on_device(np.ones(n)),
+    motion=on_device(np.zeros((n, 3))),
+    blur_px_per_dpt=on_device(blur_px_per_dpt),
+    views=on_device(0),
+    exposure=on_device(np.ones(n)),
+    white_balance=on_device(np.ones((n, 3))),
+    unit=jax.device_put(np.int32(0)),
   )
 
 
 def plain_scene(colour, position):
   """A background of the given colour [3, H, W] and position; the other surfaces are transparent."""
-  transparent = [0.0] * (SURFACES - 1)
+  is_background = np.arange(SURFACES) == 0
   return Scene(
-    colour=jnp.stack([jnp.asarray(colour, jnp.float32)] * SURFACES),
-    alpha=jnp.array([1.0, *transparent])[:, None, None] * jnp.ones(CANVAS),
-    position=jnp.broadcast_to(jnp.asarray(position, jnp.float32), (SURFACES, *CANVAS)),
-    known=jnp.ones(CANVAS),
+    colour=on_device(np.stack([colour] * SURFACES)),
+    alpha=on_device(is_background[:, None, None] * np.ones(CANVAS)),
+    position=on_device(np.broadcast_to(position, (SURFACES, *CANVAS))),
+    known=on_device(np.ones(CANVAS)),
   )
 
 
@@ -128,9 +134,13 @@ def test_depth_and_camera_have_gradients():
     frames = stacks.photograph(random.key(0), scene, sweep.replace(blur_px_per_dpt=blur), SETTINGS).images
     return jnp.var(frames[0])
 
-  value, slopes = jit(contrast), jit(jax.grad(contrast, (0, 1)))
+  compiled = jit(jax.value_and_grad(contrast, (0, 1)))
+
+  def value(place, blur):
+    return compiled(place, blur)[0]
+
   place, blur, step = jnp.asarray(0.55), jnp.asarray(0.8), 0.02
-  by_place, by_blur = slopes(place, blur)
+  _, (by_place, by_blur) = compiled(place, blur)
   assert by_place < 0  # farther from the first frame's focus
   assert by_blur < 0
   np.testing.assert_allclose(by_place, (value(place + step, blur) - value(place - step, blur)) / (2 * step), rtol=0.05)
@@ -173,10 +183,10 @@ def random_scene(seed):
   alpha = rng.random((SURFACES, *CANVAS)) > 0.6
   alpha[0] = True
   return Scene(
-    colour=jnp.asarray(rng.random((SURFACES, 3, *CANVAS)), jnp.float32),
-    alpha=jnp.asarray(alpha, jnp.float32),
-    position=jnp.asarray(np.array([0.1, 0.5, 0.9])[:, None, None] + slopes[0] * y + slopes[1] * x, jnp.float32),
-    known=jnp.asarray(rng.random(CANVAS) > 0.1, jnp.float32),
+    colour=on_device(rng.random((SURFACES, 3, *CANVAS))),
+    alpha=on_device(alpha),
+    position=on_device(np.array([0.1, 0.5, 0.9])[:, None, None] + slopes[0] * y + slopes[1] * x),
+    known=on_device(rng.random(CANVAS) > 0.1),
   )
 
 
@@ -200,27 +210,31 @@ def test_truth_is_that_of_the_nearest_surface():
 
 def test_what_lies_beyond_the_sweep_can_count_as_its_end():
   places = np.where(np.arange(CANVAS[1]) < CANVAS[1] // 2, -0.5, 1.1)
-  scene, sweep = plain_scene(np.random.default_rng(1).random((3, *CANVAS)), places), still_sweep([1.0, 2.0, 3.0], 1.0)
-
-  def photographed(ends_valid):
-    settings = dataclasses.replace(SETTINGS, ends_valid=ends_valid)
-    return jit(lambda scene: stacks.photograph(random.key(0), scene, sweep, settings))(scene)
-
-  without, counted = photographed(False), photographed(True)
+  scene = plain_scene(np.random.default_rng(1).random((3, *CANVAS)), places)
+  sweep = still_sweep([1.0, 1.5, 2.0, 2.5, 3.0], 1.0)
+  settings = dataclasses.replace(SETTINGS, ends_valid=True)
+  without = photograph(scene, sweep)
+  counted = jit(lambda scene: stacks.photograph(random.key(0), scene, sweep, settings))(scene)
   np.testing.assert_array_equal(without.valid, 0)
   np.testing.assert_array_equal(counted.valid, 1)
   np.testing.assert_array_equal(counted.target, np.where(crop(places * np.ones(CANVAS)) < 0, 1.0, 3.0))
   np.testing.assert_array_equal(counted.images, without.images)
 
 
+@functools.cache
+def photograph_beyond(ends_valid):
+  """As `photograph`, with true depth that extends beyond the sweep by a quarter of its range."""
+  settings = dataclasses.replace(SETTINGS, truth_beyond=0.25, ends_valid=ends_valid)
+  return jit(lambda scene, sweep: stacks.photograph(random.key(0), scene, sweep, settings))
+
+
 @pytest.mark.parametrize(('unit', 'expected'), [('1/m', (0.5, 3.2)), ('m', (1.0, 1 / 3))])
 def test_truth_beyond_the_sweep_reaches_as_far_as_asked_for(unit, expected):
   places = np.where(np.arange(CANVAS[1]) < CANVAS[1] // 2, -0.5, 1.1)  # the farther one farther than that
   scene = plain_scene(np.random.default_rng(1).random((3, *CANVAS)), places)
-  sweep = still_sweep([1.0, 2.0, 3.0], 1.0).replace(unit=jnp.asarray(UNITS.index(unit), jnp.int32))
+  sweep = still_sweep([1.0, 2.0, 3.0], 1.0).replace(unit=jax.device_put(np.int32(UNITS.index(unit))))
   for ends_valid in (True, False):
-    settings = dataclasses.replace(SETTINGS, truth_beyond=0.25, ends_valid=ends_valid)
-    stack = jit(lambda scene, settings=settings: stacks.photograph(random.key(0), scene, sweep, settings))(scene)
+    stack = photograph_beyond(ends_valid)(scene, sweep)
     is_far = crop(places * np.ones(CANVAS)) < 0
     np.testing.assert_allclose(stack.target, np.where(is_far, *expected), rtol=1e-5)
     inside = ~is_far if unit == '1/m' else np.zeros_like(is_far)
@@ -228,18 +242,23 @@ def test_truth_beyond_the_sweep_reaches_as_far_as_asked_for(unit, expected):
 
 
 def test_a_blur_needs_only_the_levels_up_to_it():
-  """However many the settings' largest blur asks for."""
+  """Even if the largest blur of the settings needs more."""
   scene = random_scene(1)
+  wide = dataclasses.replace(SETTINGS, sweep=dataclasses.replace(SETTINGS.sweep, blur_px=(0.5, 20.0)))
+  photograph = jit(lambda scene, sweep: stacks.photograph(random.key(0), scene, sweep, wide))
+
+  @jit
+  def render(colour, alpha, radius):
+    return defocus.render(defocus.premultiply(colour, alpha, jnp.zeros(())), radius, defocus.DISC_RADII_PX)
+
   for blur in (0.4, 1.2, 4.0):  # px a dioptre, over two of them
     sweep = still_sweep(np.linspace(0, 2, FRAMES), blur)
-    wide = dataclasses.replace(SETTINGS, sweep=dataclasses.replace(SETTINGS.sweep, blur_px=(0.5, 20.0)))
-    many = jit(lambda scene, sweep, s=wide: stacks.photograph(random.key(0), scene, sweep, s))(scene, sweep)
+    images = np.asarray(photograph(scene, sweep).images)
     radius = blur * np.abs(np.asarray(scene.position) * 2 - np.asarray(sweep.focus_dpt)[:, None, None, None])
-    surfaces = defocus.premultiply(scene.colour, scene.alpha, jnp.zeros(()))
-    light = defocus.render(surfaces, jnp.asarray(radius, jnp.float32), defocus.DISC_RADII_PX)
+    light = render(scene.colour, scene.alpha, radius.astype(np.float32))
     light = np.moveaxis(np.asarray(light), 2, -1)[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
-    np.testing.assert_allclose(many.images, np.clip(light, 0, 1) ** (1 / GAMMA), atol=0.03)
-    assert np.abs(many.images - np.clip(light, 0, 1) ** (1 / GAMMA)).mean() < 1.5 / 255
+    np.testing.assert_allclose(images, np.clip(light, 0, 1) ** (1 / GAMMA), atol=0.03)
+    assert np.abs(images - np.clip(light, 0, 1) ** (1 / GAMMA)).mean() < 1.5 / 255
 
 
 def test_the_all_in_focus_image_is_of_the_same_camera(checks):
@@ -267,7 +286,7 @@ def test_units_of_focus_and_target():
   focus = np.array([0.5, 1.0, 2.0, 3.0, 4.0])
   metres = [np.asarray(1 / photograph(scene, still_sweep(focus, 1.0)).target)]
   for unit, convert in ((1, lambda x: optics.DDFF_DISPARITY_M_PX / x), (2, lambda x: x)):
-    sweep = still_sweep(focus, 1.0).replace(unit=jnp.asarray(unit))
+    sweep = still_sweep(focus, 1.0).replace(unit=jax.device_put(np.int32(unit)))
     metres.append(np.asarray(convert(photograph(scene, sweep).target)))
   np.testing.assert_allclose(metres[1], metres[0], rtol=1e-5)
   np.testing.assert_allclose(metres[2], metres[0], rtol=1e-5)
@@ -290,10 +309,10 @@ def test_undoing_the_true_motion_gives_the_stack_without_motion(seed):
   motion = jnp.asarray(np.concatenate([(zoom - fov)[:, None], drift], -1), jnp.float32)
   moving = photograph(scene, still.replace(fov=jnp.asarray(fov, jnp.float32), motion=motion))
   expected = photograph(scene, still)
-  aligned = np.asarray(warp.warp(moving.images, moving.fov, moving.motion))
-  inside = np.asarray(warp.coverage(moving.fov, moving.motion, HEIGHT, WIDTH)) > 0.999
+  aligned = np.asarray(warped(moving.images, moving.fov, moving.motion))
+  inside = np.asarray(coverage(moving.fov, moving.motion, HEIGHT, WIDTH)) > 0.999
   assert inside[:-1].mean() > 0.5
-  error, before = (np.abs(np.asarray(a) - expected.images)[inside].mean() for a in (aligned, moving.images))
+  error, before = (np.abs(np.asarray(a) - np.asarray(expected.images))[inside].mean() for a in (aligned, moving.images))
   assert error < 0.006
   assert error < 0.15 * before
   np.testing.assert_array_equal(moving.images[-1], expected.images[-1])
@@ -345,7 +364,7 @@ def test_levels_reach_the_blur_of_a_preset():
 
 
 def test_a_camera_of_one_aperture_among_others_sees_what_it_sees_alone():
-  """Discs and grids of views in one program: each stack goes through its own."""
+  """With discs and grids of views in one program, each stack uses its own."""
   scene, still = random_scene(1), still_sweep(np.linspace(0.2, 2, FRAMES), 0.15)
   both = SweepSettings(cameras=('pixel_6', 'ddff12'), far_dpt=(0.1, 1.0))
   mixed = jit(

@@ -23,7 +23,7 @@ def textures():
 
 
 class MiddlingDraws:
-  """All numbers are at the same place of their range."""
+  """Every number is drawn at the same fraction of its range."""
 
   place = 0.3
 
@@ -68,7 +68,7 @@ def test_scaled_crops_are_pillows(textures, height, width, place, monkeypatch):
   """The last one is larger than its tile."""
   monkeypatch.setattr(textures_module, 'Draws', MiddlingDraws)
   monkeypatch.setattr(MiddlingDraws, 'place', place)
-  _, crop = draw_texture(jax.random.key(0), textures, height, width)
+  _, crop = jax.jit(lambda key: draw_texture(key, textures, height, width))(jax.random.key(0))
 
   low = max(0.7, width / SIDE, height / SIDE)
   scale = low * (max(1.4, low) / low) ** place
@@ -104,7 +104,7 @@ def test_nothing_but_the_colours_of_surfaces_depends_on_textures(textures):
 
 
 def test_light_and_shadow_fall_on_photographs(textures):
-  """Of an even tile a surface shows nothing but its light: the same in all channels, but for their gain."""
+  """A surface with a plain tile shows its light alone, equal in all channels except for their gain."""
   even = Textures(tiles=np.full_like(textures.tiles, 200), share=np.array(1.0, np.float32))
   drawn = jax.jit(draw_scene, static_argnums=(1, 2, 3, 4))
   scene = drawn(jax.random.key(0), 6, 32, 32, SceneSettings(highlights=0.0), even)

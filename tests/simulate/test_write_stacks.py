@@ -4,13 +4,12 @@ import dataclasses
 import functools
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
 from PIL import Image
 
@@ -67,7 +66,7 @@ def sweeps_only(monkeypatch):
   monkeypatch.setattr(simulate_stacks, 'simulate_rgbd', photograph)
 
 
-def test_what_is_read_is_what_was_simulated(tmp_path):
+def test_stacks_are_read_back_as_simulated(tmp_path):
   simulate_stacks.simulate_stacks(SETTINGS, tmp_path / 'train', count=2, seed=5)
   assert sorted(path.name for path in (tmp_path / 'train').iterdir()) == ['00000', '00001', 'contact_sheet.png']
   source = FolderSource(tmp_path, 'train')
@@ -183,9 +182,7 @@ def test_errors_leave_nothing(arguments, message, tmp_path):
 
 def test_the_command_says_which_cameras_there_are(tmp_path):
   flags = ['--mode=simulate', f'--out={tmp_path / "out"}', '--presets=dslr,nikon']
-  result = subprocess.run(
-    [sys.executable, '-m', 'focal_jax.main', *flags], cwd=ROOT, capture_output=True, text=True, check=False
-  )
+  result = programs.run('-m', 'focal_jax.main', *flags)
   assert result.returncode == 2
   assert result.stderr.startswith("focal_jax: error: camera 'nikon' is not known, expected one of pixel_4_xl, ")
   assert result.stderr.count('\n') == 1

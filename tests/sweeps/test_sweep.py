@@ -10,12 +10,12 @@ import os
 import re
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 READY = [path.stem for path in sorted((ROOT / 'configs' / 'ablations').glob('*.py')) if path.stem != '__init__']
 
 # Like training: claims its folder, writes a checkpoint after each step, stops on SIGTERM. `events` is next to the runs.
+# With a file `hurry` next to the sweep, steps take no time.
 FAKE = """
 import json, os, pathlib, signal, sys, time
 config, workdir = json.loads(pathlib.Path(sys.argv[1]).read_text()), pathlib.Path(sys.argv[2])
@@ -53,7 +54,8 @@ workdir.mkdir(exist_ok=True)
 done = max([int(path.name) for path in workdir.glob('checkpoints/*')], default=0)
 note('start', step=done, device=os.environ.get('CUDA_VISIBLE_DEVICES'))
 for step in range(done + 1, config['steps'] + 1):
-  time.sleep(config['seconds_a_step'])
+  if not (workdir.parents[1] / 'hurry').exists():
+    time.sleep(config['seconds_a_step'])
   (workdir / 'checkpoints' / str(step)).mkdir(parents=True)
 if config['mode'] == 'fail':
   sys.exit('out of memory')
@@ -85,8 +87,9 @@ def small_config(**changes):
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def sweep(tmp_path, monkeypatch):
   """run_sweep with the fake training in `folder`, on one device."""
+  monkeypatch.setattr('focal_jax.sweeps.sweep._POLL_S', 0.01)
   script = tmp_path / 'fake.py'
   script.write_text(FAKE)
 
@@ -255,7 +258,7 @@ def test_finished_runs_are_kept(sweep):
   ]
 
 
-def test_what_lacks_weights_or_its_last_validation_is_run_again(sweep):
+def test_runs_without_weights_or_last_validation_are_repeated(sweep):
   sweep(widths(1.0, 2.0))
   (sweep.folder / 'model.width=1.0,seed=0' / 'weights.npz').unlink()
   metrics = sweep.folder / 'model.width=2.0,seed=0' / 'metrics.jsonl'
@@ -281,29 +284,29 @@ def in_another_process(sweep):
     'sys.exit(run_sweep(ConfigDict(config), sweep, folder, seeds=1, devices=devices, command=command))\n'
   )
   config = small_config(steps=40, seconds_a_step=0.05)
-  arguments = [sys.executable, '-c', code, str(sweep.folder), json.dumps(config.to_dict())]
-  return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  return programs.Program('-c', code, sweep.folder, json.dumps(config.to_dict()))
 
 
-def wait_for_step(sweep, process, step, runs):
+def wait_for_step(sweep, step, runs, process=None):
   deadline = time.monotonic() + 60
   while len(list(sweep.folder.glob(f'*/checkpoints/{step}'))) < runs:
     assert time.monotonic() < deadline
-    assert process.returncode is not None or process.poll() is None, process.stderr.read()
+    assert process is None or process.is_running(), process.wait().stderr
     time.sleep(0.02)
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_signals_reach_the_runs_and_the_sweep_goes_on_later(sweep, number):
+def test_signals_stop_the_runs_and_the_sweep_continues_later(sweep, number):
   process = in_another_process(sweep)
-  wait_for_step(sweep, process, 3, 2)
-  process.send_signal(number)
-  out, err = process.communicate(timeout=60)
-  assert process.returncode == 128 + number, err
-  assert '0 of 3 runs finished; the same command continues' in out
+  wait_for_step(sweep, 3, 2, process)
+  os.kill(process.pid, number)
+  result = process.wait()
+  assert result.returncode == 128 + number, result.stderr
+  assert '0 of 3 runs finished; the same command continues' in result.stdout
   assert len(names(sweep.folder, 'stop')) == 2
   assert not (sweep.folder / 'table.md').exists()
 
+  (sweep.folder.parent / 'hurry').touch()
   config = small_config(steps=40, seconds_a_step=0.05)
   runs = widths(1.0, 2.0, 3.0)
   assert sweep(runs, config, devices=make_devices('gpu', ['0', '1', '2'])) == 0
@@ -314,11 +317,11 @@ def test_signals_reach_the_runs_and_the_sweep_goes_on_later(sweep, number):
   assert len(rows(sweep.folder / 'table.csv')) == 3
 
 
-def test_killed_sweep_goes_on_once_its_runs_are_gone(sweep, capsys):
+def test_killed_sweep_continues_once_its_runs_have_ended(sweep, capsys):
   process = in_another_process(sweep)
-  wait_for_step(sweep, process, 3, 2)
-  process.kill()
-  process.communicate()
+  wait_for_step(sweep, 3, 2, process)
+  os.kill(process.pid, signal.SIGKILL)
+  assert process.wait().returncode == -signal.SIGKILL
   config, runs = small_config(steps=40, seconds_a_step=0.05), widths(1.0, 2.0, 3.0)
   with pytest.raises(InputError, match='a sweep, or a run of one, is at work here'):
     sweep(runs, config)
@@ -326,7 +329,8 @@ def test_killed_sweep_goes_on_once_its_runs_are_gone(sweep, capsys):
   states = capsys.readouterr().out.splitlines()
   assert re.fullmatch(r'interrupted at step \d+ of 40 +model\.width=1\.0,seed=0', states[0])
   assert re.fullmatch(r'to do +model\.width=3\.0,seed=0', states[2])
-  wait_for_step(sweep, process, 40, 2)
+  (sweep.folder.parent / 'hurry').touch()
+  wait_for_step(sweep, 40, 2)
   time.sleep(0.3)  # their end
   assert sweep(runs, config) == 0
   assert names(sweep.folder)[2:] == ['model.width=3.0,seed=0']
@@ -567,6 +571,4 @@ def test_a_run_is_trained_with_the_config_that_the_sweep_wrote(tmp_path, monkeyp
 
 
 def command_line(*arguments):
-  command = [sys.executable, '-m', 'focal_jax.sweeps', *arguments]
-  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
-  return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
+  return programs.run('-m', 'focal_jax.sweeps', *arguments, environment={'JAX_PLATFORMS': 'cpu'})

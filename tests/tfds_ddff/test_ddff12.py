@@ -2,13 +2,12 @@
 
 import itertools
 import signal
-import subprocess
-import sys
 import types
 from pathlib import Path
 
 import h5py
 import numpy as np
+import programs
 import pytest
 import tensorflow_datasets as tfds
 from layouts import DDFF12_TRAINVAL as TRAINVAL
@@ -133,7 +132,7 @@ def test_load_says_what_is_missing(name: str, message: str, tmp_path: Path):
     load(name, 'train', tmp_path)
 
 
-def test_what_is_read_is_what_the_library_reads(official: Path, tmp_path: Path, monkeypatch):
+def test_load_reads_what_tfds_reads(official: Path, tmp_path: Path, monkeypatch):
   """TFDS's own reader and decoder agree with ours, which also works where files are not as expected."""
   build('ddff12', official, tmp_path)
   reference = tfds.builder_from_directory(tfds_ddff.built_folder('ddff12', tmp_path)).as_data_source('train')
@@ -308,7 +307,7 @@ except SystemExit as exit:
 assert tfds_ddff.load('ddff12', 'val', {str(tmp_path / 'data')!r})[2]['name'] == b'val_00002'
 assert 'tensorflow' not in sys.modules
 """
-  result = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=False)
+  result = programs.run('-c', program)
   assert result.returncode == 0, result.stderr
   folder = tmp_path / 'data' / 'ddff12' / 'official' / '2.0.0'
   assert f'{folder}: built\n  train      5 examples\n  val        3 examples\n' in result.stdout

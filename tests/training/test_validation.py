@@ -2,13 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
 import toy
 from absl import flags
@@ -35,17 +33,21 @@ def state_of(config):
   return state.replace(params=jax.tree.map(lambda x: x + 1, state.params))
 
 
+apply = jax.jit(toy.make_toy().apply)
+displacement_field = jax.jit(warp.displacement_field, static_argnums=(2, 3))
+
+
 def by_hand(variables, stacks):
   """Means over all valid pixels, and over all frames."""
   squares, errors, count, motions, unmoved = 0.0, 0.0, 0.0, [], []
   for stack in stacks:
     low, high = stack.focus.min(), stack.focus.max()
     unit = stack.replace(focus=(stack.focus - low) / (high - low))
-    prediction = toy.make_toy().apply(variables, jax.tree.map(lambda x: jnp.asarray(x)[None], unit))
-    error = np.abs(np.asarray(prediction.depth[0], np.float64) - (stack.target - low) / (high - low)) * stack.valid
+    prediction = jax.device_get(apply(variables, jax.tree.map(lambda x: x[None], unit)))
+    error = np.abs(prediction.depth[0].astype(np.float64) - (stack.target - low) / (high - low)) * stack.valid
     errors, squares, count = errors + error.sum(), squares + (error**2).sum(), count + stack.valid.sum()
     truth, estimate, none = (
-      warp.displacement_field(jnp.asarray(stack.fov), jnp.asarray(motion), *stack.images.shape[1:3])
+      np.asarray(displacement_field(stack.fov, motion, *stack.images.shape[1:3]))
       for motion in (stack.motion, prediction.motion[0], np.zeros_like(stack.motion))
     )
     for moved, total in ((estimate, motions), (none, unmoved)):
@@ -88,8 +90,12 @@ def test_the_first_stacks_of_a_source(tmp_path):
 
 
 def test_simulated_stacks_are_the_same_for_every_seed_of_the_run(tmp_path):
+  pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+  (tmp_path / 'textures').mkdir()
+  Image.fromarray(pixels).save(tmp_path / 'textures' / '0.png')
   config = toy.get_config()
-  config.update(validation_stacks=2, best_metric='mae')
+  config.update(validation_stacks=2, best_metric='mae', validation_textures=f'folder:{tmp_path / "textures"}')
+  config.data.textures_share = 0.5
   state, results = state_of(config), []
   for seed in (0, 1):
     config.seed = seed
@@ -98,7 +104,7 @@ def test_simulated_stacks_are_the_same_for_every_seed_of_the_run(tmp_path):
   assert results[0]['validation/unmoved_px'] > 0
 
 
-def test_told_to_stop(tmp_path):
+def test_validation_stops_when_told(tmp_path):
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
   validation = Validation(config, toy.make_toy(AXIS), Devices(), tmp_path)
   assert validation(state_of(config), 7, lambda: True) is None
@@ -136,7 +142,7 @@ def test_the_picture_is_0_at_the_farthest_frame_in_every_unit(tmp_path, monkeypa
 
 
 def test_stacks_of_several_sizes_on_several_devices(tmp_path):
-  """The sums are those of one device, in which each stack stands alone."""
+  """Sums equal those of one device, which takes each stack by itself."""
   path = tmp_path / 'mixed.py'
   path.write_text(MIXED)
   config = toy.write_stacks(tmp_path / 'data')
@@ -144,14 +150,12 @@ def test_stacks_of_several_sizes_on_several_devices(tmp_path):
   for frame in range(4):
     Image.fromarray(np.random.default_rng(frame).integers(0, 256, (32, 48, 3), np.uint8)).save(stack / f'{frame}.png')
   np.save(stack / 'target.npy', np.random.default_rng(5).uniform(0, 3, (32, 48)))
-  environment = os.environ | {
+  environment = {
     'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
     'JAX_PLATFORMS': 'cpu',
     'PYTHONPATH': os.pathsep.join(map(str, (ROOT, ROOT / 'tests', Path(__file__).parent))),
   }
-  done = subprocess.run(
-    [sys.executable, path, config, tmp_path], env=environment, capture_output=True, text=True, timeout=240
-  )
+  done = programs.run(path, config, tmp_path, environment=environment)
   assert done.returncode == 0, done.stderr
   one, two = map(json.loads, done.stdout.splitlines())
   assert one == pytest.approx(two, rel=1e-5)

@@ -466,8 +466,10 @@ def test_other_folders_are_refused(sweep):
     sweep(widths(1.0))
 
 
-@pytest.mark.parametrize('variant', ['', 'smoke'])
-@pytest.mark.parametrize('name', READY)
+@pytest.mark.parametrize(
+  ('name', 'variant'),
+  [(name, variant) for name in READY for variant in ('', 'smoke', 'small') if (name, variant) != ('networks', 'small')],
+)
 def test_ready_sweeps_are_valid(name, variant, tmp_path):
   """The part of training that checks a config before the first step."""
   module = importlib.import_module(f'configs.ablations.{name}')
@@ -478,7 +480,7 @@ def test_ready_sweeps_are_valid(name, variant, tmp_path):
     devices = Devices(run.config.parallel, None)
     Validation(run.config, train.model_of(run.config), devices, run.workdir)
     TrainingData(run.config, devices)
-    assert run.config.steps <= (4 if variant else 100_000)
+    assert run.config.steps <= {'': 100_000, 'smoke': 4, 'small': 300}[variant]
   with pytest.raises(ValueError, match=f"unknown variant 'quick' of configs/ablations/{name}.py"):
     module.get_config('quick')
   assert f'--config=configs/ablations/{name}.py ' in module.__doc__

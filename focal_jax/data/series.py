@@ -37,7 +37,8 @@ _KINDS = {'.jpeg': 'jpg', '.jpe': 'jpg', '.jfif': 'jpg', '.tiff': 'tif', '.heif'
 
 
 def without_duplicate_formats(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
-  """Keeps one format of files that differ only in their suffix, as written by cameras and converters.
+  """Keeps one of the files that differ only in their suffix, as written by cameras and converters: one format, and one
+  spelling of its suffix.
 
   Args:
     paths: in their order.
@@ -50,14 +51,15 @@ def without_duplicate_formats(paths: list[Path], kept: set[str]) -> tuple[list[P
   for path in paths:
     by_stem.setdefault(path.stem, []).append(path)
   counts = Counter(_kind(path) for path in paths)
+  spellings = Counter(path.suffix for path in paths)
 
   def rank(path: Path) -> tuple:
     kind = _kind(path)
-    return path.name not in kept, -counts[kind], _BEST_FIRST.index(kind) if kind in _BEST_FIRST else 9
+    best = _BEST_FIRST.index(kind) if kind in _BEST_FIRST else 9
+    return path.name not in kept, -counts[kind], best, -spellings[path.suffix]
 
   best = {stem: min(twins, key=rank) for stem, twins in by_stem.items()}
   dropped = [path for path in paths if path != best[path.stem] and path.name not in kept]
-  dropped = [path for path in dropped if _kind(path) != _kind(best[path.stem])]
   if not dropped:
     return paths, []
   taken = ', '.join(sorted({best[path.stem].suffix for path in dropped}))

@@ -172,6 +172,15 @@ def test_one_photograph_in_two_kinds():
   assert [path.name for path in kept] == ['D0.JPG', 'D1.JPG']
 
 
+@pytest.mark.parametrize('suffix', ['.jpeg', '.JPG', '.jfif'])
+def test_one_photograph_in_two_files_of_a_kind(suffix):
+  paths = [Path(f'D{n}{end}') for n in range(3) for end in (suffix, '.jpg')] + [Path('D3.jpg')]
+  kept, notes = without_duplicate_formats(paths, set())
+  assert [path.name for path in kept] == ['D0.jpg', 'D1.jpg', 'D2.jpg', 'D3.jpg']
+  assert f'Left out: D0{suffix}, D1{suffix}, D2{suffix}, because' in notes[0]
+  assert without_duplicate_formats(paths, {path.name for path in paths}) == (paths, [])
+
+
 @pytest.mark.parametrize(
   ('names', 'times', 'order', 'note'),
   [

@@ -31,6 +31,8 @@ from focal_jax.data.sidecar import read_sidecar
 from focal_jax.data.unreadable import Unreadable, UnreadableError
 from focal_jax.errors import InputError
 
+_FEW = 3  # a folder with at most so many images may be the parent of the folders that are stacks
+
 # Images that prediction writes.
 _RESULTS = ('all_in_focus.png', 'alignment.gif', 'confidence.png', 'contact_sheet.png', 'depth.png', 'depth_16bit.png')
 
@@ -378,7 +380,8 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
   """Two or more image files, or one that is a stack, in natural order; and notes about images that cannot be read."""
   try:
     # Not folders, and not pipes, which would block. Broken links are reported when they are read.
-    entries = [path for path in folder.iterdir() if path.is_file() or not path.exists()]
+    there = list(folder.iterdir())
+    entries = [path for path in there if path.is_file() or not path.exists()]
   except OSError as error:
     advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([folder])) if folder.is_file() else ''
     if is_truncated_stack(folder):
@@ -405,6 +408,14 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
         f'; choose one of the folders with images: {format_list([f"{name} ({n})" for name, n in folders.items()], 8)}'
       )
     raise InputError(message)
+  if no_files := natural_order(path for path in there if is_image(path) and path not in entries):
+    is_no_file = 'is not a file' if len(no_files) == 1 else 'are not files'
+    notes.append(f'Not read: {format_list([path.name for path in no_files])}, which {is_no_file}.')
+  if len(paths) <= _FEW:
+    folders = file_paths.stack_folders(folder, is_image)
+    if len(paths) < max(folders.values(), default=0):
+      listed = format_list([f'{name} ({count})' for name, count in folders.items()])
+      notes.append(f'Not read: the folders with images in it, {listed}; choose one of them if it is the stack.')
   return paths, notes
 
 

@@ -257,6 +257,20 @@ class TestPaths:
       InputError, match=r'no images, .*folders with images: day/pos_1 \(2\), pos_2 \(2\), pos_10 \(2\)'
     ):
       read_stack_folder(tmp_path)
+    # With an overview or two beside them.
+    write_images(tmp_path, 'a.png', 'b.png')
+    assert not any('folders' in note for note in read_stack_folder(tmp_path).notes)
+    write_images(tmp_path / 'pos_2', '3.png')
+    (note,) = (note for note in read_stack_folder(tmp_path).notes if 'folders' in note)
+    assert note.startswith('Not read: the folders with images in it, day/pos_1 (2), pos_2 (3), pos_10 (2); choose')
+
+  def test_folders_and_pipes_named_like_images(self, tmp_path):
+    write_images(tmp_path, '1.png', '2.png')
+    write_images(tmp_path / '3.png', '3.png')
+    os.mkfifo(tmp_path / '4.png')
+    stack = read_stack_folder(tmp_path)
+    assert stack.names == ['1.png', '2.png']
+    assert 'Not read: 3.png, 4.png, which are not files.' in stack.notes
 
 
 def test_files_that_are_not_read_are_told(tmp_path):

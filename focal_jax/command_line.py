@@ -2,10 +2,12 @@
 
 import dataclasses
 import logging
+import os
 import re
 import signal
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,26 +77,49 @@ def _with_cache(main: Callable[[], int | None]) -> int | None:
 def _run(main: Callable[[list[str]], int | None], name: str) -> None:
   # By default SIGTERM ends Python at once; as an exception it lets half-written results be removed. Training and sweeps
   # set handlers of their own.
-  if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-    signal.signal(signal.SIGTERM, _terminate)
+  for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(number) is default:
+      signal.signal(number, _stop)
+  sys.unraisablehook = _stop_again
   try:
     app.run(main, flags_parser=_parse)
   except (InputError, RunError) as error:
     print(f'{name}: error: {error}', file=sys.stderr)
     sys.exit(error.status)
-  except ModuleNotFoundError as error:
-    module = (error.name or '').partition('.')[0]
+  except SystemExit:
+    raise
+  except BaseException as error:
+    # An interrupted import may raise ImportError instead.
+    if isinstance(error, KeyboardInterrupt) or _stopped_by:
+      number = _stopped_by[-1] if _stopped_by else signal.SIGINT
+      if number == signal.SIGINT:
+        print(f'{name}: interrupted', file=sys.stderr)
+      sys.exit(128 + number)
+    module = (error.name or '').partition('.')[0] if isinstance(error, ModuleNotFoundError) else ''
     if module not in _TRAIN_MODULES:
       raise
     print(f"{name}: error: this needs '{module}'; install it with: pip install 'focal_jax[train]'", file=sys.stderr)
     sys.exit(InputError.status)
-  except KeyboardInterrupt:
-    print(f'{name}: interrupted', file=sys.stderr)
-    sys.exit(128 + signal.SIGINT)
 
 
-def _terminate(number: int, _: Any) -> None:
-  sys.exit(128 + number)
+_stopped_by: list[int] = []  # signals
+
+
+def _stop(number: int, _: Any) -> None:
+  _stopped_by.append(number)
+  raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _stop_again(ignored: Any) -> None:
+  """Repeats the signal if its exception was ignored, as Python does in destructors and callbacks of its garbage
+  collector. `sys.unraisablehook`.
+  """
+  if _stopped_by and isinstance(ignored.exc_value, KeyboardInterrupt | SystemExit):
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), _stopped_by[-1]))
+    timer.daemon = True
+    timer.start()
+  else:
+    sys.__unraisablehook__(ignored)
 
 
 def run_modes(modes: Mapping[str, Mode], name: str, about: str, default: str, only: str | None = None) -> None:

@@ -42,7 +42,7 @@ def needed_bytes(frames: int, size: tuple[int, int], *, network: bool, tile_px: 
 
 
 def free_bytes() -> int | None:
-  """Available memory and swap, bytes, within the limits of the container if there is one; None: unknown on this system."""
+  """Available memory and swap, bytes, within the limits of a container; None: unknown on this system."""
   try:
     memory, swap = (_value(_MEMINFO, name) * 1024 for name in ('MemAvailable:', 'SwapFree:'))
   except (OSError, KeyError, ValueError):

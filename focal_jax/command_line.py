@@ -8,6 +8,7 @@ import signal
 import sys
 import textwrap
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from ml_collections import ConfigDict, config_flags
 
 from focal_jax.errors import InputError, RunError
 from focal_jax.files.shipped import find_recipe
+
+log = logging.getLogger(__name__)
 
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # config files are programs
 # Modules that only the extra `train` installs.
@@ -54,6 +57,7 @@ class Mode:
 def show_progress() -> None:
   """Logs this project's messages, and only warnings of others: Orbax writes some twenty lines per checkpoint."""
   absl.logging.set_verbosity(absl.logging.WARNING)
+  logging.getLogger('matplotlib').setLevel(logging.ERROR)  # it warns where it has no folder for its cache
   logging.getLogger('focal_jax').setLevel(logging.INFO)
 
 
@@ -70,7 +74,18 @@ def run_program(main: Callable[[list[str]], int | None], name: str) -> None:
 def _with_cache(main: Callable[[], int | None]) -> int | None:
   from focal_jax.backend import use_compilation_cache  # not before the flags are right: it imports JAX
 
-  use_compilation_cache()
+  folder = use_compilation_cache()
+  show, told = warnings.showwarning, []
+
+  def show_once(message: Warning | str, *arguments: Any) -> None:
+    # JAX warns for each program that it cannot read from the cache, or write to it because the disk is full.
+    if 'persistent compilation cache' not in str(message):
+      show(message, *arguments)
+    elif not told:
+      told.append(message)
+      log.warning('The compilation cache cannot be used, which takes time. If it is damaged, delete it: %s', folder)
+
+  warnings.showwarning = show_once
   return main()
 
 

@@ -24,6 +24,7 @@ from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
 FOCAL_LENGTH_FILE = 'focal_length.txt'
+METADATA_FILES = (FOCUS_DISTANCE_FILE, FOCAL_LENGTH_FILE, *SIDECAR_FILES)
 
 # Units of the focus coordinate. The first is dioptres if the file is in metres.
 INVERSE_DISTANCE_UNIT = f'1 / unit of {FOCUS_DISTANCE_FILE}'

@@ -285,16 +285,41 @@ def test_many_duplicates_are_one_remark(tmp_path):
 class TestList:
   def test_is_taken_in_its_order(self, tmp_path):
     values = write_images(tmp_path, 'a1.png', 'a2.png', 'a10.png', 'unused.png')
-    paths = [tmp_path / 'a1.png', str(tmp_path / 'a10.png'), tmp_path / 'a2.png']
+    paths = [tmp_path / 'a10.png', str(tmp_path / 'a1.png'), tmp_path / 'a2.png']
     stack = read_stack_folder(paths)
-    assert greys(stack) == [values[0], values[2], values[1]]
+    assert greys(stack) == [values[2], values[0], values[1]]
     assert 'the order given was taken as far to near' in stack.notes[0]
     assert stack.notes[1] == 'The order given is not that of the names.'
     stack = read_stack_folder(paths, reverse=True)
-    assert greys(stack) == [values[1], values[2], values[0]]
+    assert greys(stack) == [values[1], values[0], values[2]]
     np.testing.assert_array_equal(stack.focus, [2, 1, 0])
     in_order = read_stack_folder([tmp_path / 'a2.png', tmp_path / 'a10.png'])
     assert len(in_order.notes) == 1
+
+  @pytest.mark.parametrize(
+    ('names', 'order'),
+    [
+      (['a1.png', 'a10.png', 'a11.png', 'a2.png'], [0, 3, 1, 2]),
+      (['A1.png', 'a10.png', 'A11.png', 'a2.png'], [0, 3, 1, 2]),  # of a shell that ignores case
+      (['a10.png', 'a9.png'], [0, 1]),  # near to far, perhaps
+    ],
+  )
+  def test_as_shells_list_them(self, tmp_path, names, order):
+    write_images(tmp_path, *names)
+    stack = read_stack_folder([tmp_path / name for name in names])
+    assert stack.names == [names[n] for n in order]
+    assert any('in alphabetical order, as shells list them' in note for note in stack.notes) == (len(names) > 2)
+
+  def test_everything_in_a_folder(self, tmp_path):
+    write_images(tmp_path, 'a1.png', 'a2.png', 'a3.png', 'a2_depth.png')
+    write_metadata(tmp_path, '4 3 2 1')
+    stack = read_stack_folder(sorted(tmp_path.iterdir()))
+    assert stack.names == ['a1.png', 'a2.png', 'a2_depth.png', 'a3.png']
+    np.testing.assert_allclose(stack.focus, [1 / 4, 1 / 3, 1 / 2, 1])
+    assert 'a2_depth.png does not fit the series by name, but every file given is used.' in stack.notes
+    (tmp_path / 'out').mkdir()
+    with pytest.raises(InputError, match=r'out: is a folder among several paths, expected one folder, or images only'):
+      read_stack_folder(sorted(tmp_path.iterdir()))
 
   def test_picks_from_the_distances_of_its_folder(self, tmp_path):
     values = write_images(tmp_path, 'a.png', 'b.png', 'c.png', 'd.png')
@@ -314,11 +339,11 @@ class TestList:
 
   def test_of_what_is_no_stack(self, tmp_path):
     write_images(tmp_path, 'a.png', 'b.png')
-    (tmp_path / 'metadata.csv').write_text('file')
+    (tmp_path / 'table.csv').write_text('file')
     for names, message in [
       ([], 'no images given, expected at least two'),
       (['a.png'], r'one image \(.*a\.png\) given, expected at least two'),
-      (['a.png', 'metadata.csv'], r'metadata\.csv: not an image by its suffix, expected one of \.jpg'),
+      (['a.png', 'table.csv'], r'table\.csv: not an image by its suffix, expected one of \.jpg'),
       (
         ['a.png', 'b.png', 'a.png'],
         r'a\.png: has the same name as .*a\.png, expected different names, and each image once',

@@ -59,6 +59,12 @@ def test_names_are_shown_and_compared():
     (['f1_0dpt.png', 'f2_2.5dpt.png'], [0, 2.5], DIOPTRE_UNIT),
     (['z=-1.5mm.png', 'z=-1mm.png', 'z=0mm.png'], [-1.5, -1, 0], 'mm'),
     (['ant_-05um_10nm.tif', 'ant_+00um_10nm.tif', 'ant_+05um_10nm.tif'], [-5, 0, 5], 'um'),
+    (['z-20um.png', 'z-10um.png', 'z0um.png', 'z5um.png'], [-20, -10, 0, 5], 'um'),
+    (['z-5um.png', 'z+0um.png', 'z+5um.png'], [-5, 0, 5], 'um'),
+    (['z-5um.png', 'z-6um.png'], [5, 6], 'um'),  # a separator
+    (['focus_inf.jpg', 'focus_2m.jpg', 'focus_80cm.jpg', 'focus_200mm.jpg'], [0, 0.5, 1.25, 5], DIOPTRE_UNIT),
+    (['z_500nm.png', 'z_1um.png', 'z_0.002mm.png'], [2, 1, 0.5], 'um'),
+    (['focus_50cm.jpg', 'focus_500mm.jpg'], [0, 1], FRAME_INDEX_UNIT),  # the same
     (['50mm_1.jpg', '50mm_2.jpg'], [0, 1], FRAME_INDEX_UNIT),
     (['t1m.jpg', 't2m.jpg'], [0, 1], FRAME_INDEX_UNIT),  # minutes, perhaps
     (['z1um_x1um.png', 'z2um_x2um.png'], [0, 1], FRAME_INDEX_UNIT),

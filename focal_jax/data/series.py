@@ -29,6 +29,11 @@ _COPY = re.compile(r'(.+?)(?: ?\(\d+\)|~\d+|[- ]\d)')
 # A capture time in the name: then (1) is the next image of the same second.
 _TIME = re.compile(r'\d{8}[-_ t]?\d{6}|(?<!\d)\d{2}[.:h_-]\d{2}[.:m_-]\d{2}(?!\d)')
 _CHANNEL_WORDS = ('c', 'ch', 'chan', 'channel', 'w', 'wavelength')
+# Names of channels: dyes, illuminations and colours.
+_CHANNEL_NAMES = re.compile(
+  r'(?<![^\W_])(?:dapi|hoechst|e?[bcgry]fp|fitc|tritc|texasred|mcherry|tdtomato|cy[357]|alexa\d+|bf|brightfield|phase|'
+  r'dic|red|green|blue)(?![^\W_])'
+)
 _VERSIONS = re.compile('hdr|portrait|night')  # versions of an image that also exists without the word
 # If a photograph is stored in several formats, the first of these is used.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
@@ -167,10 +172,13 @@ def without_outlier_frames(headers: list[FrameHeader], kept: set[Path]) -> tuple
 
 
 def by_channel(paths: list[Path]) -> list[list[Path]] | None:
-  """The files of each channel, by channel number, if the names number both channels and frames, as in z000_ch00,
-  z000_ch01. None: they do not.
+  """The files of each channel, in the order of their numbers or names, if the files are numbered in each of several
+  channels, as in z000_ch00, z000_ch01 or z0_DAPI, z0_FITC. None: they are not.
   """
-  rows = [re.findall(r'([^\W\d_]*)[\W_]?(\d+)', comparable(path.stem)) for path in paths]
+  stems = [comparable(path.stem) for path in paths]
+  names = sorted({name for stem in stems for name in _CHANNEL_NAMES.findall(stem)})
+  stems = [_CHANNEL_NAMES.sub(lambda found: f'c{names.index(found[0])}', stem) for stem in stems]
+  rows = [re.findall(r'([^\W\d_]*)[\W_]?(\d+)', stem) for stem in stems]
   if len({tuple(word for word, _ in row) for row in rows}) != 1:
     return None
   columns = list(zip(*rows, strict=True))

@@ -622,6 +622,15 @@ def test_channels_that_names_count(tmp_path, name):
     read_stack_folder(tmp_path, channel=2)
 
 
+def test_channels_that_have_names(tmp_path):
+  structure = np.random.default_rng(1).integers(20, 200, (8, 8)).repeat(4, 0).repeat(4, 1)
+  for z in range(3):
+    for name, contrast in (('Cy5', 0.1), ('DAPI', 0.2), ('FITC', 1)):
+      Image.fromarray((contrast * structure + z).astype(np.uint8)).save(tmp_path / f'exp2_z{z}_{name}.png')
+  for options, channel in (({}, 'FITC'), ({'channel': 0}, 'Cy5'), ({'channel': 1}, 'DAPI')):
+    assert read_stack_folder(tmp_path, **options).names == [f'exp2_z{z}_{channel}.png' for z in range(3)]
+
+
 def test_pictures_that_were_not_downloaded(tmp_path):
   for n in range(3):
     (tmp_path / f'.IMG_{n}.HEIC.icloud').write_bytes(b'bplist')

@@ -20,7 +20,7 @@ from focal_jax.errors import InputError
 TIFF_SUFFIXES = ('.tif', '.tiff')
 ANIMATED_SUFFIXES = ('.gif', '.png', '.webp', '.avif', '.heic', '.heif', '.hif')
 _CHANNEL_SIDE_PX = 256  # size at which channels are compared
-_MAX_CHANNELS = 4  # ImageJ files with more channels but no slices or times are taken as stacks
+_MAX_CHANNELS = 4  # files with more channels, but one position and time, are stacks: some programs write all like this
 _MICRONS = ('µm', 'μm', 'um', 'micron', 'microns', 'micrometer', 'micrometers', 'micrometre', 'micrometres')
 
 
@@ -86,10 +86,12 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   times, depths, channels = layout.pages.shape
   notes = [f'{printable(path.name)} is truncated: {len(pages)} of its pages were read.'] if is_cut else []
   if depths < 2:
-    if times < 2:
+    if times < 2 and channels <= _MAX_CHANNELS:
       return None  # channels of one image
-    layout = _Layout(np.swapaxes(layout.pages, 0, 1))
-    notes.append(f'{printable(path.name)} has several times but one position: the times were taken as the stack.')
+    axis, what = (0, 'times') if times > 1 else (2, 'channels')
+    layout = _Layout(np.swapaxes(layout.pages, axis, 1))
+    channels = layout.pages.shape[2]
+    notes.append(f'{printable(path.name)} has several {what} but one position: the {what} were taken as the stack.')
   elif times > 1:
     notes.append(f'Only the first of the {times} times in {printable(path.name)} was read.')
   by_channel = [_page_files(path, layout.pages[0, :, c].tolist()) for c in range(channels)]
@@ -333,7 +335,7 @@ def _imagej_layout(description: str, pages: list[int]) -> _Layout | None:
   channels, depths, times = (int(fields.get(field, 1)) for field in ('channels', 'slices', 'frames'))
   if channels * depths * times == 1:  # a plain stack may have 'images' only
     depths = len(pages)
-  elif depths * times == 1 and channels > _MAX_CHANNELS:  # some programs write every stack like this
+  elif depths * times == 1 and channels > _MAX_CHANNELS:
     depths, channels = channels, 1
   if channels * depths * times != len(pages):
     return None

@@ -56,6 +56,16 @@ def test_pages_are_frames(tmp_path):
   assert (stack.focus.tolist(), stack.focus_unit, stack.order_known) == ([0, 1, 2, 3], DIOPTRE_UNIT, True)
 
 
+def test_channels_that_are_a_stack(tmp_path):
+  write_pages(tmp_path / 'z.tif', brighter(5), ome(1, 5))
+  stack = read_stack_folder(tmp_path)
+  assert page_numbers(stack) == [0, 1, 2, 3, 4]
+  assert any('several channels but one position: the channels were taken as the stack' in note for note in stack.notes)
+  write_pages(tmp_path / 'z.tif', brighter(4), ome(1, 4))
+  with pytest.raises(InputError, match=r'one image \(z\.tif\), expected at least two'):
+    read_stack_folder(tmp_path)
+
+
 def test_16_bit_pages_share_their_white(tmp_path):
   write_pages(tmp_path / 'z.tif', [(page * 16).astype(np.uint16) for page in brighter(3, np.uint16)])
   stack = read_stack_folder(tmp_path)

@@ -155,6 +155,10 @@ def advice_for_content(start: bytes) -> str | None:
 
   Phones and messengers name HEIC files .jpg. Pillow misreads big-endian BigTIFF as classic TIFF.
   """
+  if start.startswith(b'version https://git-lfs'):
+    return 'it is a pointer of Git LFS, without the image: fetch it with git lfs pull'
+  if start.lstrip()[:6].lower() in (b'<!doct', b'<html>', b'<html '):
+    return 'it is a web page'
   if start.startswith(b'MM\0+'):
     return 'it is a big-endian BigTIFF: save it as classic TIFF, or as little-endian'
   brand = start[8:12] if start[4:8] == b'ftyp' else b''

@@ -31,7 +31,7 @@ from focal_jax.data.sidecar import read_sidecar
 from focal_jax.data.unreadable import Unreadable, UnreadableError
 from focal_jax.errors import InputError
 
-_FEW = 3  # a folder with at most so many images may be the parent of the folders that are stacks
+_FEW = 3  # a folder with more images is not the parent of the stacks; more remarks of a kind become one
 
 # Images that prediction writes.
 _RESULTS = ('all_in_focus.png', 'alignment.gif', 'confidence.png', 'contact_sheet.png', 'depth.png', 'depth_16bit.png')
@@ -465,11 +465,12 @@ def _far_to_near(sweep: Sweep, names: list[str], notes: list[str]) -> Int64[np.n
   elif farther.any():
     notes.append(f'{source} is not in order: the frames were sorted far to near.')
   with np.errstate(divide='ignore'):
-    notes += [
+    same = [
       f'{names[a]} and {names[b]} have the same focus distance, {1 / focus[a]:g}.'
       for a, b in itertools.pairwise(order)
       if focus[a] == focus[b]
     ]
+  notes += same if len(same) <= _FEW else [f'{len(same)} frames have the same focus distance as another: {same[0]}']
   return order
 
 

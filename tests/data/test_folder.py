@@ -540,12 +540,25 @@ def test_images_without_a_suffix_are_told(tmp_path):
 
 
 def test_what_is_no_image_by_its_content(tmp_path):
-  for name in 'ab':
-    (tmp_path / f'{name}.jpg').write_text('<html>404 Not Found</html>')
-  with pytest.raises(
-    InputError, match=r'a\.jpg: cannot be read as an image \(its content is not an image\), nor can b\.jpg'
-  ):
-    read_stack_folder(tmp_path)
+  for text, told in [
+    ('nothing', 'its content is not an image'),
+    ('\n<!DOCTYPE html><html><body>404 Not Found</body></html>', 'it is a web page'),
+    ('<html>404 Not Found</html>', 'it is a web page'),
+    ('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n', 'it is a pointer of Git LFS, without .*'),
+  ]:
+    for name in 'ab':
+      (tmp_path / f'{name}.jpg').write_text(text)
+    with pytest.raises(InputError, match=rf'a\.jpg: cannot be read as an image \({told}\), nor can b\.jpg'):
+      read_stack_folder(tmp_path)
+
+
+def test_many_equal_distances_are_one_remark(tmp_path):
+  write_images(tmp_path, *(f'{n}.png' for n in range(6)))
+  write_metadata(tmp_path, 'inf inf inf inf inf 1')
+  notes = [note for note in read_stack_folder(tmp_path).notes if 'same focus distance' in note]
+  assert notes == [
+    '4 frames have the same focus distance as another: 0.png and 1.png have the same focus distance, inf.'
+  ]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ Region = tuple[int, int, int, int]
 
 # Maximum values below which a stack is noted as dark, and a frame of a brighter stack as nearly black.
 _DARK, _BLACK = 32, 16
+_WHITE = 240  # minimum value above which a stack is noted as overexposed
 _WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # common white levels of values of any range
 _DEEP_WHITES = _WHITES[1:]  # white levels of 8 to 16 bits
 _MIN_CONTRAST = 16  # an offset is removed if 16-bit values range over less than 1 / this of the largest one
@@ -173,7 +174,7 @@ def read_frames(
     notes.append('Transparency was ignored.')
   if paged := [header.file.name for header in headers if header.file.alone and header.pages > 1]:
     notes.append(f'Only the first image in {", ".join(paged)} was read.')
-  notes += _dark(images, names) + _duplicates(images, names)
+  notes += _exposed(images, names) + _duplicates(images, names)
   return Frames(images, full_size, region, [header.exif for header in headers], notes, reader)
 
 
@@ -342,7 +343,9 @@ def _limit_size(width: int, height: int, max_side: int | None) -> tuple[int, int
   return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _dark(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
+def _exposed(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
+  if (darkest := images.min()) > _WHITE:
+    return [f'The frames are overexposed: their darkest value is {darkest} of 255.']
   brightest = images.max(axis=(1, 2, 3))
   if brightest.max() < _DARK:
     return [f'The frames are dark: their brightest value is {brightest.max()} of 255.']

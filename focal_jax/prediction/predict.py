@@ -9,13 +9,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 import focal_jax
 from focal_jax.align import static_pattern
 from focal_jax.align.estimate import check_alignment, motion_from_measured
 from focal_jax.align.measured import ResidualMotion
 from focal_jax.align.motion import align as warped_frames
-from focal_jax.align.other_scene import find_outlier_frames
+from focal_jax.align.other_scene import find_changed_frames, find_outlier_frames
 from focal_jax.align.sharpness_order import order_by_sharpness
 from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.data.frames import Region
@@ -47,6 +48,7 @@ from focal_jax.stack import Prediction, as_float
 log = logging.getLogger(__name__)
 
 _MIXED_ZOOM = 0.004  # minimum `back_zoom` that confirms an order by sharpness
+_EXPOSURE = 1.25  # minimum ratio of the brightness of frames to be noted; up to 1.04 in sweeps of one exposure
 _MAX_LISTED = 24  # maximum number of frames whose likely order is listed
 PLAIN_SHARE = 0.1  # share of the image without texture above which a note is written
 
@@ -193,9 +195,10 @@ def predict_folder(
   for note in stack.notes:
     log.info('%s', note)
   arguments = stack.images, stack.focus, stack.fov
+  later = []
   if options.only_align:
     motion = model.estimate_motion(*arguments, options.align) if motion is None else motion
-    aligned, _ = warped_frames(stack.images, motion, stack.fov)
+    aligned, coverage = warped_frames(stack.images, motion, stack.fov)
   else:
     prediction = model.predict(*arguments, options.align, motion, tile_px=options.tile_px)
     motion = None if options.align == 'off' else prediction.motion
@@ -208,12 +211,14 @@ def predict_folder(
       prediction = prediction.replace(confidence=prediction.confidence * (1 - places))
     plain = np.mean(share < 0.5)
     if plain > PLAIN_SHARE:
-      note = f'No frame shows texture in {plain:.0%} of the image: confidence is low there.'
-      log.info('%s', note)
-      stack = dataclasses.replace(stack, notes=[*stack.notes, note])
+      later.append(f'No frame shows texture in {plain:.0%} of the image: confidence is low there.')
     if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
       prediction = prediction.replace(depth=np.maximum(prediction.depth, 0))
-    aligned = prediction.aligned
+    aligned, coverage = prediction.aligned, prediction.coverage
+  later += _differences(aligned, coverage, stack.names)
+  for note in later:
+    log.info('%s', note)
+  stack = dataclasses.replace(stack, notes=[*stack.notes, *later])
   seconds = time.perf_counter() - start
 
   after = residual_after(aligned, before, motion, stack.fov)
@@ -323,5 +328,27 @@ def _remarks(stack: FolderStack, motion: ResidualMotion) -> list[str]:
     notes.append(
       f'{", ".join(lost)} could not be compared with the other frames: measuring aligns them only by the metadata, if '
       'at all. Remove files that do not belong to the series.'
+    )
+  return notes
+
+
+def _differences(
+  aligned: Float[np.ndarray, 'N H W 3'], coverage: Float[np.ndarray, 'N H W'], names: Sequence[str]
+) -> list[str]:
+  """Notes about aligned frames that differ from the others by more than their focus."""
+  changed, brightness = find_changed_frames(aligned, coverage)
+  notes = []
+  if changed:
+    differs = 'differs' if len(changed) == 1 else 'differ'
+    notes.append(
+      f'{format_list([names[n] for n in changed])} {differs} from the other frames in a part of the image: damaged, or '
+      'something moved. Depth and the all-in-focus image may be wrong there.'
+    )
+  if odd := [n for n, value in enumerate(brightness) if not 1 / _EXPOSURE < value < _EXPOSURE]:
+    least, greatest = (f'{limit(brightness[odd]):.2g}' for limit in (min, max))
+    has, times = 'has' if len(odd) == 1 else 'have', least if least == greatest else f'{least} to {greatest}'
+    notes.append(
+      f'Exposure differs: {format_list([names[n] for n in odd])} {has} {times} times the usual brightness. The '
+      'all-in-focus image may be patchy.'
     )
   return notes

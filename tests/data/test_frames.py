@@ -245,6 +245,12 @@ def test_dark_frames_are_told(tmp_path):
   assert 'The frames are dark: their brightest value is 15 of 255.' in read_stack_folder(tmp_path).notes
 
 
+def test_white_frames_are_told(tmp_path):
+  for name, value in zip('ab', (255, 251), strict=True):
+    Image.new('RGB', (2, 2), (value,) * 3).save(tmp_path / f'{name}.png')
+  assert 'The frames are overexposed: their darkest value is 251 of 255.' in read_stack_folder(tmp_path).notes
+
+
 def test_more_pages_are_told(tmp_path):
   pages = [Image.fromarray(PATTERN), Image.fromarray(PATTERN[::-1])]
   pages[0].save(tmp_path / 'a.tif', save_all=True, append_images=pages[1:])

@@ -48,6 +48,18 @@ def folder(tmp_path_factory):
   return path
 
 
+def test_a_frame_of_another_exposure_is_noted(folder, tmp_path):
+  for path in folder.iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  with Image.open(tmp_path / '1.png') as image:
+    image.point(lambda value: value // 2).save(tmp_path / '1.png')
+  for source, notes in ((folder, []), (tmp_path, ['Exposure differs: 1.png has 0.5 times the usual brightness.'])):
+    out = tmp_path / f'out{len(notes)}'
+    predict_folder(source, out, Options(method='classical', only_align=True))
+    told = [note for note in json.loads((out / 'summary.json').read_text())['notes'] if 'Exposure' in note]
+    assert [note.partition(' The all')[0] for note in told] == notes
+
+
 def files(out):
   return {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()}
 

@@ -3,7 +3,7 @@ aligned, frames that differ from the others in a part of the image or in exposur
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Shaped, UInt8
 from PIL import Image
 
 from focal_jax.focus.classical import luminance_on_host
@@ -49,13 +49,13 @@ def _reduced(image: UInt8[np.ndarray, 'H W 3']) -> Float64[np.ndarray, 'K']:
 
 
 def find_changed_frames(
-  aligned: Float[np.ndarray, 'N H W 3'], coverage: Float[np.ndarray, 'N H W']
+  aligned: Shaped[np.ndarray, 'N H W 3'], coverage: Float[np.ndarray, 'N H W']
 ) -> tuple[list[int], Float32[np.ndarray, 'N']]:
   """Frames that differ from those before and behind in a part of the image, for example damaged files or frames with
   something that moved; and the brightness of all.
 
   Args:
-    aligned: RGB 0 .. 1.
+    aligned: RGB, uint8 or float 0 .. 1.
     coverage: share of each pixel that came from inside its frame, 0 .. 1.
 
   Returns:

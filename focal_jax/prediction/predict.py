@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 import focal_jax
 from focal_jax.align import static_pattern
@@ -333,7 +333,7 @@ def _remarks(stack: FolderStack, motion: ResidualMotion) -> list[str]:
 
 
 def _differences(
-  aligned: Float[np.ndarray, 'N H W 3'], coverage: Float[np.ndarray, 'N H W'], names: Sequence[str]
+  aligned: Shaped[np.ndarray, 'N H W 3'], coverage: Float[np.ndarray, 'N H W'], names: Sequence[str]
 ) -> list[str]:
   """Notes about aligned frames that differ from the others by more than their focus."""
   changed, brightness = find_changed_frames(aligned, coverage)

@@ -1,7 +1,6 @@
 """Output folders: written completely or not at all, and never over existing files."""
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -32,10 +31,15 @@ def check_output(out: Path, overwrite: bool) -> None:
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
   except OSError as error:  # a name too long
     raise InputError(
-      f'{printable(out)}: cannot be written to ({one_line(error)}), expected a writable folder'
+      f'{printable(out)}: cannot be written to ({error.strerror}), expected a writable folder'
     ) from error
-  if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-    raise InputError(f'{out}: cannot be written to, for {there} cannot; expected a writable folder')
+  try:
+    tempfile.TemporaryFile(dir=there).close()  # permissions do not tell for network folders and special file systems
+  except OSError as error:
+    raise InputError(
+      f'{printable(out)}: cannot be written to, for {printable(there)} cannot ({error.strerror}); expected a writable '
+      'folder'
+    ) from error
 
 
 @contextlib.contextmanager

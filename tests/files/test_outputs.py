@@ -4,6 +4,7 @@ import errno
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -206,7 +207,16 @@ def test_what_cannot_be_made_is_told_before_the_work(tmp_path, name):
 
 def test_a_folder_that_may_not_be_written_to(tmp_path, monkeypatch):
   (tmp_path / 'locked').mkdir()
-  monkeypatch.setattr('os.access', lambda path, mode: Path(path) != tmp_path / 'locked')
-  with pytest.raises(InputError, match=r'locked/a/b: cannot be written to, for .*locked cannot; expected a writable'):
+  make = tempfile.TemporaryFile
+
+  def refused(dir):
+    if dir == tmp_path / 'locked':
+      raise OSError(errno.EROFS, 'Read-only file system')
+    return make(dir=dir)
+
+  monkeypatch.setattr(tempfile, 'TemporaryFile', refused)
+  with pytest.raises(
+    InputError, match=r'locked/a/b: cannot be written to, for .*locked cannot \(Read-only file system\); expected'
+  ):
     check_output(tmp_path / 'locked' / 'a' / 'b', overwrite=False)
   check_output(tmp_path / 'a' / 'b', overwrite=False)

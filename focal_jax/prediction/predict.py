@@ -180,7 +180,9 @@ def predict_folder(
     unit = DepthUnit(stack, options.unit)
   stack = dataclasses.replace(stack, notes=[*stack.notes, *_remarks(stack, before)])
   frames, (height, width) = len(stack.names), stack.size(options.max_side)
-  name = printable(Path(source).name) if isinstance(source, str | Path) else stack.names[0]
+  name = stack.names[0]
+  if isinstance(source, str | Path):
+    name = printable(Path(source).name or Path(source).absolute().name)  # '.' has no name
   log.info('%s: %d frames of %d x %d px', name, frames, width, height)
   if stack.images.shape[1:3] != (height, width):
     log.info('depth is computed at %d x %d px', *stack.images.shape[2:0:-1])
@@ -257,6 +259,8 @@ def predict_folder(
     if prediction is not None:
       summary |= write_depth(staging, stack, prediction, full, unit, options.min_confidence, name, residual)
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+  if kept := len(list((out / 'aligned').iterdir())) - len(files):
+    log.info('%s also contains other files, of an earlier run: %d.', out / 'aligned', kept)
   written = out / ('alignment.gif' if options.only_align else 'report.html')
   log.info('%.1f s with compilation; wrote %s', seconds, written)
   return prediction

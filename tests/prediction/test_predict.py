@@ -169,6 +169,17 @@ def test_alignment_alone_and_its_motion_once_more(folder, result, tmp_path):
   assert json.loads((half / 'summary.json').read_text())['residual_motion']['after']['zoom_range'] < 1.005
 
 
+def test_the_folder_here_and_results_of_an_earlier_run(folder, tmp_path, monkeypatch, caplog):
+  caplog.set_level('INFO')
+  monkeypatch.chdir(folder)
+  predict_folder('.', tmp_path, Options(method='classical', only_align=True))
+  assert f'{folder.name}: 3 frames of 160 x 120 px' in caplog.messages
+  assert not any('earlier run' in message for message in caplog.messages)
+  two = [folder / f'{n}.png' for n in range(2)]
+  predict_folder(two, tmp_path, Options(method='classical', only_align=True), overwrite=True)
+  assert f'{tmp_path / "aligned"} also contains other files, of an earlier run: 1.' in caplog.messages
+
+
 def test_alignments(folder, tmp_path):
   for align in ('metadata', 'off'):
     prediction = predict_folder(folder, tmp_path / align, Options(method='classical', align=align))

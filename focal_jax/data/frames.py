@@ -149,25 +149,31 @@ def read_frames(
   region = (0, 0, *full_size) if region is None else region
   _check_region(region, full_size)
   levels, level_notes = _levels(headers, unreadable)
-  notes += level_notes
+  readable = [header for header in headers if header.file.name not in unreadable.errors]
+  if len(readable) < len(headers):  # levels without those
+    unreadable.check(len(readable))
+    return read_frames(readable, region, max_side, unreadable)
 
   reader = FrameReader(tuple(headers), tuple(turns), region, levels, ColourReader())
   # Filled in place, so that a stack of full-size photographs is not in memory twice.
-  images, transparent = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), False
+  images, transparent, read = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), False, []
   damage = []
-  for place, header in enumerate(headers):
-    if header.file.name not in unreadable.errors:
-      with unreadable.noting(header.file.name):
-        images[place], alpha, found = reader.read_with_remarks(place, max_side)
-        transparent |= alpha
-        if found:
-          damage.append(f'{header.file.name} is damaged ({printable(found)}): parts of the frame may be wrong.')
-  readable = [header for header in headers if header.file.name not in unreadable.errors]
-  if len(readable) < len(headers):
-    unreadable.check(len(readable))
-    del images, reader
-    return read_frames(readable, region, max_side, unreadable)  # levels and sizes without the unreadable frames
+  for n, header in enumerate(headers):
+    with unreadable.noting(header.file.name):
+      images[len(read)], alpha, found = reader.read_with_remarks(n, max_side)
+      read.append(n)
+      transparent |= alpha
+      if found:
+        damage.append(f'{header.file.name} is damaged ({printable(found)}): parts of the frame may be wrong.')
+  if len(read) < len(headers):
+    unreadable.check(len(read))
+    headers = [headers[n] for n in read]
+    own_turns, notes = orientations(headers)
+    if own_turns != list(reader.ordered(read).orientations):  # they followed a frame that cannot be read
+      return read_frames(headers, region, max_side, unreadable)
+    images, reader = images[: len(read)], reader.ordered(read)
 
+  notes += level_notes
   notes += damage + reader.colours.notes
   names = [header.file.name for header in headers]
   if transparent:

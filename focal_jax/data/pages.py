@@ -55,6 +55,7 @@ class _Layout:
   positions: Float64[np.ndarray, 'Z'] | None = None
   unit: str = ''
   source: str = ''
+  images: int = 1  # number of images in the file, of which only the first is used
 
 
 def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
@@ -85,6 +86,8 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   layout = _layout(found[0].description or found[pages[0]].description, pages, path.name)
   times, depths, channels = layout.pages.shape
   notes = [f'{printable(path.name)} is truncated: {len(pages)} of its pages were read.'] if is_cut else []
+  if layout.images > 1:
+    notes.append(f'Only the first of the {layout.images} images in {printable(path.name)} was read.')
   if depths < 2:
     if times < 2 and channels <= _MAX_CHANNELS:
       return None  # channels of one image
@@ -239,12 +242,13 @@ def choose_channel(by_channel: list[list[FrameFile]], channel: int | None, path:
 
 @dataclasses.dataclass
 class _Ome:
-  """OME-XML metadata of one image.
+  """OME-XML metadata of the first image.
 
   Attributes:
     sizes: numbers of depths, channels and times, by axis letter.
     fastest_first: axis letters in the order of the planes.
     planes: file name (None if not given) and page of each plane, by time, depth and channel; {}: not given.
+    images: number of images.
     positions: along the axis. None: unknown.
     unit: of `positions`.
     source: where the positions were found.
@@ -253,6 +257,7 @@ class _Ome:
   sizes: dict[str, int]
   fastest_first: list[str]
   planes: dict[tuple[int, int, int], tuple[str | None, int]]
+  images: int
   positions: Float64[np.ndarray, 'Z'] | None
   unit: str
   source: str
@@ -289,7 +294,7 @@ def _read_ome(description: str) -> _Ome:
       for n in range(count):
         place = dict(zip(fastest_first, np.unravel_index(first + n, shape, order='F'), strict=True))
         planes[tuple(int(place[axis]) for axis in 'TZC')] = (name, page + n)
-  return _Ome(sizes, fastest_first, planes, *_ome_positions(pixels, sizes['Z']))
+  return _Ome(sizes, fastest_first, planes, len(list(root.iter('Image'))), *_ome_positions(pixels, sizes['Z']))
 
 
 def _ome_positions(pixels: ElementTree.Element, depths: int) -> tuple[Float64[np.ndarray, 'Z'] | None, str, str]:
@@ -320,14 +325,17 @@ def _ome_layout(ome: _Ome, pages: list[int], name: str) -> _Layout | None:
     for place, page in own.items():
       layout[tuple(axis.index(n) for axis, n in zip(axes, place, strict=True))] = page
     return _Layout(layout, None if ome.positions is None else ome.positions[axes[1]], ome.unit, ome.source)
-  if np.prod(list(ome.sizes.values())) != len(pages):
+  count, images = int(np.prod(list(ome.sizes.values()))), 1
+  if ome.images > 1 and count < len(pages) and ome.sizes['Z'] * ome.sizes['T'] > 1:
+    pages, images = pages[:count], ome.images
+  if count != len(pages):
     return None
   slowest_first = ome.fastest_first[::-1]
   by_page = np.array(pages).reshape([ome.sizes[axis] for axis in slowest_first])
   layout = by_page.transpose([slowest_first.index(axis) for axis in 'TZC']).copy()
   for place, page in own.items():
     layout[place] = pages[page]
-  return _Layout(layout, ome.positions, ome.unit, ome.source)
+  return _Layout(layout, ome.positions, ome.unit, ome.source, images)
 
 
 def _imagej_layout(description: str, pages: list[int]) -> _Layout | None:

@@ -56,6 +56,18 @@ def test_pages_are_frames(tmp_path):
   assert (stack.focus.tolist(), stack.focus_unit, stack.order_known) == ([0, 1, 2, 3], DIOPTRE_UNIT, True)
 
 
+def test_the_first_of_several_images(tmp_path):
+  """As microscopes write several positions of the stage."""
+  xml = ome(3, 2, 'XYCZT', 'PhysicalSizeZ="2"').replace('</OME>', '<Image ID="Image:1"><Pixels/></Image></OME>')
+  write_pages(tmp_path / 'z.tif', brighter(12), xml)
+  stack = read_stack_folder(tmp_path, channel=1)
+  assert (page_numbers(stack), stack.focus.tolist(), stack.focus_unit) == ([1, 3, 5], [0, 2, 4], 'um')
+  assert 'Only the first of the 2 images in z.tif was read.' in stack.notes
+  # If each image has one position, they are the stack.
+  write_pages(tmp_path / 'z.tif', brighter(3), ome(1).replace('</OME>', '<Image/><Image/></OME>'))
+  assert page_numbers(read_stack_folder(tmp_path)) == [0, 1, 2]
+
+
 def test_channels_that_are_a_stack(tmp_path):
   write_pages(tmp_path / 'z.tif', brighter(5), ome(1, 5))
   stack = read_stack_folder(tmp_path)

@@ -19,7 +19,7 @@ from focal_jax.data.names import comparable, format_list, infinity_as_digit, pri
 # Words in the names of programs' results. If all names of a series have them, they are ignored.
 _RESULTS = re.compile(
   'depth|dmap|pmax|disparity|height|stack|fus(ed|ion)|result|output|merged?|blend|focus|aif|edof|mask|confidence|'
-  'normals?|mesh|points|thumb|preview|edit|copy|kopie|copie|retouch|final|report|sheet|montage|truth|reference'
+  'normals?|mesh|points|thumb|preview|edit|small|resized|copy|kopie|copie|retouch|final|report|sheet|montage|truth|reference'
 )
 _OF_HELICON = re.compile(r'\([ABC],R\d+')  # Helicon Focus writes its settings into the names of its results
 # Additions of cameras and phones to the names of some frames.

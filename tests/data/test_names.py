@@ -124,6 +124,8 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (['20240501_102030.jpg', '20240501_102031.jpg', '20240501_102031(1).jpg', '20240501_102032.jpg'], []),
     (SERIES, [f'IMG_{n:04}_depth.png' for n in range(1, 7)]),
     (SERIES, [f'confidence_{n:04}.png' for n in range(1, 7)]),
+    (SERIES, [f'IMG_{n:04}_small.jpg' for n in range(1, 7)]),
+    ([f'small_{n}.jpg' for n in range(4)], []),
     (SERIES, ['IMG_0007.png']),  # the only one of its kind
     (SERIES, ['IMG.jpg']),
     (['1.jpg', '2.jpg'], ['result.jpg']),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 import focal_jax
 from focal_jax.align import static_pattern
@@ -217,7 +217,7 @@ def predict_folder(
     if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
       prediction = prediction.replace(depth=np.maximum(prediction.depth, 0))
     aligned, coverage = prediction.aligned, prediction.coverage
-  later += _differences(aligned, coverage, stack.names)
+  later += _differences(aligned, coverage, stack.names, before.measured)
   for note in later:
     log.info('%s', note)
   stack = dataclasses.replace(stack, notes=[*stack.notes, *later])
@@ -337,18 +337,24 @@ def _remarks(stack: FolderStack, motion: ResidualMotion) -> list[str]:
 
 
 def _differences(
-  aligned: Shaped[np.ndarray, 'N H W 3'], coverage: Float[np.ndarray, 'N H W'], names: Sequence[str]
+  aligned: Shaped[np.ndarray, 'N H W 3'],
+  coverage: Float[np.ndarray, 'N H W'],
+  names: Sequence[str],
+  measured: Bool[np.ndarray, 'N'],
 ) -> list[str]:
-  """Notes about aligned frames that differ from the others by more than their focus."""
+  """Notes about aligned frames that differ from the others by more than their focus. Frames whose motion could not be
+  measured may just be very blurred.
+  """
   changed, brightness = find_changed_frames(aligned, coverage)
   notes = []
-  if changed:
+  if changed := [n for n in changed if measured[n]]:
     differs = 'differs' if len(changed) == 1 else 'differ'
     notes.append(
       f'{format_list([names[n] for n in changed])} {differs} from the other frames in a part of the image: damaged, or '
       'something moved. Depth and the all-in-focus image may be wrong there.'
     )
-  if odd := [n for n, value in enumerate(brightness) if not 1 / _EXPOSURE < value < _EXPOSURE]:
+  odd = [n for n, value in enumerate(brightness) if n not in changed and not 1 / _EXPOSURE < value < _EXPOSURE]
+  if odd:
     least, greatest = (f'{limit(brightness[odd]):.2g}' for limit in (min, max))
     has, times = 'has' if len(odd) == 1 else 'have', least if least == greatest else f'{least} to {greatest}'
     notes.append(

@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -47,6 +48,9 @@ def expand_pattern(pattern: str) -> list[Path] | None:
   """The files that match a shell pattern, in natural order; None if it is not a pattern, or if the path exists."""
   if not glob.has_magic(pattern) or Path(pattern).exists():
     return None
+  path = Path(os.path.expanduser(pattern))
+  folder = next(parent for parent in path.parents if parent.exists())  # which may have brackets in its name
+  pattern = str(Path(glob.escape(str(folder)), path.relative_to(folder)))
   matches = [Path(path) for path in glob.glob(pattern, recursive=True)]
   return natural_order(path for path in matches if path.is_file())
 
@@ -99,7 +103,8 @@ def stack_folders(folder: Path, is_image: Callable[[Path], bool], limit: int = 1
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
   for entry in _entries(folder):
-    if entry.is_dir() and not entry.name.startswith('.'):
+    # Not folders of systems and NAS devices (.thumbnails, @eaDir, __MACOSX), and not results of a prediction.
+    if entry.is_dir() and not entry.name.startswith(('.', '@', '__')) and not (entry / 'summary.json').exists():
       yield entry
       if depth > 1:
         yield from _below(entry, depth - 1)

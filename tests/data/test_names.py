@@ -229,7 +229,7 @@ class TestPaths:
     assert stack_source(['nowhere', 'else']) == ['nowhere', 'else']
     assert stack_source([folder.as_uri().replace(',', '%2C')]) == str(folder)
 
-  def test_patterns(self, tmp_path):
+  def test_patterns(self, tmp_path, monkeypatch):
     write_images(tmp_path, 'f1.png', 'f10.png', 'f2.png', 'f_depth.png', 'other.png')
     (tmp_path / 'f3.txt').write_text('')
     pattern = str(tmp_path / 'f*')
@@ -242,6 +242,10 @@ class TestPaths:
       read_stack_folder(tmp_path / '*.tif')
     write_images(tmp_path / 'with [brackets]', '1.png', '2.png')
     assert len(read_stack_folder(tmp_path / 'with [brackets]').names) == 2
+    assert len(read_stack_folder(tmp_path / 'with [brackets]' / '*.png').names) == 2
+    assert len(read_stack_folder(tmp_path / '*[[]*' / '*.png').names) == 2
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert len(read_stack_folder('~/with [brackets]/*.png').names) == 2
 
   def test_letters_may_be_composed_in_another_way(self, tmp_path):
     write_images(tmp_path / unicodedata.normalize('NFD', 'Käfer'), '1.png', '2.png')
@@ -269,6 +273,9 @@ class TestPaths:
     write_images(tmp_path, 'a.png', 'b.png')
     assert not any('folders' in note for note in read_stack_folder(tmp_path).notes)
     write_images(tmp_path / 'pos_2', '3.png')
+    for other in ('@eaDir', 'out/aligned'):
+      write_images(tmp_path / other, *(f'{n}.png' for n in range(9)))
+    (tmp_path / 'out' / 'summary.json').write_text('{}')
     (note,) = (note for note in read_stack_folder(tmp_path).notes if 'folders' in note)
     assert note.startswith('Not read: the folders with images in it, day/pos_1 (2), pos_2 (3), pos_10 (2); choose')
 

@@ -19,7 +19,7 @@ from focal_jax.data.exif import FrameExif
 from focal_jax.data.named_focus import focus_of_names, unused_numbers
 from focal_jax.data.names import format_list, printable
 from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
-from focal_jax.data.texts import find_ignoring_case, is_there, plain_number, read_text
+from focal_jax.data.texts import find_ignoring_case, is_there, micro, plain_number, read_text
 from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
@@ -33,6 +33,8 @@ FRAME_INDEX_UNIT = 'frame index'
 POSITION_UNIT = f'unit of {FOCUS_DISTANCE_FILE}'  # of positions along the axis without a given unit
 
 _NAMES = 'the series of file names'
+
+_TABLES = ('.csv', '.tsv', '.xls', '.xlsx', '.ods', '.yaml', '.yml')  # other tables, which may hold distances
 
 # Units that may follow the numbers of a text file.
 _UNIT_WORDS = ('nm', 'um', 'µm', 'μm', 'mm', 'cm', 'm', 'dpt', 'in', 'steps')
@@ -139,7 +141,7 @@ def read_metadata(
     else:
       dioptres = 1.0 / focus if unit == 'm' else focus
       sweep = Sweep(dioptres, DIOPTRE_UNIT, _NAMES, focal_length_m, length_source)
-  elif folder and (tables := sorted(path.name for path in folder.glob('*.[cC][sS][vV]') if path != sidecar.path)):
+  elif folder and (tables := sorted(path.name for path in folder.iterdir() if _is_table(path, sidecar))):
     notes.append(f'{format_list(tables)} was not read: focus distances are expected in {SIDECAR_FILES[0]}.')
   elif (ends := unused_numbers(names)) is not None:
     notes.append(
@@ -155,6 +157,10 @@ def read_metadata(
     principal_point_px=sidecar.principal_point_px or ((size[0] - 1) / 2, (size[1] - 1) / 2),
     notes=notes,
   )
+
+
+def _is_table(path: Path, sidecar: Sidecar) -> bool:
+  return path.suffix.lower() in _TABLES and path != sidecar.path and not path.name.startswith(('.', '~$'))
 
 
 def _lens(exif: list[FrameExif], notes: list[str]) -> FrameExif:
@@ -242,7 +248,7 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
         units.append(number[2])
       elif word:
         numbers.append(_number(path, len(numbers), word))
-  if len(set(units)) > 1:
+  if len({micro(unit) for unit in units}) > 1:
     raise InputError(f'{printable(path)}: units {", ".join(sorted(set(units)))}, expected one')
   return np.array(numbers, np.float64), units[0] if units else None
 

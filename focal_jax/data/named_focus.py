@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from focal_jax.data.names import INFINITY_WORD, comparable, signs_follow_letters
-from focal_jax.data.texts import plain_number
+from focal_jax.data.texts import micro, plain_number
 
 # Units of distances in metres, and of positions along the axis in micrometres.
 _METRES = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}
@@ -41,7 +41,7 @@ def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str]
   if len(varying) != 1:
     return None
   numbers = np.array([float(plain_number('inf' if _is_infinite(number) else number)) for number, _ in varying[0]])
-  units = [re.sub('[µμ]', 'u', unit) for _, unit in varying[0]]
+  units = [micro(unit) for _, unit in varying[0]]
   used = {unit for unit in units if unit}
   if used == {'dpt'}:
     values, unit = numbers, 'dpt'

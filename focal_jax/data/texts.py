@@ -44,6 +44,11 @@ def plain_number(text: str) -> str:
   return text.replace(',', '.') if re.fullmatch(r'\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*', text) else text
 
 
+def micro(unit: str) -> str:
+  """A unit with the letter u for both characters that mean micro."""
+  return re.sub('[\u00b5\u03bc]', 'u', unit)
+
+
 def is_there(path: Path) -> bool:
   """Whether there is such a file, or a link to one that is missing, which is an error and not the same as no file."""
   return path.exists() or path.is_symlink()

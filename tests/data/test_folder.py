@@ -571,6 +571,7 @@ def test_many_equal_distances_are_one_remark(tmp_path):
     ('0,5\n0,25\n0,125\n', [2, 4, 8]),
     ('∞ 2 1', [0, 0.5, 1]),
     ('infinity 2 1', [0, 0.5, 1]),
+    ('1 \u00b5m\n2 um\n3 \u03bcm\n', [1, 2, 3]),
   ],
 )
 def test_distances_as_people_write_them(tmp_path, text, focus):

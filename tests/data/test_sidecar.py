@@ -192,6 +192,10 @@ def test_table_of_another_name_is_told(folder):
   stack = read_stack_folder(folder)
   assert stack.focus_unit == FRAME_INDEX_UNIT
   assert 'focus.csv was not read: focus distances are expected in metadata.csv.' in stack.notes
+  (folder / 'focus.csv').rename(folder / 'Metadata.XLSX')
+  (folder / '.~lock.Metadata.XLSX').write_text('')
+  notes = read_stack_folder(folder).notes
+  assert 'Metadata.XLSX was not read: focus distances are expected in metadata.csv.' in notes
 
 
 def test_json_in_utf_16(folder):

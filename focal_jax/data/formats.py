@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -43,7 +44,10 @@ _RAW = (
   '.srw',
   '.x3f',
 )
-_MICROSCOPE = ('.czi', '.dv', '.ims', '.lif', '.lsm', '.nd2', '.oib', '.oif', '.oir', '.vsi', '.zvi')
+_MICROSCOPE = (
+  '.czi', '.dv', '.ims', '.lif', '.lsm', '.mrxs', '.nd2', '.ndpi', '.oib', '.oif', '.oir', '.stk', '.svs', '.vsi',
+  '.zvi',
+)  # fmt: skip
 _VIDEO = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.mts', '.webm', '.wmv')
 _ARCHIVES = ('.7z', '.gz', '.rar', '.tar', '.tgz', '.zip')
 _OTHER = (
@@ -136,6 +140,14 @@ def unread(paths: Iterable[Path]) -> list[str]:
   if away:
     notes.append(f'{away} {"file is" if away == 1 else "files are"} only in iCloud: download them first.')
   return notes
+
+
+def other_types(paths: Iterable[Path]) -> list[str]:
+  """A sentence with the numbers of other files by their suffix, if there are any: [] or one item."""
+  counts = Counter(path.suffix.lower() for path in paths if path.suffix and not path.name.startswith('.'))
+  if not counts:
+    return []
+  return [f'found files of type {format_list([f"{suffix} ({count})" for suffix, count in counts.most_common()])}.']
 
 
 def without_suffix(paths: Iterable[Path]) -> list[str]:

@@ -112,10 +112,12 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
     added = tuple(word for word in words[path] if word not in series)
     if _is_result(added) or _OF_HELICON.search(path.stem):
       return True
-    if members == 2 or (not added and _has_number(path) and (words[path] or not series)):
-      return False  # for example z_0 with z_-1.5um and z_1.5um
     stem = comparable(path.stem)
     derived = any(stem.startswith(member) for member in stems)  # for example IMG_1 edited
+    if derived and any(stem.endswith(member) for member in stems):  # IMG_1-IMG_9 is the stack of all
+      return True
+    if members == 2 or (not added and _has_number(path) and (words[path] or not series)):
+      return False  # for example z_0 with z_-1.5um and z_1.5um
     if set(series) <= set(words[path]) and all(len(word) == 1 or _OF_CAMERAS.fullmatch(word) for word in added):
       # IMG_E0001 is IMG_0001 edited, on phones, but frame1b may follow frame1.
       if derived and any(_VERSIONS.fullmatch(word) for word in added):

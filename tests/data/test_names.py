@@ -110,6 +110,7 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (SERIES, ['stacked.jpg']),
     (SERIES, ['2024-05-01 12.00.00 (A,R8,S4).jpg']),
     (SERIES, ['ZS PMax.tif', 'ZS DMap.tif']),
+    (SERIES, ['IMG_0001-IMG_0006.jpg']),
     (SERIES, ['IMG_0002 edited.jpg', 'IMG_0005-Edit.jpg']),
     (SERIES, ['IMG_E0003.jpg']),
     (SERIES, ['IMG_0002-2.jpg', 'IMG_0004~2.jpg']),
@@ -300,6 +301,13 @@ def test_files_that_are_not_read_are_told(tmp_path):
     '1 file of type .czi was',
     '1 file of type .mp4 was',
   ]
+
+
+def test_files_of_unknown_types_are_counted(tmp_path):
+  for name in ('1.fits', '2.FITS', '3.fits', 'notes.txt', '.hidden.fits', 'README'):
+    (tmp_path / name).write_bytes(b'x')
+  with pytest.raises(InputError, match=r'no images, .*; found files of type \.fits \(3\), \.txt \(1\)$'):
+    read_stack_folder(tmp_path)
 
 
 def test_files_that_are_not_there(tmp_path):

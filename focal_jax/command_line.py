@@ -8,6 +8,7 @@ import signal
 import sys
 import textwrap
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -95,7 +96,7 @@ def _run(main: Callable[[list[str]], int | None], name: str) -> None:
   for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
     if signal.getsignal(number) is default:
       signal.signal(number, _stop)
-  sys.unraisablehook = _stop_again
+  sys.unraisablehook = _ignored
   try:
     app.run(main, flags_parser=_parse)
   except (InputError, RunError) as error:
@@ -115,26 +116,42 @@ def _run(main: Callable[[list[str]], int | None], name: str) -> None:
       raise
     print(f"{name}: error: this needs '{module}'; install it with: pip install 'focal_jax[train]'", file=sys.stderr)
     sys.exit(InputError.status)
+  finally:
+    for number in set(_stopped_by):
+      signal.signal(number, signal.SIG_IGN)  # Python is about to end
 
 
 _stopped_by: list[int] = []  # signals
+_REPEAT_S = 0.5  # interval at which the signal is repeated until the program ends
 
 
 def _stop(number: int, _: Any) -> None:
+  """Ends the program by an exception, so that half-written results are removed.
+
+  The exception may get lost: Python ignores those in destructors and in callbacks of its garbage collector, and
+  libraries may go on without a module whose import was interrupted. So the signal is repeated.
+  """
+  error = sys.exception()
+  while error is not None:
+    if isinstance(error, KeyboardInterrupt | SystemExit) and _stopped_by:
+      return  # already ending; not to interrupt what removes results
+    error = error.__context__
+  if not _stopped_by:
+    threading.Thread(target=_repeat, args=(number,), daemon=True).start()
   _stopped_by.append(number)
   raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
-def _stop_again(ignored: Any) -> None:
-  """Repeats the signal if its exception was ignored, as Python does in destructors and callbacks of its garbage
-  collector. `sys.unraisablehook`.
-  """
-  if _stopped_by and isinstance(ignored.exc_value, KeyboardInterrupt | SystemExit):
-    timer = threading.Timer(0.1, os.kill, (os.getpid(), _stopped_by[-1]))
-    timer.daemon = True
-    timer.start()
-  else:
-    sys.__unraisablehook__(ignored)
+def _repeat(number: int) -> None:
+  while True:
+    time.sleep(_REPEAT_S)
+    os.kill(os.getpid(), number)
+
+
+def _ignored(unraisable: Any) -> None:
+  """`sys.unraisablehook` that does not print the exceptions of `_stop`."""
+  if not (_stopped_by and isinstance(unraisable.exc_value, KeyboardInterrupt | SystemExit)):
+    sys.__unraisablehook__(unraisable)
 
 
 def run_modes(modes: Mapping[str, Mode], name: str, about: str, default: str, only: str | None = None) -> None:

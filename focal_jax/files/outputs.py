@@ -2,7 +2,9 @@
 
 import contextlib
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,9 +89,28 @@ def result_folder(out: Path, overwrite: bool) -> Iterator[Path]:
       if target.exists() and target.is_dir() != path.is_dir():
         there, wanted = ('folder', 'file') if target.is_dir() else ('file', 'folder')
         raise InputError(f'{target}: is a {there}, expected a {wanted} or nothing')
-    for path in paths:
-      target = out / path.relative_to(stage)
-      if path.is_dir():
-        target.mkdir(exist_ok=True)
-      else:
-        path.replace(target)
+    with _signals_postponed():
+      for path in paths:
+        target = out / path.relative_to(stage)
+        if path.is_dir():
+          target.mkdir(exist_ok=True)
+        else:
+          path.replace(target)
+
+
+@contextlib.contextmanager
+def _signals_postponed() -> Iterator[None]:
+  """Postpones SIGINT and SIGTERM to the end of the block, which must be short."""
+  if threading.current_thread() is not threading.main_thread():  # others are not interrupted
+    yield
+    return
+  received = []
+  numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
+  handlers = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
+  try:
+    yield
+  finally:
+    for number, handler in handlers.items():
+      signal.signal(number, handler)
+    if received:
+      signal.raise_signal(received[0])

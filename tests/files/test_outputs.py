@@ -180,7 +180,34 @@ def main(argv):
     except BaseException:
       if argv[3] == 'in an import':
         raise ImportError('while initializing the extension')
-      raise
+      if argv[3] != 'in an import that is not needed':
+        raise
+    signal.pause()
+
+run_program(main, 'program')
+"""
+
+
+STOPPED_AGAIN = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+from focal_jax.command_line import run_program
+from focal_jax.files.outputs import result_folder
+
+rmtree = shutil.rmtree
+
+def slow(path):
+  for _ in range(3):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.3)
+  rmtree(path)
+
+def main(argv):
+  shutil.rmtree = slow
+  with result_folder(Path(argv[1]), overwrite=False) as folder:
+    (folder / 'half').write_text('half')
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()
 
 run_program(main, 'program')
 """
@@ -188,12 +215,44 @@ run_program(main, 'program')
 
 @pytest.mark.skipif(not hasattr(signal, 'pause'), reason='no signals as Unix has them')
 @pytest.mark.parametrize(('name', 'said'), [('SIGTERM', ''), ('SIGINT', 'program: interrupted\n')])
-@pytest.mark.parametrize('where', ['anywhere', 'in an import', 'in a callback of the garbage collector'])
+@pytest.mark.parametrize(
+  'where', ['anywhere', 'in an import', 'in an import that is not needed', 'in a callback of the garbage collector']
+)
 def test_a_program_that_is_stopped_leaves_nothing(tmp_path, name, said, where):
   command = [sys.executable, '-c', STOPPED, str(tmp_path / 'out'), name, where]
   done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=60)
   assert done.returncode == 128 + getattr(signal, name), done.stderr
   assert done.stderr == said
+  assert not (tmp_path / 'out').exists()
+
+
+def test_results_are_moved_as_a_whole(tmp_path, monkeypatch):
+  replace = Path.replace
+
+  def interrupted(path, target):
+    signal.raise_signal(signal.SIGINT)
+    return replace(path, target)
+
+  def write():
+    with result_folder(tmp_path / 'out', overwrite=False) as folder:
+      for n in range(3):
+        (folder / f'{n}.txt').write_text('')
+      monkeypatch.setattr(Path, 'replace', interrupted)
+
+  handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      write()
+  finally:
+    signal.signal(signal.SIGINT, handler)
+  assert sorted(contents(tmp_path / 'out')) == ['0.txt', '1.txt', '2.txt']
+
+
+def test_what_removes_results_is_not_interrupted(tmp_path):
+  """By a second signal."""
+  command = [sys.executable, '-c', STOPPED_AGAIN, str(tmp_path / 'out')]
+  done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=60)
+  assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, '')
   assert not (tmp_path / 'out').exists()
 
 

@@ -28,11 +28,12 @@ _DARK, _BLACK = 32, 16
 _WHITE = 240  # minimum value above which a stack is noted as overexposed
 _WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # common white levels of values of any range
 _DEEP_WHITES = _WHITES[1:]  # white levels of 8 to 16 bits
-_MIN_CONTRAST = 16  # an offset is removed if 16-bit values range over less than 1 / this of the largest one
+_MIN_CONTRAST = 4  # an offset is removed if 16-bit values range over less than 1 / this of the largest one
 _HOT = 3e-4  # maximum share of hot pixels in a 16-bit frame
 _MAX_DUPLICATES = 3  # duplicates that are listed one by one
 _BELOW_BLACK = -0.02  # lowest value, relative to white, up to which black is 0
 _OUTSIDE, _MAX_SAMPLES = 0.001, 1_000_000  # share of pixels below black and above white; number of pixels sampled
+_HIGHLIGHTS = 0.01  # maximum share of pixels above 1 of floating-point photographs, for example reflections
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -335,8 +336,10 @@ def _range_of(values: Shaped[np.ndarray, '...'], header: FrameHeader) -> _Reach:
     reason = 'all its pixels are NaN or infinite, expected numbers'
     raise UnreadableError(f'{printable(header.file.path)}: {reason}', reason)
   sample = finite[:: max(1, len(finite) // _MAX_SAMPLES)].astype(np.float64)
-  low, high = np.quantile(sample, (_OUTSIDE, 1 - _OUTSIDE))
-  white = next((one for one in _WHITES if 0.125 * one < high <= one), high)
+  low, usual, high = np.quantile(sample, (_OUTSIDE, 1 - _HIGHLIGHTS, 1 - _OUTSIDE))
+  if values.dtype.kind == 'f' and _WHITES[0] / 8 < usual <= _WHITES[0] < high:
+    high = _WHITES[0]
+  white = next((one for one in _WHITES if one / 8 < high <= one), high)
   ends = float(finite.min()), float(finite.max())
   return _Reach(float(low), float(white), *ends, float(np.minimum(sample, white).mean()), values.size - len(finite))
 

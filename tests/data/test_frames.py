@@ -335,12 +335,13 @@ def test_hot_pixels_do_not_make_the_rest_black(tmp_path, channels):
   assert not any('white was taken' in note for note in read_stack_folder(tmp_path).notes)
 
 
-def test_16_bits_upon_an_offset(tmp_path):
-  pixels = np.random.default_rng(0).integers(20000, 21021, (2, 10, 12, 1), dtype=np.uint16)
-  pixels[0, 0, :2, 0] = 20000, 21020
+@pytest.mark.parametrize(('black', 'white'), [(20000, 21020), (500, 602)])
+def test_16_bits_upon_an_offset(tmp_path, black, white):
+  pixels = np.random.default_rng(0).integers(black, white + 1, (2, 10, 12, 1), dtype=np.uint16)
+  pixels[0, 0, :2, 0] = black, white
   for n, frame in enumerate(pixels):
     write_png(tmp_path / f'{n}.png', frame)
   stack = read_stack_folder(tmp_path)
-  expected = np.broadcast_to(np.round((pixels - 20000.0) * (255 / 1020)), stack.images.shape)
+  expected = np.broadcast_to(np.round((pixels - float(black)) * (255 / (white - black))), stack.images.shape)
   np.testing.assert_allclose(stack.images, expected, atol=1)
-  assert any('range from 20000 to 21020, which became black and white' in note for note in stack.notes)
+  assert any(f'range from {black} to {white}, which became black and white' in note for note in stack.notes)

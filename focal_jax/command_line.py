@@ -8,7 +8,6 @@ import signal
 import sys
 import textwrap
 import threading
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -117,11 +116,13 @@ def _run(main: Callable[[list[str]], int | None], name: str) -> None:
     print(f"{name}: error: this needs '{module}'; install it with: pip install 'focal_jax[train]'", file=sys.stderr)
     sys.exit(InputError.status)
   finally:
+    _ended.set()
     for number in set(_stopped_by):
       signal.signal(number, signal.SIG_IGN)  # Python is about to end
 
 
 _stopped_by: list[int] = []  # signals
+_ended = threading.Event()
 _REPEAT_S = 0.5  # interval at which the signal is repeated until the program ends
 
 
@@ -143,8 +144,7 @@ def _stop(number: int, _: Any) -> None:
 
 
 def _repeat(number: int) -> None:
-  while True:
-    time.sleep(_REPEAT_S)
+  while not _ended.wait(_REPEAT_S):
     os.kill(os.getpid(), number)
 
 

@@ -303,7 +303,7 @@ def _choose_files(paths: list[Path], unreadable: Unreadable) -> _Chosen:
   folder = folders.pop() if len(folders) == 1 else None
   all_names = []
   if folder:
-    there = natural_order(path for path in folder.iterdir() if is_image(path) and not path.is_dir())
+    there = natural_order(path for path in file_paths.entries(folder) if is_image(path) and not path.is_dir())
     if count_distances(folder) not in (None, len(there)):
       there, _ = _frames_of(there, set())
     all_names = [printable(path.name) for path in there]
@@ -419,7 +419,7 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
         f'; choose one of the folders with images: {format_list([f"{name} ({n})" for name, n in folders.items()], 8)}'
       )
     raise InputError(message)
-  if no_files := natural_order(path for path in there if is_image(path) and path not in entries):
+  if no_files := natural_order(path for path in set(there).difference(entries) if is_image(path)):
     is_no_file = 'is not a file' if len(no_files) == 1 else 'are not files'
     notes.append(f'Not read: {format_list([path.name for path in no_files])}, which {is_no_file}.')
   if len(paths) <= _FEW:

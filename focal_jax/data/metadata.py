@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from focal_jax import optics
+from focal_jax.data import paths as file_paths
 from focal_jax.data.exif import FrameExif
 from focal_jax.data.named_focus import focus_of_names, unused_numbers
 from focal_jax.data.names import format_list, printable
@@ -141,7 +142,7 @@ def read_metadata(
     else:
       dioptres = 1.0 / focus if unit == 'm' else focus
       sweep = Sweep(dioptres, DIOPTRE_UNIT, _NAMES, focal_length_m, length_source)
-  elif folder and (tables := sorted(path.name for path in folder.iterdir() if _is_table(path, sidecar))):
+  elif folder and (tables := sorted(path.name for path in file_paths.entries(folder) if _is_table(path, sidecar))):
     notes.append(f'{format_list(tables)} was not read: focus distances are expected in {SIDECAR_FILES[0]}.')
   elif (ends := unused_numbers(names)) is not None:
     notes.append(

@@ -95,14 +95,14 @@ def stack_folders(folder: Path, is_image: Callable[[Path], bool], limit: int = 1
   """
   found = {}
   for path in natural_order(itertools.islice(_below(folder, depth=2), limit)):
-    count = sum(is_image(entry) for entry in _entries(path) if entry.is_file())
+    count = sum(is_image(entry) for entry in entries(path) if entry.is_file())
     if count > 1:
       found[str(path.relative_to(folder))] = count
   return found
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
-  for entry in _entries(folder):
+  for entry in entries(folder):
     # Not folders of systems and NAS devices (.thumbnails, @eaDir, __MACOSX), and not results of a prediction.
     if entry.is_dir() and not entry.name.startswith(('.', '@', '__')) and not (entry / 'summary.json').exists():
       yield entry
@@ -110,7 +110,8 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
         yield from _below(entry, depth - 1)
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+  """What is in a folder; [] if it cannot be listed, although files in it may be readable."""
   try:
     return list(folder.iterdir())
   except OSError:

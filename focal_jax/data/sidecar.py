@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from focal_jax.data import paths as file_paths
 from focal_jax.data.formats import is_image
 from focal_jax.data.names import comparable, printable
 from focal_jax.data.texts import find_ignoring_case, is_there, plain_number, read_text
@@ -164,7 +165,7 @@ def known_unit(unit: str | None) -> str | None:
 
 def _allowed_names(folder: Path, names: list[str]) -> list[str]:
   """Names that a sidecar may list; frames may also be pages of a file."""
-  return [*names, *(path.name for path in folder.iterdir() if path.is_file() and path.name not in names)]
+  return [*names, *(path.name for path in file_paths.entries(folder) if path.is_file() and path.name not in names)]
 
 
 def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:

@@ -310,6 +310,20 @@ class TestList:
     assert stack.names == [names[n] for n in order]
     assert any('in alphabetical order, as shells list them' in note for note in stack.notes) == (len(names) > 2)
 
+  def test_in_a_folder_that_cannot_be_listed(self, tmp_path, monkeypatch):
+    write_images(tmp_path, 'a.png', 'b.png')
+    (tmp_path / 'metadata.csv').write_text('file,focus_dpt\na.png,1\nb.png,2\n')
+
+    def refused(folder):
+      raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(Path, 'iterdir', refused)
+    assert read_stack_folder([tmp_path / 'a.png', tmp_path / 'b.png']).focus.tolist() == [1, 2]
+    (tmp_path / 'metadata.csv').unlink()
+    assert read_stack_folder([tmp_path / 'a.png', tmp_path / 'b.png']).focus_unit == FRAME_INDEX_UNIT
+    with pytest.raises(InputError, match='Permission denied, expected a folder of images'):
+      read_stack_folder(tmp_path)
+
   def test_everything_in_a_folder(self, tmp_path):
     write_images(tmp_path, 'a1.png', 'a2.png', 'a3.png', 'a2_depth.png')
     write_metadata(tmp_path, '4 3 2 1')

@@ -94,7 +94,7 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   if members < 2 or members <= len(others):
     return paths, _two_series(numbered, paths)
   inside = [path for path in paths if words[path] == series and _has_number(path)]
-  kinds = Counter(_kind(path) for path in inside)
+  numbered_paths, kinds = set(inside), Counter(_kind(path) for path in inside)
   main_kind, of_main_kind = kinds.most_common(1)[0]
   stems = [comparable(path.stem) for path in inside]
   numbers = {tuple(re.findall(r'\d+', stem)) for stem in stems}
@@ -105,10 +105,11 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   def is_stranger(path: Path) -> bool:
     if path in copies and 2 * len(copies) < len(inside):  # not if most frames have such names
       return not _TIME.search(comparable(copies[path].stem)) or _same_bytes(path, copies[path])
-    if path in inside:  # from another program if it is the only file of its format and fills no gap in the numbers
-      if _fills_a_gap(path, inside):
-        return False
-      return kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
+    if (
+      path in numbered_paths
+    ):  # from another program if it is the only file of its format and fills no gap in the numbers
+      alone = kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
+      return alone and not _fills_a_gap(path, inside)
     added = tuple(word for word in words[path] if word not in series)
     if _is_result(added) or _OF_HELICON.search(path.stem):
       return True

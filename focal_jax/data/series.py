@@ -69,7 +69,8 @@ def without_duplicate_formats(paths: list[Path], kept: set[str]) -> tuple[list[P
     return paths, []
   taken = ', '.join(sorted({best[path.stem].suffix for path in dropped}))
   names = format_list([path.name for path in dropped])
-  return [path for path in paths if path not in dropped], [
+  gone = set(dropped)
+  return [path for path in paths if path not in gone], [
     f'Left out: {names}, because files with the same names in {taken} are read.'
   ]
 
@@ -105,9 +106,8 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   def is_stranger(path: Path) -> bool:
     if path in copies and 2 * len(copies) < len(inside):  # not if most frames have such names
       return not _TIME.search(comparable(copies[path].stem)) or _same_bytes(path, copies[path])
-    if (
-      path in numbered_paths
-    ):  # from another program if it is the only file of its format and fills no gap in the numbers
+    if path in numbered_paths:
+      # From another program if it is the only file of its format and fills no gap in the numbers.
       alone = kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
       return alone and not _fills_a_gap(path, inside)
     added = tuple(word for word in words[path] if word not in series)
@@ -132,8 +132,9 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   dropped = [path for path in paths if path.name not in kept and is_stranger(path)]
   if not dropped:
     return paths, _two_series(numbered, paths)
-  remaining = [path for path in paths if path not in dropped]
-  inside = [path for path in inside if path not in dropped]
+  gone = set(dropped)
+  remaining = [path for path in paths if path not in gone]
+  inside = [path for path in inside if path not in gone]
   ends = f'{printable(inside[0].name)} .. {printable(inside[-1].name)}'
   verb = 'does' if len(dropped) == 1 else 'do'
   note = f'Left out: {format_list([path.name for path in dropped])}, which {verb} not fit the series {ends} by name.'

@@ -143,7 +143,8 @@ def read_metadata(
       dioptres = 1.0 / focus if unit == 'm' else focus
       sweep = Sweep(dioptres, DIOPTRE_UNIT, _NAMES, focal_length_m, length_source)
   elif folder and (tables := sorted(path.name for path in file_paths.entries(folder) if _is_table(path, sidecar))):
-    notes.append(f'{format_list(tables)} was not read: focus distances are expected in {SIDECAR_FILES[0]}.')
+    was = 'was' if len(tables) == 1 else 'were'
+    notes.append(f'{format_list(tables)} {was} not read: focus distances are expected in {SIDECAR_FILES[0]}.')
   elif (ends := unused_numbers(names)) is not None:
     notes.append(
       f'Numbers in the file names, {ends[0]} to {ends[1]}, were not used. If they are focus distances, rename '

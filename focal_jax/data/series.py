@@ -56,12 +56,14 @@ def without_duplicate_formats(paths: list[Path], kept: set[str]) -> tuple[list[P
   for path in paths:
     by_stem.setdefault(path.stem, []).append(path)
   counts = Counter(_kind(path) for path in paths)
-  spellings = Counter(path.suffix for path in paths)
+  spellings, sizes = Counter(path.suffix for path in paths), Counter()
+  for path in paths:
+    sizes[path.suffix] += path.stat().st_size if path.exists() else 0  # the larger files are the originals
 
   def rank(path: Path) -> tuple:
     kind = _kind(path)
     best = _BEST_FIRST.index(kind) if kind in _BEST_FIRST else 9
-    return path.name not in kept, -counts[kind], best, -spellings[path.suffix]
+    return path.name not in kept, -counts[kind], best, -spellings[path.suffix], -sizes[path.suffix]
 
   best = {stem: min(twins, key=rank) for stem, twins in by_stem.items()}
   dropped = [path for path in paths if path != best[path.stem] and path.name not in kept]

@@ -190,6 +190,14 @@ def test_one_photograph_in_two_files_of_a_kind(suffix):
   assert without_duplicate_formats(paths, {path.name for path in paths}) == (paths, [])
 
 
+def test_of_as_many_files_of_a_kind_the_larger_ones_are_read(tmp_path):
+  for n in range(3):
+    (tmp_path / f'D{n}.jpeg').write_bytes(b'reduced')
+    (tmp_path / f'D{n}.jpg').write_bytes(b'the original')
+  kept, _ = without_duplicate_formats(natural_order(tmp_path.iterdir()), set())
+  assert [path.name for path in kept] == ['D0.jpg', 'D1.jpg', 'D2.jpg']
+
+
 @pytest.mark.parametrize(
   ('names', 'times', 'order', 'note'),
   [

@@ -49,7 +49,8 @@ def expand_pattern(pattern: str) -> list[Path] | None:
   if not glob.has_magic(pattern) or Path(pattern).exists():
     return None
   path = Path(os.path.expanduser(pattern))
-  folder = next(parent for parent in path.parents if parent.exists())  # which may have brackets in its name
+  # Folders that exist may have brackets in their names.
+  folder = next((parent for parent in path.parents if parent.exists()), path.parents[-1])
   pattern = str(Path(glob.escape(str(folder)), path.relative_to(folder)))
   matches = [Path(path) for path in glob.glob(pattern, recursive=True)]
   return natural_order(path for path in matches if path.is_file())

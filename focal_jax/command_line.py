@@ -2,10 +2,13 @@
 
 import dataclasses
 import logging
+import os
 import re
 import signal
 import sys
 import textwrap
+import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from ml_collections import ConfigDict, config_flags
 
 from focal_jax.errors import InputError, RunError
 from focal_jax.files.shipped import find_recipe
+
+log = logging.getLogger(__name__)
 
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)  # config files are programs
 # Modules that only the extra `train` installs.
@@ -52,6 +57,7 @@ class Mode:
 def show_progress() -> None:
   """Logs this project's messages, and only warnings of others: Orbax writes some twenty lines per checkpoint."""
   absl.logging.set_verbosity(absl.logging.WARNING)
+  logging.getLogger('matplotlib').setLevel(logging.ERROR)  # it warns where it has no folder for its cache
   logging.getLogger('focal_jax').setLevel(logging.INFO)
 
 
@@ -68,33 +74,84 @@ def run_program(main: Callable[[list[str]], int | None], name: str) -> None:
 def _with_cache(main: Callable[[], int | None]) -> int | None:
   from focal_jax.backend import use_compilation_cache  # not before the flags are right: it imports JAX
 
-  use_compilation_cache()
+  folder = use_compilation_cache()
+  show, told = warnings.showwarning, []
+
+  def show_once(message: Warning | str, *arguments: Any) -> None:
+    # JAX warns for each program that it cannot read from the cache, or write to it because the disk is full.
+    if 'persistent compilation cache' not in str(message):
+      show(message, *arguments)
+    elif not told:
+      told.append(message)
+      log.warning('The compilation cache cannot be used, which takes time. If it is damaged, delete it: %s', folder)
+
+  warnings.showwarning = show_once
   return main()
 
 
 def _run(main: Callable[[list[str]], int | None], name: str) -> None:
   # By default SIGTERM ends Python at once; as an exception it lets half-written results be removed. Training and sweeps
   # set handlers of their own.
-  if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-    signal.signal(signal.SIGTERM, _terminate)
+  for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(number) is default:
+      signal.signal(number, _stop)
+  sys.unraisablehook = _ignored
   try:
     app.run(main, flags_parser=_parse)
   except (InputError, RunError) as error:
     print(f'{name}: error: {error}', file=sys.stderr)
     sys.exit(error.status)
-  except ModuleNotFoundError as error:
-    module = (error.name or '').partition('.')[0]
+  except SystemExit:
+    raise
+  except BaseException as error:
+    # An interrupted import may raise ImportError instead.
+    if isinstance(error, KeyboardInterrupt) or _stopped_by:
+      number = _stopped_by[-1] if _stopped_by else signal.SIGINT
+      if number == signal.SIGINT:
+        print(f'{name}: interrupted', file=sys.stderr)
+      sys.exit(128 + number)
+    module = (error.name or '').partition('.')[0] if isinstance(error, ModuleNotFoundError) else ''
     if module not in _TRAIN_MODULES:
       raise
     print(f"{name}: error: this needs '{module}'; install it with: pip install 'focal_jax[train]'", file=sys.stderr)
     sys.exit(InputError.status)
-  except KeyboardInterrupt:
-    print(f'{name}: interrupted', file=sys.stderr)
-    sys.exit(128 + signal.SIGINT)
+  finally:
+    _ended.set()
+    for number in set(_stopped_by):
+      signal.signal(number, signal.SIG_IGN)  # Python is about to end
 
 
-def _terminate(number: int, _: Any) -> None:
-  sys.exit(128 + number)
+_stopped_by: list[int] = []  # signals
+_ended = threading.Event()
+_REPEAT_S = 0.5  # interval at which the signal is repeated until the program ends
+
+
+def _stop(number: int, _: Any) -> None:
+  """Ends the program by an exception, so that half-written results are removed.
+
+  The exception may get lost: Python ignores those in destructors and in callbacks of its garbage collector, and
+  libraries may go on without a module whose import was interrupted. So the signal is repeated.
+  """
+  error = sys.exception()
+  while error is not None:
+    if isinstance(error, KeyboardInterrupt | SystemExit) and _stopped_by:
+      return  # already ending; not to interrupt what removes results
+    error = error.__context__
+  if not _stopped_by:
+    threading.Thread(target=_repeat, args=(number,), daemon=True).start()
+  _stopped_by.append(number)
+  raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _repeat(number: int) -> None:
+  while not _ended.wait(_REPEAT_S):
+    os.kill(os.getpid(), number)
+
+
+def _ignored(unraisable: Any) -> None:
+  """`sys.unraisablehook` that does not print the exceptions of `_stop`."""
+  if not (_stopped_by and isinstance(unraisable.exc_value, KeyboardInterrupt | SystemExit)):
+    sys.__unraisablehook__(unraisable)
 
 
 def run_modes(modes: Mapping[str, Mode], name: str, about: str, default: str, only: str | None = None) -> None:

@@ -5,11 +5,12 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
-from focal_jax import backend
+from focal_jax import backend, command_line
 
 PROGRAM = """
 import json, jax
@@ -52,6 +53,25 @@ def test_settings_of_jax_take_precedence(tmp_path, environment, expected):
   folder = folder_of_program(XDG_CACHE_HOME=str(tmp_path / 'home'), **environment)
   assert folder == (tmp_path / expected if expected else None)
   assert not (tmp_path / 'home').exists()
+
+
+def test_a_damaged_cache_is_one_line(monkeypatch, caplog):
+  monkeypatch.setattr(backend, 'use_compilation_cache', lambda: Path('the cache'))
+  shown = []
+
+  def main():
+    for name in 'ab':  # as JAX 0.10 says it
+      warnings.warn(f"Error reading persistent compilation cache entry for 'jit_{name}': incomplete", stacklevel=1)
+    warnings.warn('something else', stacklevel=1)
+
+  with warnings.catch_warnings():
+    warnings.simplefilter('always')
+    monkeypatch.setattr(warnings, 'showwarning', lambda message, *_: shown.append(str(message)))
+    command_line._with_cache(main)
+  assert shown == ['something else']
+  (line,) = caplog.messages
+  assert 'compilation cache cannot be used' in line
+  assert line.endswith('the cache')
 
 
 def test_a_home_that_cannot_be_written_to_is_no_error(tmp_path):

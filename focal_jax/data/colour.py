@@ -16,6 +16,8 @@ _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 # Colourants for the profile white point (D50): rows are X, Y, Z of red, green and blue (Adobe RGB (1998), 2005-05).
 _ADOBE_COLOURANTS = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
 _ADOBE_GAMMA = 563 / 256
+_SRGB_COLOURANTS = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
+_USUAL_GAMMA = 1 / 2.2  # in PNGs; means sRGB
 
 
 class ColourReader:
@@ -76,6 +78,14 @@ def _transform(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransfo
     if abs(change).max() <= _MAX_SRGB_DIFFERENCE:
       transform = None
   return described, transform
+
+
+def profile_of(info: dict) -> bytes | None:
+  """The profile in an image's `Image.info`, or one that stands for the gamma in a PNG without one."""
+  profile, gamma = info.get('icc_profile'), info.get('gamma')
+  if profile or 'srgb' in info or not gamma or abs(gamma - _USUAL_GAMMA) < 0.01 or not 0.1 < gamma < 10:
+    return profile
+  return matrix_profile(f'PNG with gamma {1 / gamma:.2g}', _SRGB_COLOURANTS, 1 / gamma)
 
 
 def matrix_profile(name: str, colourants: tuple[tuple[float, float, float], ...], gamma: float) -> bytes:

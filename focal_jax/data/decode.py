@@ -19,7 +19,7 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from focal_jax.data import libtiff, tiff
-from focal_jax.data.colour import ColourReader
+from focal_jax.data.colour import ColourReader, profile_of
 from focal_jax.data.exif import FrameExif, read_exif
 from focal_jax.data.formats import advice_for_content
 from focal_jax.data.names import printable
@@ -299,7 +299,7 @@ def _decode(header: FrameHeader, orientation: int) -> Decoded:
     deep_colour, deep_alpha = _is_deep_colour(image), _is_deep_grey_with_alpha(image)
     image.load()
     upper = image.copy()
-    profile, transparent = image.info.get('icc_profile'), image.has_transparency_data
+    profile, transparent = profile_of(image.info), image.has_transparency_data
     if transparent and 'A' in image.getbands():
       transparent = image.getchannel('A').getextrema()[0] < 255
   turns = [] if is_tiff and own == orientation else [_INVERSE.get(own, own)] * is_tiff + [orientation]

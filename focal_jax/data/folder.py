@@ -12,10 +12,10 @@ from jaxtyping import Float64, Int64, UInt8
 from focal_jax.data import paths as file_paths
 from focal_jax.data import series
 from focal_jax.data.decode import FrameFile, FrameHeader, read_header
-from focal_jax.data.formats import expected_suffixes, is_image, unread, without_suffix
+from focal_jax.data.formats import expected_suffixes, is_image, other_types, unread, without_suffix
 from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import find_fused_frame
-from focal_jax.data.metadata import FRAME_INDEX_UNIT, Sweep, count_distances, read_metadata
+from focal_jax.data.metadata import FRAME_INDEX_UNIT, METADATA_FILES, Sweep, count_distances, read_metadata
 from focal_jax.data.names import format_list, natural_order, printable
 from focal_jax.data.pages import (
   TIFF_SUFFIXES,
@@ -30,6 +30,8 @@ from focal_jax.data.pages import (
 from focal_jax.data.sidecar import read_sidecar
 from focal_jax.data.unreadable import Unreadable, UnreadableError
 from focal_jax.errors import InputError
+
+_FEW = 3  # a folder with more images is not the parent of the stacks; more remarks of a kind become one
 
 # Images that prediction writes.
 _RESULTS = ('all_in_focus.png', 'alignment.gif', 'confidence.png', 'contact_sheet.png', 'depth.png', 'depth_16bit.png')
@@ -167,7 +169,8 @@ def read_stack_folder(
         do not fit the series, or that differ from nearly all others in size or colour, are left out (`data.series`);
       * a pattern such as `frames/*.jpg`, treated as a folder with only these files;
       * a multi-page TIFF or an animation, or a folder that contains only such a file (`data.pages`);
-      * image files, in their order; if they are in several folders, EXIF is their only metadata.
+      * image files, in their order, or by the numbers in their names if they are in alphabetical order, as a shell
+        lists them: 10, 11, 9. If they are in several folders, EXIF is their only metadata.
 
       At least two images of one size.
     max_side: maximum of the longer side in pixels; larger images are reduced. None: no limit.
@@ -241,6 +244,7 @@ def _choose(source: str | Path | Sequence[str | Path], channel: int | None, unre
   """The frames that `source` refers to."""
   if not isinstance(source, str | Path):
     paths = [file_paths.existing(path) for path in source]
+    paths = [path for path in paths if path.name.lower() not in METADATA_FILES]  # a shell's FOLDER/* lists them, too
     if len(paths) == 1 and paths[0].is_file() and (stack := read_page_stack(paths[0], channel)):
       return _choose_pages(stack, [], unreadable)
     return _choose_files(_check_images(paths), unreadable)
@@ -283,18 +287,27 @@ def _choose_files(paths: list[Path], unreadable: Unreadable) -> _Chosen:
   for path in paths:
     if not path.exists():
       raise InputError(f'{printable(path)}: found no such file, expected an image')
+  notes, order, by_number = [], 'the order given', natural_order(paths)
+  alphabetical = paths in (sorted(paths), sorted(paths, key=lambda path: str(path).casefold()))
+  if alphabetical and paths not in (by_number, by_number[::-1]):
+    notes.append('The files were given in alphabetical order, as shells list them, and sorted by their numbers.')
+    paths, order = by_number, 'name order'
+  elif paths != by_number:
+    notes.append('The order given is not that of the names.')
+  fitting, _ = _frames_of(paths, set())
+  if odd := [path.name for path in paths if path not in fitting]:
+    does = 'does' if len(odd) == 1 else 'do'
+    notes.append(f'{format_list(odd)} {does} not fit the series by name, but every file given is used.')
   headers = _read_headers([picture_file(path) for path in paths], unreadable)
   folders = {path.parent for path in paths}
   folder = folders.pop() if len(folders) == 1 else None
-  all_names, notes = [], []
+  all_names = []
   if folder:
-    there = natural_order(path for path in folder.iterdir() if is_image(path) and not path.is_dir())
+    there = natural_order(path for path in file_paths.entries(folder) if is_image(path) and not path.is_dir())
     if count_distances(folder) not in (None, len(there)):
       there, _ = _frames_of(there, set())
     all_names = [printable(path.name) for path in there]
-  if paths != natural_order(paths):
-    notes.append('The order given is not that of the names.')
-  return _Chosen(headers, folder, all_names, 'the order given', None, notes, unreadable)
+  return _Chosen(headers, folder, all_names, order, None, notes, unreadable)
 
 
 def _choose_series(
@@ -378,7 +391,8 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
   """Two or more image files, or one that is a stack, in natural order; and notes about images that cannot be read."""
   try:
     # Not folders, and not pipes, which would block. Broken links are reported when they are read.
-    entries = [path for path in folder.iterdir() if path.is_file() or not path.exists()]
+    there = list(folder.iterdir())
+    entries = [path for path in there if path.is_file() or not path.exists()]
   except OSError as error:
     advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([folder])) if folder.is_file() else ''
     if is_truncated_stack(folder):
@@ -398,13 +412,21 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
     message = f'{printable(folder)}: {found}, expected at least two ({expected_suffixes()})'
     if paths and is_truncated_stack(paths[0]):
       message += '; it is truncated: pages are missing'
-    if notes := [*notes, *without_suffix(entries)]:
+    if notes := [*notes, *without_suffix(entries)] or ([] if paths else other_types(entries)):
       message += f'; {" ".join(notes).removesuffix(".")}'
     if folders := file_paths.stack_folders(folder, is_image):
       message += (
         f'; choose one of the folders with images: {format_list([f"{name} ({n})" for name, n in folders.items()], 8)}'
       )
     raise InputError(message)
+  if no_files := natural_order(path for path in set(there).difference(entries) if is_image(path)):
+    is_no_file = 'is not a file' if len(no_files) == 1 else 'are not files'
+    notes.append(f'Not read: {format_list([path.name for path in no_files])}, which {is_no_file}.')
+  if len(paths) <= _FEW:
+    folders = file_paths.stack_folders(folder, is_image)
+    if len(paths) < max(folders.values(), default=0):
+      listed = format_list([f'{name} ({count})' for name, count in folders.items()])
+      notes.append(f'Not read: the folders with images in it, {listed}; choose one of them if it is the stack.')
   return paths, notes
 
 
@@ -416,6 +438,8 @@ def _check_images(paths: list[Path]) -> list[Path]:
     raise InputError(f'{found} given, expected at least two ({expected})')
   seen = {}
   for path in paths:
+    if path.is_dir():
+      raise InputError(f'{printable(path)}: is a folder among several paths, expected one folder, or images only')
     if not is_image(path):
       advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([path]))
       raise InputError(f'{printable(path)}: not an image by its suffix, expected one of {expected}{advice}')
@@ -441,11 +465,12 @@ def _far_to_near(sweep: Sweep, names: list[str], notes: list[str]) -> Int64[np.n
   elif farther.any():
     notes.append(f'{source} is not in order: the frames were sorted far to near.')
   with np.errstate(divide='ignore'):
-    notes += [
+    same = [
       f'{names[a]} and {names[b]} have the same focus distance, {1 / focus[a]:g}.'
       for a, b in itertools.pairwise(order)
       if focus[a] == focus[b]
     ]
+  notes += same if len(same) <= _FEW else [f'{len(same)} frames have the same focus distance as another: {same[0]}']
   return order
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -43,7 +44,10 @@ _RAW = (
   '.srw',
   '.x3f',
 )
-_MICROSCOPE = ('.czi', '.dv', '.ims', '.lif', '.lsm', '.nd2', '.oib', '.oif', '.oir', '.vsi', '.zvi')
+_MICROSCOPE = (
+  '.czi', '.dv', '.ims', '.lif', '.lsm', '.mrxs', '.nd2', '.ndpi', '.oib', '.oif', '.oir', '.stk', '.svs', '.vsi',
+  '.zvi',
+)  # fmt: skip
 _VIDEO = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.mts', '.webm', '.wmv')
 _ARCHIVES = ('.7z', '.gz', '.rar', '.tar', '.tgz', '.zip')
 _OTHER = (
@@ -138,6 +142,14 @@ def unread(paths: Iterable[Path]) -> list[str]:
   return notes
 
 
+def other_types(paths: Iterable[Path]) -> list[str]:
+  """A sentence with the numbers of other files by their suffix, if there are any: [] or one item."""
+  counts = Counter(path.suffix.lower() for path in paths if path.suffix and not path.name.startswith('.'))
+  if not counts:
+    return []
+  return [f'found files of type {format_list([f"{suffix} ({count})" for suffix, count in counts.most_common()])}.']
+
+
 def without_suffix(paths: Iterable[Path]) -> list[str]:
   """A sentence about images without a suffix in their names, if there are any: [] or one item."""
   found = []
@@ -155,6 +167,10 @@ def advice_for_content(start: bytes) -> str | None:
 
   Phones and messengers name HEIC files .jpg. Pillow misreads big-endian BigTIFF as classic TIFF.
   """
+  if start.startswith(b'version https://git-lfs'):
+    return 'it is a pointer of Git LFS, without the image: fetch it with git lfs pull'
+  if start.lstrip()[:6].lower() in (b'<!doct', b'<html>', b'<html '):
+    return 'it is a web page'
   if start.startswith(b'MM\0+'):
     return 'it is a big-endian BigTIFF: save it as classic TIFF, or as little-endian'
   brand = start[8:12] if start[4:8] == b'ftyp' else b''

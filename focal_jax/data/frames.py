@@ -25,13 +25,15 @@ Region = tuple[int, int, int, int]
 
 # Maximum values below which a stack is noted as dark, and a frame of a brighter stack as nearly black.
 _DARK, _BLACK = 32, 16
+_WHITE = 240  # minimum value above which a stack is noted as overexposed
 _WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # common white levels of values of any range
 _DEEP_WHITES = _WHITES[1:]  # white levels of 8 to 16 bits
-_MIN_CONTRAST = 16  # an offset is removed if 16-bit values range over less than 1 / this of the largest one
+_MIN_CONTRAST = 4  # an offset is removed if 16-bit values range over less than 1 / this of the largest one
 _HOT = 3e-4  # maximum share of hot pixels in a 16-bit frame
 _MAX_DUPLICATES = 3  # duplicates that are listed one by one
 _BELOW_BLACK = -0.02  # lowest value, relative to white, up to which black is 0
 _OUTSIDE, _MAX_SAMPLES = 0.001, 1_000_000  # share of pixels below black and above white; number of pixels sampled
+_HIGHLIGHTS = 0.01  # maximum share of pixels above 1 of floating-point photographs, for example reflections
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,32 +150,38 @@ def read_frames(
   region = (0, 0, *full_size) if region is None else region
   _check_region(region, full_size)
   levels, level_notes = _levels(headers, unreadable)
-  notes += level_notes
+  readable = [header for header in headers if header.file.name not in unreadable.errors]
+  if len(readable) < len(headers):  # levels without those
+    unreadable.check(len(readable))
+    return read_frames(readable, region, max_side, unreadable)
 
   reader = FrameReader(tuple(headers), tuple(turns), region, levels, ColourReader())
   # Filled in place, so that a stack of full-size photographs is not in memory twice.
-  images, transparent = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), False
+  images, transparent, read = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), False, []
   damage = []
-  for place, header in enumerate(headers):
-    if header.file.name not in unreadable.errors:
-      with unreadable.noting(header.file.name):
-        images[place], alpha, found = reader.read_with_diagnostics(place, max_side)
-        transparent |= alpha
-        if found:
-          damage.append(f'{header.file.name} is damaged ({printable(found)}): parts of the frame may be wrong.')
-  readable = [header for header in headers if header.file.name not in unreadable.errors]
-  if len(readable) < len(headers):
-    unreadable.check(len(readable))
-    del images, reader
-    return read_frames(readable, region, max_side, unreadable)  # levels and sizes without the unreadable frames
+  for n, header in enumerate(headers):
+    with unreadable.noting(header.file.name):
+      images[len(read)], alpha, found = reader.read_with_diagnostics(n, max_side)
+      read.append(n)
+      transparent |= alpha
+      if found:
+        damage.append(f'{header.file.name} is damaged ({printable(found)}): parts of the frame may be wrong.')
+  if len(read) < len(headers):
+    unreadable.check(len(read))
+    headers = [headers[n] for n in read]
+    own_turns, notes = orientations(headers)
+    if own_turns != list(reader.ordered(read).orientations):  # they followed a frame that cannot be read
+      return read_frames(headers, region, max_side, unreadable)
+    images, reader = images[: len(read)], reader.ordered(read)
 
+  notes += level_notes
   notes += damage + reader.colours.notes
   names = [header.file.name for header in headers]
   if transparent:
     notes.append('Transparency was ignored.')
   if paged := [header.file.name for header in headers if header.file.alone and header.pages > 1]:
     notes.append(f'Only the first image in {", ".join(paged)} was read.')
-  notes += _dark(images, names) + _duplicates(images, names)
+  notes += _exposed(images, names) + _duplicates(images, names)
   return Frames(images, full_size, region, [header.exif for header in headers], notes, reader)
 
 
@@ -328,8 +336,10 @@ def _range_of(values: Shaped[np.ndarray, '...'], header: FrameHeader) -> _Reach:
     reason = 'all its pixels are NaN or infinite, expected numbers'
     raise UnreadableError(f'{printable(header.file.path)}: {reason}', reason)
   sample = finite[:: max(1, len(finite) // _MAX_SAMPLES)].astype(np.float64)
-  low, high = np.quantile(sample, (_OUTSIDE, 1 - _OUTSIDE))
-  white = next((one for one in _WHITES if 0.125 * one < high <= one), high)
+  low, usual, high = np.quantile(sample, (_OUTSIDE, 1 - _HIGHLIGHTS, 1 - _OUTSIDE))
+  if values.dtype.kind == 'f' and _WHITES[0] / 8 < usual <= _WHITES[0] < high:
+    high = _WHITES[0]
+  white = next((one for one in _WHITES if one / 8 < high <= one), high)
   ends = float(finite.min()), float(finite.max())
   return _Reach(float(low), float(white), *ends, float(np.minimum(sample, white).mean()), values.size - len(finite))
 
@@ -342,7 +352,9 @@ def _limit_size(width: int, height: int, max_side: int | None) -> tuple[int, int
   return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _dark(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
+def _exposed(images: UInt8[np.ndarray, 'N H W 3'], names: list[str]) -> list[str]:
+  if (darkest := images.min()) > _WHITE:
+    return [f'The frames are overexposed: their darkest value is {darkest} of 255.']
   brightest = images.max(axis=(1, 2, 3))
   if brightest.max() < _DARK:
     return [f'The frames are dark: their brightest value is {brightest.max()} of 255.']

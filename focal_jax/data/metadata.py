@@ -15,15 +15,17 @@ import numpy as np
 from jaxtyping import Float64
 
 from focal_jax import optics
+from focal_jax.data import paths as file_paths
 from focal_jax.data.exif import FrameExif
 from focal_jax.data.named_focus import focus_of_names, unused_numbers
 from focal_jax.data.names import format_list, printable
 from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
-from focal_jax.data.texts import find_ignoring_case, plain_number, read_text
+from focal_jax.data.texts import find_ignoring_case, is_there, micro, plain_number, read_text
 from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
 FOCAL_LENGTH_FILE = 'focal_length.txt'
+METADATA_FILES = (FOCUS_DISTANCE_FILE, FOCAL_LENGTH_FILE, *SIDECAR_FILES)
 
 # Units of the focus coordinate. The first is dioptres if the file is in metres.
 INVERSE_DISTANCE_UNIT = f'1 / unit of {FOCUS_DISTANCE_FILE}'
@@ -32,6 +34,8 @@ FRAME_INDEX_UNIT = 'frame index'
 POSITION_UNIT = f'unit of {FOCUS_DISTANCE_FILE}'  # of positions along the axis without a given unit
 
 _NAMES = 'the series of file names'
+
+_TABLES = ('.csv', '.tsv', '.xls', '.xlsx', '.ods', '.yaml', '.yml')  # other tables, which may hold distances
 
 # Units that may follow the numbers of a text file.
 _UNIT_WORDS = ('nm', 'um', 'µm', 'μm', 'mm', 'cm', 'm', 'dpt', 'in', 'steps')
@@ -138,8 +142,9 @@ def read_metadata(
     else:
       dioptres = 1.0 / focus if unit == 'm' else focus
       sweep = Sweep(dioptres, DIOPTRE_UNIT, _NAMES, focal_length_m, length_source)
-  elif folder and (tables := sorted(path.name for path in folder.glob('*.[cC][sS][vV]') if path != sidecar.path)):
-    notes.append(f'{format_list(tables)} was not read: focus distances are expected in {SIDECAR_FILES[0]}.')
+  elif folder and (tables := sorted(path.name for path in file_paths.entries(folder) if _is_table(path, sidecar))):
+    was = 'was' if len(tables) == 1 else 'were'
+    notes.append(f'{format_list(tables)} {was} not read: focus distances are expected in {SIDECAR_FILES[0]}.')
   elif (ends := unused_numbers(names)) is not None:
     notes.append(
       f'Numbers in the file names, {ends[0]} to {ends[1]}, were not used. If they are focus distances, rename '
@@ -154,6 +159,10 @@ def read_metadata(
     principal_point_px=sidecar.principal_point_px or ((size[0] - 1) / 2, (size[1] - 1) / 2),
     notes=notes,
   )
+
+
+def _is_table(path: Path, sidecar: Sidecar) -> bool:
+  return path.suffix.lower() in _TABLES and path != sidecar.path and not path.name.startswith(('.', '~$'))
 
 
 def _lens(exif: list[FrameExif], notes: list[str]) -> FrameExif:
@@ -171,15 +180,15 @@ def _lens(exif: list[FrameExif], notes: list[str]) -> FrameExif:
 def count_distances(folder: Path) -> int | None:
   """Number of images that `focus_distance.txt` describes; None if there is no such file."""
   path = find_ignoring_case(folder, FOCUS_DISTANCE_FILE)
-  return len(_read_numbers(path)[0]) if path.exists() else None
+  return len(_read_numbers(path)[0]) if is_there(path) else None
 
 
 def _read_text_files(
   folder: Path, names: list[str], all_names: list[str], sidecar_unit: str | None, notes: list[str]
 ) -> Sweep | None:
   distance_file, length_file = (find_ignoring_case(folder, name) for name in (FOCUS_DISTANCE_FILE, FOCAL_LENGTH_FILE))
-  if not distance_file.exists():
-    if length_file.exists():
+  if not is_there(distance_file):
+    if is_there(length_file):
       notes.append(f'{FOCAL_LENGTH_FILE} was ignored: it needs {FOCUS_DISTANCE_FILE}.')
     return None
   values, unit = _read_numbers(distance_file)
@@ -191,7 +200,7 @@ def _read_text_files(
   by_name = dict(zip(all_names, values, strict=True))
   values = np.array([by_name[name] for name in names])
   meaning = known_unit(unit)
-  has_length = length_file.exists()
+  has_length = is_there(length_file)
   finite = bool(np.isfinite(list(by_name.values())).all())
   guessed_positions = unit is None and not has_length and finite and min(by_name.values()) <= 0
   if guessed_positions or (unit is not None and meaning is None) or meaning == 'focus_dpt':
@@ -241,7 +250,7 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
         units.append(number[2])
       elif word:
         numbers.append(_number(path, len(numbers), word))
-  if len(set(units)) > 1:
+  if len({micro(unit) for unit in units}) > 1:
     raise InputError(f'{printable(path)}: units {", ".join(sorted(set(units)))}, expected one')
   return np.array(numbers, np.float64), units[0] if units else None
 
@@ -309,7 +318,8 @@ def _field_of_view(sweep: Sweep, folder: Path | None, notes: list[str]) -> Float
     )
     return np.ones(len(distance))
   notes.append(f'Focus distances are from {sweep.source}, the focal length from {sweep.length_source}.')
-  return optics.field_of_view_of_sweep(sweep.focal_length, distance, f'{source} with {sweep.length_source}')
+  sources = source if sweep.length_source == sweep.source else f'{source} with {sweep.length_source}'
+  return optics.field_of_view_of_sweep(sweep.focal_length, distance, sources)
 
 
 def _focal_length_px(

@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from focal_jax.data.names import INFINITY_WORD, comparable
-from focal_jax.data.texts import plain_number
+from focal_jax.data.names import INFINITY_WORD, comparable, signs_follow_letters
+from focal_jax.data.texts import micro, plain_number
 
-# Units of distances in metres, and of positions along the axis.
+# Units of distances in metres, and of positions along the axis in micrometres.
 _METRES = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}
-_POSITIONS = {'mm': 'mm', 'um': 'um', 'µm': 'um', 'μm': 'um', 'nm': 'nm'}
+_MICROMETRES = {'mm': 1e3, 'um': 1.0, 'nm': 1e-3}
 _OF_DISTANCES = re.compile('focus|foc|dist')
-_NUMBER = re.compile(
-  rf'(?<![\d.,])((?:(?<![^\W_])[-+\u2212])?\d+(?:[.,]\d+)?|{INFINITY_WORD})'
-  r' ?(dpt|nm|[uµμ]m|mm|cm|m)?(?![^\W_])'
+_NUMBER, _SIGNED_NUMBER = (
+  re.compile(
+    rf'(?<![\d.,])((?:(?<![{before_sign}])[-+\u2212])?\d+(?:[.,]\d+)?|{INFINITY_WORD})'
+    r' ?(dpt|nm|[uµμ]m|mm|cm|m)?(?![^\W_])'
+  )
+  for before_sign in (r'^\W_', r'\d')
 )
 
 # Also dates and versions: three or more numbers separated by points or commas.
@@ -26,26 +29,33 @@ _TIME = re.compile(r'\d+(?:[.,]\d+){2,}')
 def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str] | None:
   """Focus of each file, and 'm', 'dpt', or the unit of positions along the axis; None: the names have no focus.
 
-  They have one if each contains a number followed by the same unit, and no other such number varies. Lengths are
-  distances only if the name says so; z=5mm is a position.
+  They have one if each contains a number followed by a unit, and no other such number varies. Lengths are distances
+  only if the name says so; z=5mm is a position. Units of length may differ: focus_1m, focus_80cm.
   """
   stems = [comparable(Path(name).stem) for name in names]
-  rows = [[(number, unit) for number, unit in _NUMBER.findall(stem) if unit or _is_infinite(number)] for stem in stems]
+  pattern = _SIGNED_NUMBER if signs_follow_letters(stems) else _NUMBER
+  rows = [[(number, unit) for number, unit in pattern.findall(stem) if unit or _is_infinite(number)] for stem in stems]
   if len({len(row) for row in rows}) != 1:
     return None
   varying = [column for column in zip(*rows, strict=True) if len(set(column)) > 1]
   if len(varying) != 1:
     return None
-  units = {unit for _, unit in varying[0] if unit}
-  values = np.array([float(plain_number('inf' if _is_infinite(number) else number)) for number, _ in varying[0]])
-  if len(units) != 1 or len(set(values.tolist())) < len(values):
+  numbers = np.array([float(plain_number('inf' if _is_infinite(number) else number)) for number, _ in varying[0]])
+  units = [micro(unit) for _, unit in varying[0]]
+  used = {unit for unit in units if unit}
+  if used == {'dpt'}:
+    values, unit = numbers, 'dpt'
+    is_focus = np.isfinite(values).all() and values.min() >= 0
+  elif used and used <= set(_METRES) and all(_OF_DISTANCES.search(stem) for stem in stems):
+    values, unit = numbers * [_METRES.get(one, 1.0) for one in units], 'm'
+    is_focus = values.min() > 0
+  elif used and used <= set(_MICROMETRES):
+    unit = 'um' if len(used) > 1 else used.pop()
+    values = numbers * [_MICROMETRES.get(one, 1.0) / _MICROMETRES[unit] for one in units]
+    is_focus = np.isfinite(values).all()
+  else:
     return None
-  (unit,) = units
-  if unit == 'dpt':
-    return (values, unit) if np.isfinite(values).all() and values.min() >= 0 else None
-  if unit in _METRES and all(_OF_DISTANCES.search(stem) for stem in stems):
-    return (values * _METRES[unit], 'm') if values.min() > 0 else None
-  return (values, _POSITIONS[unit]) if unit in _POSITIONS and np.isfinite(values).all() else None
+  return (values, unit) if is_focus and len(set(values.tolist())) == len(values) else None
 
 
 def _is_infinite(number: str) -> bool:

@@ -47,12 +47,17 @@ def natural_order(paths: Iterable[Path]) -> list[Path]:
 def natural_keys(stems: list[str]) -> list[list[str | Decimal]]:
   """Sort key of each name, given the others: z-5 is minus 5 next to z0, but IMG-5 is number 5 next to IMG-6."""
   stems = [comparable(stem) for stem in stems]
+  pattern = _SIGNED[signs_follow_letters(stems)]
+  return [_split(stem, pattern) for stem in stems]
+
+
+def signs_follow_letters(stems: list[str]) -> bool:
+  """Whether a plus or minus between a letter and a number is its sign, which it is if only some names have it."""
 
   def templates(signed: bool) -> set[str]:
     return {_SIGNED[signed].sub('#', stem) for stem in stems}
 
-  pattern = _SIGNED[len(templates(True)) < len(templates(False))]
-  return [_split(stem, pattern) for stem in stems]
+  return len(templates(True)) < len(templates(False))
 
 
 def _split(stem: str, pattern: re.Pattern[str]) -> list[str | Decimal]:

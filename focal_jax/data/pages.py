@@ -20,7 +20,7 @@ from focal_jax.errors import InputError
 TIFF_SUFFIXES = ('.tif', '.tiff')
 ANIMATED_SUFFIXES = ('.gif', '.png', '.webp', '.avif', '.heic', '.heif', '.hif')
 _CHANNEL_SIDE_PX = 256  # size at which channels are compared
-_MAX_CHANNELS = 4  # ImageJ files with more channels but no slices or times are taken as stacks
+_MAX_CHANNELS = 4  # files with more channels, but one position and time, are stacks: some programs write all like this
 _MICRONS = ('µm', 'μm', 'um', 'micron', 'microns', 'micrometer', 'micrometers', 'micrometre', 'micrometres')
 
 
@@ -55,6 +55,7 @@ class _Layout:
   positions: Float64[np.ndarray, 'Z'] | None = None
   unit: str = ''
   source: str = ''
+  images: int = 1  # number of images in the file, of which only the first is used
 
 
 def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
@@ -85,11 +86,15 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   layout = _layout(found[0].description or found[pages[0]].description, pages, path.name)
   times, depths, channels = layout.pages.shape
   notes = [f'{printable(path.name)} is truncated: {len(pages)} of its pages were read.'] if is_cut else []
+  if layout.images > 1:
+    notes.append(f'Only the first of the {layout.images} images in {printable(path.name)} was read.')
   if depths < 2:
-    if times < 2:
+    if times < 2 and channels <= _MAX_CHANNELS:
       return None  # channels of one image
-    layout = _Layout(np.swapaxes(layout.pages, 0, 1))
-    notes.append(f'{printable(path.name)} has several times but one position: the times were taken as the stack.')
+    axis, what = (0, 'times') if times > 1 else (2, 'channels')
+    layout = _Layout(np.swapaxes(layout.pages, axis, 1))
+    channels = layout.pages.shape[2]
+    notes.append(f'{printable(path.name)} has several {what} but one position: the {what} were taken as the stack.')
   elif times > 1:
     notes.append(f'Only the first of the {times} times in {printable(path.name)} was read.')
   by_channel = [_page_files(path, layout.pages[0, :, c].tolist()) for c in range(channels)]
@@ -235,12 +240,13 @@ def choose_channel(by_channel: list[list[FrameFile]], channel: int | None, path:
 
 @dataclasses.dataclass
 class _Ome:
-  """OME-XML metadata of one image.
+  """OME-XML metadata of the first image.
 
   Attributes:
     sizes: numbers of depths, channels and times, by axis letter.
     fastest_first: axis letters in the order of the planes.
     planes: file name (None if not given) and page of each plane, by time, depth and channel; {}: not given.
+    images: number of images.
     positions: along the axis. None: unknown.
     unit: of `positions`.
     source: where the positions were found.
@@ -249,6 +255,7 @@ class _Ome:
   sizes: dict[str, int]
   fastest_first: list[str]
   planes: dict[tuple[int, int, int], tuple[str | None, int]]
+  images: int
   positions: Float64[np.ndarray, 'Z'] | None
   unit: str
   source: str
@@ -286,7 +293,7 @@ def _read_ome(description: str) -> _Ome:
       for n in range(count):
         place = dict(zip(fastest_first, np.unravel_index(first + n, shape, order='F'), strict=True))
         planes[tuple(int(place[axis]) for axis in 'TZC')] = (name, page + n)
-  return _Ome(sizes, fastest_first, planes, *_ome_positions(pixels, sizes['Z']))
+  return _Ome(sizes, fastest_first, planes, len(list(root.iter('Image'))), *_ome_positions(pixels, sizes['Z']))
 
 
 def _ome_positions(pixels: ElementTree.Element, depths: int) -> tuple[Float64[np.ndarray, 'Z'] | None, str, str]:
@@ -317,14 +324,17 @@ def _ome_layout(ome: _Ome, pages: list[int], name: str) -> _Layout | None:
     for place, page in own.items():
       layout[tuple(axis.index(n) for axis, n in zip(axes, place, strict=True))] = page
     return _Layout(layout, None if ome.positions is None else ome.positions[axes[1]], ome.unit, ome.source)
-  if np.prod(list(ome.sizes.values())) != len(pages):
+  count, images = int(np.prod(list(ome.sizes.values()))), 1
+  if ome.images > 1 and count < len(pages) and ome.sizes['Z'] * ome.sizes['T'] > 1:
+    pages, images = pages[:count], ome.images
+  if count != len(pages):
     return None
   slowest_first = ome.fastest_first[::-1]
   by_page = np.array(pages).reshape([ome.sizes[axis] for axis in slowest_first])
   layout = by_page.transpose([slowest_first.index(axis) for axis in 'TZC']).copy()
   for place, page in own.items():
     layout[place] = pages[page]
-  return _Layout(layout, ome.positions, ome.unit, ome.source)
+  return _Layout(layout, ome.positions, ome.unit, ome.source, images)
 
 
 def _imagej_layout(description: str, pages: list[int]) -> _Layout | None:
@@ -332,7 +342,7 @@ def _imagej_layout(description: str, pages: list[int]) -> _Layout | None:
   channels, depths, times = (int(fields.get(field, 1)) for field in ('channels', 'slices', 'frames'))
   if channels * depths * times == 1:  # a plain stack may have 'images' only
     depths = len(pages)
-  elif depths * times == 1 and channels > _MAX_CHANNELS:  # some programs write every stack like this
+  elif depths * times == 1 and channels > _MAX_CHANNELS:
     depths, channels = channels, 1
   if channels * depths * times != len(pages):
     return None

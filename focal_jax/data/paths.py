@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -47,6 +48,10 @@ def expand_pattern(pattern: str) -> list[Path] | None:
   """The files that match a shell pattern, in natural order; None if it is not a pattern, or if the path exists."""
   if not glob.has_magic(pattern) or Path(pattern).exists():
     return None
+  path = Path(os.path.expanduser(pattern))
+  # Folders that exist may have brackets in their names.
+  folder = next((parent for parent in path.parents if parent.exists()), path.parents[-1])
+  pattern = str(Path(glob.escape(str(folder)), path.relative_to(folder)))
   matches = [Path(path) for path in glob.glob(pattern, recursive=True)]
   return natural_order(path for path in matches if path.is_file())
 
@@ -91,21 +96,23 @@ def stack_folders(folder: Path, is_image: Callable[[Path], bool], limit: int = 1
   """
   found = {}
   for path in natural_order(itertools.islice(_below(folder, depth=2), limit)):
-    count = sum(is_image(entry) for entry in _entries(path) if entry.is_file())
+    count = sum(is_image(entry) for entry in entries(path) if entry.is_file())
     if count > 1:
       found[str(path.relative_to(folder))] = count
   return found
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
-  for entry in _entries(folder):
-    if entry.is_dir() and not entry.name.startswith('.'):
+  for entry in entries(folder):
+    # Not folders of systems and NAS devices (.thumbnails, @eaDir, __MACOSX), and not results of a prediction.
+    if entry.is_dir() and not entry.name.startswith(('.', '@', '__')) and not (entry / 'summary.json').exists():
       yield entry
       if depth > 1:
         yield from _below(entry, depth - 1)
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+  """What is in a folder; [] if it cannot be listed, although files in it may be readable."""
   try:
     return list(folder.iterdir())
   except OSError:

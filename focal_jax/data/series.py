@@ -19,7 +19,7 @@ from focal_jax.data.names import comparable, format_list, infinity_as_digit, pri
 # Words in the names of programs' results. If all names of a series have them, they are ignored.
 _RESULTS = re.compile(
   'depth|dmap|pmax|disparity|height|stack|fus(ed|ion)|result|output|merged?|blend|focus|aif|edof|mask|confidence|'
-  'normals?|mesh|points|thumb|preview|edit|copy|kopie|copie|retouch|final|report|sheet|montage|truth|reference'
+  'normals?|mesh|points|thumb|preview|edit|small|resized|copy|kopie|copie|retouch|final|report|sheet|montage|truth|reference'
 )
 _OF_HELICON = re.compile(r'\([ABC],R\d+')  # Helicon Focus writes its settings into the names of its results
 # Additions of cameras and phones to the names of some frames.
@@ -29,6 +29,11 @@ _COPY = re.compile(r'(.+?)(?: ?\(\d+\)|~\d+|[- ]\d)')
 # A capture time in the name: then (1) is the next image of the same second.
 _TIME = re.compile(r'\d{8}[-_ t]?\d{6}|(?<!\d)\d{2}[.:h_-]\d{2}[.:m_-]\d{2}(?!\d)')
 _CHANNEL_WORDS = ('c', 'ch', 'chan', 'channel', 'w', 'wavelength')
+# Names of channels: dyes, illuminations and colours.
+_CHANNEL_NAMES = re.compile(
+  r'(?<![^\W_])(?:dapi|hoechst|e?[bcgry]fp|fitc|tritc|texasred|mcherry|tdtomato|cy[357]|alexa\d+|bf|brightfield|phase|'
+  r'dic|red|green|blue)(?![^\W_])'
+)
 _VERSIONS = re.compile('hdr|portrait|night')  # versions of an image that also exists without the word
 # If a photograph is stored in several formats, the first of these is used.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
@@ -37,7 +42,8 @@ _KINDS = {'.jpeg': 'jpg', '.jpe': 'jpg', '.jfif': 'jpg', '.tiff': 'tif', '.heif'
 
 
 def without_duplicate_formats(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
-  """Keeps one format of files that differ only in their suffix, as written by cameras and converters.
+  """Keeps one of the files that differ only in their suffix, as written by cameras and converters: one format, and one
+  spelling of its suffix.
 
   Args:
     paths: in their order.
@@ -50,19 +56,23 @@ def without_duplicate_formats(paths: list[Path], kept: set[str]) -> tuple[list[P
   for path in paths:
     by_stem.setdefault(path.stem, []).append(path)
   counts = Counter(_kind(path) for path in paths)
+  spellings, sizes = Counter(path.suffix for path in paths), Counter()
+  for path in paths:
+    sizes[path.suffix] += path.stat().st_size if path.exists() else 0  # the larger files are the originals
 
   def rank(path: Path) -> tuple:
     kind = _kind(path)
-    return path.name not in kept, -counts[kind], _BEST_FIRST.index(kind) if kind in _BEST_FIRST else 9
+    best = _BEST_FIRST.index(kind) if kind in _BEST_FIRST else 9
+    return path.name not in kept, -counts[kind], best, -spellings[path.suffix], -sizes[path.suffix]
 
   best = {stem: min(twins, key=rank) for stem, twins in by_stem.items()}
   dropped = [path for path in paths if path != best[path.stem] and path.name not in kept]
-  dropped = [path for path in dropped if _kind(path) != _kind(best[path.stem])]
   if not dropped:
     return paths, []
   taken = ', '.join(sorted({best[path.stem].suffix for path in dropped}))
   names = format_list([path.name for path in dropped])
-  return [path for path in paths if path not in dropped], [
+  gone = set(dropped)
+  return [path for path in paths if path not in gone], [
     f'Left out: {names}, because files with the same names in {taken} are read.'
   ]
 
@@ -83,7 +93,7 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
     return paths, _two_series(numbered, paths)
   # Files of the series, and copies of one of them: IMG_1 (1).jpg beside IMG_1.jpg.
   inside = [path for path in paths if words[path] == series and _has_number(path)]
-  kinds = Counter(_kind(path) for path in inside)
+  numbered_paths, kinds = set(inside), Counter(_kind(path) for path in inside)
   main_kind, of_main_kind = kinds.most_common(1)[0]
   stems = [comparable(path.stem) for path in inside]
   numbers = {tuple(re.findall(r'\d+', stem)) for stem in stems}
@@ -94,17 +104,19 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   def is_foreign(path: Path) -> bool:
     if path in copies and 2 * len(copies) < len(inside):  # not if most frames have such names
       return not _TIME.search(comparable(copies[path].stem)) or _same_bytes(path, copies[path])
-    if path in inside:  # from another program if it is the only file of its format and fills no gap in the numbers
-      if _fills_a_gap(path, inside):
-        return False
-      return kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
+    if path in numbered_paths:
+      # From another program if it is the only file of its format and fills no gap in the numbers.
+      alone = kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
+      return alone and not _fills_a_gap(path, inside)
     added = tuple(word for word in words[path] if word not in series)
     if _is_result(added) or _OF_HELICON.search(path.stem):
       return True
-    if members == 2 or (not added and _has_number(path) and (words[path] or not series)):
-      return False  # for example z_0 with z_-1.5um and z_1.5um
     stem = comparable(path.stem)
     derived = any(stem.startswith(member) for member in stems)  # for example IMG_1 edited
+    if derived and any(stem.endswith(member) for member in stems):  # IMG_1-IMG_9 is the stack of all
+      return True
+    if members == 2 or (not added and _has_number(path) and (words[path] or not series)):
+      return False  # for example z_0 with z_-1.5um and z_1.5um
     if set(series) <= set(words[path]) and all(len(word) == 1 or _OF_CAMERAS.fullmatch(word) for word in added):
       # IMG_E0001 is IMG_0001 edited, on phones, but frame1b may follow frame1.
       if derived and any(_VERSIONS.fullmatch(word) for word in added):
@@ -118,8 +130,9 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   dropped = [path for path in paths if path.name not in kept and is_foreign(path)]
   if not dropped:
     return paths, _two_series(numbered, paths)
-  remaining = [path for path in paths if path not in dropped]
-  inside = [path for path in inside if path not in dropped]
+  gone = set(dropped)
+  remaining = [path for path in paths if path not in gone]
+  inside = [path for path in inside if path not in gone]
   ends = f'{printable(inside[0].name)} .. {printable(inside[-1].name)}'
   verb = 'does' if len(dropped) == 1 else 'do'
   note = f'Left out: {format_list([path.name for path in dropped])}, which {verb} not fit the series {ends} by name.'
@@ -171,10 +184,13 @@ def without_outlier_frames(headers: list[FrameHeader], kept: set[Path]) -> tuple
 
 
 def by_channel(paths: list[Path]) -> list[list[Path]] | None:
-  """The files of each channel, by channel number, if the names number both channels and frames, as in z000_ch00,
-  z000_ch01. None: they do not.
+  """The files of each channel, in the order of their numbers or names, if the files are numbered in each of several
+  channels, as in z000_ch00, z000_ch01 or z0_DAPI, z0_FITC. None: they are not.
   """
-  rows = [re.findall(r'([^\W\d_]*)[\W_]?(\d+)', comparable(path.stem)) for path in paths]
+  stems = [comparable(path.stem) for path in paths]
+  names = sorted({name for stem in stems for name in _CHANNEL_NAMES.findall(stem)})
+  stems = [_CHANNEL_NAMES.sub(lambda found: f'c{names.index(found[0])}', stem) for stem in stems]
+  rows = [re.findall(r'([^\W\d_]*)[\W_]?(\d+)', stem) for stem in stems]
   if len({tuple(word for word, _ in row) for row in rows}) != 1:
     return None
   columns = list(zip(*rows, strict=True))

@@ -19,7 +19,8 @@ at integers. Unknown fields are errors, because they may be misspelt.
 In a CSV file, fields of the whole stack are in one row, or equal in several. Files saved by spreadsheets are accepted:
 cells separated by commas, semicolons or tabs, decimal commas, UTF-8 or UTF-16. File names are compared ignoring case
 and the composition of accents, unless files differ only in these; leading folders are ignored, and the suffix may be
-omitted. Comment lines (#) may come first, and an unnamed column may number the rows.
+omitted. Column names may have spaces and capitals, and units in brackets: Focus distance (m). There may be comment
+lines (#), and an unnamed column that numbers the rows.
 """
 
 import csv
@@ -34,9 +35,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from focal_jax.data import paths as file_paths
 from focal_jax.data.formats import is_image
 from focal_jax.data.names import comparable, printable
-from focal_jax.data.texts import find_ignoring_case, plain_number, read_text
+from focal_jax.data.texts import find_ignoring_case, is_there, plain_number, read_text
 from focal_jax.errors import InputError, one_line
 
 SIDECAR_FILES = ('metadata.csv', 'metadata.json')
@@ -112,7 +114,7 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
   Raises:
     InputError: naming the file and the field, what was found and what was expected.
   """
-  found = [path for name in SIDECAR_FILES if (path := find_ignoring_case(folder, name)).exists()]
+  found = [path for name in SIDECAR_FILES if is_there(path := find_ignoring_case(folder, name))]
   if not found:
     return Sidecar()
   path = found[0]
@@ -163,7 +165,7 @@ def known_unit(unit: str | None) -> str | None:
 
 def _allowed_names(folder: Path, names: list[str]) -> list[str]:
   """Names that a sidecar may list; frames may also be pages of a file."""
-  return [*names, *(path.name for path in folder.iterdir() if path.is_file() and path.name not in names)]
+  return [*names, *(path.name for path in file_paths.entries(folder) if path.is_file() and path.name not in names)]
 
 
 def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
@@ -179,15 +181,20 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
     cells = [[cell.strip() for cell in row] for row in reader]
   except csv.Error as error:
     raise InputError(f'{path}: cannot be read as CSV ({one_line(error)})') from error
-  columns, *rows = [row for row in cells if any(row)] or [[]]
+  columns, *rows = [
+    row for row in cells if any(row) and not (row[0].startswith('#') and not is_image(Path(row[0])))
+  ] or [[]]
+  known = ('file', *_FRAME_FIELDS, *_STACK_FIELDS, _UNIT)
   columns = [column.lower() for column in columns]
+  plain = [re.sub(r'\W+', '_', column).strip('_') for column in columns]  # Focus distance (m) is focus_distance_m
+  columns = [field if field in known else column for field, column in zip(plain, columns, strict=True)]
   while columns and not columns[-1] and all(len(row) >= len(columns) and not row[-1] for row in rows):
     columns, rows = columns[:-1], [row[:-1] for row in rows]  # empty columns, which spreadsheets often write
   if columns[:1] == [''] and all(row[0] in ('', str(n), str(n + 1)) for n, row in enumerate(rows)):
     columns, rows = columns[1:], [row[1:] for row in rows]  # row numbers, which some programs write
   if any(is_image(Path(column)) for column in columns):
     raise InputError(f'{path}: begins with {_shown(separator.join(columns))}, expected a header with column names')
-  _check_fields(path, columns, ('file', *_FRAME_FIELDS, *_STACK_FIELDS, _UNIT))
+  _check_fields(path, columns, known)
   if 'file' not in columns or len(set(columns)) < len(columns):
     raise InputError(f"{path}: columns are {_shown(columns)}, expected 'file' and other columns, each once")
   if not rows:

@@ -17,7 +17,7 @@ def read_text(path: Path) -> str:
   try:
     data = path.read_bytes()
   except OSError as error:
-    raise InputError(f'{printable(path)}: cannot be read as text ({one_line(error)})') from error
+    raise InputError(f'{printable(path)}: cannot be read as text ({error.strerror or one_line(error)})') from error
   if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
     encodings = ['utf-16']
   elif len(data) >= 2 and not any(data[1:16:2]):  # in ASCII text every other byte is 0
@@ -44,10 +44,20 @@ def plain_number(text: str) -> str:
   return text.replace(',', '.') if re.fullmatch(r'\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*', text) else text
 
 
+def micro(unit: str) -> str:
+  """A unit with the letter u for both characters that mean micro."""
+  return re.sub('[\u00b5\u03bc]', 'u', unit)
+
+
+def is_there(path: Path) -> bool:
+  """Whether there is such a file, or a link to one that is missing, which is an error and not the same as no file."""
+  return path.exists() or path.is_symlink()
+
+
 def find_ignoring_case(folder: Path, name: str) -> Path:
   """The file with this name in a folder, or the only one whose name differs just in case."""
   path = folder / name
-  if path.exists():
+  if is_there(path):
     return path
   try:
     alike = [entry for entry in folder.iterdir() if entry.name.lower() == name]

@@ -1,9 +1,10 @@
 """Output folders: written completely or not at all, and never over existing files."""
 
 import contextlib
-import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,10 +33,15 @@ def check_output(out: Path, overwrite: bool) -> None:
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
   except OSError as error:  # a name too long
     raise InputError(
-      f'{printable(out)}: cannot be written to ({one_line(error)}), expected a writable folder'
+      f'{printable(out)}: cannot be written to ({error.strerror}), expected a writable folder'
     ) from error
-  if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-    raise InputError(f'{out}: cannot be written to, for {there} cannot; expected a writable folder')
+  try:
+    tempfile.TemporaryFile(dir=there).close()  # permissions do not tell for network folders and special file systems
+  except OSError as error:
+    raise InputError(
+      f'{printable(out)}: cannot be written to, for {printable(there)} cannot ({error.strerror}); expected a writable '
+      'folder'
+    ) from error
 
 
 @contextlib.contextmanager
@@ -83,9 +89,28 @@ def result_folder(out: Path, overwrite: bool) -> Iterator[Path]:
       if target.exists() and target.is_dir() != path.is_dir():
         there, wanted = ('folder', 'file') if target.is_dir() else ('file', 'folder')
         raise InputError(f'{target}: is a {there}, expected a {wanted} or nothing')
-    for path in paths:
-      target = out / path.relative_to(stage)
-      if path.is_dir():
-        target.mkdir(exist_ok=True)
-      else:
-        path.replace(target)
+    with _signals_postponed():
+      for path in paths:
+        target = out / path.relative_to(stage)
+        if path.is_dir():
+          target.mkdir(exist_ok=True)
+        else:
+          path.replace(target)
+
+
+@contextlib.contextmanager
+def _signals_postponed() -> Iterator[None]:
+  """Postpones SIGINT and SIGTERM to the end of the block, which must be short."""
+  if threading.current_thread() is not threading.main_thread():  # others are not interrupted
+    yield
+    return
+  received = []
+  numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
+  handlers = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
+  try:
+    yield
+  finally:
+    for number, handler in handlers.items():
+      signal.signal(number, handler)
+    if received:
+      signal.raise_signal(received[0])

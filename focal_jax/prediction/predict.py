@@ -9,13 +9,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float, Shaped
 
 import focal_jax
 from focal_jax.align import static_pattern
 from focal_jax.align.estimate import check_alignment, motion_from_measured
 from focal_jax.align.measured import ResidualMotion
 from focal_jax.align.motion import align as warped_frames
-from focal_jax.align.other_scene import find_outlier_frames
+from focal_jax.align.other_scene import find_changed_frames, find_outlier_frames
 from focal_jax.align.sharpness_order import order_by_sharpness
 from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.data.frames import Region
@@ -47,6 +48,7 @@ from focal_jax.stack import Prediction, as_float
 log = logging.getLogger(__name__)
 
 _MIXED_ZOOM = 0.004  # minimum `back_zoom` that confirms an order by sharpness
+_EXPOSURE = 1.25  # minimum ratio of the brightness of frames to be noted; up to 1.04 in sweeps of one exposure
 _MAX_LISTED = 24  # maximum number of frames whose likely order is listed
 PLAIN_SHARE = 0.1  # share of the image without texture above which a note is written
 
@@ -178,7 +180,9 @@ def predict_folder(
     unit = DepthUnit(stack, options.unit)
   stack = dataclasses.replace(stack, notes=[*stack.notes, *_reliability_notes(stack, before)])
   frames, (height, width) = len(stack.names), stack.size(options.max_side)
-  name = printable(Path(source).name) if isinstance(source, str | Path) else stack.names[0]
+  name = stack.names[0]
+  if isinstance(source, str | Path):
+    name = printable(Path(source).name or Path(source).absolute().name)  # '.' has no name
   log.info('%s: %d frames of %d x %d px', name, frames, width, height)
   if stack.images.shape[1:3] != (height, width):
     log.info('depth is computed at %d x %d px', *stack.images.shape[2:0:-1])
@@ -193,9 +197,10 @@ def predict_folder(
   for note in stack.notes:
     log.info('%s', note)
   arguments = stack.images, stack.focus, stack.fov
+  later = []
   if options.only_align:
     motion = model.estimate_motion(*arguments, options.align) if motion is None else motion
-    aligned, _ = warped_frames(stack.images, motion, stack.fov)
+    aligned, coverage = warped_frames(stack.images, motion, stack.fov)
   else:
     prediction = model.predict(*arguments, options.align, motion, tile_px=options.tile_px)
     motion = None if options.align == 'off' else prediction.motion
@@ -208,12 +213,14 @@ def predict_folder(
       prediction = prediction.replace(confidence=prediction.confidence * (1 - places))
     plain = np.mean(share < 0.5)
     if plain > PLAIN_SHARE:
-      note = f'No frame shows texture in {plain:.0%} of the image: confidence is low there.'
-      log.info('%s', note)
-      stack = dataclasses.replace(stack, notes=[*stack.notes, note])
+      later.append(f'No frame shows texture in {plain:.0%} of the image: confidence is low there.')
     if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
       prediction = prediction.replace(depth=np.maximum(prediction.depth, 0))
-    aligned = prediction.aligned
+    aligned, coverage = prediction.aligned, prediction.coverage
+  later += _differences(aligned, coverage, stack.names, before.measured)
+  for note in later:
+    log.info('%s', note)
+  stack = dataclasses.replace(stack, notes=[*stack.notes, *later])
   seconds = time.perf_counter() - start
 
   after = residual_after(aligned, before, motion, stack.fov)
@@ -252,6 +259,8 @@ def predict_folder(
     if prediction is not None:
       summary |= write_depth(staging, stack, prediction, full, unit, options.min_confidence, name, residual)
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+  if kept := len(list((out / 'aligned').iterdir())) - len(files):
+    log.info('%s also contains other files, of an earlier run: %d.', out / 'aligned', kept)
   written = out / ('alignment.gif' if options.only_align else 'report.html')
   log.info('%.1f s with compilation; wrote %s', seconds, written)
   return prediction
@@ -323,5 +332,33 @@ def _reliability_notes(stack: FolderStack, motion: ResidualMotion) -> list[str]:
     notes.append(
       f'{", ".join(lost)} could not be compared with the other frames: measuring aligns them only by the metadata, if '
       'at all. Remove files that do not belong to the series.'
+    )
+  return notes
+
+
+def _differences(
+  aligned: Shaped[np.ndarray, 'N H W 3'],
+  coverage: Float[np.ndarray, 'N H W'],
+  names: Sequence[str],
+  measured: Bool[np.ndarray, 'N'],
+) -> list[str]:
+  """Notes about aligned frames that differ from the others by more than their focus. Frames whose motion could not be
+  measured may just be very blurred.
+  """
+  changed, brightness = find_changed_frames(aligned, coverage)
+  notes = []
+  if changed := [n for n in changed if measured[n]]:
+    differs = 'differs' if len(changed) == 1 else 'differ'
+    notes.append(
+      f'{format_list([names[n] for n in changed])} {differs} from the other frames in a part of the image: damaged, or '
+      'something moved. Depth and the all-in-focus image may be wrong there.'
+    )
+  odd = [n for n, value in enumerate(brightness) if n not in changed and not 1 / _EXPOSURE < value < _EXPOSURE]
+  if odd:
+    least, greatest = (f'{limit(brightness[odd]):.2g}' for limit in (min, max))
+    has, times = 'has' if len(odd) == 1 else 'have', least if least == greatest else f'{least} to {greatest}'
+    notes.append(
+      f'Exposure differs: {format_list([names[n] for n in odd])} {has} {times} times the usual brightness. The '
+      'all-in-focus image may be patchy.'
     )
   return notes

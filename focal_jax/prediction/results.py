@@ -18,7 +18,7 @@ from focal_jax.data.folder import FolderStack
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
 from focal_jax.data.names import natural_order
-from focal_jax.errors import InputError
+from focal_jax.errors import InputError, one_line
 from focal_jax.files import pictures
 from focal_jax.prediction import surface as surfaces
 from focal_jax.prediction.depth_png import write_depth_png
@@ -125,11 +125,18 @@ def read_motion(
     if rotation is not None:
       motion = np.concatenate([motion, np.deg2rad(np.asarray(rotation, np.float64))[:, None]], -1)
     found_region = content['region']
-    fits = len(size) == 2 and min(size) > 0 and fov.shape == (len(names),) and motion.shape[0] == len(names)
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise InputError(f'{path}: cannot be read as a motion file ({error!r}), expected one from predict') from None
+    fits = len(size) == 2 and min(size) > 0 and fov.shape == (len(names),)
+    fits = fits and len(motion) == len(names) == len(set(names)) and motion.shape[1:] in ((3,), (4,))
+    fits = fits and all(isinstance(name, str) for name in names)
+  except OSError as error:
+    raise InputError(f'{path}: cannot be read as a motion file ({error.strerror}), expected one from predict') from None
+  except (ValueError, KeyError, TypeError, IndexError) as error:
+    reason = f'no {error}' if isinstance(error, KeyError) else one_line(error)
+    raise InputError(f'{path}: cannot be read as a motion file ({reason}), expected one from predict') from None
   if not fits or not np.isfinite(fov).all() or not np.isfinite(motion).all():
     raise InputError(f'{path}: fov and motion are not finite numbers for each frame, expected a file from predict')
+  if np.min(fov + motion[:, 0]) <= 0 or np.max(np.abs(motion[:, 1:3])) > max(size):
+    raise InputError(f'{path}: motion is a zoom of 0 or a shift beyond the frames, expected a file from predict')
   # Some frames may have been removed since.
   are_some = set(stack.names) < set(names)
   if len(names) != len(stack.names) and not are_some:
@@ -146,12 +153,16 @@ def read_motion(
     names = [place[name] for name in names]
   if (found_region and list(found_region)) != (region and list(region)):
     raise InputError(f'{path}: contains the motion of region {found_region}, expected {region}')
+  height, width = stack.images.shape[1:3]
+  rounding = 1 / min(size) + 1 / min(height, width)
+  if not np.isclose(size[0] / size[1], height / width, rtol=rounding):
+    raise InputError(f'{path}: is for frames of {size[1]} x {size[0]} px, expected the shape of {width} x {height} px')
   if may_reverse and stack.names[0] == names[-1]:
     stack = stack.reversed(f'The frames were reversed to match the order in {path.name}.')
   order = [names.index(name) for name in stack.names]
   if order[-1] != len(names) - 1:
     raise InputError(f'{path}: aligns to {names[-1]}, expected {stack.names[-1]}, the nearest frame')
-  scaled = scaled_motion(motion[order].astype(np.float32), size, stack.images.shape[1:3])
+  scaled = scaled_motion(motion[order].astype(np.float32), size, (height, width))
   return dataclasses.replace(stack, fov=fov[order], notes=[*stack.notes, note] if note else stack.notes), scaled
 
 

@@ -1,5 +1,7 @@
 """Colour profiles, against the published matrices of the colour spaces."""
 
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -26,6 +28,24 @@ def in_srgb(pixels, matrix, gamma):
 def write(folder, **options):
   for name in 'ab':
     Image.fromarray(PIXELS).save(folder / f'{name}.tif', **options)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize(('gamma', 'told'), [(1, 'PNG with gamma 1'), (0.5556, 'PNG with gamma 1.8'), (0.45455, None)])
+def test_gamma_of_pngs(tmp_path, gamma, told, channels):
+  pixels = PIXELS[..., :channels]
+  chunk = b'gAMA' + round(gamma * 100000).to_bytes(4, 'big')
+  for name in 'ab':
+    path = tmp_path / f'{name}.png'
+    Image.fromarray(pixels.squeeze()).save(path)
+    data = path.read_bytes()  # the header ends at 33
+    path.write_bytes(data[:33] + (4).to_bytes(4, 'big') + chunk + zlib.crc32(chunk).to_bytes(4, 'big') + data[33:])
+  stack = read_stack_folder(tmp_path)
+  expected = in_srgb(np.broadcast_to(pixels, PIXELS.shape), SRGB, 1 / gamma) if told else pixels
+  np.testing.assert_allclose(stack.images[0], np.broadcast_to(expected, PIXELS.shape), atol=1.5)
+  assert [note for note in stack.notes if 'Colours' in note] == (
+    [f'Colours were converted from "{told}" to sRGB.'] if told else []
+  )
 
 
 @pytest.mark.parametrize('named', ['Display P3', 'sRGB built-in'])

@@ -285,16 +285,55 @@ def test_many_duplicates_are_one_remark(tmp_path):
 class TestList:
   def test_is_taken_in_its_order(self, tmp_path):
     values = write_images(tmp_path, 'a1.png', 'a2.png', 'a10.png', 'unused.png')
-    paths = [tmp_path / 'a1.png', str(tmp_path / 'a10.png'), tmp_path / 'a2.png']
+    paths = [tmp_path / 'a10.png', str(tmp_path / 'a1.png'), tmp_path / 'a2.png']
     stack = read_stack_folder(paths)
-    assert greys(stack) == [values[0], values[2], values[1]]
+    assert greys(stack) == [values[2], values[0], values[1]]
     assert 'the order given was taken as far to near' in stack.notes[0]
     assert stack.notes[1] == 'The order given is not that of the names.'
     stack = read_stack_folder(paths, reverse=True)
-    assert greys(stack) == [values[1], values[2], values[0]]
+    assert greys(stack) == [values[1], values[0], values[2]]
     np.testing.assert_array_equal(stack.focus, [2, 1, 0])
     in_order = read_stack_folder([tmp_path / 'a2.png', tmp_path / 'a10.png'])
     assert len(in_order.notes) == 1
+
+  @pytest.mark.parametrize(
+    ('names', 'order'),
+    [
+      (['a1.png', 'a10.png', 'a11.png', 'a2.png'], [0, 3, 1, 2]),
+      (['A1.png', 'a10.png', 'A11.png', 'a2.png'], [0, 3, 1, 2]),  # of a shell that ignores case
+      (['a10.png', 'a9.png'], [0, 1]),  # near to far, perhaps
+    ],
+  )
+  def test_as_shells_list_them(self, tmp_path, names, order):
+    write_images(tmp_path, *names)
+    stack = read_stack_folder([tmp_path / name for name in names])
+    assert stack.names == [names[n] for n in order]
+    assert any('in alphabetical order, as shells list them' in note for note in stack.notes) == (len(names) > 2)
+
+  def test_in_a_folder_that_cannot_be_listed(self, tmp_path, monkeypatch):
+    write_images(tmp_path, 'a.png', 'b.png')
+    (tmp_path / 'metadata.csv').write_text('file,focus_dpt\na.png,1\nb.png,2\n')
+
+    def refused(folder):
+      raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(Path, 'iterdir', refused)
+    assert read_stack_folder([tmp_path / 'a.png', tmp_path / 'b.png']).focus.tolist() == [1, 2]
+    (tmp_path / 'metadata.csv').unlink()
+    assert read_stack_folder([tmp_path / 'a.png', tmp_path / 'b.png']).focus_unit == FRAME_INDEX_UNIT
+    with pytest.raises(InputError, match='Permission denied, expected a folder of images'):
+      read_stack_folder(tmp_path)
+
+  def test_everything_in_a_folder(self, tmp_path):
+    write_images(tmp_path, 'a1.png', 'a2.png', 'a3.png', 'a2_depth.png')
+    write_metadata(tmp_path, '4 3 2 1')
+    stack = read_stack_folder(sorted(tmp_path.iterdir()))
+    assert stack.names == ['a1.png', 'a2.png', 'a2_depth.png', 'a3.png']
+    np.testing.assert_allclose(stack.focus, [1 / 4, 1 / 3, 1 / 2, 1])
+    assert 'a2_depth.png does not fit the series by name, but every file given is used.' in stack.notes
+    (tmp_path / 'out').mkdir()
+    with pytest.raises(InputError, match=r'out: is a folder among several paths, expected one folder, or images only'):
+      read_stack_folder(sorted(tmp_path.iterdir()))
 
   def test_picks_from_the_distances_of_its_folder(self, tmp_path):
     values = write_images(tmp_path, 'a.png', 'b.png', 'c.png', 'd.png')
@@ -314,11 +353,11 @@ class TestList:
 
   def test_of_what_is_no_stack(self, tmp_path):
     write_images(tmp_path, 'a.png', 'b.png')
-    (tmp_path / 'metadata.csv').write_text('file')
+    (tmp_path / 'table.csv').write_text('file')
     for names, message in [
       ([], 'no images given, expected at least two'),
       (['a.png'], r'one image \(.*a\.png\) given, expected at least two'),
-      (['a.png', 'metadata.csv'], r'metadata\.csv: not an image by its suffix, expected one of \.jpg'),
+      (['a.png', 'table.csv'], r'table\.csv: not an image by its suffix, expected one of \.jpg'),
       (
         ['a.png', 'b.png', 'a.png'],
         r'a\.png: has the same name as .*a\.png, expected different names, and each image once',
@@ -515,12 +554,25 @@ def test_images_without_a_suffix_are_noted(tmp_path):
 
 
 def test_what_is_no_image_by_its_content(tmp_path):
-  for name in 'ab':
-    (tmp_path / f'{name}.jpg').write_text('<html>404 Not Found</html>')
-  with pytest.raises(
-    InputError, match=r'a\.jpg: cannot be read as an image \(its content is not an image\), nor can b\.jpg'
-  ):
-    read_stack_folder(tmp_path)
+  for text, told in [
+    ('nothing', 'its content is not an image'),
+    ('\n<!DOCTYPE html><html><body>404 Not Found</body></html>', 'it is a web page'),
+    ('<html>404 Not Found</html>', 'it is a web page'),
+    ('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n', 'it is a pointer of Git LFS, without .*'),
+  ]:
+    for name in 'ab':
+      (tmp_path / f'{name}.jpg').write_text(text)
+    with pytest.raises(InputError, match=rf'a\.jpg: cannot be read as an image \({told}\), nor can b\.jpg'):
+      read_stack_folder(tmp_path)
+
+
+def test_many_equal_distances_are_one_remark(tmp_path):
+  write_images(tmp_path, *(f'{n}.png' for n in range(6)))
+  write_metadata(tmp_path, 'inf inf inf inf inf 1')
+  notes = [note for note in read_stack_folder(tmp_path).notes if 'same focus distance' in note]
+  assert notes == [
+    '4 frames have the same focus distance as another: 0.png and 1.png have the same focus distance, inf.'
+  ]
 
 
 @pytest.mark.parametrize(
@@ -533,6 +585,7 @@ def test_what_is_no_image_by_its_content(tmp_path):
     ('0,5\n0,25\n0,125\n', [2, 4, 8]),
     ('∞ 2 1', [0, 0.5, 1]),
     ('infinity 2 1', [0, 0.5, 1]),
+    ('1 \u00b5m\n2 um\n3 \u03bcm\n', [1, 2, 3]),
   ],
 )
 def test_distances_as_people_write_them(tmp_path, text, focus):
@@ -595,6 +648,15 @@ def test_channels_that_names_count(tmp_path, name):
     assert not any('more than one series' in note for note in stack.notes)
   with pytest.raises(InputError, match=r'channel is 2, expected 0 \.\. 1'):
     read_stack_folder(tmp_path, channel=2)
+
+
+def test_channels_that_have_names(tmp_path):
+  structure = np.random.default_rng(1).integers(20, 200, (8, 8)).repeat(4, 0).repeat(4, 1)
+  for z in range(3):
+    for name, contrast in (('Cy5', 0.1), ('DAPI', 0.2), ('FITC', 1)):
+      Image.fromarray((contrast * structure + z).astype(np.uint8)).save(tmp_path / f'exp2_z{z}_{name}.png')
+  for options, channel in (({}, 'FITC'), ({'channel': 0}, 'Cy5'), ({'channel': 1}, 'DAPI')):
+    assert read_stack_folder(tmp_path, **options).names == [f'exp2_z{z}_{channel}.png' for z in range(3)]
 
 
 def test_pictures_that_were_not_downloaded(tmp_path):

@@ -245,6 +245,12 @@ def test_dark_frames_are_noted(tmp_path):
   assert 'The frames are dark: their brightest value is 15 of 255.' in read_stack_folder(tmp_path).notes
 
 
+def test_overexposed_frames_are_noted(tmp_path):
+  for name, value in zip('ab', (255, 251), strict=True):
+    Image.new('RGB', (2, 2), (value,) * 3).save(tmp_path / f'{name}.png')
+  assert 'The frames are overexposed: their darkest value is 251 of 255.' in read_stack_folder(tmp_path).notes
+
+
 def test_more_pages_are_noted(tmp_path):
   pages = [Image.fromarray(PATTERN), Image.fromarray(PATTERN[::-1])]
   pages[0].save(tmp_path / 'a.tif', save_all=True, append_images=pages[1:])
@@ -329,12 +335,13 @@ def test_hot_pixels_do_not_make_the_rest_black(tmp_path, channels):
   assert not any('white was taken' in note for note in read_stack_folder(tmp_path).notes)
 
 
-def test_16_bits_upon_an_offset(tmp_path):
-  pixels = np.random.default_rng(0).integers(20000, 21021, (2, 10, 12, 1), dtype=np.uint16)
-  pixels[0, 0, :2, 0] = 20000, 21020
+@pytest.mark.parametrize(('black', 'white'), [(20000, 21020), (500, 602)])
+def test_16_bits_upon_an_offset(tmp_path, black, white):
+  pixels = np.random.default_rng(0).integers(black, white + 1, (2, 10, 12, 1), dtype=np.uint16)
+  pixels[0, 0, :2, 0] = black, white
   for n, frame in enumerate(pixels):
     write_png(tmp_path / f'{n}.png', frame)
   stack = read_stack_folder(tmp_path)
-  expected = np.broadcast_to(np.round((pixels - 20000.0) * (255 / 1020)), stack.images.shape)
+  expected = np.broadcast_to(np.round((pixels - float(black)) * (255 / (white - black))), stack.images.shape)
   np.testing.assert_allclose(stack.images, expected, atol=1)
-  assert any('range from 20000 to 21020, which became black and white' in note for note in stack.notes)
+  assert any(f'range from {black} to {white}, which became black and white' in note for note in stack.notes)

@@ -59,6 +59,12 @@ def test_names_are_shown_and_compared():
     (['f1_0dpt.png', 'f2_2.5dpt.png'], [0, 2.5], DIOPTRE_UNIT),
     (['z=-1.5mm.png', 'z=-1mm.png', 'z=0mm.png'], [-1.5, -1, 0], 'mm'),
     (['ant_-05um_10nm.tif', 'ant_+00um_10nm.tif', 'ant_+05um_10nm.tif'], [-5, 0, 5], 'um'),
+    (['z-20um.png', 'z-10um.png', 'z0um.png', 'z5um.png'], [-20, -10, 0, 5], 'um'),
+    (['z-5um.png', 'z+0um.png', 'z+5um.png'], [-5, 0, 5], 'um'),
+    (['z-5um.png', 'z-6um.png'], [5, 6], 'um'),  # a separator
+    (['focus_inf.jpg', 'focus_2m.jpg', 'focus_80cm.jpg', 'focus_200mm.jpg'], [0, 0.5, 1.25, 5], DIOPTRE_UNIT),
+    (['z_500nm.png', 'z_1um.png', 'z_0.002mm.png'], [2, 1, 0.5], 'um'),
+    (['focus_50cm.jpg', 'focus_500mm.jpg'], [0, 1], FRAME_INDEX_UNIT),  # the same
     (['50mm_1.jpg', '50mm_2.jpg'], [0, 1], FRAME_INDEX_UNIT),
     (['t1m.jpg', 't2m.jpg'], [0, 1], FRAME_INDEX_UNIT),  # minutes, perhaps
     (['z1um_x1um.png', 'z2um_x2um.png'], [0, 1], FRAME_INDEX_UNIT),
@@ -104,6 +110,7 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (SERIES, ['stacked.jpg']),
     (SERIES, ['2024-05-01 12.00.00 (A,R8,S4).jpg']),
     (SERIES, ['ZS PMax.tif', 'ZS DMap.tif']),
+    (SERIES, ['IMG_0001-IMG_0006.jpg']),
     (SERIES, ['IMG_0002 edited.jpg', 'IMG_0005-Edit.jpg']),
     (SERIES, ['IMG_E0003.jpg']),
     (SERIES, ['IMG_0002-2.jpg', 'IMG_0004~2.jpg']),
@@ -118,6 +125,8 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (['20240501_102030.jpg', '20240501_102031.jpg', '20240501_102031(1).jpg', '20240501_102032.jpg'], []),
     (SERIES, [f'IMG_{n:04}_depth.png' for n in range(1, 7)]),
     (SERIES, [f'confidence_{n:04}.png' for n in range(1, 7)]),
+    (SERIES, [f'IMG_{n:04}_small.jpg' for n in range(1, 7)]),
+    ([f'small_{n}.jpg' for n in range(4)], []),
     (SERIES, ['IMG_0007.png']),  # the only one of its kind
     (SERIES, ['IMG.jpg']),
     (['1.jpg', '2.jpg'], ['result.jpg']),
@@ -172,6 +181,23 @@ def test_one_photograph_in_two_kinds():
   assert [path.name for path in kept] == ['D0.JPG', 'D1.JPG']
 
 
+@pytest.mark.parametrize('suffix', ['.jpeg', '.JPG', '.jfif'])
+def test_one_photograph_in_two_files_of_a_kind(suffix):
+  paths = [Path(f'D{n}{end}') for n in range(3) for end in (suffix, '.jpg')] + [Path('D3.jpg')]
+  kept, notes = without_duplicate_formats(paths, set())
+  assert [path.name for path in kept] == ['D0.jpg', 'D1.jpg', 'D2.jpg', 'D3.jpg']
+  assert f'Left out: D0{suffix}, D1{suffix}, D2{suffix}, because' in notes[0]
+  assert without_duplicate_formats(paths, {path.name for path in paths}) == (paths, [])
+
+
+def test_of_as_many_files_of_a_kind_the_larger_ones_are_read(tmp_path):
+  for n in range(3):
+    (tmp_path / f'D{n}.jpeg').write_bytes(b'reduced')
+    (tmp_path / f'D{n}.jpg').write_bytes(b'the original')
+  kept, _ = without_duplicate_formats(natural_order(tmp_path.iterdir()), set())
+  assert [path.name for path in kept] == ['D0.jpg', 'D1.jpg', 'D2.jpg']
+
+
 @pytest.mark.parametrize(
   ('names', 'times', 'order', 'note'),
   [
@@ -212,7 +238,7 @@ class TestPaths:
     assert stack_source(['nowhere', 'else']) == ['nowhere', 'else']
     assert stack_source([folder.as_uri().replace(',', '%2C')]) == str(folder)
 
-  def test_patterns(self, tmp_path):
+  def test_patterns(self, tmp_path, monkeypatch):
     write_images(tmp_path, 'f1.png', 'f10.png', 'f2.png', 'f_depth.png', 'other.png')
     (tmp_path / 'f3.txt').write_text('')
     pattern = str(tmp_path / 'f*')
@@ -225,6 +251,10 @@ class TestPaths:
       read_stack_folder(tmp_path / '*.tif')
     write_images(tmp_path / 'with [brackets]', '1.png', '2.png')
     assert len(read_stack_folder(tmp_path / 'with [brackets]').names) == 2
+    assert len(read_stack_folder(tmp_path / 'with [brackets]' / '*.png').names) == 2
+    assert len(read_stack_folder(tmp_path / '*[[]*' / '*.png').names) == 2
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert len(read_stack_folder('~/with [brackets]/*.png').names) == 2
 
   def test_letters_may_be_composed_in_another_way(self, tmp_path):
     write_images(tmp_path / unicodedata.normalize('NFD', 'Käfer'), '1.png', '2.png')
@@ -248,6 +278,23 @@ class TestPaths:
       InputError, match=r'no images, .*folders with images: day/pos_1 \(2\), pos_2 \(2\), pos_10 \(2\)'
     ):
       read_stack_folder(tmp_path)
+    # With an overview or two beside them.
+    write_images(tmp_path, 'a.png', 'b.png')
+    assert not any('folders' in note for note in read_stack_folder(tmp_path).notes)
+    write_images(tmp_path / 'pos_2', '3.png')
+    for other in ('@eaDir', 'out/aligned'):
+      write_images(tmp_path / other, *(f'{n}.png' for n in range(9)))
+    (tmp_path / 'out' / 'summary.json').write_text('{}')
+    (note,) = (note for note in read_stack_folder(tmp_path).notes if 'folders' in note)
+    assert note.startswith('Not read: the folders with images in it, day/pos_1 (2), pos_2 (3), pos_10 (2); choose')
+
+  def test_folders_and_pipes_named_like_images(self, tmp_path):
+    write_images(tmp_path, '1.png', '2.png')
+    write_images(tmp_path / '3.png', '3.png')
+    os.mkfifo(tmp_path / '4.png')
+    stack = read_stack_folder(tmp_path)
+    assert stack.names == ['1.png', '2.png']
+    assert 'Not read: 3.png, 4.png, which are not files.' in stack.notes
 
 
 def test_files_that_are_not_read_are_noted(tmp_path):
@@ -262,6 +309,13 @@ def test_files_that_are_not_read_are_noted(tmp_path):
     '1 file of type .czi was',
     '1 file of type .mp4 was',
   ]
+
+
+def test_files_of_unknown_types_are_counted(tmp_path):
+  for name in ('1.fits', '2.FITS', '3.fits', 'notes.txt', '.hidden.fits', 'README'):
+    (tmp_path / name).write_bytes(b'x')
+  with pytest.raises(InputError, match=r'no images, .*; found files of type \.fits \(3\), \.txt \(1\)$'):
+    read_stack_folder(tmp_path)
 
 
 def test_files_that_are_not_there(tmp_path):

@@ -56,6 +56,28 @@ def test_pages_are_frames(tmp_path):
   assert (stack.focus.tolist(), stack.focus_unit, stack.order_known) == ([0, 1, 2, 3], DIOPTRE_UNIT, True)
 
 
+def test_the_first_of_several_images(tmp_path):
+  """As microscopes write several positions of the stage."""
+  xml = ome(3, 2, 'XYCZT', 'PhysicalSizeZ="2"').replace('</OME>', '<Image ID="Image:1"><Pixels/></Image></OME>')
+  write_pages(tmp_path / 'z.tif', brighter(12), xml)
+  stack = read_stack_folder(tmp_path, channel=1)
+  assert (page_numbers(stack), stack.focus.tolist(), stack.focus_unit) == ([1, 3, 5], [0, 2, 4], 'um')
+  assert 'Only the first of the 2 images in z.tif was read.' in stack.notes
+  # If each image has one position, they are the stack.
+  write_pages(tmp_path / 'z.tif', brighter(3), ome(1).replace('</OME>', '<Image/><Image/></OME>'))
+  assert page_numbers(read_stack_folder(tmp_path)) == [0, 1, 2]
+
+
+def test_channels_that_are_a_stack(tmp_path):
+  write_pages(tmp_path / 'z.tif', brighter(5), ome(1, 5))
+  stack = read_stack_folder(tmp_path)
+  assert page_numbers(stack) == [0, 1, 2, 3, 4]
+  assert any('several channels but one position: the channels were taken as the stack' in note for note in stack.notes)
+  write_pages(tmp_path / 'z.tif', brighter(4), ome(1, 4))
+  with pytest.raises(InputError, match=r'one image \(z\.tif\), expected at least two'):
+    read_stack_folder(tmp_path)
+
+
 def test_16_bit_pages_share_their_white(tmp_path):
   write_pages(tmp_path / 'z.tif', [(page * 16).astype(np.uint16) for page in brighter(3, np.uint16)])
   stack = read_stack_folder(tmp_path)

@@ -49,6 +49,44 @@ def test_focus_and_focal_length(folder, kind):
   assert stack.notes == [f'Focus distances are from metadata.{kind}, the focal length from metadata.{kind}.']
 
 
+@pytest.mark.parametrize(
+  'text',
+  [
+    'File,Focus Distance (m),Focal length [mm]\na.png,inf,50\nb.png,2,\nc.png,0.5,\n',
+    '# of today\nfile,focus_dpt,focal_length_mm\na.png,0,50\n# moved, then\nb.png,0.5,\n\nc.png,2,\n# end\n',
+  ],
+)
+def test_as_people_write_it(folder, text):
+  (folder / 'metadata.csv').write_text(text)
+  np.testing.assert_array_equal(read_stack_folder(folder).focus, [0, 0.5, 2])
+
+
+def test_a_name_is_no_comment(folder):
+  (folder / 'c.png').rename(folder / '#c.png')
+  (folder / 'metadata.csv').write_text('file,focus_dpt\na.png,0\nb.png,0.5\n#c.png,2\n')
+  np.testing.assert_array_equal(read_stack_folder(folder).focus, [0, 0.5, 2])
+
+
+@pytest.mark.parametrize('name', ['metadata.csv', 'metadata.json', 'focus_distance.txt'])
+def test_a_link_to_nothing_and_a_folder_are_errors(folder, name):
+  (folder / name).symlink_to('nothing')
+  with pytest.raises(InputError, match=rf'/{name}: cannot be read as text \(No such file or directory\)$'):
+    read_stack_folder(folder)
+  (folder / name).unlink()
+  (folder / name).mkdir()
+  with pytest.raises(InputError, match=rf'/{name}: cannot be read as text \(Is a directory\)$'):
+    read_stack_folder(folder)
+
+
+def test_the_file_of_both_lengths_is_named_once(folder):
+  rows = ''.join(f'{name}.png,{distance},50\n' for name, distance in (('a', 2), ('b', 1), ('c', 0.5)))
+  (folder / 'metadata.csv').write_text(f'file,focus_distance_m,focal_length_m\n{rows}')
+  with pytest.raises(
+    InputError, match=r': metadata\.csv: focus distance of frame 0 is 2\.0, inside the focal length 50'
+  ):
+    read_stack_folder(folder)
+
+
 def test_order_is_that_of_the_distances(folder):
   write_json(folder, {'frames': frames('focus_distance_m', 1, 'inf', 0.5)})
   stack = read_stack_folder(folder, reverse=True)
@@ -154,6 +192,10 @@ def test_table_of_another_name_is_noted(folder):
   stack = read_stack_folder(folder)
   assert stack.focus_unit == FRAME_INDEX_UNIT
   assert 'focus.csv was not read: focus distances are expected in metadata.csv.' in stack.notes
+  (folder / 'focus.csv').rename(folder / 'Metadata.XLSX')
+  (folder / '.~lock.Metadata.XLSX').write_text('')
+  notes = read_stack_folder(folder).notes
+  assert 'Metadata.XLSX was not read: focus distances are expected in metadata.csv.' in notes
 
 
 def test_json_in_utf_16(folder):

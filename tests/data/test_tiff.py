@@ -147,6 +147,20 @@ def test_values_of_any_range_are_scaled(tmp_path, dtype, low, high, black, white
   assert note.startswith('Pixels range from ')
 
 
+def test_reflections_do_not_set_the_range(tmp_path):
+  """A render or merged exposures: 0.5 % of the pixels are up to 40 times white."""
+  frame = np.tile(RAMP, (12, 12)).astype(np.float32)
+  frame = frame / frame.max()
+  bright = frame.copy()
+  bright.flat[::200] = 40
+  stack = write_stack(tmp_path, bright, bright)
+  np.testing.assert_allclose(stack.images[0, ..., 0], np.clip(bright, 0, 1) * 255, atol=1)
+  # Counts of photons, of which most are 0, are no photograph.
+  sparse = np.zeros_like(frame)
+  sparse.flat[::200] = 40
+  assert any('255 as white' in note for note in write_stack(tmp_path, sparse, sparse).notes)
+
+
 def test_hot_pixels_and_overshoot_do_not_set_the_range(tmp_path):
   frame = np.tile(RAMP, (12, 12)).astype(np.float32)
   odd = frame.copy()

@@ -6,6 +6,7 @@ from PIL import Image
 from tiff_files import write_tiff
 
 from focal_jax import InputError
+from focal_jax.data import frames
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
 from focal_jax.data.scales import scales_of
@@ -99,6 +100,21 @@ def test_every_frame_may_be_wanted(tmp_path):
   cut(tmp_path / NAMES[0])
   with pytest.raises(InputError, match=r'IMG_1\.png: cannot be read as an image'):
     read_stack_folder(tmp_path, leave_out_unreadable=False)
+
+
+def test_the_others_are_decoded_once(tmp_path, monkeypatch):
+  names = [f'{n}.jpg' for n in range(5)]  # unlike a PNG, it has a header that can be read
+  write(tmp_path, names)
+  cut(tmp_path / names[2])
+  decode, decoded = frames.decode, []
+
+  def counted(header, orientation):
+    decoded.append(header.file.name)
+    return decode(header, orientation)
+
+  monkeypatch.setattr(frames, 'decode', counted)
+  assert len(read_stack_folder(tmp_path).names) == 4
+  assert decoded == names
 
 
 def test_orientation_is_not_that_of_a_file_that_cannot_be_read(tmp_path):

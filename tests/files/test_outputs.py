@@ -2,6 +2,7 @@
 
 import errno
 import signal
+import tempfile
 from pathlib import Path
 
 import programs
@@ -155,7 +156,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
 
 
 STOPPED = """
-import os, signal, sys
+import gc, os, signal, sys
 from pathlib import Path
 from focal_jax.command_line import run_program
 from focal_jax.files.outputs import result_folder
@@ -166,7 +167,45 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def main(argv):
   with result_folder(Path(argv[1]), overwrite=False) as folder:
     (folder / 'half').write_text('half')
-    os.kill(os.getpid(), getattr(signal, argv[2]))
+    send = lambda *_: os.kill(os.getpid(), getattr(signal, argv[2]))
+    if argv[3] == 'in a callback of the garbage collector':
+      gc.callbacks.append(lambda phase, _: phase == 'stop' and send())
+      gc.collect()
+      gc.callbacks.clear()
+      signal.pause()
+    try:
+      send()
+      signal.pause()
+    except BaseException:
+      if argv[3] == 'in an import':
+        raise ImportError('while initializing the extension')
+      if argv[3] != 'in an import that is not needed':
+        raise
+    signal.pause()
+
+run_program(main, 'program')
+"""
+
+
+STOPPED_AGAIN = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+from focal_jax.command_line import run_program
+from focal_jax.files.outputs import result_folder
+
+rmtree = shutil.rmtree
+
+def slow(path):
+  for _ in range(3):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.3)
+  rmtree(path)
+
+def main(argv):
+  shutil.rmtree = slow
+  with result_folder(Path(argv[1]), overwrite=False) as folder:
+    (folder / 'half').write_text('half')
+    os.kill(os.getpid(), signal.SIGTERM)
     signal.pause()
 
 run_program(main, 'program')
@@ -175,11 +214,42 @@ run_program(main, 'program')
 
 @pytest.mark.skipif(not hasattr(signal, 'pause'), reason='no signals as Unix has them')
 @pytest.mark.parametrize(('name', 'said'), [('SIGTERM', ''), ('SIGINT', 'program: interrupted\n')])
-def test_a_program_that_is_stopped_leaves_nothing(tmp_path, name, said):
-  done = programs.run('-c', STOPPED, tmp_path / 'out', name, timeout=60)
+@pytest.mark.parametrize(
+  'where', ['anywhere', 'in an import', 'in an import that is not needed', 'in a callback of the garbage collector']
+)
+def test_a_program_that_is_stopped_leaves_nothing(tmp_path, name, said, where):
+  done = programs.run('-c', STOPPED, tmp_path / 'out', name, where, timeout=60)
   assert done.returncode == 128 + getattr(signal, name), done.stderr
-  assert done.stderr.endswith(said)
-  assert 'Traceback' not in done.stderr
+  assert done.stderr == said
+  assert not (tmp_path / 'out').exists()
+
+
+def test_results_are_moved_as_a_whole(tmp_path, monkeypatch):
+  replace = Path.replace
+
+  def interrupted(path, target):
+    signal.raise_signal(signal.SIGINT)
+    return replace(path, target)
+
+  def write():
+    with result_folder(tmp_path / 'out', overwrite=False) as folder:
+      for n in range(3):
+        (folder / f'{n}.txt').write_text('')
+      monkeypatch.setattr(Path, 'replace', interrupted)
+
+  handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      write()
+  finally:
+    signal.signal(signal.SIGINT, handler)
+  assert sorted(contents(tmp_path / 'out')) == ['0.txt', '1.txt', '2.txt']
+
+
+def test_what_removes_results_is_not_interrupted(tmp_path):
+  """By a second signal."""
+  done = programs.run('-c', STOPPED_AGAIN, tmp_path / 'out', timeout=60)
+  assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, '')
   assert not (tmp_path / 'out').exists()
 
 
@@ -193,7 +263,16 @@ def test_folders_that_cannot_be_made_are_reported_before_the_work(tmp_path, name
 
 def test_a_folder_that_may_not_be_written_to(tmp_path, monkeypatch):
   (tmp_path / 'locked').mkdir()
-  monkeypatch.setattr('os.access', lambda path, mode: Path(path) != tmp_path / 'locked')
-  with pytest.raises(InputError, match=r'locked/a/b: cannot be written to, for .*locked cannot; expected a writable'):
+  make = tempfile.TemporaryFile
+
+  def refused(dir):
+    if dir == tmp_path / 'locked':
+      raise OSError(errno.EROFS, 'Read-only file system')
+    return make(dir=dir)
+
+  monkeypatch.setattr(tempfile, 'TemporaryFile', refused)
+  with pytest.raises(
+    InputError, match=r'locked/a/b: cannot be written to, for .*locked cannot \(Read-only file system\); expected'
+  ):
     check_output(tmp_path / 'locked' / 'a' / 'b', overwrite=False)
   check_output(tmp_path / 'a' / 'b', overwrite=False)

@@ -15,7 +15,7 @@ from focal_jax import InputError
 from focal_jax.data.folder import read_stack_folder
 from focal_jax.focus.texture import texture_share
 from focal_jax.prediction.predict import Options, predict_folder
-from focal_jax.prediction.results import MOTION_FILE
+from focal_jax.prediction.results import MOTION_FILE, read_motion
 
 HEIGHT, WIDTH = 120, 160
 ZOOMS = (1.04, 1.02, 1.0)  # how much larger the content of a frame is than the last one's
@@ -46,6 +46,47 @@ def folder(tmp_path_factory):
   rows = [f'{index}.png,{distance}' for index, distance in enumerate(DISTANCES_M)]
   (path / 'metadata.csv').write_text('\n'.join(['file,focus_distance_m', *rows]) + '\n')
   return path
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'size_px': None}, r'cannot be read as a motion file \(.*NoneType.*\)'),
+    ({'size_px': [WIDTH, HEIGHT]}, 'is for frames of 120 x 160 px, expected the shape of 160 x 120 px'),
+    ({'motion': [0, 0, 0]}, 'fov and motion are not finite numbers'),
+    ({'motion': [[0, 0]] * 3}, 'fov and motion are not finite numbers'),
+    ({'frames': ['0.png'] * 3}, 'fov and motion are not finite numbers'),
+    ({'frames': [0, 1, 2]}, 'fov and motion are not finite numbers'),
+    ({'motion': [[0, 161, 0]] * 3}, 'motion is a zoom of 0 or a shift beyond the frames'),
+    ({'motion': [[-1, 0, 0]] * 3}, 'motion is a zoom of 0 or a shift beyond the frames'),
+    ({'frames': 3}, r'cannot be read as a motion file \(.*int.*\)'),
+  ],
+)
+def test_a_motion_that_cannot_be_meant(folder, tmp_path, change, message):
+  frames = [f'{n}.png' for n in range(3)]
+  content = {'size_px': [HEIGHT, WIDTH], 'region': None, 'frames': frames, 'fov': [1, 1, 1], 'motion': [[0, 0, 0]] * 3}
+  stack, path = read_stack_folder(folder), tmp_path / MOTION_FILE
+  path.write_text(json.dumps(content))
+  read_motion(path, stack, None)
+  for bad, told in (({**content, **change}, message), ({'frames': frames}, r"motion file \(no 'size_px'\)")):
+    path.write_text(json.dumps(bad))
+    with pytest.raises(InputError, match=rf'motion\.json: .*{told}'):
+      read_motion(path, stack, None)
+  # At another size.
+  path.write_text(json.dumps({**content, 'size_px': [HEIGHT // 7, WIDTH // 7]}))
+  read_motion(path, stack, None)
+
+
+def test_a_frame_of_another_exposure_is_noted(folder, tmp_path):
+  for path in folder.iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  with Image.open(tmp_path / '1.png') as image:
+    image.point(lambda value: value // 2).save(tmp_path / '1.png')
+  for source, notes in ((folder, []), (tmp_path, ['Exposure differs: 1.png has 0.5 times the usual brightness.'])):
+    out = tmp_path / f'out{len(notes)}'
+    predict_folder(source, out, Options(method='classical', only_align=True))
+    told = [note for note in json.loads((out / 'summary.json').read_text())['notes'] if 'Exposure' in note]
+    assert [note.partition(' The all')[0] for note in told] == notes
 
 
 def files(out):
@@ -126,6 +167,17 @@ def test_alignment_alone_and_its_motion_once_more(folder, result, tmp_path):
   smaller = predict_folder(folder, half, Options(method='classical', motion=motion, max_side=WIDTH // 2))
   np.testing.assert_allclose(smaller.motion, reused.motion * [1, 0.5, 0.5], atol=1e-6)
   assert json.loads((half / 'summary.json').read_text())['residual_motion']['after']['zoom_range'] < 1.005
+
+
+def test_the_folder_here_and_results_of_an_earlier_run(folder, tmp_path, monkeypatch, caplog):
+  caplog.set_level('INFO')
+  monkeypatch.chdir(folder)
+  predict_folder('.', tmp_path, Options(method='classical', only_align=True))
+  assert f'{folder.name}: 3 frames of 160 x 120 px' in caplog.messages
+  assert not any('earlier run' in message for message in caplog.messages)
+  two = [folder / f'{n}.png' for n in range(2)]
+  predict_folder(two, tmp_path, Options(method='classical', only_align=True), overwrite=True)
+  assert f'{tmp_path / "aligned"} also contains other files, of an earlier run: 1.' in caplog.messages
 
 
 def test_alignments(folder, tmp_path):

@@ -213,11 +213,20 @@ def test_where_frames_are_sharp_tells_their_order(slope, name):
     assert there in (list(range(7)), list(range(6, -1, -1)))
 
 
+@pytest.mark.parametrize('order', [[3, 0, 6], [0, 6, 3], [4, 0, 2, 6], [2, 6, 0, 4]])
+def test_so_it_does_of_three_and_four(slope, order):
+  for frames in slope.values():
+    found = order_by_sharpness(np.stack([frames[n] for n in order]))
+    assert [order[n] for n in found] in (sorted(order), sorted(order)[::-1])
+    assert order_by_sharpness(np.stack([frames[n] for n in sorted(order)])) is None
+    assert order_by_sharpness(np.stack([frames[n] for n in order[:2]])) is None
+
+
 def test_a_flat_scene_tells_no_order(canvas):
   """Near and far of its focus it is blurred alike."""
   flat = [ndimage.gaussian_filter(canvas, 0.5 * abs(n - 3) + 0.01) for n in range(7)]
   images = np.round(255 * np.stack([np.stack([one] * 3, -1) for one in flat])).astype(np.uint8)
-  for order in ORDERS.values():
+  for order in [*ORDERS.values(), [3, 0, 6], [4, 0, 2, 6]]:
     assert order_by_sharpness(images[order]) is None
   assert order_by_sharpness(np.zeros_like(images)) is None
 

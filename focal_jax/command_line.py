@@ -83,7 +83,9 @@ def _with_cache(main: Callable[[], int | None]) -> int | None:
       show(message, *arguments)
     elif not told:
       told.append(message)
-      log.warning('The compilation cache cannot be used, which takes time. If it is damaged, delete it: %s', folder)
+      log.warning(
+        'The compilation cache cannot be used, so everything is compiled anew. If damaged, delete it: %s', folder
+      )
 
   warnings.showwarning = show_once
   return main()

@@ -168,7 +168,7 @@ def advice_for_content(start: bytes) -> str | None:
   Phones and messengers name HEIC files .jpg. Pillow misreads big-endian BigTIFF as classic TIFF.
   """
   if start.startswith(b'version https://git-lfs'):
-    return 'it is a pointer of Git LFS, without the image: fetch it with git lfs pull'
+    return 'it is a Git LFS pointer, not the image itself: fetch it with git lfs pull'
   if start.lstrip()[:6].lower() in (b'<!doct', b'<html>', b'<html '):
     return 'it is a web page'
   if start.startswith(b'MM\0+'):

@@ -39,8 +39,8 @@ def check_output(out: Path, overwrite: bool) -> None:
     tempfile.TemporaryFile(dir=there).close()  # permissions do not tell for network folders and special file systems
   except OSError as error:
     raise InputError(
-      f'{printable(out)}: cannot be written to, for {printable(there)} cannot ({error.strerror}); expected a writable '
-      'folder'
+      f'{printable(out)}: cannot be written to because {printable(there)} cannot be ({error.strerror}), expected a '
+      'writable folder'
     ) from error
 
 

@@ -558,7 +558,7 @@ def test_what_is_no_image_by_its_content(tmp_path):
     ('nothing', 'its content is not an image'),
     ('\n<!DOCTYPE html><html><body>404 Not Found</body></html>', 'it is a web page'),
     ('<html>404 Not Found</html>', 'it is a web page'),
-    ('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n', 'it is a pointer of Git LFS, without .*'),
+    ('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n', 'it is a Git LFS pointer, not .*'),
   ]:
     for name in 'ab':
       (tmp_path / f'{name}.jpg').write_text(text)

@@ -336,7 +336,7 @@ def test_hot_pixels_do_not_make_the_rest_black(tmp_path, channels):
 
 
 @pytest.mark.parametrize(('black', 'white'), [(20000, 21020), (500, 602)])
-def test_16_bits_upon_an_offset(tmp_path, black, white):
+def test_16_bits_with_an_offset(tmp_path, black, white):
   pixels = np.random.default_rng(0).integers(black, white + 1, (2, 10, 12, 1), dtype=np.uint16)
   pixels[0, 0, :2, 0] = black, white
   for n, frame in enumerate(pixels):

@@ -272,7 +272,7 @@ def test_a_folder_that_may_not_be_written_to(tmp_path, monkeypatch):
 
   monkeypatch.setattr(tempfile, 'TemporaryFile', refused)
   with pytest.raises(
-    InputError, match=r'locked/a/b: cannot be written to, for .*locked cannot \(Read-only file system\); expected'
+    InputError, match=r'locked/a/b: cannot be written to because .*locked cannot be \(Read-only file system\), expected'
   ):
     check_output(tmp_path / 'locked' / 'a' / 'b', overwrite=False)
   check_output(tmp_path / 'a' / 'b', overwrite=False)

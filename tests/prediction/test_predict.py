@@ -62,7 +62,7 @@ def folder(tmp_path_factory):
     ({'frames': 3}, r'cannot be read as a motion file \(.*int.*\)'),
   ],
 )
-def test_a_motion_that_cannot_be_meant(folder, tmp_path, change, message):
+def test_an_implausible_motion(folder, tmp_path, change, message):
   frames = [f'{n}.png' for n in range(3)]
   content = {'size_px': [HEIGHT, WIDTH], 'region': None, 'frames': frames, 'fov': [1, 1, 1], 'motion': [[0, 0, 0]] * 3}
   stack, path = read_stack_folder(folder), tmp_path / MOTION_FILE

@@ -100,6 +100,8 @@ def benchmark(settings: Settings, parts: Sequence[str]) -> report.Document:
   """Runs the parts in the order of `report.TITLES`; JSON-able."""
   from benchmarks import stages
 
+  if {'train_step', 'stages_train'}.intersection(parts):
+    backend.keep_freed_memory()  # as in a training run, and early, before threads have memory of their own
   notes, results, agreement, memory, scaling = [], [], None, None, {}
   if settings.peer and not settings.torch:
     notes.append('PyTorch is not installed: the network and the warp have no peer.')
@@ -121,8 +123,6 @@ def benchmark(settings: Settings, parts: Sequence[str]) -> report.Document:
       agreement = networks.agreement()
       log.info('largest difference of D4 to PyTorch: %s', agreement)
   for part in (part for part in report.TITLES if part in parts):
-    if part in ('train_step', 'stages_train'):
-      backend.keep_freed_memory()  # as in a training run; PyTorch profits too
     if part == 'memory':
       from benchmarks.memory import measure_memory
 

@@ -14,7 +14,7 @@ def recipe(variant: str, path: str) -> ConfigDict:
   """configs/simulated.py, or one of its variants 'smoke' and 'small'; ValueError naming `path` for any other."""
   if variant not in ('', 'smoke', 'small'):
     raise ValueError(f"unknown variant '{variant}' of {path}, expected 'smoke', 'small' or nothing")
-  config = with_variant(simulated.get_config(), variant.replace('small', ''), path)
+  config = with_variant(simulated.get_config(), '' if variant == 'small' else variant, path)
   if variant == 'small':
     config.simulator.update(num_frames=5, height_px=64, width_px=64, margin_px=16, lens_sigma_px=(0.15, 0.5))
     # On the full recipe's stacks, many of which show little blur or texture, the networks need thousands of stacks

@@ -68,9 +68,11 @@ def find_changed_frames(
   cells = np.stack([_cells(as_float(frame))[inside] for frame in aligned])
   means = np.maximum(cells.mean(axis=(1, 2)), 1 / 255)
   brightness = means / np.median(means)
+  if len(cells) < _MIN_FRAMES:
+    return [], brightness
   cells /= brightness[:, None, None]
   found = []
-  for n in range(len(cells) if len(cells) >= _MIN_FRAMES else 0):
+  for n in range(len(cells)):
     near = [k for k in range(max(0, n - _NEAR), min(len(cells), n + _NEAR + 1)) if k != n]
     change = np.abs(cells[n] - cells[near]).max(axis=-1).min(axis=0)
     if np.mean(change > _CHANGE) >= _CHANGED:

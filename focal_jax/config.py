@@ -37,6 +37,10 @@ class DataSettings:
   # source='simulated'. nyu_depth, or folder:DIR in a layout of `focal_jax.data.rgbd`; empty: procedural scenes only.
   rgbd: str = ''
   rgbd_share: float = 0.5  # share of stacks made from RGB-D photographs, drawn at random
+  # Ray-traced scenes that the training step turns into stacks, in addition to procedural scenes: folder:DIR, written by
+  # `python -m tfds_ddff.raytraced`; only with source='simulated', for networks='depth'. Empty: none.
+  raytraced: str = ''
+  raytraced_share: float = 0.5  # share of stacks made from ray-traced scenes, drawn at random before data.rgbd_share
   # Photographs as textures of procedural surfaces: folder:DIR with pictures in it or its subfolders; only with
   # source='simulated'. `python -m tfds_ddff.textures` downloads free ones. Empty: procedural textures only.
   textures: str = ''

@@ -1,5 +1,5 @@
 """Training batches, prepared on the host in a reproducible order: crops of stacks from one or several sources, and
-crops of RGB-D photographs that the device turns into stacks.
+crops of RGB-D photographs and ray-traced scenes that the device turns into stacks.
 
 The only module that uses grain. Pixels stay uint8; photometric augmentation runs on the device (`augment`).
 """
@@ -149,6 +149,30 @@ def rgbd_batches(source: Source, canvas: tuple[int, int], *, seed: int = 0, **or
   return Batches([(source, 1.0)], prepare, seed=seed, **order)
 
 
+def raytraced_batches(source: Source, side: int, *, seed: int = 0, **order: int) -> Batches:
+  """Batches of random crops of ray-traced scenes: dicts of `light` [..., P, side, side, 3] float16, `focus` [..., P]
+  and `inverse_depth` [..., side, side]. Reads the first scene.
+
+  Args:
+    source: `data.raytraced.RaytracedScenes`.
+    side: side of the crops, px.
+    seed: random seed for order, sweeps and crops.
+    order: the rest, as for `Batches`.
+
+  Raises:
+    InputError: the scenes are smaller than the crops; for a later scene, from the iteration.
+  """
+  planes = len(crop_scene(source[0], side, np.random.default_rng(0))['focus'])
+
+  def prepare(scene, index):
+    crop = crop_scene(scene, side, np.random.default_rng((seed, 2, index)))
+    if len(crop['focus']) != planes:
+      raise InputError(f'scene {scene["name"]!r}: found {len(crop["focus"])} planes, expected {planes} as in the first')
+    return crop
+
+  return Batches([(source, 1.0)], prepare, seed=seed, **order)
+
+
 def prepare_stack(example: dict[str, Any], index: int, settings: BatchSettings) -> dict[str, Any]:
   """Crop and frames of the example at `index` of the order; arrays are copies."""
   if settings.num_frames:
@@ -235,6 +259,27 @@ def crop_photograph(
   )
   step = -1 if rng.random() < 0.5 else 1
   return {'rgb': np.asarray(rgb)[:, ::step], 'depth_m': depth[:, ::step]}
+
+
+def crop_scene(scene: dict[str, Any], side: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+  """A random square of one sweep of a ray-traced scene, mirrored and transposed at random.
+
+  Raises:
+    InputError: the scene is smaller.
+  """
+  height, width = scene['inverse_depth'].shape
+  if side > min(height, width):
+    raise InputError(f'scene {scene["name"]!r}: is {width} x {height} px, expected at least the frames, {side} px')
+  sweep = rng.integers(len(scene['focus']))
+  top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+  light = scene['light'][sweep, :, top : top + side, left : left + side]
+  depth = scene['inverse_depth'][top : top + side, left : left + side]
+  down, right, transposed = rng.choice([-1, 1]), rng.choice([-1, 1]), rng.random() < 0.5
+  light, depth = light[:, ::down, ::right], depth[::down, ::right]
+  if transposed:
+    light, depth = light.swapaxes(1, 2), depth.T
+  light, depth = np.ascontiguousarray(light), np.ascontiguousarray(depth)
+  return {'light': light, 'focus': scene['focus'][sweep], 'inverse_depth': depth}
 
 
 def motion_known(sources: Sequence[Source]) -> bool:

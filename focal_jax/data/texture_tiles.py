@@ -33,15 +33,7 @@ def open_textures(field: str, name: str, share: float) -> Textures | None:
     raise InputError(f'data.textures_share is {share}, expected a number from 0 to 1')
   if not name:
     return None
-  if not name.startswith('folder:'):
-    raise InputError(f"{field} is '{name}', expected folder:DIR with a folder of pictures")
-  folder = Path(name.removeprefix('folder:')).expanduser()
-  if not folder.is_dir():
-    raise InputError(f'{folder}: found no such folder, expected one with images ({field})')
-  found = [path.relative_to(folder) for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES]
-  paths = [folder / path for path in sorted(found) if not any(part.startswith('.') for part in path.parts)]
-  if not paths:
-    raise InputError(f'{folder}: found no pictures, expected files with one of the endings {" ".join(SUFFIXES)}')
+  paths = find_images(field, name)
   if not share:
     return None
   rng = np.random.default_rng(0)  # deterministic tiles
@@ -54,6 +46,28 @@ def open_textures(field: str, name: str, share: float) -> Textures | None:
   # Display values to the square root of light.
   table = np.round(255 * (np.arange(256) / 255) ** (GAMMA / 2)).astype(np.uint8)
   return Textures(tiles=table[np.stack([*first, *rest]).transpose(0, 3, 1, 2)], share=np.array(share, np.float32))
+
+
+def find_images(field: str, name: str) -> list[Path]:
+  """The images in a folder and its subfolders, sorted; hidden ones are ignored.
+
+  Args:
+    field: name of the config field or flag, for messages.
+    name: 'folder:DIR'.
+
+  Raises:
+    InputError: there is no such folder, or it has no images.
+  """
+  if not name.startswith('folder:'):
+    raise InputError(f"{field} is '{name}', expected folder:DIR with a folder of pictures")
+  folder = Path(name.removeprefix('folder:')).expanduser()
+  if not folder.is_dir():
+    raise InputError(f'{folder}: found no such folder, expected one with images ({field})')
+  found = [path.relative_to(folder) for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES]
+  paths = [folder / path for path in sorted(found) if not any(part.startswith('.') for part in path.parts)]
+  if not paths:
+    raise InputError(f'{folder}: found no pictures, expected files with one of the endings {" ".join(SUFFIXES)}')
+  return paths
 
 
 def _tiles(picture: UInt8[np.ndarray, 'H W 3'], rng: np.random.Generator) -> list[np.ndarray | None]:

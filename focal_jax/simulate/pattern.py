@@ -22,7 +22,7 @@ ZERO_DISPARITY = (-0.4, 0.6)  # uniform: position of the zero-disparity plane be
 def with_pattern(
   key: PRNGKeyArray,
   light: Float[Array, 'N H W 3'],
-  sweep: Sweep,
+  sweep: Sweep | None,
   amount: tuple[float, float],
   share: float,
   view_steps_px: tuple[float, ...] | None,
@@ -32,7 +32,7 @@ def with_pattern(
   Args:
     key: determines whether there is a pattern, and the pattern.
     light: as it falls on the sensor, before exposure and noise.
-    sweep: the sweep of the frames.
+    sweep: the sweep of the frames; only needed for cameras with views.
     amount: ends of the log-uniform distribution of the pattern's standard deviation, relative to the light.
     share: share of the stacks with a pattern, 0 .. 1.
     view_steps_px: distances between views at which surfaces are blurred; None if no camera has views.

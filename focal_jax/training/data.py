@@ -2,20 +2,24 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, Shaped
 from ml_collections import ConfigDict
 
 from focal_jax.data import pipeline, sources
 from focal_jax.data.augment import augment_batch
+from focal_jax.data.raytraced import RaytracedScenes
 from focal_jax.data.rgbd import open_rgbd
 from focal_jax.data.texture_tiles import open_textures
 from focal_jax.errors import InputError
+from focal_jax.simulate.raytraced import record_planes
 from focal_jax.simulate.stacks import (
   SimulatorSettings,
   map_stacks,
@@ -33,9 +37,9 @@ class TrainingData:
   """The input of the training step: what the host sends to each device in every step, and how the device makes stacks
   from it.
 
-  Purely simulated stacks are rendered on the device from keys and, for stacks of photographs, the photographs;
-  photographs used as textures are transferred once for all steps. Everything else is read, cropped and mixed on the
-  host (`data.pipeline`) and augmented on the device.
+  Purely simulated stacks are rendered on the device from keys and, for stacks of photographs or ray-traced scenes, from
+  these; photographs used as textures are transferred once for all steps. Everything else is read, cropped and mixed on
+  the host (`data.pipeline`) and augmented on the device.
 
   Attributes:
     motion_known: whether the true motion of the stacks is known.
@@ -60,22 +64,22 @@ class TrainingData:
       'num_threads': data.num_threads,
     }
     spread = {'devices': devices.local_count, 'host': jax.process_index(), 'hosts': jax.process_count()}
-    if not 0 <= data.rgbd_share <= 1:
-      raise InputError(f'data.rgbd_share is {data.rgbd_share}, expected a number from 0 to 1')
-    if data.rgbd and data.source != 'simulated':
-      raise InputError(f"data.rgbd is '{data.rgbd}' and data.source '{data.source}', expected data.source 'simulated'")
-    if data.textures and data.source != 'simulated':
-      raise InputError(
-        f"data.textures is '{data.textures}' and data.source '{data.source}', expected data.source 'simulated'"
-      )
+    for field in ('rgbd_share', 'raytraced_share'):
+      if not 0 <= data[field] <= 1:
+        raise InputError(f'data.{field} is {data[field]}, expected a number from 0 to 1')
+    for field in ('rgbd', 'raytraced', 'textures'):
+      if data[field] and data.source != 'simulated':
+        raise InputError(
+          f"data.{field} is '{data[field]}' and data.source '{data.source}', expected data.source 'simulated'"
+        )
     textures = open_textures('data.textures', data.textures, data.textures_share)
     if textures:  # a copy on each device, placed once for all steps
       copies = jax.tree.map(lambda x: np.broadcast_to(x, (devices.local_count, *x.shape)), textures)
       textures = devices.share(copies)
     self._textures = textures
-    if data.rgbd:
-      photographs = open_rgbd(data.rgbd, data.data_dir)
-      self._batches = pipeline.rgbd_batches(photographs, self._simulator.canvas, **order, **spread)
+    if data.rgbd or data.raytraced:
+      self._batches = _MixtureBatches(config, self._simulator, **order, **spread)
+      self.motion_known = self.all_in_focus_known = not data.raytraced
     elif data.source != 'simulated':
       names = sources.parse_sources(data.source)
       opened = [
@@ -137,8 +141,9 @@ class TrainingData:
       settings = dataclasses.replace(settings, num_frames=len(slots))
     if self._batches is None:
       return simulate_batch(keys, settings, textures)
-    if self._config.data.rgbd:
-      return simulate_mixture(keys, inputs['rgb'], inputs['depth_m'], self._config.data.rgbd_share, settings, textures)
+    if self._config.data.source == 'simulated':
+      shares = {'rgbd': self._config.data.rgbd_share, 'raytraced': self._config.data.raytraced_share}
+      return simulate_mixture(keys, inputs, shares, settings, textures)
     stack = float_images(inputs)
     return augment_batch(keys, stack) if self._config.data.augment else stack
 
@@ -154,26 +159,67 @@ def _frame_counts(config: ConfigDict) -> tuple[int, ...]:
   return counts
 
 
+class _MixtureBatches:
+  """Photographs, ray-traced scenes or both for each batch: a dict with one dict of arrays for each of them."""
+
+  def __init__(self, config: ConfigDict, simulator: SimulatorSettings, **order: int):
+    data, self._parts = config.data, {}
+    if data.rgbd:
+      self._parts['rgbd'] = pipeline.rgbd_batches(open_rgbd(data.rgbd, data.data_dir), simulator.canvas, **order)
+    if data.raytraced:
+      if not data.raytraced.startswith('folder:'):
+        raise InputError(f"data.raytraced is '{data.raytraced}', expected folder:DIR with ray-traced scenes")
+      if simulator.height_px != simulator.width_px:
+        raise InputError(
+          f'simulator.height_px is {simulator.height_px} and simulator.width_px {simulator.width_px}, expected equal '
+          'sides with data.raytraced'
+        )
+      scenes = RaytracedScenes(Path(data.raytraced.removeprefix('folder:')))
+      self._parts['raytraced'] = pipeline.raytraced_batches(scenes, simulator.height_px, **order)
+
+  def iterate(self, first_step: int = 0) -> Iterator[dict[str, Any]]:
+    parts = zip(*(part.iterate(first_step) for part in self._parts.values()), strict=True)
+    return (dict(zip(self._parts, batch, strict=True)) for batch in parts)
+
+
 def simulate_mixture(
   keys: Key[Array, 'B'],
-  rgb: UInt8[Array, 'B H W 3'],
-  depth_m: Float[Array, 'B H W'],
-  share: float,
+  inputs: dict[str, dict[str, Shaped[Array, 'B ...']]],
+  shares: Mapping[str, float],
   settings: SimulatorSettings,
   textures: Textures | None = None,
 ) -> FocalStack:
-  """As many stacks as photographs: each made from its photograph with probability `share`, otherwise from a procedural
-  scene.
+  """Stacks of different origin: each made from its photograph or its ray-traced scene, each with its probability, or
+  otherwise from a procedural scene.
 
-  Procedural stacks are those of `simulate_batch`.
+  Procedural stacks are those of `simulate_batch`. With ray-traced scenes, no stack has its motion or an all-in-focus
+  image, because stacks of a batch have the same fields.
+
+  Args:
+    keys: one per stack.
+    inputs: `rgbd`, `raytraced` or both: as many photographs (`rgb`, `depth_m`) or scenes (`light`, `focus`,
+      `inverse_depth`) as keys.
+    shares: the probability of each: that of a photograph applies to stacks that do not show a scene.
+    settings: the simulator's settings.
+    textures: photographs as textures of procedural scenes.
   """
 
-  def one(inputs):
-    key, rgb, depth_m = inputs
-    return jax.lax.cond(
-      jax.random.bernoulli(jax.random.fold_in(key, 3), share),  # `simulate` splits the key into three
-      lambda: simulate_rgbd(key, rgb.astype(jnp.float32) / 255, depth_m, settings),
-      lambda: simulate(key, settings, textures),
-    )
+  def procedural(key):
+    stack = simulate(key, settings, textures)
+    return stack.replace(motion=None, all_in_focus=None) if 'raytraced' in inputs else stack
 
-  return map_stacks(one, (keys, rgb, depth_m))
+  def from_photograph(key, rgb, depth_m):
+    stack = simulate_rgbd(key, rgb.astype(jnp.float32) / 255, depth_m, settings)
+    return stack.replace(motion=None, all_in_focus=None) if 'raytraced' in inputs else stack
+
+  def one(both):
+    key, inputs = both
+    make = partial(procedural, key)
+    makers = {'rgbd': from_photograph, 'raytraced': partial(record_planes, settings=settings)}
+    for number, (origin, maker) in enumerate(makers.items(), 3):  # `simulate` splits the key into three
+      if origin in inputs:
+        chosen = jax.random.bernoulli(jax.random.fold_in(key, number), shares[origin])
+        make = partial(jax.lax.cond, chosen, partial(maker, key, **inputs[origin]), make)
+    return make()
+
+  return map_stacks(one, (keys, inputs))

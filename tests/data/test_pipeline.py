@@ -12,9 +12,11 @@ from focal_jax import warp
 from focal_jax.data.pipeline import (
   BatchSettings,
   crop_photograph,
+  crop_scene,
   motion_known,
   random_crop,
   random_frames,
+  raytraced_batches,
   rgbd_batches,
   stack_batches,
 )
@@ -320,6 +322,34 @@ def test_hosts_share_photographs():
   for batch, *parts in zip(whole, *halves, strict=True):
     for host, part in enumerate(parts):
       assert_same_photographs(part, {name: x[:, host::2] for name, x in batch.items()})
+
+
+def test_crops_of_ray_traced_scenes_keep_light_and_depth_in_register():
+  rows, columns = np.mgrid[:12, :10].astype(np.float32)
+  depth = 100 + 10 * rows + columns
+  focus = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+  light = (depth[..., None].repeat(3, -1) * focus[..., None, None, None]).astype(np.float16)
+  scene = {'light': light, 'focus': focus, 'inverse_depth': depth, 'name': 'scene'}
+  crops = [crop_scene(scene, 8, np.random.default_rng(seed)) for seed in range(100)]
+  for crop in crops:
+    expected = crop['inverse_depth'] * crop['focus'][:, None, None]
+    np.testing.assert_allclose(crop['light'][..., 1], expected, rtol=1e-3)
+  assert {float(crop['focus'][0]) for crop in crops} == {1, 4}
+  steps = {tuple(float(np.diff(c['inverse_depth'][:2, :2], axis=a)[0, 0]) for a in (0, 1)) for c in crops}
+  assert steps == {(a, b) for x, y in ((1, 10), (10, 1)) for a in (x, -x) for b in (y, -y)}
+  corners = {float(crop['inverse_depth'].min()) for crop in crops}
+  assert corners == {100 + 10 * row + column for row in range(5) for column in range(3)}
+  with pytest.raises(InputError, match="scene 'scene': is 10 x 12 px, expected at least the frames, 11 px"):
+    crop_scene(scene, 11, np.random.default_rng(0))
+
+
+def test_scenes_with_other_planes_are_named():
+  def scene(name, planes):
+    light, focus = np.zeros((1, planes, 8, 8, 3), np.float16), np.zeros((1, planes), np.float32)
+    return {'light': light, 'focus': focus, 'inverse_depth': np.zeros((8, 8), np.float32), 'name': name}
+
+  with pytest.raises(InputError, match="scene 'b': found 4 planes, expected 3 as in the first"):
+    list(itertools.islice(raytraced_batches([scene('a', 3), scene('b', 4)], 8, batch_size=2).iterate(), 2))
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,10 @@ def test_folders_without_a_run_are_refused(tmp_path):
     ('data', {'rgbd_share': 1.5}, r'data\.rgbd_share is 1\.5, expected a number from 0 to 1'),
     ('data', {'rgbd': 'nyu_depth', 'source': 'ddff12'}, "data.rgbd is 'nyu_depth' and data.source 'ddff12', expected"),
     ('data', {'rgbd': 'folder:nowhere'}, 'nowhere: found no such folder'),
+    ('data', {'raytraced_share': -0.5}, r'data\.raytraced_share is -0\.5, expected a number from 0 to 1'),
+    ('data', {'raytraced': 'folder:nowhere'}, r'nowhere: found no \.npz files, expected scenes written by'),
+    ('data', {'raytraced': 'nowhere'}, "data.raytraced is 'nowhere', expected folder:DIR"),
+    ('data', {'raytraced': 'folder:x', 'source': 'ddff12'}, "data.raytraced is 'folder:x' and data.source 'ddff12'"),
     ('data', {'textures_share': -0.5}, r'data\.textures_share is -0\.5, expected a number from 0 to 1'),
     ('data', {'textures': 'nowhere'}, r"data\.textures is 'nowhere', expected folder:DIR"),
     ('data', {'textures': 'folder:nowhere'}, r'nowhere: found no such folder, expected .* \(data\.textures\)'),
@@ -262,8 +266,8 @@ def photographs(tmp_path):
 def test_stacks_of_photographs_are_made_beside_procedural_ones(photographs):
   data = TrainingData(photographs, Devices())
   inputs = jax.tree.map(lambda x: x[0], next(data.inputs(0))[1])
-  assert isinstance(inputs['rgb'], jax.Array)
-  assert inputs['rgb'].shape == (4, 48, 48, 3)
+  assert isinstance(inputs['rgbd']['rgb'], jax.Array)
+  assert inputs['rgbd']['rgb'].shape == (4, 48, 48, 3)
 
   keys, made = jax.random.split(jax.random.key(1), 4), {}
   for share in (0.0, 0.5, 1.0):
@@ -285,6 +289,33 @@ def test_stacks_of_photographs_are_made_beside_procedural_ones(photographs):
   assert len({x.tobytes() for x in every.all_in_focus}) == 4  # each has a crop of its own
   same = {tuple(bool(np.all(made[0.5].images[i] == made[share].images[i])) for share in (0.0, 1.0)) for i in range(4)}
   assert same == {(True, False), (False, True)}
+
+
+def test_stacks_of_ray_traced_scenes_are_made_beside_procedural_ones(tmp_path):
+  # Scenes whose depth tells them apart: all of it at 5, in the middle of their planes.
+  light = np.random.default_rng(0).uniform(0, 1, (1, 6, 40, 40, 3)).astype(np.float16)
+  focus = np.linspace(4, 6, 6, dtype=np.float32)[None]
+  np.savez(tmp_path / 'scene.npz', light=light, focus=focus, inverse_depth=np.full((40, 40), 5.0, np.float32))
+  config = toy.get_config()
+  config.update(batch_size=8, networks='depth')
+  config.data.update(raytraced=f'folder:{tmp_path}', raytraced_share=0.5)
+  data = TrainingData(config, Devices())
+  assert not data.motion_known
+  assert not data.all_in_focus_known
+  inputs = jax.tree.map(lambda x: x[0], next(data.inputs(0))[1])
+  stack = jax.device_get(jax.jit(data.make_batch)(jax.random.split(jax.random.key(0), 8), inputs))
+  assert stack.motion is None
+  traced = np.all(stack.target == 5.0, axis=(1, 2))
+  assert 0 < traced.sum() < 8
+  assert np.all((stack.focus[traced] >= 4) & (stack.focus[traced] <= 6))
+  assert np.all(stack.valid[traced] == 1)
+
+  config.simulator.num_frames = 7
+  with pytest.raises(InputError, match=r'simulator\.num_frames is 7, expected at most the 6 planes'):
+    jax.eval_shape(TrainingData(config, Devices()).make_batch, jax.random.split(jax.random.key(0), 8), inputs)
+  config.simulator.update(height_px=64, width_px=64)
+  with pytest.raises(InputError, match="scene 'scene': is 40 x 40 px, expected at least the frames, 64 px"):
+    TrainingData(config, Devices())
 
 
 @pytest.fixture

@@ -43,8 +43,8 @@ def load(
   Args:
     weights: one of
 
-      * the name of shipped weights: a file in `weights/` without its suffix; or 'shipped', the default (None), for
-        general use;
+      * the name of shipped weights: 'shipped', the default (None), for general use; or for comparison 'won_jeon',
+        'defocusnet', 'aifdepthnet', 'fv' or 'dfv';
       * a .npz written by this project;
       * a .pth (.pt, .tar) with published weights of Won and Jeon's network, DefocusNet, AiFDepthNet or DFV, read
         without PyTorch; channel order and padding are then as published;

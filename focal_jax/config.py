@@ -45,8 +45,8 @@ class DataSettings:
   # source='simulated'. `python -m tfds_ddff.textures` downloads free ones. Empty: procedural textures only.
   textures: str = ''
   textures_share: float = 0.5  # share of surfaces textured with part of a photograph, drawn at random
-  # Numbers of frames of simulated stacks; each batch draws one, and repeated numbers are drawn more often. The training
-  # step is compiled for each number. Only with source='simulated'; empty: simulator.num_frames.
+  # Numbers of frames of simulated stacks; each batch draws one, and repeated numbers are drawn more often. JAX compiles
+  # the training step for each number. Only with source='simulated'; empty: simulator.num_frames.
   simulated_frames: tuple[int, ...] = ()
   data_dir: str = ''  # folder of the built data sets, for training, validation and evaluation
   num_threads: int = 16  # threads that read and crop; batches do not depend on it
@@ -67,9 +67,9 @@ class InitSettings:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-  """The Adam optimizer."""
+  """The Adam optimiser."""
 
-  learning_rate: float = 1e-4  # not published; a common value in the field
+  learning_rate: float = 1e-4  # peak learning rate; not published, a common value in the field
   b1: float = 0.9  # decay of the first moment, per update
   b2: float = 0.99  # decay of the second moment, per update
   # Number of steps whose gradients are averaged for one update of the weights: a larger batch in the memory of a small
@@ -88,7 +88,7 @@ class EvalSettings:
   # or simulated/CAMERA with the camera's own sweep, such as simulated/pixel_6.
   dataset: str = 'examples'
   split: str = 'val'  # split of the data set
-  # Alignment before prediction. DDFF-12 is refocused from light fields and already aligned.
+  # Alignment before prediction, as --align of predict. DDFF-12 is refocused from light fields and already aligned.
   align: Literal['measured', 'network', 'metadata', 'off'] = 'off'
   # Focus of data sets with known label errors (DDFF-12): as labelled, corrected, or each method with both.
   focus: Literal['both', 'labelled', 'corrected'] = 'both'
@@ -111,7 +111,7 @@ class Config:
   # motion.
   networks: Literal['both', 'depth', 'alignment'] = 'both'
   init: InitSettings = InitSettings()  # weights to start from
-  batch_size: int = 4  # stacks per step, over all devices of all processes
+  batch_size: int = 4  # stacks per step on all devices together; a multiple of their number times accumulate
   accumulate: int = 1  # number of sequential parts of a device's share of the batch, to save memory
   steps: int = 100_000  # total training steps
   parallel: Literal['pmap', 'shard_map'] = 'pmap'  # how the step is distributed over devices
@@ -133,7 +133,7 @@ class Config:
   validation_split: str = 'val'  # split of the data set to validate on
   validation_seed: int = 0  # seed of simulated validation stacks: runs with any seed validate on the same stacks
   validation_textures: str = ''  # as data.textures, for simulated validation stacks: photographs not used in training
-  best_metric: str = 'mse'  # validation metric, mse, mae or motion_px; best.npz has the weights with the lowest value
+  best_metric: str = 'mse'  # mse, mae or motion_px of the validation; best.npz has the weights with the lowest value
   eval: EvalSettings = EvalSettings()  # data and methods of focal-jax evaluate and compare
 
 

@@ -23,7 +23,10 @@ _MODE = flags.DEFINE_string('mode', None, 'The mode, instead of the first word.'
 _OUT = flags.DEFINE_string('out', None, 'Folder for the results.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace existing results in --out.')
 _WEIGHTS = flags.DEFINE_string(
-  'weights', None, 'A .npz written by training, or a published .pth. Default: the shipped weights.'
+  'weights',
+  None,
+  'A .npz written by training, a published .pth, or the name of other shipped weights: won_jeon, defocusnet, '
+  'aifdepthnet, fv, dfv. Default: the shipped weights.',
 )
 
 # train and sweep
@@ -38,11 +41,11 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Number of processes, with --coordinator.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Index of this process, from 0, with --coordinator.')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs per variant, with consecutive seeds from that of the config.')
-_DEVICES = flags.DEFINE_list('devices', [], 'Numbers of the GPUs or TPU chips to use. Default: all.')
+_DEVICES = flags.DEFINE_list('devices', [], 'Numbers of the GPUs or TPU chips to use: 0,1. Default: all.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only list the runs and their progress.')
 
 # predict
-_METHOD = flags.DEFINE_string('method', 'network', 'network, or without weights classical or classical:MEASURE.')
+_METHOD = flags.DEFINE_string('method', 'network', 'network; or classical or classical:MEASURE, which need no weights.')
 _STACK = flags.DEFINE_list('stack', None, 'Folder with the frames of one stack, or a list of files: a.jpg,b.jpg,...')
 _ALIGN = flags.DEFINE_enum('align', None, ('measured', 'network', 'metadata', 'off'), 'Alignment of the frames.')
 _MOTION = flags.DEFINE_string('motion', None, 'motion.json of an earlier prediction, instead of --align.')
@@ -52,7 +55,7 @@ _FAR_TO_NEAR = flags.DEFINE_bool(
   'far_to_near', False, 'Without focus distances, the first frame is the farthest. Default: derived from the zoom.'
 )
 _EXIF_DIOPTRES = flags.DEFINE_bool(
-  'exif_dioptres', False, 'SubjectDistance in EXIF is in dioptres, not in metres as in the standard.'
+  'exif_dioptres', False, 'Read SubjectDistance in EXIF as dioptres; the standard unit is metres.'
 )
 _CHANNEL = flags.DEFINE_integer(
   'channel', None, 'Channel of a multi-channel TIFF, from 0. Default: the one with most structure.'
@@ -74,7 +77,7 @@ _UNIT = flags.DEFINE_enum(
   'unit',
   None,
   ('metres', 'dioptres', 'index'),
-  'Unit of depth: metres, dioptres or index. Default: that of the metadata.',
+  'Unit of depth: metres, dioptres or index. Default: that of the focus distances, or else index.',
 )
 _MIN_CONFIDENCE = flags.DEFINE_float(
   'min_confidence',
@@ -86,17 +89,20 @@ _MIN_CONFIDENCE = flags.DEFINE_float(
 _METHODS = flags.DEFINE_list(
   'methods',
   None,
-  'Weights files, shipped, classical, classical:MEASURE or constant; LABEL=METHOD sets a label.',
+  'Weights files, names of shipped weights (shipped, won_jeon, ...), classical, classical:MEASURE or constant; '
+  'LABEL=METHOD sets a label.',
 )
 _TEST_FILE = flags.DEFINE_string('test_file', None, "DDFF-12's ddff-dataset-test.h5.")
 _CORRECTED_FOCUS = flags.DEFINE_bool(
   'corrected_focus', False, "Correct DDFF-12's focus labels, for weights not trained on DDFF-12."
 )
-_PARTIAL = flags.DEFINE_bool('partial', False, 'Accept a file with fewer stacks, for a trial.')
+_PARTIAL = flags.DEFINE_bool('partial', False, 'Accept a file with fewer than 120 stacks, for a trial.')
 _ARGUMENTS = flags.DEFINE_list(
   'arguments', [], 'Model arguments missing from the .pth: depth.differential=False,channels=BGR.'
 )
-_PRESETS = flags.DEFINE_list('presets', [], 'Cameras, each with its own sweep. Default: those of the config.')
+_PRESETS = flags.DEFINE_list(
+  'presets', [], 'Cameras, each with its own sweep: pixel_6,ddff12. Default: those of the config.'
+)
 _COUNT = flags.DEFINE_integer('count', 4, 'Number of stacks per preset.')
 _RGBD = flags.DEFINE_string('rgbd', None, 'Photographs with depth: folder:DIR or a data set. Default: random scenes.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Random seed of the stacks.')

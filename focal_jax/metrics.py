@@ -80,7 +80,7 @@ def per_image(
 
   Returns:
     One value per image and name of `NAMES`. All are NaN if no pixel is valid. Logarithms and ratios (log_rms, abs_rel,
-    sqr_rel, delta) are also NaN for images with targets <= 0 (signed disparities), where they are undefined.
+      sqr_rel, delta) are also NaN for images with targets <= 0 (signed disparities), where they are undefined.
   """
   return from_sums(pixel_sums(prediction, target, valid))
 

@@ -187,7 +187,7 @@ def test_reflected_padding(length):
 
 
 def test_the_example_of_the_documentation(tmp_path, monkeypatch):
-  text = (Path(__file__).parents[1] / 'docs' / 'tutorials' / 'sixth_network.md').read_text()
+  text = (Path(__file__).parents[1] / 'docs' / 'tutorials' / 'own_network.md').read_text()
   code = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
   assert len(code) == 3
   monkeypatch.setitem(registry.DEPTH, 'sharpest', None)  # is taken out again

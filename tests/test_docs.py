@@ -23,7 +23,7 @@ PAGES = [
 ]
 ROOMS = 'focal_jax|configs|tfds_ddff|benchmarks|tests|docs|weights|examples|notebooks'
 # Tested elsewhere: the example of `tests/test_baselines.py`.
-RUN_ELSEWHERE = {'docs/tutorials/sixth_network.md'}
+RUN_ELSEWHERE = {'docs/tutorials/own_network.md'}
 # Files that readers create.
 INVENTED = {'focal_jax/models/sharpest.py', 'configs/baselines/sharpest.py'}
 # Other programs, of which only the names are checked.

@@ -13,7 +13,7 @@ def compare(config: ConfigDict, methods: list[str], out: Path, overwrite: bool =
   """Evaluates methods like `focal_jax.evaluation.evaluator.evaluate`, and writes into `out`:
 
   summary.json and summary.md, with the differences of each method to the first, paired by stack, and their bootstrap
-  intervals; comparison.png, one row per stack for a few stacks (RGB, truth, each method, its error); per_image.csv,
+  intervals; comparison.png, a few stacks with RGB, truth, and depth and error of each method; per_image.csv,
   error_by_depth.png and sparsification.png.
 
   Args:

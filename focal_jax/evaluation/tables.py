@@ -172,8 +172,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
   if any(method.get('focus') == 'corrected' for method in methods.values()):
     lines += [
       f'Focus corrected: {protocol["focus_correction"]:g} {protocol["unit"]} added to the labels of all frames, a '
-      'constant of the data set. Networks that were trained on it have learned the constant, and published figures are '
-      'with the labels; corrected figures are of methods that were not trained on it.',
+      'constant of the data set. Networks trained on it have learned the constant, so only methods that were not are '
+      'measured with corrected focus. Published figures use the labels.',
       '',
     ]
   if without := summary['stacks_without_valid_target']:
@@ -185,7 +185,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     for name in protocol['measures']
     if (missing := measured - method['values'].get(name, {'stacks': 0})['stacks'])
   ]:
-    lines += [f'Left out of a mean, since not finite or without meaning there, stacks: {"; ".join(fewer)}.', '']
+    lines += [f'Stacks left out of a mean, because it is undefined or not finite there: {"; ".join(fewer)}.', '']
   for name in ('weights', 'constant', 'device', 'versions'):
     value = summary.get(name)
     if value is not None:
@@ -216,7 +216,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     _row(label, *(f'{method["seconds_a_stack"][name]:.3f}' for name in ('median', 'fastest', 'slowest')))
     for label, method in methods.items()
   ]
-  lines += ['', 'One stack at a time, host to host, after compilation; the device has finished when the clock stops.']
+  lines += ['', 'One stack at a time, from host to host, after compilation.']
   return '\n'.join(lines) + '\n'
 
 
@@ -244,7 +244,7 @@ def _errors(summary: Mapping[str, Any], names: Sequence[str], stacks: str) -> li
   if published:
     lines += [f'[{index}] {source}.  ' for index, source in enumerate(sources, 1)]
     if not all(row['same_stacks_as_ours'] for row in published):
-      lines += ['', 'Rows measured on other stacks are there for orientation; they do not compare.']
+      lines += ['', 'Rows measured on other stacks are for orientation only.']
     lines.append('')
   if any(value['low'] is not None for method in methods.values() for value in method['values'].values()):
     lines += [

@@ -65,10 +65,11 @@ class Fusion:
 
 
 def all_in_focus(prediction: Prediction, focus: Float[np.ndarray, 'N']) -> Float[np.ndarray, 'H W 3']:
-  """All-in-focus image from the aligned frames of a prediction, as described above; RGB 0 .. 1, float32.
+  """All-in-focus image from the aligned frames of a prediction; RGB 0 .. 1, float32.
 
-  Frames that do not fully cover a pixel are left out; where none is left, the reference frame is used. If the network
-  predicts an all-in-focus image, that is used wherever all frames cover the pixel.
+  Each pixel is taken from the frames with the most detail among those near its depth and that of its neighbours. Frames
+  that do not fully cover a pixel are left out; where none is left, the reference frame is used. If the network predicts
+  an all-in-focus image, that is used wherever all frames cover the pixel.
 
   Args:
     prediction: of one stack, on the host.

@@ -144,7 +144,7 @@ def predict_folder(
 
   Returns:
     The prediction, at the size of the depth computation and in the unit of the focus distances, with the written
-    confidence; None with `only_align`.
+      confidence; None with `only_align`.
 
   Raises:
     InputError: an invalid stack, weights, options or `out`; nothing is written then.

@@ -47,8 +47,8 @@ class DepthUnit:
     known = stack.focus_unit
     if wanted in ('metres', 'dioptres') and known != DIOPTRE_UNIT:
       raise InputError(
-        f"unit is '{wanted}', but the focus is in '{known}', expected focus distances in metres from EXIF, "
-        'metadata.csv or metadata.json'
+        f"unit is '{wanted}', but the focus is in '{known}', expected focus distances in metres from EXIF, file names, "
+        "metadata.csv, metadata.json, or focus_distance.txt with the line 'focus_unit m'"
       )
     self.name = {None: known, 'metres': 'm', 'dioptres': DIOPTRE_UNIT, 'index': FRAME_INDEX_UNIT}[wanted]
     self._focus, self._is_own = stack.focus, self.name == known

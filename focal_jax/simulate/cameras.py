@@ -201,7 +201,7 @@ class SweepSettings:
   uneven: float = 0.3  # maximum deviation of focus positions from that spacing, as a share of half a step
   # Blur radius of the far end when focused at the near end, log-uniform. None: from the optics at the image width.
   blur_px: tuple[float, float] | None = (0.8, 7.0)
-  breathing: tuple[float, float] = (0.0, 3.0)  # factor on the camera's zoom error
+  breathing: tuple[float, float] = (0.0, 3.0)  # factor on the camera's deviation from the thin lens's zoom
   # Limits of the zoom between the first and the last frame. A lens too long for them is treated as internally
   # focusing, with the field of view of a shorter one.
   zoom: tuple[float, float] = (0.96, 1.10)

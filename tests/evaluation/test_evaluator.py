@@ -312,7 +312,7 @@ def test_errors_that_are_not_finite_are_left_out_of_the_means(tmp_path, serve, m
   assert summary['methods']['a']['values']['mae']['mean'] == pytest.approx(0.2, rel=1e-4)
   assert summary['differences_to_first']['b']['mae']['stacks'] == 2
   text = (tmp_path / 'out' / 'summary.md').read_text()
-  assert 'Left out of a mean' in text
+  assert 'Stacks left out of a mean' in text
   assert 'a, mae: 2' in text
   assert 'b, mae' not in text
 

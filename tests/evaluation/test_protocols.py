@@ -226,7 +226,7 @@ def test_errors_of_the_constant(name, tmp_path):
   assert summary['stacks'] == len(truth)
   assert summary['stacks_without_valid_target'] == len(case.left_out)
   assert ('1 stack without a valid target left out' in text) == bool(case.left_out)
-  assert 'Left out of a mean' not in text
+  assert 'left out of a mean' not in text
   assert summary['protocol']['unit'] == case.unit
   assert set(method) == set(summary['protocol']['measures'])
   assert summary['protocol']['measured_centre_px'] == ([336, 252] if case.dataset == 'smartphone' else None)

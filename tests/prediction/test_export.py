@@ -86,9 +86,14 @@ def test_without_the_model_code(tmp_path):
   expected = model.predict(frames, np.arange(3), align='network')
   assert np.abs(expected.motion).max() > 0.2
   np.testing.assert_allclose(np.load(files[2]), expected.depth, atol=1e-5)
+  reduced = run_example(*files[:2], tmp_path / 'reversed.npy', '--near_to_far', '--max_side=40')
+  assert reduced.returncode == 0, reduced.stderr
+  small = [Image.fromarray(frame).resize((40, 30), Image.Resampling.LANCZOS) for frame in frames[::-1]]
+  expected = model.predict(np.stack(small), np.arange(3), align='network')
+  np.testing.assert_allclose(np.load(tmp_path / 'reversed.npy'), expected.depth, atol=1e-5)
   again = run_example(*files)
   assert again.returncode != 0
-  assert 'FileExistsError' in again.stderr
+  assert 'depth.npy exists, expected a new file' in again.stderr
 
 
 @pytest.mark.parametrize('align', ['network', 'metadata', 'off'])

@@ -20,6 +20,7 @@ from focal_jax.stack import FocalStack
 
 _TRIES = 20  # random crops to try; if none has enough valid pixels, the best is used
 _MIN_KNOWN = 0.5  # minimum share of pixels with known depth in a crop of a photograph
+_MIN_WITHIN = 0.5  # minimum share of pixels with depth within the sweep in a crop of a ray-traced scene
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,16 +265,27 @@ def crop_photograph(
 def crop_scene(scene: dict[str, Any], side: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
   """A random square of one sweep of a ray-traced scene, mirrored and transposed at random.
 
+  Takes the first of 20 squares with half of the pixels within the sweep, or the best.
+
   Raises:
     InputError: the scene is smaller.
   """
   height, width = scene['inverse_depth'].shape
   if side > min(height, width):
     raise InputError(f'scene {scene["name"]!r}: is {width} x {height} px, expected at least the frames, {side} px')
-  sweep = rng.integers(len(scene['focus']))
-  top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+  best, best_share = None, -1.0
+  for _ in range(_TRIES):
+    sweep = rng.integers(len(scene['focus']))
+    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    depth = scene['inverse_depth'][top : top + side, left : left + side]
+    first, last = scene['focus'][sweep, [0, -1]]
+    share = np.mean((depth >= first) & (depth <= last))
+    if share > best_share:
+      best, best_share = (sweep, top, left, depth), share
+    if share >= _MIN_WITHIN:
+      break
+  sweep, top, left, depth = best
   light = scene['light'][sweep, :, top : top + side, left : left + side]
-  depth = scene['inverse_depth'][top : top + side, left : left + side]
   down, right, transposed = rng.choice([-1, 1]), rng.choice([-1, 1]), rng.random() < 0.5
   light, depth = light[:, ::down, ::right], depth[::down, ::right]
   if transposed:

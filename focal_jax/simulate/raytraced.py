@@ -11,6 +11,7 @@ from focal_jax.simulate.sensor import record
 from focal_jax.simulate.stacks import SimulatorSettings
 from focal_jax.stack import FocalStack
 
+MIN_EXTENT = 0.6  # shortest stack, as a share of the planes; shorter ones show too little blur to tell depth
 TINT = 0.15  # standard deviation of the logarithm of the gain of each colour
 
 
@@ -21,7 +22,7 @@ def record_planes(
   inverse_depth: Float[Array, 'H W'],
   settings: SimulatorSettings,
 ) -> FocalStack:
-  """A stack of `settings.num_frames` of the planes, from anywhere among them and nearly evenly spaced.
+  """A stack of `settings.num_frames` of the planes, nearly evenly spaced over at least `MIN_EXTENT` of them.
 
   Colours are exchanged and tinted at random. Lens, blur and motion are the scene's own; pattern, sensor, exposure and
   the reach of the truth beyond the sweep are as `settings` say.
@@ -45,7 +46,8 @@ def record_planes(
     raise InputError(f'simulator.num_frames is {frames}, expected at most the {planes} planes of the ray-traced scenes')
   colour_key, pattern_key, gain_key, sensor_key = random.split(key, 4)
   draw = Draws(random.fold_in(key, 1), 5)
-  extent = jnp.floor(draw.uniform(frames - 1, planes))  # planes from the first frame to the last
+  shortest = max(frames - 1, int(MIN_EXTENT * planes))
+  extent = jnp.floor(draw.uniform(shortest, planes))  # planes from the first frame to the last
   first = jnp.floor(draw.uniform(0.0, planes - extent))
   chosen = jnp.round(first + extent * jnp.arange(frames) / (frames - 1)).astype(int)
   light, focus = light[chosen].astype(jnp.float32), focus[chosen]

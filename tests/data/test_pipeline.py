@@ -327,20 +327,31 @@ def test_hosts_share_photographs():
 def test_crops_of_ray_traced_scenes_keep_light_and_depth_in_register():
   rows, columns = np.mgrid[:12, :10].astype(np.float32)
   depth = 100 + 10 * rows + columns
-  focus = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
-  light = (depth[..., None].repeat(3, -1) * focus[..., None, None, None]).astype(np.float16)
+  focus = np.array([[50, 100, 250], [40, 120, 240]], np.float32)
+  light = (depth[..., None].repeat(3, -1) * focus[..., None, None, None]).astype(np.float32)
   scene = {'light': light, 'focus': focus, 'inverse_depth': depth, 'name': 'scene'}
   crops = [crop_scene(scene, 8, np.random.default_rng(seed)) for seed in range(100)]
   for crop in crops:
     expected = crop['inverse_depth'] * crop['focus'][:, None, None]
     np.testing.assert_allclose(crop['light'][..., 1], expected, rtol=1e-3)
-  assert {float(crop['focus'][0]) for crop in crops} == {1, 4}
+  assert {float(crop['focus'][0]) for crop in crops} == {40, 50}
   steps = {tuple(float(np.diff(c['inverse_depth'][:2, :2], axis=a)[0, 0]) for a in (0, 1)) for c in crops}
   assert steps == {(a, b) for x, y in ((1, 10), (10, 1)) for a in (x, -x) for b in (y, -y)}
   corners = {float(crop['inverse_depth'].min()) for crop in crops}
   assert corners == {100 + 10 * row + column for row in range(5) for column in range(3)}
   with pytest.raises(InputError, match="scene 'scene': is 10 x 12 px, expected at least the frames, 11 px"):
     crop_scene(scene, 11, np.random.default_rng(0))
+
+
+def test_crops_of_ray_traced_scenes_lie_within_the_sweep():
+  depth = np.full((8, 40), 1.0, np.float32)
+  depth[:, 24:] = 3.0
+  scene = {'light': np.zeros((2, 2, 8, 40, 3), np.float16), 'inverse_depth': depth, 'name': 'scene'}
+  scene['focus'] = np.array([[2, 4], [10, 11]], np.float32)  # the second sweep sees nothing
+  for seed in range(20):
+    crop = crop_scene(scene, 8, np.random.default_rng(seed))
+    assert np.mean(crop['inverse_depth'] == 3) >= 0.5
+    assert crop['focus'][0] == 2
 
 
 def test_scenes_with_other_planes_are_named():

@@ -16,7 +16,7 @@ from focal_jax.data.formats import expected_suffixes, is_image, other_types, unr
 from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import find_fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, METADATA_FILES, Sweep, count_distances, read_metadata
-from focal_jax.data.names import format_list, natural_order, printable
+from focal_jax.data.names import format_list, natural_order, order_notes, printable
 from focal_jax.data.pages import (
   TIFF_SUFFIXES,
   PageStack,
@@ -291,6 +291,7 @@ def _choose_files(paths: list[Path], unreadable: Unreadable) -> _Chosen:
   alphabetical = paths in (sorted(paths), sorted(paths, key=lambda path: str(path).casefold()))
   if alphabetical and paths not in (by_number, by_number[::-1]):
     notes.append('The files were given in alphabetical order, as shells list them, and sorted by their numbers.')
+    notes += order_notes([printable(path.name) for path in by_number])
     paths, order = by_number, 'name order'
   elif paths != by_number:
     notes.append('The order given is not that of the names.')
@@ -340,6 +341,8 @@ def _choose_series(
   if places:
     headers = [headers[n] for n in places]
   order = 'the order of capture' if places else 'name order'
+  if not places:
+    times = times + order_notes([header.file.name for header in headers])
   notes = notes + remarks + odd + times
   return _Chosen(headers, folder, all_names, order, None, notes, unreadable, all_listed=bool(kept))
 

@@ -14,7 +14,14 @@ from pathlib import Path
 
 from focal_jax.data.decode import FrameHeader
 from focal_jax.data.frames import orientations
-from focal_jax.data.names import comparable, format_list, infinity_as_digit, printable
+from focal_jax.data.names import (
+  MAX_LEFT_OUT,
+  comparable,
+  format_list,
+  hexadecimal_as_decimal,
+  infinity_as_digit,
+  printable,
+)
 
 # Words in the names of programs' results. If all names of a series have them, they are ignored.
 _RESULTS = re.compile(
@@ -37,7 +44,6 @@ _CHANNEL_NAMES = re.compile(
 _VERSIONS = re.compile('hdr|portrait|night')  # versions of an image that also exists without the word
 # If a photograph is stored in several formats, the first of these is used.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
-_MAX_LEFT_OUT = 4  # maximum step of the counter within a stack from which some photographs were deleted
 _KINDS = {'.jpeg': 'jpg', '.jpe': 'jpg', '.jfif': 'jpg', '.tiff': 'tif', '.heif': 'heic', '.hif': 'heic'}
 
 
@@ -81,6 +87,8 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   """Removes files whose names do not fit the series of the others; arguments and result as for
   `without_duplicate_formats`.
   """
+  if hexadecimal_as_decimal([comparable(path.stem) for path in paths]):
+    return paths, []  # its letters are no words
   words = {path: _words(path) for path in paths}
   numbered = Counter(words[path] for path in paths if _has_number(path))
   if not numbered:
@@ -249,7 +257,7 @@ def _by_counter(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
   steps = [b - a for a, b in itertools.pairwise(numbers)]
   turn = 1 + max(range(len(steps)), key=steps.__getitem__)
   del steps[turn - 1]
-  if max(numbers) < 1000 or not all(0 < step <= _MAX_LEFT_OUT for step in steps):
+  if max(numbers) < 1000 or not all(0 < step <= MAX_LEFT_OUT for step in steps):
     return None, []
   return [*range(turn, len(names)), *range(turn)], [
     f'The counter in the names wraps around: {printable(names[turn])} was taken as the first frame and '

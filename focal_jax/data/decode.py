@@ -21,7 +21,7 @@ from PIL import Image
 from focal_jax.data import jpeg_end, libtiff, tiff
 from focal_jax.data.colour import ColourReader, profile_of
 from focal_jax.data.exif import FrameExif, read_exif
-from focal_jax.data.formats import advice_for_content
+from focal_jax.data.formats import advice_for_content, unidentified
 from focal_jax.data.names import printable
 from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError, one_line
@@ -143,10 +143,12 @@ def errors_naming_file(path: Path) -> Iterator[None]:
     if type(error) is ValueError or isinstance(error, OSError):  # their messages are readable
       reason = getattr(error, 'strerror', None) or one_line(error)
       reason = re.sub(r' \(\d+ bytes not processed\)', '', reason)
+    start = b''
+    with contextlib.suppress(OSError):
+      start = _first_bytes(path, 32)
     if isinstance(error, Image.UnidentifiedImageError):  # its message is about a Python object
-      reason = 'its content is not an image'
-    with contextlib.suppress(OSError), path.open('rb') as file:
-      reason = advice_for_content(file.read(32)) or reason
+      reason = unidentified(start)
+    reason = advice_for_content(start) or reason
     raise UnreadableError(f'{printable(path)}: cannot be read as an image ({printable(reason)})', reason) from error
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64, UInt8
 from focal_jax.data import paths as file_paths
 from focal_jax.data import series
 from focal_jax.data.decode import FrameFile, FrameHeader, read_header
-from focal_jax.data.formats import expected_suffixes, is_image, other_types, unread, without_suffix
+from focal_jax.data.formats import badly_named, expected_suffixes, is_image, other_types, unread
 from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import find_fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, METADATA_FILES, Sweep, count_distances, read_metadata
@@ -415,9 +415,13 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
     message = f'{printable(folder)}: {found}, expected at least two ({expected_suffixes()})'
     if paths and is_truncated_stack(paths[0]):
       message += '; it is truncated: pages are missing'
-    if notes := [*notes, *without_suffix(entries)] or ([] if paths else other_types(entries)):
+    folders = file_paths.stack_folders(folder, is_image)
+    notes += badly_named(entries)
+    if not (paths or notes or folders):
+      notes = [f'in its folders, {note}' for note in unread(file_paths.files_below(folder))]
+    if notes := notes or ([] if paths else other_types(entries)):
       message += f'; {" ".join(notes).removesuffix(".")}'
-    if folders := file_paths.stack_folders(folder, is_image):
+    if folders:
       message += (
         f'; choose one of the folders with images: {format_list([f"{name} ({n})" for name, n in folders.items()], 8)}'
       )

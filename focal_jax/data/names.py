@@ -44,6 +44,15 @@ def printable(name: str | os.PathLike[str]) -> str:
   return re.sub(r'[\x00-\x1f\x7f-\x9f]', '\N{REPLACEMENT CHARACTER}', text)
 
 
+def on_disk(name: str) -> str:
+  """A printable name as that of a file to create: UTF-8 if the locale does not have its letters."""
+  try:
+    os.fsencode(name)
+  except UnicodeEncodeError:
+    return os.fsdecode(name.encode())
+  return name
+
+
 def comparable(name: str) -> str:
   """Key that is equal for names that look alike: composed (NFC) or decomposed (NFD) letters, any case."""
   return unicodedata.normalize('NFC', unicodedata.normalize('NFC', printable(name)).casefold())

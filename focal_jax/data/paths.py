@@ -102,6 +102,11 @@ def stack_folders(folder: Path, is_image: Callable[[Path], bool], limit: int = 1
   return found
 
 
+def files_below(folder: Path, limit: int = 1000) -> list[Path]:
+  """Files in the folders below `folder`, two levels deep. At most `limit` folders are searched."""
+  return [entry for path in itertools.islice(_below(folder, depth=2), limit) for entry in entries(path)]
+
+
 def _below(folder: Path, depth: int) -> Iterator[Path]:
   for entry in entries(folder):
     # Not folders of systems and NAS devices (.thumbnails, @eaDir, __MACOSX), and not results of a prediction.

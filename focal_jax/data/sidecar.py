@@ -165,7 +165,8 @@ def known_unit(unit: str | None) -> str | None:
 
 def _allowed_names(folder: Path, names: list[str]) -> list[str]:
   """Names that a sidecar may list; frames may also be pages of a file."""
-  return [*names, *(path.name for path in file_paths.entries(folder) if path.is_file() and path.name not in names)]
+  files = [path for path in file_paths.entries(folder) if path.is_file()]
+  return [*names, *(path.name for path in files if printable(path.name) not in names)]
 
 
 def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:

@@ -239,7 +239,7 @@ def predict_folder(
     'focal_length_px': stack.focal_length_px,
     'f_number': stack.f_number,
     'notes': stack.notes,
-    'options': {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
+    'options': {key: printable(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
     'weights': model.name if options.method == 'network' else None,
     'size_px': [height, width],
     'depth_unit': unit.name,
@@ -260,9 +260,9 @@ def predict_folder(
       summary |= write_depth(staging, stack, prediction, full, unit, options.min_confidence, name, residual)
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
   if kept := len(list((out / 'aligned').iterdir())) - len(files):
-    log.info('%s also contains other files, of an earlier run: %d.', out / 'aligned', kept)
+    log.info('%s also contains other files, of an earlier run: %d.', printable(out / 'aligned'), kept)
   written = out / ('alignment.gif' if options.only_align else 'report.html')
-  log.info('%.1f s with compilation; wrote %s', seconds, written)
+  log.info('%.1f s with compilation; wrote %s', seconds, printable(written))
   return prediction
 
 

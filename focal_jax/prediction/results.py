@@ -17,7 +17,7 @@ from focal_jax.align.motion import align_plane, reduced, scaled_motion
 from focal_jax.data.folder import FolderStack
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
-from focal_jax.data.names import natural_order
+from focal_jax.data.names import natural_order, on_disk
 from focal_jax.errors import InputError, one_line
 from focal_jax.files import pictures
 from focal_jax.prediction import surface as surfaces
@@ -80,7 +80,8 @@ def aligned_files(folder: Path, names: Sequence[str]) -> list[Path]:
   # Frames with the same stem, from two folders or of two formats, must not overwrite each other, even if case is
   # ignored.
   unique = len({stem.lower() for stem in stems}) == len(stems)
-  return [folder / 'aligned' / f'{stem if unique else f"{n:03d}_{stem}"}.png' for n, stem in enumerate(stems)]
+  names = [stem if unique else f'{n:03d}_{stem}' for n, stem in enumerate(stems)]
+  return [folder / 'aligned' / on_disk(f'{name}.png') for name in names]
 
 
 def write_motion(path: Path, stack: FolderStack, full: FullSize, region: Region | None) -> None:

@@ -111,6 +111,8 @@ def read_metadata(
   """
   notes = []
   sidecar = read_sidecar(folder, names) if folder else Sidecar()
+  if sidecar.other:
+    notes.append(sidecar.other)
   lens = _lens(exif, notes)
   if sidecar.focal_length_mm is None:
     focal_length_mm, length_source = lens.focal_length_mm, 'EXIF'
@@ -162,7 +164,7 @@ def read_metadata(
 
 
 def _is_table(path: Path, sidecar: Sidecar) -> bool:
-  return path.suffix.lower() in _TABLES and path != sidecar.path and not path.name.startswith(('.', '~$'))
+  return path.suffix.lower() in _TABLES and path.name.lower() not in SIDECAR_FILES and not path.name.startswith(('.', '~$'))
 
 
 def _lens(exif: list[FrameExif], notes: list[str]) -> FrameExif:

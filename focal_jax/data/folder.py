@@ -321,6 +321,7 @@ def _choose_series(
   count = count_distances(folder)
   kept = {path.name for path in paths} if count == len(paths) else set(read_sidecar(folder, []).files)
   frames, remarks = _frames_of(paths, kept)
+  frames = natural_order(frames)  # other files may have hidden how these count
   if not kept and (channels := series.by_channel(frames)):
     files = [[picture_file(path) for path in one] for one in channels]
     which = []

@@ -7,6 +7,7 @@ frames.
 
 import filecmp
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -25,7 +26,7 @@ from focal_jax.data.names import (
 
 # Words in the names of programs' results. If all names of a series have them, they are ignored.
 _RESULTS = re.compile(
-  'depth|dmap|pmax|disparity|height|stack|fus(ed|ion)|result|output|merged?|blend|focus|aif|edof|mask|confidence|'
+  'depth|dmap|pmax|overlay|composite|disparity|height|stack|fus(ed|ion)|result|output|merged?|blend|focus|aif|edof|mask|confidence|'
   'normals?|mesh|points|thumb|preview|edit|small|resized|copy|kopie|copie|retouch|final|report|sheet|montage|truth|reference'
 )
 _OF_HELICON = re.compile(r'\([ABC],R\d+')  # Helicon Focus writes its settings into the names of its results
@@ -38,9 +39,12 @@ _TIME = re.compile(r'\d{8}[-_ t]?\d{6}|(?<!\d)\d{2}[.:h_-]\d{2}[.:m_-]\d{2}(?!\d
 _CHANNEL_WORDS = ('c', 'ch', 'chan', 'channel', 'w', 'wavelength')
 # Names of channels: dyes, illuminations and colours.
 _CHANNEL_NAMES = re.compile(
-  r'(?<![^\W_])(?:dapi|hoechst|e?[bcgry]fp|fitc|tritc|texasred|mcherry|tdtomato|cy[357]|alexa\d+|bf|brightfield|phase|'
-  r'dic|red|green|blue)(?![^\W_])'
+  r'(?:(?<![^\W_])|(?<=_c)|(?<=_ch))(?:dapi|hoechst|e?[bcgry]fp|fitc|tritc|texas ?red|mcherry|tdtomato|rhodamine|'
+  r'cy[357]|(?:af|alexa|atto)[ -]?(?:fluor)?[ -]?\d{3}|[3-8]\d\d ?nm|bf|brightfield|phase|dic|red|green|blue)'
+  r'(?![^\W_])'
 )
+_PRIMARY_COLOURS = re.compile(r'(?<![^\W_])[rgb](?![^\W_])')  # channels if all three are there
+_OVERLAY = re.compile(r'(?<=\d)\+\d+(?![^\W_])')  # an image of several channels: c1+2
 _VERSIONS = re.compile('hdr|portrait|night')  # versions of an image that also exists without the word
 # If a photograph is stored in several formats, the first of these is used.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
@@ -111,7 +115,7 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
 
   def is_foreign(path: Path) -> bool:
     if path in copies and 2 * len(copies) < len(inside):  # not if most frames have such names
-      return not _TIME.search(comparable(copies[path].stem)) or _same_bytes(path, copies[path])
+      return not _may_be_a_burst(path, copies[path]) or _same_bytes(path, copies[path])
     if path in numbered_paths:
       # From another program if it is the only file of its format and fills no gap in the numbers.
       alone = kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
@@ -167,7 +171,7 @@ def without_outlier_frames(headers: list[FrameHeader], kept: set[Path]) -> tuple
   Returns:
     The remaining headers, and notes.
   """
-  notes = []
+  headers, notes = _without_reduced_copies(headers, kept)
   turns, _ = orientations(headers)
   sizes = {header.file: header.size(turn) for header, turn in zip(headers, turns, strict=True)}
   tests: list[tuple[Callable[[FrameHeader], Hashable], Callable[[Hashable], str], int]] = [
@@ -191,18 +195,49 @@ def without_outlier_frames(headers: list[FrameHeader], kept: set[Path]) -> tuple
   return headers, notes
 
 
+def _without_reduced_copies(headers: list[FrameHeader], kept: set[Path]) -> tuple[list[FrameHeader], list[str]]:
+  """Removes images that are smaller than those whose names theirs contain: tn_IMG_1 and IMG_1-300x200 beside IMG_1."""
+  largest = max((header.stored_size for header in headers), key=math.prod, default=(0, 0))
+  originals = [comparable(header.file.path.stem) for header in headers if header.stored_size == largest]
+  stems = {header.file.path: comparable(header.file.path.stem) for header in headers}
+  copies = [
+    header
+    for header in headers
+    if math.prod(header.stored_size) < math.prod(largest) and header.file.path not in kept and header.file.alone
+  ]
+  copies = [header for header in copies if any(_contains(stems[header.file.path], stem) for stem in originals)]
+  if len(originals) < 2 or len(originals) + len(copies) < len(headers):  # others that are smaller: no such set
+    return headers, []
+  if not copies:
+    return headers, []
+  verb = 'is a reduced copy' if len(copies) == 1 else 'are reduced copies'
+  gone = {header.file for header in copies}
+  note = f'Left out: {format_list([header.file.name for header in copies])}, which by name and size {verb}.'
+  return [header for header in headers if header.file not in gone], [note]
+
+
+def _contains(stem: str, original: str) -> bool:
+  """Whether a name is that of another file with something added, other than digits."""
+  before, found, behind = stem.partition(original)
+  return bool(found and before + behind) and not before[-1:].isdigit() and not behind[:1].isdigit()
+
+
 def by_channel(paths: list[Path]) -> list[list[Path]] | None:
   """The files of each channel, in the order of their numbers or names, if the files are numbered in each of several
   channels, as in z000_ch00, z000_ch01 or z0_DAPI, z0_FITC. None: they are not.
   """
-  stems = [comparable(path.stem) for path in paths]
-  names = sorted({name for stem in stems for name in _CHANNEL_NAMES.findall(stem)})
-  stems = [_CHANNEL_NAMES.sub(lambda found: f'c{names.index(found[0])}', stem) for stem in stems]
+  by_stem = {comparable(path.stem): path for path in paths}
+  stems = [stem for stem in by_stem if not _OVERLAY.search(stem) or _OVERLAY.sub('', stem) not in by_stem]
+  paths = [by_stem[stem] for stem in stems]
+  colours = {name for stem in stems for name in _PRIMARY_COLOURS.findall(stem)}
+  pattern = _PRIMARY_COLOURS if len(colours) == 3 else _CHANNEL_NAMES
+  names = sorted({name for stem in stems for name in pattern.findall(stem)})
+  stems = [pattern.sub(lambda found: f' c{names.index(found[0])}', stem) for stem in stems]
   rows = [re.findall(r'([^\W\d_]*)[\W_]?(\d+)', stem) for stem in stems]
   if len({tuple(word for word, _ in row) for row in rows}) != 1:
     return None
   columns = list(zip(*rows, strict=True))
-  varying = [column for column in columns if len(set(column)) > 1]
+  varying = list(dict.fromkeys(column for column in columns if len(set(column)) > 1))  # each once
   named = [column for column in varying if column[0][0] in _CHANNEL_WORDS]
   if len(varying) != 2 or len(named) != 1:
     return None
@@ -307,6 +342,12 @@ def _same_bytes(path: Path, other: Path) -> bool:
 def _kind(path: Path) -> str:
   suffix = path.suffix.lower()
   return _KINDS.get(suffix, suffix[1:])
+
+
+def _may_be_a_burst(path: Path, base: Path) -> bool:
+  """Whether IMG_20240501_120000(1) may be the next image of the same second; with ~2 it is an edited copy."""
+  stem = comparable(base.stem)
+  return bool(_TIME.search(stem)) and not comparable(path.stem).removeprefix(stem).startswith('~')
 
 
 def _has_number(path: Path) -> bool:

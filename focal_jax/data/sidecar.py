@@ -151,7 +151,7 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
     raise InputError(f'{printable(folder)}: both {" and ".join(SIDECAR_FILES)}, expected one of them')
   text = read_text(path)
   if fields := _fields_of_another_program(folder, path, text):
-    note = f'{path.name} was not read: it has no field of such a file, but {format_list(fields)}.'
+    note = f'{path.name} was not read: its fields are those of another program ({format_list(fields)}).'
     return Sidecar(other=note)
   stack, entries = (_parse_csv if path.suffix.lower() == '.csv' else _parse_json)(path, text)
   frames = _by_file(path, entries, _allowed_names(folder, names))

@@ -33,7 +33,9 @@ def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str]
   """
   stems = [comparable(Path(name).stem) for name in names]
   pattern = _SIGNED_NUMBER if signs_follow_letters(stems) else _NUMBER
-  rows = [[(number, unit) for number, unit in _numbers(pattern, stem) if unit or _is_infinite(number)] for stem in stems]
+  rows = [
+    [(number, unit) for number, unit in _numbers(pattern, stem) if unit or _is_infinite(number)] for stem in stems
+  ]
   if len({len(row) for row in rows}) != 1:
     return None
   varying = [column for column in zip(*rows, strict=True) if len(set(column)) > 1]

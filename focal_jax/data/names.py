@@ -92,14 +92,17 @@ def hexadecimal_as_decimal(stems: list[str]) -> list[str] | None:
 
   A counter begins with 0x, or is all that the names differ in, contains letters and rises in small steps.
   """
-  if stems and all(_HEX_WITH_PREFIX.search(stem) for stem in stems):
+  if len(stems) < 2:
+    return None
+  if all(_HEX_WITH_PREFIX.search(stem) for stem in stems):
     return [_HEX_WITH_PREFIX.sub(lambda found: str(int(found[1], 16)), stem) for stem in stems]
-  start = len(os.path.commonprefix(stems))
+  start = _common_start(stems)
   ends = [stem[start:] for stem in stems]
-  suffix = os.path.commonprefix([end[::-1] for end in ends])[::-1].lstrip(_HEX_DIGITS)
+  same = _common_start([end[::-1] for end in ends])
+  suffix = ends[0][len(ends[0]) - same :].lstrip(_HEX_DIGITS)
   counters = [end.removesuffix(suffix) for end in ends]
   digits = set(''.join(counters))
-  if not all(counters) or not digits <= set(_HEX_DIGITS) or not digits & set('abcdef') or not digits & set('0123456789'):
+  if not all(counters) or not digits <= set(_HEX_DIGITS) or digits.isdisjoint('abcdef') or digits <= set('abcdef'):
     return None
   values = sorted(int(counter, 16) for counter in counters)
   largest = MAX_LEFT_OUT if len({len(counter) for counter in counters}) == 1 else 1
@@ -122,7 +125,13 @@ def hyphens_count(stems: list[str]) -> bool:
     return False
   numbers = sorted(-int(text) for text in texts)
   steps = [b - a for a, b in itertools.pairwise(numbers)]
-  return numbers[0] <= 1 and 0 < min(steps) and max(steps) <= MAX_LEFT_OUT and 2 * steps.count(1) >= len(steps)
+  return numbers[0] <= 1 and min(steps) > 0 and max(steps) <= MAX_LEFT_OUT and 2 * steps.count(1) >= len(steps)
+
+
+def _common_start(texts: list[str]) -> int:
+  """Number of characters that all texts begin with."""
+  ends = min(texts), max(texts)  # these differ the most
+  return next((n for n, (a, b) in enumerate(zip(*ends, strict=False)) if a != b), min(map(len, ends)))
 
 
 def _hour_of_day(found: re.Match[str]) -> str:

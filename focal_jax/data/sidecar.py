@@ -90,9 +90,10 @@ _ONE_OF = (
 )
 _TOGETHER = ('principal_point_x_px', 'principal_point_y_px')
 # Factors to the unit of a field, by the unit that follows a number.
+_MILLIMETRES = {unit: 1e3 * metres for unit, metres in METRES.items()}
 _UNITS = {
   **dict.fromkeys(('focus_distance_m', 'focal_length_m'), METRES),
-  **dict.fromkeys(('focal_length_mm', 'sensor_width_mm'), {unit: 1e3 * metres for unit, metres in METRES.items()}),
+  **dict.fromkeys(('focal_length_mm', 'sensor_width_mm'), _MILLIMETRES),
   'focus_dpt': dict.fromkeys(DIOPTRES, 1.0),
 }
 # Other names of columns.

@@ -312,9 +312,9 @@ def test_files_that_are_not_read_are_noted(tmp_path):
 
 
 def test_files_of_unknown_types_are_counted(tmp_path):
-  for name in ('1.fits', '2.FITS', '3.fits', 'notes.txt', '.hidden.fits', 'README'):
+  for name in ('1.nii', '2.NII', '3.nii', 'notes.txt', '.hidden.nii', 'README'):
     (tmp_path / name).write_bytes(b'x')
-  with pytest.raises(InputError, match=r'no images, .*; found files of type \.fits \(3\), \.txt \(1\)$'):
+  with pytest.raises(InputError, match=r'no images, .*; found files of type \.nii \(3\), \.txt \(1\)$'):
     read_stack_folder(tmp_path)
 
 

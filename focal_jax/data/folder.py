@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -401,6 +402,8 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
     advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([folder])) if folder.is_file() else ''
     if is_truncated_stack(folder):
       advice = '; it is truncated: pages are missing'
+    if re.match('[a-z]+:/', str(folder)):
+      advice = '; web addresses are not opened: download the frames first'
     raise InputError(
       f'{printable(folder)}: {error.strerror}, expected a folder of images, or a multi-page TIFF{advice}'
     ) from error

@@ -22,6 +22,7 @@ TIFF_SUFFIXES = ('.tif', '.tiff')
 ANIMATED_SUFFIXES = ('.gif', '.png', '.webp', '.avif', '.heic', '.heif', '.hif')
 _CHANNEL_SIDE_PX = 256  # size at which channels are compared
 _MAX_CHANNELS = 4  # files with more channels, but one position and time, are stacks: some programs write all like this
+_MAX_PREVIEW = 0.6  # maximum size of previews relative to the image; in pyramids it is 1/2
 _MICRONS = ('µm', 'μm', 'um', 'micron', 'microns', 'micrometer', 'micrometers', 'micrometre', 'micrometres')
 
 
@@ -87,6 +88,13 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   layout = _layout(found[0].description or found[pages[0]].description, pages, path.name)
   times, depths, channels = layout.pages.shape
   notes = [f'{printable(path.name)} is truncated: {len(pages)} of its pages were read.'] if is_cut else []
+  size = found[pages[0]].size
+  odd = sum(
+    page.size != size and all(a > _MAX_PREVIEW * b for a, b in zip(page.size, size, strict=True)) for page in found
+  )
+  if odd:
+    was = 'page of another size was' if odd == 1 else 'pages of other sizes were'
+    notes.append(f'{odd} {was} not read in {printable(path.name)}; the others are {size[0]} x {size[1]} pixels.')
   if layout.images > 1:
     notes.append(f'Only the first of the {layout.images} images in {printable(path.name)} was read.')
   if depths < 2:

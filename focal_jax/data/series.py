@@ -91,9 +91,10 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   """Removes files whose names do not fit the series of the others; arguments and result as for
   `without_duplicate_formats`.
   """
-  if hexadecimal_as_decimal([comparable(path.stem) for path in paths]):
-    return paths, []  # its letters are no words
   words = {path: _words(path) for path in paths}
+  no_results = [path for path in paths if path.name in kept or not _is_result(words[path])]
+  if hexadecimal_as_decimal([comparable(path.stem) for path in no_results]):  # its letters are no words
+    return no_results, _not_fitting([path for path in paths if path not in no_results], no_results)
   numbered = Counter(words[path] for path in paths if _has_number(path))
   if not numbered:
     return _without_results(paths, kept)
@@ -145,10 +146,16 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   gone = set(dropped)
   remaining = [path for path in paths if path not in gone]
   inside = [path for path in inside if path not in gone]
+  return remaining, _not_fitting(dropped, inside)
+
+
+def _not_fitting(dropped: list[Path], inside: list[Path]) -> list[str]:
+  """A note about files that do not belong to a series, if there are any."""
+  if not dropped:
+    return []
   ends = f'{printable(inside[0].name)} .. {printable(inside[-1].name)}'
   verb = 'does' if len(dropped) == 1 else 'do'
-  note = f'Left out: {format_list([path.name for path in dropped])}, which {verb} not fit the series {ends} by name.'
-  return remaining, [note]
+  return [f'Left out: {format_list([path.name for path in dropped])}, which {verb} not fit the series {ends} by name.']
 
 
 def _without_results(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:

@@ -37,10 +37,41 @@ def write_images(folder: Path, *names: str) -> None:
     ['f_0,3.png', 'f_2.png', 'f_∞.png'],
     ['info 2.png', 'info 10.png'],
     ['image_1_0.5.jpg', 'image_2_0.65.jpg', 'image_10_0.80.jpg'],
+    [f'-{n}.jpg' for n in range(1, 13)],  # a counter: all have the hyphen, and it begins at 1
+    ['IMG_-001.jpg', 'IMG_-002.jpg', 'IMG_-004.jpg', 'IMG_-005.jpg'],
+    ['z_-10.jpg', 'z_-8.jpg', 'z_-6.jpg', 'z_-4.jpg'],
+    ['z_-3um.jpg', 'z_-2um.jpg', 'z_-1um.jpg'],
+    ['08.jpg', '09.jpg', '0a.jpg', '0b.jpg', '0f.jpg', '10.jpg'],
+    ['frame_0x08.png', 'frame_0x0A.png', 'frame_0x0F.png', 'frame_0x10.png'],
+    [f'img{n:x}.png' for n in range(8, 18)],
+    ['cap_009f_l.png', 'cap_00a0_l.png', 'cap_00a1_l.png'],
+    ['1a.jpg', '1b.jpg', '2a.jpg', '2b.jpg', '10a.jpg'],
+    ['a9.jpg', 'a10.jpg', 'b1.jpg'],
+    ['at 11.59.59 AM.png', 'at 12.00.00 PM.png', 'at 12.00.01\u202fPM.png', 'at 1.00.00 PM.png'],
+    ['Photo 5-1-24, 12 00 00 AM.jpg', 'Photo 5-1-24, 1 00 00 AM.jpg', 'Photo 5-1-24, 12 00 00 PM.jpg'],
   ],
 )
 def test_numbers_sort_as_numbers(names):
   assert [path.name for path in natural_order(Path(name) for name in reversed(names))] == names
+
+
+@pytest.mark.parametrize(
+  ('names', 'note'),
+  [
+    (['-1.png', '-2.png', '-10.png'], None),  # positions, perhaps
+    (['-1.png', '-2.png', '-3.png'], 'The hyphens before the numbers in the file names were taken as separators'),
+    (['09.png', '0a.png', '0b.png'], 'The numbers in the file names were read as hexadecimal.'),
+    (['1.png', '2.png', '3.png'], None),
+  ],
+)
+def test_how_names_count_is_noted(tmp_path, names, note):
+  write_images(tmp_path, *names, 'depth.png')
+  stack = read_stack_folder(tmp_path)
+  order = names[::-1] if '-10.png' in names else names
+  assert stack.names == order
+  said = [remark for remark in stack.notes if 'numbers in the file names' in remark]
+  assert len(said) == bool(note)
+  assert not note or said[0].startswith(note)
 
 
 def test_names_are_shown_and_compared():
@@ -64,6 +95,11 @@ def test_names_are_shown_and_compared():
     (['z-5um.png', 'z-6um.png'], [5, 6], 'um'),  # a separator
     (['focus_inf.jpg', 'focus_2m.jpg', 'focus_80cm.jpg', 'focus_200mm.jpg'], [0, 0.5, 1.25, 5], DIOPTRE_UNIT),
     (['z_500nm.png', 'z_1um.png', 'z_0.002mm.png'], [2, 1, 0.5], 'um'),
+    (['focus_inf.jpg', 'focus_10ft.jpg', 'focus_12in.jpg'], [0, 1 / 3.048, 1 / 0.3048], DIOPTRE_UNIT),
+    (['focus_0D.jpg', 'focus_0.5D.jpg', 'focus_2D.jpg'], [0, 0.5, 2], DIOPTRE_UNIT),
+    (['0 diopters.jpg', '1 dioptre.jpg', '2 dioptres.jpg'], [0, 1, 2], DIOPTRE_UNIT),
+    (['z-5microns.png', 'z0microns.png', 'z5microns.png'], [-5, 0, 5], 'um'),
+    (['scan 1D.jpg', 'scan 2D.jpg', 'scan 3D.jpg'], [0, 1, 2], FRAME_INDEX_UNIT),
     (['focus_50cm.jpg', 'focus_500mm.jpg'], [0, 1], FRAME_INDEX_UNIT),  # the same
     (['50mm_1.jpg', '50mm_2.jpg'], [0, 1], FRAME_INDEX_UNIT),
     (['t1m.jpg', 't2m.jpg'], [0, 1], FRAME_INDEX_UNIT),  # minutes, perhaps
@@ -116,6 +152,9 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (SERIES, ['IMG_0002-2.jpg', 'IMG_0004~2.jpg']),
     (SERIES, ['IMG_0005 2.jpg']),
     (SERIES, ['IMG_0004_HDR.jpg']),
+    ([f'PXL_20240501_12000{n}123.jpg' for n in range(5)], ['PXL_20240501_120003123~2.jpg']),
+    ([f'Image_Z00{n}_CH{c}.tif' for n in range(1, 5) for c in (1, 2)], [f'Image_Z00{n}_Overlay.tif' for n in range(1, 5)]),
+    ([f'img{n:x}.png' for n in range(8, 18)], []),
     ([f'frame{n}{letter}.jpg' for n in (1, 2, 3) for letter in ('', 'b')], []),
     (['far.jpg', 'middle.jpg', 'near.jpg'], ['stacked.jpg']),
     (['focus far.jpg', 'focus near.jpg', 'middle.jpg'], []),
@@ -311,6 +350,52 @@ def test_files_that_are_not_read_are_noted(tmp_path):
   ]
 
 
+def test_files_that_are_on_their_way_are_noted(tmp_path):
+  write_images(tmp_path, '1.png', '2.png')
+  (tmp_path / '3.png.crdownload').write_bytes(b'')
+  (tmp_path / '4.png.part').write_bytes(b'')
+  (tmp_path / 'game.zip.part').write_bytes(b'')
+  notes = read_stack_folder(tmp_path).notes
+  assert 'Not read: 3.png.crdownload, 4.png.part, not downloaded completely.' in notes
+
+
+@pytest.mark.parametrize(
+  ('names', 'message'),
+  [
+    (['1.jpg_large', '2.jpg!d'], r'1\.jpg_large, 2\.jpg!d: images by their content, but with an unknown suffix'),
+    (['frame1', 'frame2'], r'frame1, frame2: images by their content, but without a suffix; add one, such as \.jpg'),
+    (['._1.jpg', '._2.jpg'], r'\._1\.jpg, \._2\.jpg: files that macOS writes beside the images themselves'),
+    (['RAW/1.nef', 'RAW/2.nef'], r'in its folders, 2 files of type \.nef were not read: develop raw files'),
+    (['scan.pdf'], r'1 file of type \.pdf was not read: extract its images first'),
+  ],
+)
+def test_images_that_are_there_but_not_found(tmp_path, names, message):
+  for name in names:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    Image.new('RGB', (6, 4)).save(tmp_path / name, 'PNG')
+  with pytest.raises(InputError, match=f'no images, expected at least two .*; {message}'):
+    read_stack_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('data', 'reason'),
+  [
+    (bytes(900), 'it begins with zeros: it was probably not copied or downloaded completely'),
+    (b'\0\5\x16\7' + b'x' * 90, 'it is an AppleDouble file, which macOS writes beside the image itself'),
+    (b'%PDF-1.4' + b'x' * 90, 'it is a PDF: extract its images first'),
+    (b'\0\0\0\x18ftypmp42' + bytes(40), 'it is a video: extract the frames'),
+    (b'\0\0\0\x18ftypcrx ' + bytes(40), 'it is a raw file: develop raw files'),
+    (b'\xff\xd8\xff\xe0\0\4xx' + b'x' * 90, 'it begins like a JPEG, but is damaged or of a rare kind'),
+    (b'nothing known' + b'x' * 90, 'its content is not an image'),
+  ],
+)
+def test_what_a_file_is_instead(tmp_path, data, reason):
+  write_images(tmp_path, '1.jpg', '2.jpg', '3.jpg')
+  (tmp_path / '4.jpg').write_bytes(data)
+  (note,) = (note for note in read_stack_folder(tmp_path).notes if 'Left out' in note)
+  assert note.startswith(f'Left out: 4.jpg, which cannot be read as an image ({reason}')
+
+
 def test_files_of_unknown_types_are_counted(tmp_path):
   for name in ('1.nii', '2.NII', '3.nii', 'notes.txt', '.hidden.nii', 'README'):
     (tmp_path / name).write_bytes(b'x')
@@ -341,6 +426,22 @@ def test_odd_size_and_odd_kind_are_left_out(tmp_path):
   # Files listed in a sidecar are always used.
   (tmp_path / 'metadata.csv').write_text('file,focus_dpt\n' + ''.join(f'{n}.png,{n}\n' for n in range(6)))
   with pytest.raises(InputError, match=r'4\.png: 12 x 8 pixels, expected 6 x 4'):
+    read_stack_folder(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['tn_{}.png', '{}-300x200.png', '{}_s.png', 'web {}.png'])
+def test_reduced_copies_are_left_out(tmp_path, name):
+  frames = [f'IMG_{n}.png' for n in range(1, 5)]
+  write_images(tmp_path, *frames)
+  for n in range(1, 5):
+    Image.new('RGB', (3, 2), (90,) * 3).save(tmp_path / name.format(f'IMG_{n}'))
+  stack = read_stack_folder(tmp_path)
+  assert stack.names == frames
+  assert any('which by name and size are reduced copies' in note for note in stack.notes)
+  # Larger ones are no copies, nor are those of other names.
+  for n in range(1, 5):
+    (tmp_path / name.format(f'IMG_{n}')).rename(tmp_path / f'b{n}.png')
+  with pytest.raises(InputError, match='3 x 2 pixels, expected 6 x 4|6 x 4 pixels, expected 3 x 2'):
     read_stack_folder(tmp_path)
 
 

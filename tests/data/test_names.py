@@ -1,6 +1,8 @@
 """Names of files: their order, which of them are frames, and how paths are given."""
 
 import os
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -153,7 +155,10 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (SERIES, ['IMG_0005 2.jpg']),
     (SERIES, ['IMG_0004_HDR.jpg']),
     ([f'PXL_20240501_12000{n}123.jpg' for n in range(5)], ['PXL_20240501_120003123~2.jpg']),
-    ([f'Image_Z00{n}_CH{c}.tif' for n in range(1, 5) for c in (1, 2)], [f'Image_Z00{n}_Overlay.tif' for n in range(1, 5)]),
+    (
+      [f'Image_Z00{n}_CH{c}.tif' for n in range(1, 5) for c in (1, 2)],
+      [f'Image_Z00{n}_Overlay.tif' for n in range(1, 5)],
+    ),
     ([f'img{n:x}.png' for n in range(8, 18)], []),
     ([f'frame{n}{letter}.jpg' for n in (1, 2, 3) for letter in ('', 'b')], []),
     (['far.jpg', 'middle.jpg', 'near.jpg'], ['stacked.jpg']),
@@ -403,6 +408,39 @@ def test_files_of_unknown_types_are_counted(tmp_path):
     read_stack_folder(tmp_path)
 
 
+def test_letters_that_the_locale_lacks(tmp_path):
+  write_images(tmp_path / 'Käfer 甲虫', 'Flügel1.png', 'Flügel2.png')
+  (tmp_path / 'Käfer 甲虫' / 'metadata.csv').write_text('file,focus_dpt\nflügel1.PNG,1\nFlügel2.png,2\n', 'utf-8')
+  program = """
+import sys
+from pathlib import Path
+from focal_jax.command_line import run_program
+from focal_jax.data.folder import read_stack_folder
+from focal_jax.errors import InputError
+from focal_jax.prediction.results import aligned_files
+
+def main(argv):
+  for file in aligned_files(Path(argv[2]), read_stack_folder(argv[1]).names):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+  print('\\u7532')
+  raise InputError(f'{argv[1]}: enough')
+
+run_program(main, 'name')
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', program, tmp_path / 'Käfer 甲虫', tmp_path / '出 ö'],
+    env={**os.environ, 'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'},
+    cwd=Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.stderr == f'name: error: {tmp_path}/K\\xe4fer \\u7532\\u866b: enough\n'
+  assert (done.returncode, done.stdout) == (2, '\\u7532\n')
+  assert sorted(path.name for path in (tmp_path / '出 ö' / 'aligned').iterdir()) == ['Flügel1.png', 'Flügel2.png']
+
+
 def test_files_that_are_not_there(tmp_path):
   with pytest.raises(InputError, match=r'x\.jpg: found no such file'):
     read_stack_folder([tmp_path / 'nowhere' / 'x.jpg', tmp_path / 'nowhere' / 'y.jpg'])
@@ -441,7 +479,7 @@ def test_reduced_copies_are_left_out(tmp_path, name):
   # Larger ones are no copies, nor are those of other names.
   for n in range(1, 5):
     (tmp_path / name.format(f'IMG_{n}')).rename(tmp_path / f'b{n}.png')
-  with pytest.raises(InputError, match='3 x 2 pixels, expected 6 x 4|6 x 4 pixels, expected 3 x 2'):
+  with pytest.raises(InputError, match=r'3 x 2 pixels, expected 6 x 4|6 x 4 pixels, expected 3 x 2'):
     read_stack_folder(tmp_path)
 
 

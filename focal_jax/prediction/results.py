@@ -188,12 +188,24 @@ def residual_after(
     return _in_px_of(aligned, residual_motion(_measurable(aligned), elsewhere=True, static_pattern_in=taken))
 
 
-def static_pattern_mask(
-  before: ResidualMotion, motion: Float32[np.ndarray, 'N K'] | None, fov: Float[np.ndarray, 'N'], size: tuple[int, int]
-) -> Float32[np.ndarray, 'H W']:
-  """1 where static content lies in any of the aligned frames, which have this height and width, and 0 elsewhere."""
-  there = (np.abs(before.static_pattern) > static_pattern.MIN_CHANGE).astype(np.float32)
-  share = np.max(_in_aligned_frames(there, motion, fov, size), axis=0)
+def static_pattern_masks(
+  before: ResidualMotion,
+  motion: Float32[np.ndarray, 'N K'] | None,
+  fov: Float[np.ndarray, 'N'],
+  size: tuple[int, int],
+  least: float = static_pattern.MIN_CHANGE,
+) -> list[Bool[np.ndarray, 'h w']]:
+  """Where static content lies in each of the aligned frames, which have this height and width; may be reduced.
+
+  `least`: luminance 0 .. 1 that it changes at least.
+  """
+  there = (np.abs(before.static_pattern) > least).astype(np.float32)
+  return [plane > 0.5 for plane in _in_aligned_frames(there, motion, fov, size)]
+
+
+def in_any(masks: Sequence[Bool[np.ndarray, 'h w']], size: tuple[int, int]) -> Float32[np.ndarray, 'H W']:
+  """1 where any of the masks is, 0 elsewhere, at this height and width."""
+  share = np.any(masks, axis=0).astype(np.float32)
   return np.asarray(Image.fromarray(share).resize(size[::-1], Image.Resampling.BILINEAR))
 
 

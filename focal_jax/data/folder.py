@@ -296,11 +296,16 @@ def _choose_files(paths: list[Path], unreadable: Unreadable) -> _Chosen:
     paths, order = by_number, 'name order'
   elif paths != by_number:
     notes.append('The order given is not that of the names.')
-  fitting, _ = _frames_of(paths, set())
+  files = [picture_file(path) for path in paths]
+  if len({path.name for path in paths}) < len(paths):
+    files = [dataclasses.replace(file, name=_with_folder(file.path)) for file in files]
+    fitting = paths
+  else:
+    fitting, _ = _frames_of(paths, set())
   if odd := [path.name for path in paths if path not in fitting]:
     does = 'does' if len(odd) == 1 else 'do'
     notes.append(f'{format_list(odd)} {does} not fit the series by name, but every file given is used.')
-  headers = _read_headers([picture_file(path) for path in paths], unreadable)
+  headers = _read_headers(files, unreadable)
   folders = {path.parent for path in paths}
   folder = folders.pop() if len(folders) == 1 else None
   all_names = []
@@ -425,6 +430,9 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
       notes = [f'in its folders, {note}' for note in unread(file_paths.files_below(folder))]
     if notes := notes or ([] if paths else other_types(entries)):
       message += f'; {" ".join(notes).removesuffix(".")}'
+    if not folders and (singles := file_paths.single_files(folder, is_image)):
+      pattern = folder / Path(*(['*'] * len(singles[0].relative_to(folder).parts[:-1]))) / f'*{singles[0].suffix}'
+      message += f'; {len(singles)} of its folders have one image each: give them as {printable(pattern)}'
     if folders:
       message += (
         f'; choose one of the folders with images: {format_list([f"{name} ({n})" for name, n in folders.items()], 8)}'
@@ -454,13 +462,18 @@ def _check_images(paths: list[Path]) -> list[Path]:
     if not is_image(path):
       advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([path]))
       raise InputError(f'{printable(path)}: not an image by its suffix, expected one of {expected}{advice}')
-    if path.name in seen:
+    if (name := _with_folder(path)) in seen:
       raise InputError(
-        f'{printable(path)}: has the same name as {printable(seen[path.name])}, expected different names'
+        f'{printable(path)}: has the same name as {printable(seen[name])}, expected different names'
         ', and each image once'
       )
-    seen[path.name] = path
+    seen[name] = path
   return paths
+
+
+def _with_folder(path: Path) -> str:
+  """Name of a frame that others in other folders have, too."""
+  return printable(f'{path.parent.name}/{path.name}')
 
 
 def _far_to_near(sweep: Sweep, names: list[str], notes: list[str]) -> Int64[np.ndarray, 'N']:

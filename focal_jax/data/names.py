@@ -59,10 +59,12 @@ def comparable(name: str) -> str:
 
 
 def natural_order(paths: Iterable[Path]) -> list[Path]:
-  """Sorted by name, numbers as numbers: 2 before 10, 0.5 before 10.25, -5 before 0."""
+  """Sorted by folder and name, numbers as numbers: 2 before 10, 0.5 before 10.25, -5 before 0."""
   paths = list(paths)
   keys = dict(zip(paths, natural_keys([path.stem for path in paths]), strict=True))
-  return sorted(paths, key=lambda path: (keys[path], path.name))
+  folders = list({path.parent for path in paths})
+  by_folder = dict(zip(folders, natural_keys([str(folder) for folder in folders]), strict=True))
+  return sorted(paths, key=lambda path: (by_folder[path.parent], keys[path], path.name))
 
 
 def natural_keys(stems: list[str]) -> list[list[str | Decimal]]:

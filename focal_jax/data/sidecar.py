@@ -99,6 +99,7 @@ _UNITS = {
 # Other names of columns.
 _FILE_COLUMNS = ('filename', 'file_name', 'image', 'image_file', 'image_name', 'sourcefile', 'source_file')
 _DISTANCE_COLUMN = re.compile(r'(?:focus_|subject_|focus)?distance_(\w+)')
+_WITHOUT_UNIT = ('distance', 'focus_distance', 'focusdistance', 'subject_distance', 'subjectdistance')
 _FOCUS_COLUMN = re.compile(r'(?:focus|(?:focus_|z_)?position|z)_(\w+)')
 _POSITION_UNITS = (*MICROMETRES, 'nm', 'steps', *(unit for unit in METRES if unit not in _KNOWN_UNITS))
 _QUOTED = re.compile(r'=?(["\'])(.*)\1')  # also the formula that keeps a spreadsheet from changing a cell
@@ -283,6 +284,11 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
   # Spreadsheets leave out empty cells at the end of a row, or write more of them than there are columns.
   rows = [row[: len(columns)] if not any(row[len(columns) :]) else row for row in rows]
   rows = [row + [''] * (len(columns) - len(row)) for row in rows]
+  # Distances without a unit in the header need one in each cell.
+  columns = [
+    'focus_distance_m' if column in _WITHOUT_UNIT and all(_has_unit(row[n]) for row in rows) else column
+    for n, column in enumerate(columns)
+  ]
   while columns and not columns[-1] and all(len(row) >= len(columns) and not row[-1] for row in rows):
     columns, rows = columns[:-1], [row[:-1] for row in rows]  # empty columns, which spreadsheets often write
   if columns[:1] == [''] and all(row[0] in ('', str(n), str(n + 1)) for n, row in enumerate(rows)):
@@ -315,6 +321,10 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
         raise InputError(f'{path}: {field} is {stack[field]} and {value}, expected one value for the whole stack')
     entries.append(entry)
   return stack, entries
+
+
+def _has_unit(cell: str) -> bool:
+  return not cell or split_unit(cell)[1] in METRES or plain_number(cell).lower().startswith('inf')
 
 
 def _check_commas(path: Path, columns: list[str], rows: list[list[str]]) -> None:

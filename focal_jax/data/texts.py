@@ -56,7 +56,9 @@ METRES = {
 }
 DIOPTRES = ('dpt', 'd', 'dioptre', 'dioptres', 'diopter', 'diopters', '1/m', 'm-1', 'm^-1')
 MICROMETRES = ('um', 'micron', 'microns', 'micrometre', 'micrometres', 'micrometer', 'micrometers')
-_WITH_UNIT = re.compile(r'([-+]?\d[\d.,]*(?:e[-+]?\d+)?|[-+]?(?:inf|∞))\s*([^\W\d_]+|1/m|m\^?-1)', re.IGNORECASE)
+_WITH_UNIT = re.compile(
+  r'([-+]?\d[\d.,]*(?:e[-+]?\d+)?|[-+]?(?:inf(?:init[ye])?|∞))\s*([^\W\d_]+|1/m|m\^?-1)', re.IGNORECASE
+)
 
 
 def split_unit(text: str) -> tuple[str, str | None]:

@@ -16,6 +16,7 @@ from focal_jax.data.names import comparable, natural_order, printable
 from focal_jax.data.paths import stack_source
 from focal_jax.data.series import by_time, without_duplicate_formats, without_other_series
 from focal_jax.errors import InputError
+from focal_jax.prediction.results import aligned_files
 
 
 def write_images(folder: Path, *names: str) -> None:
@@ -319,7 +320,7 @@ class TestPaths:
       write_images(tmp_path / name, '1.png', '2.png')
     write_images(tmp_path / 'single', '1.png')
     with pytest.raises(
-      InputError, match=r'no images, .*folders with images: day/pos_1 \(2\), pos_2 \(2\), pos_10 \(2\)'
+      InputError, match=r'no images, .*folders with images: pos_2 \(2\), pos_10 \(2\), day/pos_1 \(2\)'
     ):
       read_stack_folder(tmp_path)
     # With an overview or two beside them.
@@ -330,7 +331,27 @@ class TestPaths:
       write_images(tmp_path / other, *(f'{n}.png' for n in range(9)))
     (tmp_path / 'out' / 'summary.json').write_text('{}')
     (note,) = (note for note in read_stack_folder(tmp_path).notes if 'folders' in note)
-    assert note.startswith('Not read: the folders with images in it, day/pos_1 (2), pos_2 (3), pos_10 (2); choose')
+    assert note.startswith('Not read: the folders with images in it, pos_2 (3), pos_10 (2), day/pos_1 (2); choose')
+
+  @pytest.mark.parametrize('places', ['z{}', 'day/z{}'])
+  def test_folders_of_one_frame_each(self, tmp_path, places):
+    for n in (2, 10, 1):
+      write_images(tmp_path / places.format(n), 'img.png')
+    pattern = f'{tmp_path}/{"*/" * (1 + places.count("/"))}*.png'
+    with pytest.raises(InputError) as caught:
+      read_stack_folder(tmp_path)
+    assert f'3 of its folders have one image each: give them as {pattern}' in str(caught.value)
+    stack = read_stack_folder(pattern)
+    assert stack.names == ['z1/img.png', 'z2/img.png', 'z10/img.png']
+    assert len({path.name for path in aligned_files(tmp_path, stack.names)}) == 3
+    with pytest.raises(InputError, match='has the same name as'):
+      read_stack_folder([*stack.paths, stack.paths[0]])
+
+  def test_a_counter_that_goes_on_in_the_next_folder(self, tmp_path):
+    write_images(tmp_path / '100CANON', 'IMG_9998.png', 'IMG_9999.png')
+    write_images(tmp_path / '101CANON', 'IMG_0001.png', 'IMG_0002.png')
+    names = ['IMG_9998.png', 'IMG_9999.png', 'IMG_0001.png', 'IMG_0002.png']
+    assert read_stack_folder(tmp_path / '*' / '*.png').names == names
 
   def test_folders_and_pipes_named_like_images(self, tmp_path):
     write_images(tmp_path, '1.png', '2.png')

@@ -183,9 +183,10 @@ def test_files_as_people_write_them(folder, name, text):
   ('text', 'focus', 'unit'),
   [
     ('file,focus_distance_mm\na.png,4000\nb.png,2000\nc.png,500', [0.25, 0.5, 2], DIOPTRE_UNIT),
-    ('file,Focus distance (cm)\na.png,inf\nb.png,200\nc.png,50', [0, 0.5, 2], DIOPTRE_UNIT),
+    ('file,Focus distance (cm)\na.png,infinity\nb.png,200\nc.png,50', [0, 0.5, 2], DIOPTRE_UNIT),
     ('file,distance (ft)\na.png,10\nb.png,5\nc.png,1', [1 / 3.048, 1 / 1.524, 1 / 0.3048], DIOPTRE_UNIT),
     ('file,focus_distance_m\na.png,4 m\nb.png,200 cm\nc.png,500mm', [0.25, 0.5, 2], DIOPTRE_UNIT),
+    ('SourceFile,FocusDistance\n./a.png,inf\n./b.png,2.00 m\n./c.png,0.50 m', [0, 0.5, 2], DIOPTRE_UNIT),
     ('file,Focus (dioptres)\na.png,0\nb.png,1\nc.png,2', [0, 1, 2], DIOPTRE_UNIT),
     ('file,focus_dpt\na.png,0 D\nb.png,1D\nc.png,2 dpt', [0, 1, 2], DIOPTRE_UNIT),
     ('file,focus\na.png,0 D\nb.png,1 D\nc.png,2 D', [0, 1, 2], DIOPTRE_UNIT),

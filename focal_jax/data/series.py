@@ -45,6 +45,7 @@ _CHANNEL_NAMES = re.compile(
 )
 _PRIMARY_COLOURS = re.compile(r'(?<![^\W_])[rgb](?![^\W_])')  # channels if all three are there
 _OVERLAY = re.compile(r'(?<=\d)\+\d+(?![^\W_])')  # an image of several channels: c1+2
+_ORDINAL = re.compile(r'(?<=\d)(?:st|nd|rd|th)(?![^\W_])')
 _VERSIONS = re.compile('hdr|portrait|night')  # versions of an image that also exists without the word
 # If a photograph is stored in several formats, the first of these is used.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
@@ -101,11 +102,12 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   # There may be as many maps as frames: IMG_1.jpg and IMG_1_depth.png.
   series = max(numbered, key=lambda group: (numbered[group] - 0.5 * _is_result(group), -len(group)))
   members = numbered[series]
+  inside = [path for path in paths if words[path] == series and _has_number(path)]
+  versions = _versions(paths, inside)
   others = [path for path in paths if words[path] != series and (_is_result(series) or not _is_result(words[path]))]
-  if members < 2 or members <= len(others):
+  if members < 2 or members <= len(set(others) - versions):
     return paths, _two_series(numbered, paths)
   # Files of the series, and copies of one of them: IMG_1 (1).jpg beside IMG_1.jpg.
-  inside = [path for path in paths if words[path] == series and _has_number(path)]
   numbered_paths, kinds = set(inside), Counter(_kind(path) for path in inside)
   main_kind, of_main_kind = kinds.most_common(1)[0]
   stems = [comparable(path.stem) for path in inside]
@@ -122,6 +124,8 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
       alone = kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
       return alone and not _fills_a_gap(path, inside)
     added = tuple(word for word in words[path] if word not in series)
+    if path in versions:
+      return True
     if _is_result(added) or _OF_HELICON.search(path.stem):
       return True
     stem = comparable(path.stem)
@@ -147,6 +151,17 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   remaining = [path for path in paths if path not in gone]
   inside = [path for path in inside if path not in gone]
   return remaining, _not_fitting(dropped, inside)
+
+
+def _versions(paths: list[Path], inside: list[Path]) -> set[Path]:
+  """The files whose names are that of a file of the series with a word added: IMG_1_aligned, IMG_1-Enhanced-NR."""
+  stems = {comparable(path.stem) for path in inside}
+  found = set()
+  for path in paths:
+    for added in re.finditer(r'(?<=\d)[\W_]+([^\W\d_]{3,})', comparable(path.stem)):
+      if comparable(path.stem)[: added.start()] in stems and not _OF_CAMERAS.fullmatch(added[1]):
+        found.add(path)
+  return found
 
 
 def _not_fitting(dropped: list[Path], inside: list[Path]) -> list[str]:
@@ -363,7 +378,8 @@ def _has_number(path: Path) -> bool:
 
 def _words(path: Path) -> tuple[str, ...]:
   """The letters of a name, without numbers and separators."""
-  return tuple(re.findall(r'[^\W\d_]+', infinity_as_digit(comparable(path.stem))))
+  stem = _ORDINAL.sub('', infinity_as_digit(comparable(path.stem)))
+  return tuple(re.findall(r'[^\W\d_]+', stem))
 
 
 def _is_result(words: tuple[str, ...]) -> bool:

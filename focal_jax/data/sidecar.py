@@ -341,15 +341,27 @@ def _parse_json(path: Path, text: str) -> tuple[Fields, list[Fields]]:
     document = json.loads(text)
   except (json.JSONDecodeError, RecursionError) as error:
     raise InputError(f'{path}: cannot be read as JSON ({one_line(error)})') from error
+  if isinstance(document, list) and document:
+    document = {'frames': document}
   if not isinstance(document, dict):
     raise InputError(f'{path}: is {_shown(document)}, expected an object')
   _check_fields(path, document, ('frames', *_STACK_FIELDS, _UNIT))
   entries = document.pop('frames', [])
   if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
     raise InputError(f'{path}: frames is {_shown(entries)}, expected a list of objects')
+  known = ('file', *_FRAME_FIELDS)
+  entries = [dict(_with_unit(name, value, known) for name, value in entry.items()) for entry in entries]
   for entry in entries:
-    _check_fields(path, entry, ('file', *_FRAME_FIELDS))
+    _check_fields(path, entry, known)
   return {field: value for field, value in document.items() if value is not None}, entries
+
+
+def _with_unit(name: str, value: Any, known: tuple[str, ...]) -> tuple[str, Any]:
+  """The field that a name stands for if it is one of `known`, and its value with the unit in the name."""
+  field, unit = _column(name)
+  if field not in known:
+    return name, value
+  return field, value if unit is None or value is None else f'{value} {unit}'
 
 
 def _check_fields(path: Path, fields: Any, known: tuple[str, ...]) -> None:

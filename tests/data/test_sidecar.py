@@ -209,6 +209,19 @@ def test_units(folder, text, focus, unit):
 
 
 @pytest.mark.parametrize(
+  'document',
+  [
+    frames('focus_distance_m', 4, 2, 0.5),
+    {'frames': frames('focus_distance_mm', 4000, '2000', 500)},
+    {'frames': frames('focus_distance_m', '4 m', '200 cm', 0.5)},
+  ],
+)
+def test_units_in_json(folder, document):
+  write_json(folder, document)
+  np.testing.assert_allclose(read_stack_folder(folder).focus, [0.25, 0.5, 2])
+
+
+@pytest.mark.parametrize(
   ('name', 'text'),
   [
     ('metadata.json', '{"title": "Ants", "description": "", "access": "protected"}'),  # of albums of photographs

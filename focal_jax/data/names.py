@@ -136,6 +136,8 @@ def _chinese_number(text: str) -> int:
 
 def hyphens_count(stems: list[str]) -> bool:
   """Whether the minus signs of comparable names are separators: they precede a counter from 0 or 1 on in every name."""
+  if not any('-' in stem for stem in stems):
+    return False
   pattern = _SIGNED[signs_follow_letters(stems)]
   rows = [parts for stem in stems if len(parts := pattern.split(stem)) > 1]  # others have no number
   if len({tuple(row[::2]) for row in rows}) != 1:

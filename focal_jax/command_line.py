@@ -1,6 +1,7 @@
 """Shared by the project's programs: flags including config files, modes, help, and one-line errors."""
 
 import dataclasses
+import io
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ import absl.logging
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from focal_jax.data.names import printable
 from focal_jax.errors import InputError, RunError
 from focal_jax.files.shipped import find_recipe
 
@@ -98,10 +100,11 @@ def _run(main: Callable[[list[str]], int | None], name: str) -> None:
     if signal.getsignal(number) is default:
       signal.signal(number, _stop)
   sys.unraisablehook = _ignored
+  _print_any_letter()
   try:
     app.run(main, flags_parser=_parse)
   except (InputError, RunError) as error:
-    print(f'{name}: error: {error}', file=sys.stderr)
+    print(f'{name}: error: {printable(str(error))}', file=sys.stderr)
     sys.exit(error.status)
   except SystemExit:
     raise
@@ -121,6 +124,13 @@ def _run(main: Callable[[list[str]], int | None], name: str) -> None:
     _ended.set()
     for number in set(_stopped_by):
       signal.signal(number, signal.SIG_IGN)  # Python is about to end
+
+
+def _print_any_letter() -> None:
+  """Letters that the locale lacks are printed as escapes; by default they are an error on stdout."""
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
 
 
 _stopped_by: list[int] = []  # signals

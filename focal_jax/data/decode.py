@@ -18,10 +18,10 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from focal_jax.data import libtiff, tiff
+from focal_jax.data import jpeg_end, libtiff, tiff
 from focal_jax.data.colour import ColourReader, profile_of
 from focal_jax.data.exif import FrameExif, read_exif
-from focal_jax.data.formats import advice_for_content
+from focal_jax.data.formats import advice_for_content, unidentified
 from focal_jax.data.names import printable
 from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError, one_line
@@ -29,6 +29,7 @@ from focal_jax.errors import InputError, one_line
 _DEEP_COLOURS = ('RGB;16', 'RGBA;16', 'RGBX;16')
 _DEEP_GREY_WITH_ALPHA = 'LA;16B'  # in PNG; Pillow converts it to RGBA
 _OTHER_BYTES = {'B': 'L', 'L': 'B', 'N': 'B' if np.little_endian else 'L'}
+_ZEROS = 64  # number of zeros at the end of a JPEG that are suspicious
 _GREY_MODES = ('1', 'L', 'LA', 'F')
 
 # Transpositions by EXIF orientation, and the orientations that undo others.
@@ -101,6 +102,7 @@ class Decoded:
     profile: ICC profile.
     transparent: whether the frame has transparent pixels.
     damage: damage to the file, which was decoded nevertheless. None: no damage.
+    unended: the file lacks its end, but none of the pixels.
   """
 
   pixels: Image.Image | Shaped[np.ndarray, '...']
@@ -108,6 +110,7 @@ class Decoded:
   profile: bytes | None
   transparent: bool
   damage: str | None = None
+  unended: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,10 +143,12 @@ def errors_naming_file(path: Path) -> Iterator[None]:
     if type(error) is ValueError or isinstance(error, OSError):  # their messages are readable
       reason = getattr(error, 'strerror', None) or one_line(error)
       reason = re.sub(r' \(\d+ bytes not processed\)', '', reason)
+    start = b''
+    with contextlib.suppress(OSError):
+      start = _first_bytes(path, 32)
     if isinstance(error, Image.UnidentifiedImageError):  # its message is about a Python object
-      reason = 'its content is not an image'
-    with contextlib.suppress(OSError), path.open('rb') as file:
-      reason = advice_for_content(file.read(32)) or reason
+      reason = unidentified(start)
+    reason = advice_for_content(start) or reason
     raise UnreadableError(f'{printable(path)}: cannot be read as an image ({printable(reason)})', reason) from error
 
 
@@ -166,8 +171,12 @@ def open_page(path: Path, page: int = 0) -> Iterator[Image.Image]:
 
 
 def _is_tiff(path: Path) -> bool:
+  return tiff.is_tiff(_first_bytes(path, 4))
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
   with path.open('rb') as file:
-    return tiff.is_tiff(file.read(4))
+    return file.read(count)
 
 
 @functools.lru_cache(maxsize=1)
@@ -269,7 +278,10 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
     UnreadableError: the file cannot be decoded.
   """
   with errors_naming_file(header.file.path):
-    if header.tiff_page is None and not _is_tiff(header.file.path):
+    start = _first_bytes(header.file.path, 4)
+    if start.startswith(jpeg_end.START):
+      return _decode_jpeg(header, orientation)
+    if header.tiff_page is None and not tiff.is_tiff(start):
       return _decode(header, orientation)
     with libtiff.messages() as said:
       try:
@@ -287,6 +299,30 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
         raise ValueError(unread) from problem
       raise problem
     return dataclasses.replace(decoded, damage=reason or None)
+
+
+def _decode_jpeg(header: FrameHeader, orientation: int) -> Decoded:
+  """Decodes a JPEG, also one without the marker at its end, if all of the picture is there."""
+  path = header.file.path
+  # Pillow also decodes compressed data that go on as zeros, as in files that were not copied completely.
+  with path.open('rb') as file:
+    file.seek(max(0, path.stat().st_size - _ZEROS))
+    zeros = not any(file.read())
+  try:
+    if not zeros or not jpeg_end.is_cut(path.read_bytes()):
+      return _decode(header, orientation)
+  except OSError as error:
+    problem = error
+  else:
+    problem = OSError('image file is truncated: its end consists of zeros')
+  data = path.read_bytes()
+  whole = jpeg_end.with_end(data) if jpeg_end.is_cut(data) else None
+  if whole is None:
+    raise problem
+  with Image.open(io.BytesIO(whole)) as image:
+    pixels, profile = _turned(image, [orientation]), profile_of(image.info)
+    pixels.load()
+  return Decoded(pixels, False, profile, transparent=False, unended=True)
 
 
 def _decode(header: FrameHeader, orientation: int) -> Decoded:

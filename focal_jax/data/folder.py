@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from jaxtyping import Float64, Int64, UInt8
 from focal_jax.data import paths as file_paths
 from focal_jax.data import series
 from focal_jax.data.decode import FrameFile, FrameHeader, read_header
-from focal_jax.data.formats import expected_suffixes, is_image, other_types, unread, without_suffix
+from focal_jax.data.formats import badly_named, expected_suffixes, is_image, other_types, unread
 from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import find_fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, METADATA_FILES, Sweep, count_distances, read_metadata
-from focal_jax.data.names import format_list, natural_order, printable
+from focal_jax.data.names import format_list, natural_order, order_notes, printable
 from focal_jax.data.pages import (
   TIFF_SUFFIXES,
   PageStack,
@@ -291,14 +292,20 @@ def _choose_files(paths: list[Path], unreadable: Unreadable) -> _Chosen:
   alphabetical = paths in (sorted(paths), sorted(paths, key=lambda path: str(path).casefold()))
   if alphabetical and paths not in (by_number, by_number[::-1]):
     notes.append('The files were given in alphabetical order, as shells list them, and sorted by their numbers.')
+    notes += order_notes([printable(path.name) for path in by_number])
     paths, order = by_number, 'name order'
   elif paths != by_number:
     notes.append('The order given is not that of the names.')
-  fitting, _ = _frames_of(paths, set())
+  files = [picture_file(path) for path in paths]
+  if len({path.name for path in paths}) < len(paths):
+    files = [dataclasses.replace(file, name=_with_folder(file.path)) for file in files]
+    fitting = paths
+  else:
+    fitting, _ = _frames_of(paths, set())
   if odd := [path.name for path in paths if path not in fitting]:
     does = 'does' if len(odd) == 1 else 'do'
     notes.append(f'{format_list(odd)} {does} not fit the series by name, but every file given is used.')
-  headers = _read_headers([picture_file(path) for path in paths], unreadable)
+  headers = _read_headers(files, unreadable)
   folders = {path.parent for path in paths}
   folder = folders.pop() if len(folders) == 1 else None
   all_names = []
@@ -320,6 +327,7 @@ def _choose_series(
   count = count_distances(folder)
   kept = {path.name for path in paths} if count == len(paths) else set(read_sidecar(folder, []).files)
   frames, remarks = _frames_of(paths, kept)
+  frames = natural_order(frames)  # other files may have hidden how these count
   if not kept and (channels := series.by_channel(frames)):
     files = [[picture_file(path) for path in one] for one in channels]
     which = []
@@ -340,6 +348,8 @@ def _choose_series(
   if places:
     headers = [headers[n] for n in places]
   order = 'the order of capture' if places else 'name order'
+  if not places:
+    times = times + order_notes([header.file.name for header in headers])
   notes = notes + remarks + odd + times
   return _Chosen(headers, folder, all_names, order, None, notes, unreadable, all_listed=bool(kept))
 
@@ -397,6 +407,8 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
     advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([folder])) if folder.is_file() else ''
     if is_truncated_stack(folder):
       advice = '; it is truncated: pages are missing'
+    if re.match('[a-z]+:/', str(folder)):
+      advice = '; web addresses are not opened: download the frames first'
     raise InputError(
       f'{printable(folder)}: {error.strerror}, expected a folder of images, or a multi-page TIFF{advice}'
     ) from error
@@ -412,9 +424,16 @@ def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[st
     message = f'{printable(folder)}: {found}, expected at least two ({expected_suffixes()})'
     if paths and is_truncated_stack(paths[0]):
       message += '; it is truncated: pages are missing'
-    if notes := [*notes, *without_suffix(entries)] or ([] if paths else other_types(entries)):
+    folders = file_paths.stack_folders(folder, is_image)
+    notes += badly_named(entries)
+    if not (paths or notes or folders):
+      notes = [f'in its folders, {note}' for note in unread(file_paths.files_below(folder))]
+    if notes := notes or ([] if paths else other_types(entries)):
       message += f'; {" ".join(notes).removesuffix(".")}'
-    if folders := file_paths.stack_folders(folder, is_image):
+    if not folders and (singles := file_paths.single_files(folder, is_image)):
+      pattern = folder / Path(*(['*'] * len(singles[0].relative_to(folder).parts[:-1]))) / f'*{singles[0].suffix}'
+      message += f'; {len(singles)} of its folders have one image each: give them as {printable(pattern)}'
+    if folders:
       message += (
         f'; choose one of the folders with images: {format_list([f"{name} ({n})" for name, n in folders.items()], 8)}'
       )
@@ -443,13 +462,18 @@ def _check_images(paths: list[Path]) -> list[Path]:
     if not is_image(path):
       advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([path]))
       raise InputError(f'{printable(path)}: not an image by its suffix, expected one of {expected}{advice}')
-    if path.name in seen:
+    if (name := _with_folder(path)) in seen:
       raise InputError(
-        f'{printable(path)}: has the same name as {printable(seen[path.name])}, expected different names'
+        f'{printable(path)}: has the same name as {printable(seen[name])}, expected different names'
         ', and each image once'
       )
-    seen[path.name] = path
+    seen[name] = path
   return paths
+
+
+def _with_folder(path: Path) -> str:
+  """Name of a frame that others in other folders have, too."""
+  return printable(f'{path.parent.name}/{path.name}')
 
 
 def _far_to_near(sweep: Sweep, names: list[str], notes: list[str]) -> Int64[np.ndarray, 'N']:

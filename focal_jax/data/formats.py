@@ -54,6 +54,9 @@ _OTHER = (
   '.bpg',
   '.dcm',
   '.exr',
+  '.fit',
+  '.fits',
+  '.fts',
   '.gif',
   '.hdr',
   '.jp2',
@@ -78,7 +81,19 @@ _ADVICE = {
   **dict.fromkeys(_MICROSCOPE, 'export them as OME-TIFF from Fiji or the microscope software'),
   **dict.fromkeys(_VIDEO, 'extract the frames as images first (ffmpeg -i VIDEO frame_%04d.png)'),
   **dict.fromkeys(_ARCHIVES, 'unpack it first'),
+  '.pdf': 'extract its images first (pdfimages -all FILE image)',
+  '.ser': 'extract its frames as TIFF first (SER Player, PIPP)',
   **dict.fromkeys(_OTHER, 'convert them to TIFF or PNG'),
+}
+_INCOMPLETE = ('.crdownload', '.download', '.opdownload', '.part', '.partial')  # of downloads
+_MAX_OPENED = 100  # maximum number of files that are opened to see whether they are images
+# First bytes of files, and what they are.
+_IMAGES = {b'\xff\xd8\xff': 'JPEG', b'\x89PNG': 'PNG', b'GIF8': 'GIF', b'BM': 'BMP'}
+_OTHERS = {
+  b'%PDF': f'it is a PDF: {_ADVICE[".pdf"]}',
+  b'PK\3\4': 'it is a ZIP archive: unpack it first',
+  b'\0\5\x16\7': 'it is an AppleDouble file, which macOS writes beside the image itself',
+  b'FUJIFILMCCD-RAW': f'it is a raw file: {_ADVICE[".raf"]}',
 }
 # Plugins for Pillow: module, and function that registers the format, if importing is not enough.
 _PLUGINS = {'pillow_heif': 'register_heif_opener', 'pillow_jxl': None, 'pillow_avif': None}
@@ -126,8 +141,10 @@ def expected_suffixes() -> str:
 def unread(paths: Iterable[Path]) -> list[str]:
   """One sentence per type of unreadable image files: how many there are and what to do."""
   found: dict[str, list[str]] = {}
-  away = 0
+  away, incomplete = 0, []
   for path in paths:
+    if path.suffix.lower() in _INCOMPLETE and is_image(path.with_suffix('')):
+      incomplete.append(path.name)
     away += path.name.startswith('.') and path.suffix == '.icloud'  # placeholder of a file that was not downloaded
     suffix = path.suffix.lower()
     if suffix in _ADVICE and suffix not in readable_suffixes() and not path.name.startswith('.'):
@@ -137,6 +154,8 @@ def unread(paths: Iterable[Path]) -> list[str]:
     f'{"was" if len(written) == 1 else "were"} not read: {_ADVICE[suffix]}.'
     for suffix, written in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
   ]
+  if incomplete:
+    notes.append(f'Not read: {format_list(sorted(incomplete))}, not downloaded completely.')
   if away:
     notes.append(f'{away} {"file is" if away == 1 else "files are"} only in iCloud: download them first.')
   return notes
@@ -150,16 +169,23 @@ def other_types(paths: Iterable[Path]) -> list[str]:
   return [f'found files of type {format_list([f"{suffix} ({count})" for suffix, count in counts.most_common()])}.']
 
 
-def without_suffix(paths: Iterable[Path]) -> list[str]:
-  """A sentence about images without a suffix in their names, if there are any: [] or one item."""
-  found = []
-  for path in sorted(paths):
-    if not path.suffix and not path.name.startswith('.') and path.is_file():
-      with contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError), Image.open(path):
-        found.append(path.name)
-  if not found:
-    return []
-  return [f'{format_list(found)}: images by their content, but without a suffix; add one, such as .jpg.']
+def badly_named(paths: Iterable[Path]) -> list[str]:
+  """Sentences about images whose names do not say so: without a suffix, with an unknown one, or hidden."""
+  found: dict[str, list[str]] = {'without a suffix': [], 'with an unknown suffix': []}
+  paths = sorted(paths)
+  for path in paths[:_MAX_OPENED]:
+    if path.name.startswith('.') or is_image(path) or path.suffix.lower() in _ADVICE or not path.is_file():
+      continue
+    with contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError), Image.open(path):
+      found['with an unknown suffix' if path.suffix else 'without a suffix'].append(path.name)
+  notes = [
+    f'{format_list(names)}: images by their content, but {what}; {advice}, such as .jpg.'
+    for (what, names), advice in zip(found.items(), ('add one', 'add a usual one'), strict=True)
+    if names
+  ]
+  if doubles := [path.name for path in paths if path.name.startswith('._') and is_image(Path(path.name[2:]))]:
+    notes.append(f'{format_list(doubles)}: files that macOS writes beside the images themselves, which are missing.')
+  return notes
 
 
 def advice_for_content(start: bytes) -> str | None:
@@ -167,6 +193,11 @@ def advice_for_content(start: bytes) -> str | None:
 
   Phones and messengers name HEIC files .jpg. Pillow misreads big-endian BigTIFF as classic TIFF.
   """
+  if start and not any(start):
+    return 'it begins with zeros: it was probably not copied or downloaded completely'
+  for first, what in _OTHERS.items():
+    if start.startswith(first):
+      return what
   if start.startswith(b'version https://git-lfs'):
     return 'it is a Git LFS pointer, not the image itself: fetch it with git lfs pull'
   if start.lstrip()[:6].lower() in (b'<!doct', b'<html>', b'<html '):
@@ -174,6 +205,10 @@ def advice_for_content(start: bytes) -> str | None:
   if start.startswith(b'MM\0+'):
     return 'it is a big-endian BigTIFF: save it as classic TIFF, or as little-endian'
   brand = start[8:12] if start[4:8] == b'ftyp' else b''
+  if brand == b'crx ':
+    return f'it is a raw file: {_ADVICE[".cr3"]}'
+  if brand in (b'qt  ', b'isom', b'mp41', b'mp42', b'avc1', b'3gp4', b'3gp5'):
+    return f'it is a video: {_ADVICE[".mp4"]}'
   kinds = {
     '.heic': brand in (b'heic', b'heix', b'heim', b'heis', b'hevc', b'mif1', b'msf1'),
     '.avif': brand in (b'avif', b'avis'),
@@ -185,3 +220,9 @@ def advice_for_content(start: bytes) -> str | None:
     if is_it:
       return f'it holds {suffix[1:].upper()} by its content: {_ADVICE[suffix]}'
   return None
+
+
+def unidentified(start: bytes) -> str:
+  """Why Pillow cannot tell what a file is that begins with these bytes."""
+  kind = next((kind for first, kind in _IMAGES.items() if start.startswith(first)), None)
+  return f'it begins like a {kind}, but is damaged or of a rare kind' if kind else 'its content is not an image'

@@ -14,7 +14,7 @@ from jaxtyping import Shaped, UInt8, UInt16
 from PIL import Image, ImageStat
 
 from focal_jax.data.colour import ColourReader
-from focal_jax.data.decode import FrameHeader, Levels, decode, errors_naming_file, to_rgb
+from focal_jax.data.decode import Decoded, FrameHeader, Levels, decode, errors_naming_file, to_rgb
 from focal_jax.data.exif import FrameExif
 from focal_jax.data.names import format_list, printable
 from focal_jax.data.scales import Scale, scales_of
@@ -68,8 +68,8 @@ class FrameReader:
 
   def read_with_diagnostics(
     self, index: int, max_side: int | None = None
-  ) -> tuple[UInt8[np.ndarray, 'H W 3'], bool, str | None]:
-    """Same as `read`, whether the frame had transparency, and damage to its file. None: no damage."""
+  ) -> tuple[UInt8[np.ndarray, 'H W 3'], Decoded]:
+    """Same as `read`, and the frame as decoded, whose other attributes may be worth a note."""
     header, size = self.headers[index], self.size(max_side)[::-1]
     decoded = decode(header, self.orientations[index])
     with errors_naming_file(header.file.path):
@@ -77,7 +77,7 @@ class FrameReader:
     if image.size != size:
       # With `reducing_gap` Pillow averages whole blocks first: several times faster, with no visible difference.
       image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.asarray(image), decoded.transparent, decoded.damage
+    return np.asarray(image), decoded
 
   def ordered(self, order: Sequence[int]) -> 'FrameReader':
     """The reader of the frames at these indices, in this order."""
@@ -157,15 +157,17 @@ def read_frames(
 
   reader = FrameReader(tuple(headers), tuple(turns), region, levels, ColourReader())
   # Filled in place, so that a stack of full-size photographs is not in memory twice.
-  images, transparent, read = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), False, []
-  damage = []
+  images, read = np.empty((len(headers), *reader.size(max_side), 3), np.uint8), []
+  transparent, damage, unended = False, [], []
   for n, header in enumerate(headers):
     with unreadable.noting(header.file.name):
-      images[len(read)], alpha, found = reader.read_with_diagnostics(n, max_side)
+      images[len(read)], decoded = reader.read_with_diagnostics(n, max_side)
       read.append(n)
-      transparent |= alpha
-      if found:
-        damage.append(f'{header.file.name} is damaged ({printable(found)}): parts of the frame may be wrong.')
+      transparent |= decoded.transparent
+      if decoded.damage:
+        damage.append(f'{header.file.name} is damaged ({printable(decoded.damage)}): parts of the frame may be wrong.')
+      if decoded.unended:
+        unended.append(header.file.name)
   if len(read) < len(headers):
     unreadable.check(len(read))
     headers = [headers[n] for n in read]
@@ -175,6 +177,9 @@ def read_frames(
     images, reader = images[: len(read)], reader.ordered(read)
 
   notes += level_notes
+  if unended:
+    lacks = 'lacks the end of its file' if len(unended) == 1 else 'lack the ends of their files'
+    notes.append(f'{format_list(unended)} {lacks}, but no part of the image.')
   notes += damage + reader.colours.notes
   names = [header.file.name for header in headers]
   if transparent:

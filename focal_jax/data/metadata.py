@@ -20,7 +20,16 @@ from focal_jax.data.exif import FrameExif
 from focal_jax.data.named_focus import focus_of_names, unused_numbers
 from focal_jax.data.names import format_list, printable
 from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
-from focal_jax.data.texts import find_ignoring_case, is_there, micro, plain_number, read_text
+from focal_jax.data.texts import (
+  DIOPTRES,
+  METRES,
+  MICROMETRES,
+  find_ignoring_case,
+  is_there,
+  micro,
+  plain_number,
+  read_text,
+)
 from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
@@ -37,8 +46,16 @@ _NAMES = 'the series of file names'
 
 _TABLES = ('.csv', '.tsv', '.xls', '.xlsx', '.ods', '.yaml', '.yml')  # other tables, which may hold distances
 
-# Units that may follow the numbers of a text file.
-_UNIT_WORDS = ('nm', 'um', 'µm', 'μm', 'mm', 'cm', 'm', 'dpt', 'in', 'steps')
+_TEXT_NAMES = re.compile('focus|distance|position|metadata')  # of text files that may hold them
+
+# Units that may follow the numbers of a text file, and their usual names.
+_UNIT_WORDS = {
+  **{unit: unit for unit in ('nm', 'um', 'µm', 'μm', 'mm', 'cm', 'm', 'dpt', 'in', 'steps')},
+  **dict.fromkeys(MICROMETRES[1:], 'um'),
+  **dict.fromkeys(DIOPTRES, 'dpt'),
+  **{word: unit for unit in ('m', 'in', 'ft') for word in METRES if METRES[word] == METRES[unit]},
+}
+_FAR_M = 20.0  # a sweep of a camera that begins beyond this distance is unlikely
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,6 +128,8 @@ def read_metadata(
   """
   notes = []
   sidecar = read_sidecar(folder, names) if folder else Sidecar()
+  if sidecar.other:
+    notes.append(sidecar.other)
   lens = _lens(exif, notes)
   if sidecar.focal_length_mm is None:
     focal_length_mm, length_source = lens.focal_length_mm, 'EXIF'
@@ -142,7 +161,7 @@ def read_metadata(
     else:
       dioptres = 1.0 / focus if unit == 'm' else focus
       sweep = Sweep(dioptres, DIOPTRE_UNIT, _NAMES, focal_length_m, length_source)
-  elif folder and (tables := sorted(path.name for path in file_paths.entries(folder) if _is_table(path, sidecar))):
+  elif folder and (tables := sorted(path.name for path in file_paths.entries(folder) if _is_table(path))):
     was = 'was' if len(tables) == 1 else 'were'
     notes.append(f'{format_list(tables)} {was} not read: focus distances are expected in {SIDECAR_FILES[0]}.')
   elif (ends := unused_numbers(names)) is not None:
@@ -161,8 +180,10 @@ def read_metadata(
   )
 
 
-def _is_table(path: Path, sidecar: Sidecar) -> bool:
-  return path.suffix.lower() in _TABLES and path != sidecar.path and not path.name.startswith(('.', '~$'))
+def _is_table(path: Path) -> bool:
+  name = path.name.lower()
+  is_text = path.suffix.lower() == '.txt' and _TEXT_NAMES.search(name)
+  return bool(path.suffix.lower() in _TABLES or is_text) and name not in METADATA_FILES and name[0] not in '.~'
 
 
 def _lens(exif: list[FrameExif], notes: list[str]) -> FrameExif:
@@ -242,12 +263,13 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
     if ',' in line and ('.' in line or re.fullmatch(r'\s*[^\s,;]+(,\s*[^\s,;]+){2,},?\s*', line)):
       line = line.replace(',', ' ')  # commas separate numbers here
     for word in re.split(r'[\s;]+|,\s', line):
+      word = word.rstrip(',')
       number = re.fullmatch(r'([-+\u2212]?[\d.,]+(?:[eE][-+]?\d+)?)([^\W\d_]+)', word)
-      if word in _UNIT_WORDS and numbers:
-        units.append(word)
-      elif number and number[2] in _UNIT_WORDS:
+      if word.lower() in _UNIT_WORDS and numbers:
+        units.append(_UNIT_WORDS[word.lower()])
+      elif number and number[2].lower() in _UNIT_WORDS:
         numbers.append(_number(path, len(numbers), number[1]))
-        units.append(number[2])
+        units.append(_UNIT_WORDS[number[2].lower()])
       elif word:
         numbers.append(_number(path, len(numbers), word))
   if len({micro(unit) for unit in units}) > 1:
@@ -257,7 +279,7 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
 
 def _number(path: Path, place: int, word: str) -> float:
   try:
-    return float(plain_number(word))
+    return float(plain_number(word)) + 0.0  # no negative zero
   except ValueError:
     raise InputError(
       f'{printable(path)}: number {place + 1} is {word[:40]!r}, expected a number such as 0.35'
@@ -292,6 +314,11 @@ def _exif_focus(
     notes.append(
       'SubjectDistance in EXIF was read as metres, the standard unit; some devices write dioptres (exif_dioptres).'
     )
+    if values.min() > _FAR_M:
+      notes.append(
+        f'The nearest focus distance is {values.min():g} m: SubjectDistance may be in another unit, such as mm. '
+        f'{SIDECAR_FILES[0]} takes precedence.'
+      )
     return 1.0 / values
   notes.append(f'SubjectDistance in EXIF was ignored: {reason}.')
   return None

@@ -8,16 +8,15 @@ import numpy as np
 from jaxtyping import Float64
 
 from focal_jax.data.names import INFINITY_WORD, comparable, signs_follow_letters
-from focal_jax.data.texts import micro, plain_number
+from focal_jax.data.texts import METRES, micro, plain_number
 
-# Units of distances in metres, and of positions along the axis in micrometres.
-_METRES = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}
+# Units of positions along the axis in micrometres.
 _MICROMETRES = {'mm': 1e3, 'um': 1.0, 'nm': 1e-3}
 _OF_DISTANCES = re.compile('focus|foc|dist')
 _NUMBER, _SIGNED_NUMBER = (
   re.compile(
     rf'(?<![\d.,])((?:(?<![{before_sign}])[-+\u2212])?\d+(?:[.,]\d+)?|{INFINITY_WORD})'
-    r' ?(dpt|nm|[uµμ]m|mm|cm|m)?(?![^\W_])'
+    r'(?: ?(dpt|diopt(?:re|er)s?|nm|[uµμ]m|microns?|mm|cm|m|met(?:re|er)s?)|(in|inch|inches|ft|feet|d))?(?![^\W_])'
   )
   for before_sign in (r'^\W_', r'\d')
 )
@@ -34,20 +33,23 @@ def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str]
   """
   stems = [comparable(Path(name).stem) for name in names]
   pattern = _SIGNED_NUMBER if signs_follow_letters(stems) else _NUMBER
-  rows = [[(number, unit) for number, unit in pattern.findall(stem) if unit or _is_infinite(number)] for stem in stems]
+  rows = [
+    [(number, unit) for number, unit in _numbers(pattern, stem) if unit or _is_infinite(number)] for stem in stems
+  ]
   if len({len(row) for row in rows}) != 1:
     return None
   varying = [column for column in zip(*rows, strict=True) if len(set(column)) > 1]
   if len(varying) != 1:
     return None
   numbers = np.array([float(plain_number('inf' if _is_infinite(number) else number)) for number, _ in varying[0]])
-  units = [micro(unit) for _, unit in varying[0]]
+  units = [unit for _, unit in varying[0]]
   used = {unit for unit in units if unit}
-  if used == {'dpt'}:
+  say_so = all(_OF_DISTANCES.search(stem) for stem in stems)
+  if used == {'dpt'} or (used == {'d'} and say_so):
     values, unit = numbers, 'dpt'
     is_focus = np.isfinite(values).all() and values.min() >= 0
-  elif used and used <= set(_METRES) and all(_OF_DISTANCES.search(stem) for stem in stems):
-    values, unit = numbers * [_METRES.get(one, 1.0) for one in units], 'm'
+  elif used and used <= set(METRES) and say_so:
+    values, unit = numbers * [METRES.get(one, 1.0) for one in units], 'm'
     is_focus = values.min() > 0
   elif used and used <= set(_MICROMETRES):
     unit = 'um' if len(used) > 1 else used.pop()
@@ -56,6 +58,15 @@ def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str]
   else:
     return None
   return (values, unit) if is_focus and len(set(values.tolist())) == len(values) else None
+
+
+def _numbers(pattern: re.Pattern[str], stem: str) -> list[tuple[str, str]]:
+  """The numbers in a comparable name and their units, '' for none."""
+  found = []
+  for number, unit, short in pattern.findall(stem):
+    unit = micro(unit or short)
+    found.append((number, 'um' if unit.startswith('micron') else 'dpt' if unit.startswith('diopt') else unit))
+  return found
 
 
 def _is_infinite(number: str) -> bool:
@@ -72,8 +83,8 @@ def unused_numbers(names: Sequence[str]) -> tuple[str, str] | None:
   for name in names:
     row = [
       (number, unit)
-      for number, unit in _NUMBER.findall(_TIME.sub('', comparable(Path(name).stem)))
-      if unit in _METRES or re.search('[.,]', number) or _is_infinite(number)
+      for number, unit in _numbers(_NUMBER, _TIME.sub('', comparable(Path(name).stem)))
+      if unit in METRES or re.search('[.,]', number) or _is_infinite(number)
     ]
     if len(row) != 1:
       return None

@@ -1,5 +1,6 @@
 """File names: printing, comparing and sorting."""
 
+import itertools
 import os
 import re
 import unicodedata
@@ -18,6 +19,15 @@ _SIGNED = {
   False: re.compile(rf'((?:(?<![^\W_])[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),
   True: re.compile(rf'((?:(?<!\d)[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),
 }
+_WITHOUT_SIGNS = re.compile(f'({_UNSIGNED}|{_INFINITE})')
+
+MAX_LEFT_OUT = 4  # maximum step of the counter within a stack from which some photographs were deleted
+_HEX_DIGITS = '0123456789abcdef'
+_HEX_WITH_PREFIX = re.compile(r'(?<!\d)0x([0-9a-f]+)(?![^\W_])')
+_CHINESE_DIGITS, _CHINESE_UNITS = '零一二三四五六七八九〇', {'十': 10, '百': 100}
+_CHINESE = re.compile(f'[{_CHINESE_DIGITS}十百]+')
+# Times with AM or PM, as in Screenshot 2024-05-01 at 1.00.01 PM.
+_TIME_OF_12_HOURS = re.compile(r'(?<!\d)(1[0-2]|0?[1-9])([ .:_-]\d\d[ .:_-]\d\d)[\s_]?([ap])m(?![^\W_])')
 
 
 def printable(name: str | os.PathLike[str]) -> str:
@@ -28,8 +38,21 @@ def printable(name: str | os.PathLike[str]) -> str:
   try:
     text.encode()
   except UnicodeEncodeError:
-    text = os.fsencode(text).decode('latin-1')
+    data = text.encode('utf-8', 'surrogateescape')  # any UTF-8, too, if the locale is ASCII
+    try:
+      text = data.decode()
+    except UnicodeDecodeError:
+      text = data.decode('latin-1')
   return re.sub(r'[\x00-\x1f\x7f-\x9f]', '\N{REPLACEMENT CHARACTER}', text)
+
+
+def on_disk(name: str) -> str:
+  """A printable name as that of a file to create: UTF-8 if the locale does not have its letters."""
+  try:
+    os.fsencode(name)
+  except UnicodeEncodeError:
+    return os.fsdecode(name.encode())
+  return name
 
 
 def comparable(name: str) -> str:
@@ -38,17 +61,106 @@ def comparable(name: str) -> str:
 
 
 def natural_order(paths: Iterable[Path]) -> list[Path]:
-  """Sorted by name, numbers as numbers: 2 before 10, 0.5 before 10.25, -5 before 0."""
+  """Sorted by folder and name, numbers as numbers: 2 before 10, 0.5 before 10.25, -5 before 0."""
   paths = list(paths)
   keys = dict(zip(paths, natural_keys([path.stem for path in paths]), strict=True))
-  return sorted(paths, key=lambda path: (keys[path], path.name))
+  folders = list({path.parent for path in paths})
+  by_folder = dict(zip(folders, natural_keys([str(folder) for folder in folders]), strict=True))
+  return sorted(paths, key=lambda path: (by_folder[path.parent], keys[path], path.name))
 
 
 def natural_keys(stems: list[str]) -> list[list[str | Decimal]]:
-  """Sort key of each name, given the others: z-5 is minus 5 next to z0, but IMG-5 is number 5 next to IMG-6."""
-  stems = [comparable(stem) for stem in stems]
-  pattern = _SIGNED[signs_follow_letters(stems)]
+  """Sort key of each name, given the others: z-5 is minus 5 next to z0, but IMG-5 is number 5 next to IMG-6, and so is
+  -5 next to -1 .. -4. Numbers that are only readable as hexadecimal count as such, and times with PM as afternoon.
+  """
+  stems = [_TIME_OF_12_HOURS.sub(_hour_of_day, comparable(stem)) for stem in stems]
+  stems = hexadecimal_as_decimal(stems) or _chinese_as_decimal(stems) or stems
+  pattern = _WITHOUT_SIGNS if hyphens_count(stems) else _SIGNED[signs_follow_letters(stems)]
   return [_split(stem, pattern) for stem in stems]
+
+
+def order_notes(names: list[str]) -> list[str]:
+  """Notes about names whose natural order is not obvious; `names` are in that order."""
+  stems = [comparable(Path(name).stem) for name in names]
+  decimal = hexadecimal_as_decimal(stems)
+  notes = ['The numbers in the file names were read as hexadecimal.'] if decimal else []
+  if hyphens_count(decimal or stems):
+    notes.append(
+      f'The hyphens before the numbers in the file names were taken as separators, not as minus: {names[0]} is first.'
+    )
+  return notes
+
+
+def hexadecimal_as_decimal(stems: list[str]) -> list[str] | None:
+  """Comparable names with their hexadecimal counter as a decimal number; None: they have none.
+
+  A counter begins with 0x, or is all that the names differ in, contains letters and rises in small steps.
+  """
+  if len(stems) < 2:
+    return None
+  if all(_HEX_WITH_PREFIX.search(stem) for stem in stems):
+    return [_HEX_WITH_PREFIX.sub(lambda found: str(int(found[1], 16)), stem) for stem in stems]
+  start = _common_start(stems)
+  ends = [stem[start:] for stem in stems]
+  same = _common_start([end[::-1] for end in ends])
+  suffix = ends[0][len(ends[0]) - same :].lstrip(_HEX_DIGITS)
+  counters = [end.removesuffix(suffix) for end in ends]
+  digits = set(''.join(counters))
+  if not all(counters) or not digits <= set(_HEX_DIGITS) or digits.isdisjoint('abcdef') or digits <= set('abcdef'):
+    return None
+  values = sorted(int(counter, 16) for counter in counters)
+  largest = MAX_LEFT_OUT if len({len(counter) for counter in counters}) == 1 else 1
+  if not all(0 < b - a <= largest for a, b in itertools.pairwise(values)):
+    return None
+  return [f'{stem[:start]}{int(counter, 16)}{suffix}' for stem, counter in zip(stems, counters, strict=True)]
+
+
+def _chinese_as_decimal(stems: list[str]) -> list[str] | None:
+  """Names with Chinese numerals, such as 第十二张, in digits; None: the names differ in more than these."""
+  if len({_CHINESE.sub('#', stem) for stem in stems}) != 1 or not all(map(_CHINESE.search, stems)):
+    return None
+  return [_CHINESE.sub(lambda found: str(_chinese_number(found[0])), stem) for stem in stems]
+
+
+def _chinese_number(text: str) -> int:
+  """A number below 1000: 十二 is 12, 二十 is 20, 一百零五 is 105; or digit by digit: 一二 is 12."""
+  total, digits = 0, ''
+  for letter in text:
+    if letter in _CHINESE_UNITS:
+      total += int(digits or 1) * _CHINESE_UNITS[letter]
+      digits = ''
+    else:
+      digits += str(_CHINESE_DIGITS.index(letter) % 10)
+  return total + int(digits or 0)
+
+
+def hyphens_count(stems: list[str]) -> bool:
+  """Whether the minus signs of comparable names are separators: they precede a counter from 0 or 1 on in every name."""
+  if not any('-' in stem for stem in stems):
+    return False
+  pattern = _SIGNED[signs_follow_letters(stems)]
+  rows = [parts for stem in stems if len(parts := pattern.split(stem)) > 1]  # others have no number
+  if len({tuple(row[::2]) for row in rows}) != 1:
+    return False
+  varying = [n for n in range(1, len(rows[0]), 2) if len({row[n] for row in rows}) > 1]
+  if len(varying) != 1 or re.match(r' ?(?:nm|[u\u00b5\u03bc]m|mm|cm|m|dpt)(?![^\W_])', rows[0][varying[0] + 1]):
+    return False
+  texts = [row[varying[0]] for row in rows]
+  if not all(re.fullmatch(r'-\d+', text) for text in texts):
+    return False
+  numbers = sorted(-int(text) for text in texts)
+  steps = [b - a for a, b in itertools.pairwise(numbers)]
+  return numbers[0] <= 1 and min(steps) > 0 and max(steps) <= MAX_LEFT_OUT and 2 * steps.count(1) >= len(steps)
+
+
+def _common_start(texts: list[str]) -> int:
+  """Number of characters that all texts begin with."""
+  ends = min(texts), max(texts)  # these differ the most
+  return next((n for n, (a, b) in enumerate(zip(*ends, strict=False)) if a != b), min(map(len, ends)))
+
+
+def _hour_of_day(found: re.Match[str]) -> str:
+  return f'{int(found[1]) % 12 + 12 * (found[3] == "p"):02}{found[2]}'
 
 
 def signs_follow_letters(stems: list[str]) -> bool:

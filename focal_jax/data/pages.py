@@ -14,6 +14,7 @@ from jaxtyping import Float64
 from focal_jax.data import tiff
 from focal_jax.data.decode import FrameFile, decode, errors_naming_file, open_page, read_header
 from focal_jax.data.names import comparable, format_list, printable
+from focal_jax.data.texts import plain_number
 from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError
 
@@ -21,6 +22,7 @@ TIFF_SUFFIXES = ('.tif', '.tiff')
 ANIMATED_SUFFIXES = ('.gif', '.png', '.webp', '.avif', '.heic', '.heif', '.hif')
 _CHANNEL_SIDE_PX = 256  # size at which channels are compared
 _MAX_CHANNELS = 4  # files with more channels, but one position and time, are stacks: some programs write all like this
+_MAX_PREVIEW = 0.6  # maximum size of previews relative to the image; in pyramids it is 1/2
 _MICRONS = ('µm', 'μm', 'um', 'micron', 'microns', 'micrometer', 'micrometers', 'micrometre', 'micrometres')
 
 
@@ -86,6 +88,13 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   layout = _layout(found[0].description or found[pages[0]].description, pages, path.name)
   times, depths, channels = layout.pages.shape
   notes = [f'{printable(path.name)} is truncated: {len(pages)} of its pages were read.'] if is_cut else []
+  size = found[pages[0]].size
+  odd = sum(
+    page.size != size and all(a > _MAX_PREVIEW * b for a, b in zip(page.size, size, strict=True)) for page in found
+  )
+  if odd:
+    was = 'page of another size was' if odd == 1 else 'pages of other sizes were'
+    notes.append(f'{odd} {was} not read in {printable(path.name)}; the others are {size[0]} x {size[1]} pixels.')
   if layout.images > 1:
     notes.append(f'Only the first of the {layout.images} images in {printable(path.name)} was read.')
   if depths < 2:
@@ -302,11 +311,12 @@ def _ome_positions(pixels: ElementTree.Element, depths: int) -> tuple[Float64[np
   for plane in pixels.iter('Plane'):
     z = plane.get('PositionZ')
     if z is not None and int(plane.get('TheT', 0)) == 0 and np.isnan(positions[int(plane.get('TheZ', 0))]):
-      positions[int(plane.get('TheZ', 0))] = float(z)
+      positions[int(plane.get('TheZ', 0))] = float(plain_number(z))
       unit = plane.get('PositionZUnit', 'reference frame')
   if np.isfinite(positions).all() and len(np.unique(positions)) == len(positions):
     return *_unit_of_length(positions, unit), 'PositionZ in OME-XML'
-  if spacing := float(pixels.get('PhysicalSizeZ', 0)):
+  spacing = float(plain_number(pixels.get('PhysicalSizeZ', '0')))
+  if spacing and np.isfinite(spacing):
     positions, unit = _unit_of_length(np.arange(depths) * spacing, pixels.get('PhysicalSizeZUnit', 'µm'))
     return positions, unit, 'PhysicalSizeZ in OME-XML'
   return None, '', ''
@@ -348,8 +358,8 @@ def _imagej_layout(description: str, pages: list[int]) -> _Layout | None:
     return None
   layout = np.array(pages).reshape(times, depths, channels)
   unit = re.sub(r'\\u([0-9a-fA-F]{4})', lambda code: chr(int(code[1], 16)), fields.get('unit', '')).strip('"')
-  spacing = float(fields.get('spacing', 0))
-  if not spacing or unit.lower() in ('', 'pixel', 'pixels', 'null'):
+  spacing = float(plain_number(fields.get('spacing', '0')))
+  if not spacing or not np.isfinite(spacing) or unit.lower() in ('', 'pixel', 'pixels', 'null'):
     return _Layout(layout)
   positions, unit = _unit_of_length((np.arange(depths) - float(fields.get('zorigin', 0))) * spacing, unit)
   return _Layout(layout, positions, unit, "ImageJ's spacing")
@@ -359,6 +369,7 @@ def _unit_of_length(positions: Float64[np.ndarray, 'Z'], unit: str) -> tuple[Flo
   """Converts units of length: one name for micrometres; metres become micrometres, so that they are not taken for
   distances from a camera.
   """
-  if unit.lower() in _MICRONS:
+  positions = positions + 0.0  # no negative zero
+  if unit.lower() in _MICRONS or re.fullmatch(r'(?:\?|[^\x00-\x7f]+)m', unit):  # also wrongly encoded
     return positions, 'um'
   return (positions * 1e6, 'um') if unit == 'm' else (positions, unit)

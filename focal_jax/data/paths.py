@@ -102,6 +102,22 @@ def stack_folders(folder: Path, is_image: Callable[[Path], bool], limit: int = 1
   return found
 
 
+def single_files(folder: Path, is_image: Callable[[Path], bool], limit: int = 1000) -> list[Path]:
+  """The images that are alone in their folders, if there are several such folders side by side below `folder`."""
+  found = []
+  for path in natural_order(itertools.islice(_below(folder, depth=2), limit)):
+    there = [entry for entry in entries(path) if is_image(entry) and entry.is_file()]
+    if len(there) == 1:
+      found += there
+  level = {len(path.parts) for path in found}
+  return found if len(found) > 1 and len(level) == 1 else []
+
+
+def files_below(folder: Path, limit: int = 1000) -> list[Path]:
+  """Files in the folders below `folder`, two levels deep. At most `limit` folders are searched."""
+  return [entry for path in itertools.islice(_below(folder, depth=2), limit) for entry in entries(path)]
+
+
 def _below(folder: Path, depth: int) -> Iterator[Path]:
   for entry in entries(folder):
     # Not folders of systems and NAS devices (.thumbnails, @eaDir, __MACOSX), and not results of a prediction.

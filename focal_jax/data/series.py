@@ -7,6 +7,7 @@ frames.
 
 import filecmp
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -14,11 +15,18 @@ from pathlib import Path
 
 from focal_jax.data.decode import FrameHeader
 from focal_jax.data.frames import orientations
-from focal_jax.data.names import comparable, format_list, infinity_as_digit, printable
+from focal_jax.data.names import (
+  MAX_LEFT_OUT,
+  comparable,
+  format_list,
+  hexadecimal_as_decimal,
+  infinity_as_digit,
+  printable,
+)
 
 # Words in the names of programs' results. If all names of a series have them, they are ignored.
 _RESULTS = re.compile(
-  'depth|dmap|pmax|disparity|height|stack|fus(ed|ion)|result|output|merged?|blend|focus|aif|edof|mask|confidence|'
+  'depth|dmap|pmax|overlay|composite|disparity|height|stack|fus(ed|ion)|result|output|merged?|blend|focus|aif|edof|mask|confidence|'
   'normals?|mesh|points|thumb|preview|edit|small|resized|copy|kopie|copie|retouch|final|report|sheet|montage|truth|reference'
 )
 _OF_HELICON = re.compile(r'\([ABC],R\d+')  # Helicon Focus writes its settings into the names of its results
@@ -31,13 +39,16 @@ _TIME = re.compile(r'\d{8}[-_ t]?\d{6}|(?<!\d)\d{2}[.:h_-]\d{2}[.:m_-]\d{2}(?!\d
 _CHANNEL_WORDS = ('c', 'ch', 'chan', 'channel', 'w', 'wavelength')
 # Names of channels: dyes, illuminations and colours.
 _CHANNEL_NAMES = re.compile(
-  r'(?<![^\W_])(?:dapi|hoechst|e?[bcgry]fp|fitc|tritc|texasred|mcherry|tdtomato|cy[357]|alexa\d+|bf|brightfield|phase|'
-  r'dic|red|green|blue)(?![^\W_])'
+  r'(?:(?<![^\W_])|(?<=_c)|(?<=_ch))(?:dapi|hoechst|e?[bcgry]fp|fitc|tritc|texas ?red|mcherry|tdtomato|rhodamine|'
+  r'cy[357]|(?:af|alexa|atto)[ -]?(?:fluor)?[ -]?\d{3}|[3-8]\d\d ?nm|bf|brightfield|phase|dic|red|green|blue)'
+  r'(?![^\W_])'
 )
+_PRIMARY_COLOURS = re.compile(r'(?<![^\W_])[rgb](?![^\W_])')  # channels if all three are there
+_OVERLAY = re.compile(r'(?<=\d)\+\d+(?![^\W_])')  # an image of several channels: c1+2
+_ORDINAL = re.compile(r'(?<=\d)(?:st|nd|rd|th)(?![^\W_])')
 _VERSIONS = re.compile('hdr|portrait|night')  # versions of an image that also exists without the word
 # If a photograph is stored in several formats, the first of these is used.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
-_MAX_LEFT_OUT = 4  # maximum step of the counter within a stack from which some photographs were deleted
 _KINDS = {'.jpeg': 'jpg', '.jpe': 'jpg', '.jfif': 'jpg', '.tiff': 'tif', '.heif': 'heic', '.hif': 'heic'}
 
 
@@ -82,17 +93,21 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   `without_duplicate_formats`.
   """
   words = {path: _words(path) for path in paths}
+  no_results = [path for path in paths if path.name in kept or not _is_result(words[path])]
+  if hexadecimal_as_decimal([comparable(path.stem) for path in no_results]):  # its letters are no words
+    return no_results, _not_fitting([path for path in paths if path not in no_results], no_results)
   numbered = Counter(words[path] for path in paths if _has_number(path))
   if not numbered:
     return _without_results(paths, kept)
   # There may be as many maps as frames: IMG_1.jpg and IMG_1_depth.png.
   series = max(numbered, key=lambda group: (numbered[group] - 0.5 * _is_result(group), -len(group)))
   members = numbered[series]
+  inside = [path for path in paths if words[path] == series and _has_number(path)]
+  versions = _versions(paths, inside)
   others = [path for path in paths if words[path] != series and (_is_result(series) or not _is_result(words[path]))]
-  if members < 2 or members <= len(others):
+  if members < 2 or members <= len(set(others) - versions):
     return paths, _two_series(numbered, paths)
   # Files of the series, and copies of one of them: IMG_1 (1).jpg beside IMG_1.jpg.
-  inside = [path for path in paths if words[path] == series and _has_number(path)]
   numbered_paths, kinds = set(inside), Counter(_kind(path) for path in inside)
   main_kind, of_main_kind = kinds.most_common(1)[0]
   stems = [comparable(path.stem) for path in inside]
@@ -103,12 +118,14 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
 
   def is_foreign(path: Path) -> bool:
     if path in copies and 2 * len(copies) < len(inside):  # not if most frames have such names
-      return not _TIME.search(comparable(copies[path].stem)) or _same_bytes(path, copies[path])
+      return not _may_be_a_burst(path, copies[path]) or _same_bytes(path, copies[path])
     if path in numbered_paths:
       # From another program if it is the only file of its format and fills no gap in the numbers.
       alone = kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
       return alone and not _fills_a_gap(path, inside)
     added = tuple(word for word in words[path] if word not in series)
+    if path in versions:
+      return True
     if _is_result(added) or _OF_HELICON.search(path.stem):
       return True
     stem = comparable(path.stem)
@@ -133,10 +150,27 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   gone = set(dropped)
   remaining = [path for path in paths if path not in gone]
   inside = [path for path in inside if path not in gone]
+  return remaining, _not_fitting(dropped, inside)
+
+
+def _versions(paths: list[Path], inside: list[Path]) -> set[Path]:
+  """The files whose names are that of a file of the series with a word added: IMG_1_aligned, IMG_1-Enhanced-NR."""
+  stems = {comparable(path.stem) for path in inside}
+  found = set()
+  for path in paths:
+    for added in re.finditer(r'(?<=\d)[\W_]+([^\W\d_]{3,})', comparable(path.stem)):
+      if comparable(path.stem)[: added.start()] in stems and not _OF_CAMERAS.fullmatch(added[1]):
+        found.add(path)
+  return found
+
+
+def _not_fitting(dropped: list[Path], inside: list[Path]) -> list[str]:
+  """A note about files that do not belong to a series, if there are any."""
+  if not dropped:
+    return []
   ends = f'{printable(inside[0].name)} .. {printable(inside[-1].name)}'
   verb = 'does' if len(dropped) == 1 else 'do'
-  note = f'Left out: {format_list([path.name for path in dropped])}, which {verb} not fit the series {ends} by name.'
-  return remaining, [note]
+  return [f'Left out: {format_list([path.name for path in dropped])}, which {verb} not fit the series {ends} by name.']
 
 
 def _without_results(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
@@ -159,7 +193,7 @@ def without_outlier_frames(headers: list[FrameHeader], kept: set[Path]) -> tuple
   Returns:
     The remaining headers, and notes.
   """
-  notes = []
+  headers, notes = _without_reduced_copies(headers, kept)
   turns, _ = orientations(headers)
   sizes = {header.file: header.size(turn) for header, turn in zip(headers, turns, strict=True)}
   tests: list[tuple[Callable[[FrameHeader], Hashable], Callable[[Hashable], str], int]] = [
@@ -183,18 +217,49 @@ def without_outlier_frames(headers: list[FrameHeader], kept: set[Path]) -> tuple
   return headers, notes
 
 
+def _without_reduced_copies(headers: list[FrameHeader], kept: set[Path]) -> tuple[list[FrameHeader], list[str]]:
+  """Removes images that are smaller than those whose names theirs contain: tn_IMG_1 and IMG_1-300x200 beside IMG_1."""
+  largest = max((header.stored_size for header in headers), key=math.prod, default=(0, 0))
+  originals = [comparable(header.file.path.stem) for header in headers if header.stored_size == largest]
+  stems = {header.file.path: comparable(header.file.path.stem) for header in headers}
+  copies = [
+    header
+    for header in headers
+    if math.prod(header.stored_size) < math.prod(largest) and header.file.path not in kept and header.file.alone
+  ]
+  copies = [header for header in copies if any(_contains(stems[header.file.path], stem) for stem in originals)]
+  if len(originals) < 2 or len(originals) + len(copies) < len(headers):  # others that are smaller: no such set
+    return headers, []
+  if not copies:
+    return headers, []
+  verb = 'is a reduced copy' if len(copies) == 1 else 'are reduced copies'
+  gone = {header.file for header in copies}
+  note = f'Left out: {format_list([header.file.name for header in copies])}, which by name and size {verb}.'
+  return [header for header in headers if header.file not in gone], [note]
+
+
+def _contains(stem: str, original: str) -> bool:
+  """Whether a name is that of another file with something added, other than digits."""
+  before, found, behind = stem.partition(original)
+  return bool(found and before + behind) and not before[-1:].isdigit() and not behind[:1].isdigit()
+
+
 def by_channel(paths: list[Path]) -> list[list[Path]] | None:
   """The files of each channel, in the order of their numbers or names, if the files are numbered in each of several
   channels, as in z000_ch00, z000_ch01 or z0_DAPI, z0_FITC. None: they are not.
   """
-  stems = [comparable(path.stem) for path in paths]
-  names = sorted({name for stem in stems for name in _CHANNEL_NAMES.findall(stem)})
-  stems = [_CHANNEL_NAMES.sub(lambda found: f'c{names.index(found[0])}', stem) for stem in stems]
+  by_stem = {comparable(path.stem): path for path in paths}
+  stems = [stem for stem in by_stem if not _OVERLAY.search(stem) or _OVERLAY.sub('', stem) not in by_stem]
+  paths = [by_stem[stem] for stem in stems]
+  colours = {name for stem in stems for name in _PRIMARY_COLOURS.findall(stem)}
+  pattern = _PRIMARY_COLOURS if len(colours) == 3 else _CHANNEL_NAMES
+  names = sorted({name for stem in stems for name in pattern.findall(stem)})
+  stems = [pattern.sub(lambda found: f' c{names.index(found[0])}', stem) for stem in stems]
   rows = [re.findall(r'([^\W\d_]*)[\W_]?(\d+)', stem) for stem in stems]
   if len({tuple(word for word, _ in row) for row in rows}) != 1:
     return None
   columns = list(zip(*rows, strict=True))
-  varying = [column for column in columns if len(set(column)) > 1]
+  varying = list(dict.fromkeys(column for column in columns if len(set(column)) > 1))  # each once
   named = [column for column in varying if column[0][0] in _CHANNEL_WORDS]
   if len(varying) != 2 or len(named) != 1:
     return None
@@ -249,7 +314,7 @@ def _by_counter(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
   steps = [b - a for a, b in itertools.pairwise(numbers)]
   turn = 1 + max(range(len(steps)), key=steps.__getitem__)
   del steps[turn - 1]
-  if max(numbers) < 1000 or not all(0 < step <= _MAX_LEFT_OUT for step in steps):
+  if max(numbers) < 1000 or not all(0 < step <= MAX_LEFT_OUT for step in steps):
     return None, []
   return [*range(turn, len(names)), *range(turn)], [
     f'The counter in the names wraps around: {printable(names[turn])} was taken as the first frame and '
@@ -301,13 +366,20 @@ def _kind(path: Path) -> str:
   return _KINDS.get(suffix, suffix[1:])
 
 
+def _may_be_a_burst(path: Path, base: Path) -> bool:
+  """Whether IMG_20240501_120000(1) may be the next image of the same second; with ~2 it is an edited copy."""
+  stem = comparable(base.stem)
+  return bool(_TIME.search(stem)) and not comparable(path.stem).removeprefix(stem).startswith('~')
+
+
 def _has_number(path: Path) -> bool:
   return any(character.isdigit() for character in infinity_as_digit(comparable(path.stem)))
 
 
 def _words(path: Path) -> tuple[str, ...]:
   """The letters of a name, without numbers and separators."""
-  return tuple(re.findall(r'[^\W\d_]+', infinity_as_digit(comparable(path.stem))))
+  stem = _ORDINAL.sub('', infinity_as_digit(comparable(path.stem)))
+  return tuple(re.findall(r'[^\W\d_]+', stem))
 
 
 def _is_result(words: tuple[str, ...]) -> bool:

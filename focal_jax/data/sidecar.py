@@ -19,12 +19,16 @@ at integers. Unknown fields are errors, because they may be misspelt.
 In a CSV file, fields of the whole stack are in one row, or equal in several. Files saved by spreadsheets are accepted:
 cells separated by commas, semicolons or tabs, decimal commas, UTF-8 or UTF-16. File names are compared ignoring case
 and the composition of accents, unless files differ only in these; leading folders are ignored, and the suffix may be
-omitted. Column names may have spaces and capitals, and units in brackets: Focus distance (m). There may be comment
-lines (#), and an unnamed column that numbers the rows.
+omitted. Column names may have spaces and capitals, and units in brackets: Focus distance (m). Distances may be in other
+units of length, and focus in any, as in Focus distance (cm) and Focus (um); units may also follow the numbers. There
+may be comment lines (#), and an unnamed column that numbers the rows.
+
+A file of this name that has none of the fields and names no image is from another program; it is not read, with a note.
 """
 
 import csv
 import dataclasses
+import difflib
 import io
 import json
 import re
@@ -37,8 +41,18 @@ from jaxtyping import Float64
 
 from focal_jax.data import paths as file_paths
 from focal_jax.data.formats import is_image
-from focal_jax.data.names import comparable, printable
-from focal_jax.data.texts import find_ignoring_case, is_there, plain_number, read_text
+from focal_jax.data.names import comparable, format_list, printable
+from focal_jax.data.texts import (
+  DIOPTRES,
+  METRES,
+  MICROMETRES,
+  find_ignoring_case,
+  is_there,
+  micro,
+  plain_number,
+  read_text,
+  split_unit,
+)
 from focal_jax.errors import InputError, one_line
 
 SIDECAR_FILES = ('metadata.csv', 'metadata.json')
@@ -54,8 +68,8 @@ _FRAME_FIELDS: dict[str, Expected] = {
 }
 # Field that `focus` stands for, by its unit.
 _KNOWN_UNITS = {
-  **dict.fromkeys(('m', 'metre', 'metres', 'meter', 'meters'), 'focus_distance_m'),
-  **dict.fromkeys(('dpt', 'dioptre', 'dioptres', 'diopter', 'diopters', '1/m', 'm-1', 'm^-1'), 'focus_dpt'),
+  **{unit: 'focus_distance_m' for unit, metres in METRES.items() if metres == 1},
+  **dict.fromkeys(DIOPTRES, 'focus_dpt'),
 }
 _UNIT = 'focus_unit'
 _STACK_FIELDS: dict[str, Expected] = {
@@ -75,6 +89,21 @@ _ONE_OF = (
   ('focal_length_m', 'focal_length_mm'),
 )
 _TOGETHER = ('principal_point_x_px', 'principal_point_y_px')
+# Factors to the unit of a field, by the unit that follows a number.
+_MILLIMETRES = {unit: 1e3 * metres for unit, metres in METRES.items()}
+_UNITS = {
+  **dict.fromkeys(('focus_distance_m', 'focal_length_m'), METRES),
+  **dict.fromkeys(('focal_length_mm', 'sensor_width_mm'), _MILLIMETRES),
+  'focus_dpt': dict.fromkeys(DIOPTRES, 1.0),
+}
+# Other names of columns.
+_FILE_COLUMNS = ('filename', 'file_name', 'image', 'image_file', 'image_name', 'sourcefile', 'source_file')
+_DISTANCE_COLUMN = re.compile(r'(?:focus_|subject_|focus)?distance_(\w+)')
+_WITHOUT_UNIT = ('distance', 'focus_distance', 'focusdistance', 'subject_distance', 'subjectdistance')
+_FOCUS_COLUMN = re.compile(r'(?:focus|(?:focus_|z_)?position|z)_(\w+)')
+_POSITION_UNITS = (*MICROMETRES, 'nm', 'steps', *(unit for unit in METRES if unit not in _KNOWN_UNITS))
+_QUOTED = re.compile(r'=?(["\'])(.*)\1')  # also the formula that keeps a spreadsheet from changing a cell
+_THOUSANDS = re.compile(r'[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?')
 
 Fields = dict[str, Any]
 
@@ -94,6 +123,7 @@ class Sidecar:
     sensor_width_mm: the longer side of the sensor.
     focal_length_px: in pixels of the upright frames in the files.
     principal_point_px: x and y in the same frames, pixel centres at integers.
+    other: note about a file of another program with the name of a sidecar.
   """
 
   path: Path | None = None
@@ -106,6 +136,7 @@ class Sidecar:
   sensor_width_mm: float | None = None
   focal_length_px: float | None = None
   principal_point_px: tuple[float, float] | None = None
+  other: str | None = None
 
 
 def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
@@ -121,6 +152,9 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
   if len(found) > 1:
     raise InputError(f'{printable(folder)}: both {" and ".join(SIDECAR_FILES)}, expected one of them')
   text = read_text(path)
+  if fields := _fields_of_another_program(folder, path, text):
+    note = f'{path.name} was not read: its fields are those of another program ({format_list(fields)}).'
+    return Sidecar(other=note)
   stack, entries = (_parse_csv if path.suffix.lower() == '.csv' else _parse_json)(path, text)
   frames = _by_file(path, entries, _allowed_names(folder, names))
 
@@ -138,19 +172,26 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
     values['focus_unit'] = unit.strip()
   if fields := present.intersection(_FRAME_FIELDS):
     (field,) = fields
+    if field == 'focus':
+      unit = _take_units(path, [frames[name] for name in names if field in frames.get(name, {})], unit)
+      values |= {'focus_unit': unit} if unit else {}
     if without := [name for name in names if frames.get(name, {}).get(field) is None]:
       raise InputError(f'{path}: no {field} for {", ".join(without)}, expected one for every image')
     meaning = known_unit(unit) or field if field == 'focus' else field
     if unit is not None and field != 'focus' and known_unit(unit) != field:
       raise InputError(f"{path}: {_UNIT} is {_shown(unit)} with {field}, expected it only with 'focus'")
     expected = _FRAME_FIELDS[meaning]
-    numbers = np.array([_number(path, f'{field} of {name}', frames[name][field], expected) for name in names])
+    numbers = np.array(
+      [_number(path, f'{field} of {name}', frames[name][field], expected, _UNITS.get(meaning, {})) for name in names]
+    )
     if meaning == 'focus':
       values['positions'] = numbers
     else:
       values['focus_dpt'] = 1.0 / numbers if meaning == 'focus_distance_m' else numbers
 
-  values |= {field: _number(path, field, value, _STACK_FIELDS[field]) for field, value in stack.items()}
+  values |= {
+    field: _number(path, field, value, _STACK_FIELDS[field], _UNITS.get(field, {})) for field, value in stack.items()
+  }
   if 'focal_length_m' in values:
     values['focal_length_mm'] = values.pop('focal_length_m') * 1e3
   if _TOGETHER[0] in values:
@@ -163,9 +204,63 @@ def known_unit(unit: str | None) -> str | None:
   return _KNOWN_UNITS.get(unit.strip().lower()) if unit else None
 
 
+def _take_units(path: Path, entries: list[Fields], unit: str | None) -> str | None:
+  """Removes the unit that follows the numbers in `focus`; returns it, or `unit` if there is none."""
+  found = {}
+  for entry in entries:
+    if isinstance(entry['focus'], str):
+      entry['focus'], its = split_unit(entry['focus'])
+      if its:
+        found[its] = entry['focus']
+  if len(found) > 1 or (found and unit and micro(unit).lower() not in found):
+    units = [*([unit] if unit else []), *found]
+    raise InputError(f'{path}: focus is in {" and ".join(units)}, expected one unit')
+  return unit or next(iter(found), None)
+
+
+def _fields_of_another_program(folder: Path, path: Path, text: str) -> list[str]:
+  """The fields of a file that only has the name of a sidecar; [] if it is one, perhaps with mistakes."""
+  if any(entry.name in text for entry in file_paths.entries(folder) if is_image(entry)):
+    return []
+  if path.suffix.lower() == '.csv':
+    fields = [cell.strip() for cell in re.split('[,;\t]', text.lstrip().partition('\n')[0])]
+  else:
+    try:
+      document = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+      return []
+    fields = list(document) if isinstance(document, dict) else []
+  known = ('file', 'frames', *_FRAME_FIELDS, *_STACK_FIELDS, _UNIT)
+  likely = [field for field in fields if any(map(str.isalpha, field))]
+  if len(likely) < 2 or any(
+    _column(field)[0] in known or difflib.get_close_matches(word, known, cutoff=0.8)
+    for field in likely
+    for word in (field, *re.split(r'[\s|]+', field))
+  ):
+    return []
+  return likely
+
+
+def _column(name: str) -> tuple[str, str | None]:
+  """The field that a column stands for, and the unit in its name; an unknown name is returned as it is."""
+  plain = re.sub(r'\W+', '_', micro(name.lower())).strip('_')  # Focus distance (m) is focus_distance_m
+  if plain in ('file', *_FRAME_FIELDS, *_STACK_FIELDS, _UNIT):
+    return plain, None
+  if plain in _FILE_COLUMNS:
+    return 'file', None
+  if (found := _DISTANCE_COLUMN.fullmatch(plain)) and found[1] in METRES:
+    return 'focus_distance_m', found[1]
+  if (found := _FOCUS_COLUMN.fullmatch(plain)) and found[1] in _POSITION_UNITS:
+    return 'focus', found[1]
+  if plain.startswith('focus_') and plain.removeprefix('focus_') in _KNOWN_UNITS:
+    return _KNOWN_UNITS[plain.removeprefix('focus_')], None
+  return name.lower(), None
+
+
 def _allowed_names(folder: Path, names: list[str]) -> list[str]:
   """Names that a sidecar may list; frames may also be pages of a file."""
-  return [*names, *(path.name for path in file_paths.entries(folder) if path.is_file() and path.name not in names)]
+  files = [path for path in file_paths.entries(folder) if path.is_file()]
+  return [*names, *(path.name for path in files if printable(path.name) not in names)]
 
 
 def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
@@ -178,20 +273,26 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
   separator = declared[1] if declared else max(',;\t', key=header.count)
   try:
     reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
-    cells = [[cell.strip() for cell in row] for row in reader]
+    cells = [[_QUOTED.sub(r'\2', cell.strip()) for cell in row] for row in reader]
   except csv.Error as error:
     raise InputError(f'{path}: cannot be read as CSV ({one_line(error)})') from error
   columns, *rows = [
     row for row in cells if any(row) and not (row[0].startswith('#') and not is_image(Path(row[0])))
   ] or [[]]
   known = ('file', *_FRAME_FIELDS, *_STACK_FIELDS, _UNIT)
-  columns = [column.lower() for column in columns]
-  plain = [re.sub(r'\W+', '_', column).strip('_') for column in columns]  # Focus distance (m) is focus_distance_m
-  columns = [field if field in known else column for field, column in zip(plain, columns, strict=True)]
+  columns, units = map(list, zip(*map(_column, columns), strict=True)) if columns else ([], [])
+  # Spreadsheets leave out empty cells at the end of a row, or write more of them than there are columns.
+  rows = [row[: len(columns)] if not any(row[len(columns) :]) else row for row in rows]
+  rows = [row + [''] * (len(columns) - len(row)) for row in rows]
+  # Distances without a unit in the header need one in each cell.
+  columns = [
+    'focus_distance_m' if column in _WITHOUT_UNIT and all(_has_unit(row[n]) for row in rows) else column
+    for n, column in enumerate(columns)
+  ]
   while columns and not columns[-1] and all(len(row) >= len(columns) and not row[-1] for row in rows):
     columns, rows = columns[:-1], [row[:-1] for row in rows]  # empty columns, which spreadsheets often write
   if columns[:1] == [''] and all(row[0] in ('', str(n), str(n + 1)) for n, row in enumerate(rows)):
-    columns, rows = columns[1:], [row[1:] for row in rows]  # row numbers, which some programs write
+    columns, units, rows = columns[1:], units[1:], [row[1:] for row in rows]  # row numbers, which some programs write
   if any(is_image(Path(column)) for column in columns):
     raise InputError(f'{path}: begins with {_shown(separator.join(columns))}, expected a header with column names')
   _check_fields(path, columns, known)
@@ -199,6 +300,8 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
     raise InputError(f"{path}: columns are {_shown(columns)}, expected 'file' and other columns, each once")
   if not rows:
     raise InputError(f'{path}: found only a header, expected a row for every image')
+  if separator == ',':
+    _check_commas(path, columns, rows)
   stack, entries = {}, []
   for row in rows:
     if len(row) != len(columns):
@@ -208,7 +311,10 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
       raise InputError(
         f'{path}: {len(row)} cells in the row {_shown(separator.join(row))}, expected {len(columns)}{hint}'
       )
-    entry = {column: cell or None for column, cell in zip(columns, row, strict=True)}
+    entry = {
+      column: f'{cell} {unit}' if cell and unit else cell or None
+      for column, unit, cell in zip(columns, units, row, strict=False)
+    }
     for field in (*_STACK_FIELDS, _UNIT):
       value = entry.pop(field, None)
       if value is not None and stack.setdefault(field, value) != value:
@@ -217,21 +323,45 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
   return stack, entries
 
 
+def _has_unit(cell: str) -> bool:
+  return not cell or split_unit(cell)[1] in METRES or plain_number(cell).lower().startswith('inf')
+
+
+def _check_commas(path: Path, columns: list[str], rows: list[list[str]]) -> None:
+  """Raises InputError if the commas in a column of numbers may be decimal, or between thousands."""
+  for column, cells in zip(columns, zip(*rows, strict=False), strict=False):
+    commas = [cell for cell in cells if ',' in cell and column != 'file']
+    if commas and all(_THOUSANDS.fullmatch(cell) for cell in commas):
+      raise InputError(f"{path}: {column} is '{commas[0]}', expected numbers without commas between thousands")
+
+
 def _parse_json(path: Path, text: str) -> tuple[Fields, list[Fields]]:
   """Fields of the whole stack, and fields of each file."""
   try:
     document = json.loads(text)
   except (json.JSONDecodeError, RecursionError) as error:
     raise InputError(f'{path}: cannot be read as JSON ({one_line(error)})') from error
+  if isinstance(document, list) and document:
+    document = {'frames': document}
   if not isinstance(document, dict):
     raise InputError(f'{path}: is {_shown(document)}, expected an object')
   _check_fields(path, document, ('frames', *_STACK_FIELDS, _UNIT))
   entries = document.pop('frames', [])
   if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
     raise InputError(f'{path}: frames is {_shown(entries)}, expected a list of objects')
+  known = ('file', *_FRAME_FIELDS)
+  entries = [dict(_with_unit(name, value, known) for name, value in entry.items()) for entry in entries]
   for entry in entries:
-    _check_fields(path, entry, ('file', *_FRAME_FIELDS))
+    _check_fields(path, entry, known)
   return {field: value for field, value in document.items() if value is not None}, entries
+
+
+def _with_unit(name: str, value: Any, known: tuple[str, ...]) -> tuple[str, Any]:
+  """The field that a name stands for if it is one of `known`, and its value with the unit in the name."""
+  field, unit = _column(name)
+  if field not in known:
+    return name, value
+  return field, value if unit is None or value is None else f'{value} {unit}'
 
 
 def _check_fields(path: Path, fields: Any, known: tuple[str, ...]) -> None:
@@ -267,16 +397,20 @@ def _by_file(path: Path, entries: list[Fields], there: list[str]) -> dict[str, F
   return frames
 
 
-def _number(path: Path, what: str, value: Any, expected: Expected) -> float:
+def _number(path: Path, what: str, value: Any, expected: Expected, units: dict[str, float]) -> float:
+  """A number, also as text such as 'inf' or '50 cm'. `units`: factors of the units that may follow it."""
   text, test = expected
+  shown, factor = value, 1.0
   try:
-    number = (
-      np.nan if isinstance(value, bool) else float(plain_number(value) if isinstance(value, str) else value)
-    )  # takes text, too, such as 'inf'
+    if isinstance(value, str):
+      value, unit = split_unit(value.removeprefix('f/'))  # of an f-number
+      factor = 1.0 if unit is None else units.get(unit, np.nan)
+      value = plain_number(value)
+    number = np.nan if isinstance(value, bool) else float(value) * factor + 0.0  # no negative zero
   except (TypeError, ValueError, OverflowError):
     number = np.nan
   if not test(number):
-    raise InputError(f'{path}: {what} is {_shown(value)}, expected {text}')
+    raise InputError(f'{path}: {what} is {_shown(shown)}, expected {text}')
   return number
 
 

@@ -32,16 +32,41 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError:
       continue
     if '\0' not in text:
-      return text
+      return text.rstrip('\x1a')  # old end mark of Windows
   raise InputError(f'{printable(path)}: cannot be read as text (neither UTF-8 nor UTF-16)')
 
 
 def plain_number(text: str) -> str:
-  """A number in the form that `float` accepts: decimal commas become points, the typographic minus a hyphen, and the
-  infinity sign 'inf'. Other text is unchanged.
+  """A number in the form that `float` accepts: decimal commas become points, the typographic minus a hyphen, and words
+  for infinity 'inf'. Other text is unchanged.
   """
   text = text.replace('\u2212', '-').replace('∞', 'inf')
+  if re.fullmatch(r'\s*\+?inf(?:\.|inite|ty)\s*', text.lower()):
+    return 'inf'
   return text.replace(',', '.') if re.fullmatch(r'\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*', text) else text
+
+
+# Metres per unit of length.
+METRES = {
+  **dict.fromkeys(('m', 'metre', 'metres', 'meter', 'meters'), 1.0),
+  'cm': 1e-2,
+  'mm': 1e-3,
+  **dict.fromkeys(('in', 'inch', 'inches'), 0.0254),
+  **dict.fromkeys(('ft', 'foot', 'feet'), 0.3048),
+}
+DIOPTRES = ('dpt', 'd', 'dioptre', 'dioptres', 'diopter', 'diopters', '1/m', 'm-1', 'm^-1')
+MICROMETRES = ('um', 'micron', 'microns', 'micrometre', 'micrometres', 'micrometer', 'micrometers')
+_WITH_UNIT = re.compile(
+  r'([-+]?\d[\d.,]*(?:e[-+]?\d+)?|[-+]?(?:inf(?:init[ye])?|∞))\s*([^\W\d_]+|1/m|m\^?-1)', re.IGNORECASE
+)
+
+
+def split_unit(text: str) -> tuple[str, str | None]:
+  """A number, and the unit that follows it in lower case, with u for micro; None: there is none."""
+  found = _WITH_UNIT.fullmatch(text.replace('\u2212', '-').strip())
+  if found is None or re.fullmatch(r'\W?inf\w*', text.strip(), re.IGNORECASE):
+    return text, None
+  return found[1], micro(found[2]).lower()
 
 
 def micro(unit: str) -> str:

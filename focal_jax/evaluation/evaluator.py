@@ -102,7 +102,7 @@ def evaluate_methods(
     summary = tables.summarise(tally, protocol, heading, paired)
     text = tables.markdown(summary)
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2, allow_nan=False) + '\n')
-    (staging / 'summary.md').write_text(text)
+    (staging / 'summary.md').write_text(text, encoding='utf-8')
     tables.write_csv(staging / 'per_image.csv', tally)
     for name, results in kept.pictures().items():
       rows = [row for one in results for row in plots.stack_rows(one, labels if paired else labels[:1], rank)]

@@ -148,7 +148,7 @@ def _is_same(row: Published, heading: Heading) -> bool:
 def write_csv(path: Path, tally: Tally) -> None:
   """Writes one line per stack and method."""
   names = tally.names()
-  with path.open('w', newline='') as file:
+  with path.open('w', newline='', encoding='utf-8') as file:
     writer = csv.writer(file)
     writer.writerow(['name', 'method', 'pixels', *names])
     for name, pixels, methods in tally.rows:

@@ -17,7 +17,7 @@ PARTIAL = '.partial'  # suffix of files while they are written
 def write_whole(path: Path, text: str) -> None:
   """Writes a file atomically: readers find the old or the complete new content, even if the program is killed."""
   partial = path.with_name(path.name + PARTIAL)
-  partial.write_text(text)
+  partial.write_text(text, encoding='utf-8')
   partial.replace(path)
 
 

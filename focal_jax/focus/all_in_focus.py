@@ -35,15 +35,21 @@ class Fusion:
   """
 
   def __init__(
-    self, ranks: tuple[Float[np.ndarray, 'h w'], Float[np.ndarray, 'h w']], frames: int, size: tuple[int, int]
+    self,
+    ranks: tuple[Float[np.ndarray, 'h w'], Float[np.ndarray, 'h w']],
+    frames: int,
+    size: tuple[int, int],
+    *,
+    any_depth: bool = False,
   ):
     """Args:
     ranks: see `sharp_ranks`; of the size of the pictures, or reduced.
     frames: how many there are.
     size: height and width of the pictures.
+    any_depth: frames far from the depth of a pixel are used, too.
     """
     self._ranks = tuple(_enlarged(rank, size) for rank in ranks)
-    self._reach = np.float32(REACH[0] + REACH[1] * frames)
+    self._reach = np.float32(frames if any_depth else REACH[0] + REACH[1] * frames)
     self._noise = None
     self._total, self._sum = jnp.zeros(size, jnp.float32), jnp.zeros((*size, 3), jnp.float32)
 

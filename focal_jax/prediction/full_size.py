@@ -7,7 +7,7 @@ aligned frames and the all-in-focus image. That image guides the enlargement of 
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -46,6 +46,7 @@ def full_size(
   motion: Float32[np.ndarray, 'N K'] | None,
   max_side: int | None = None,
   save: Callable[[int, UInt8[np.ndarray, 'H W 3']], None] | None = None,
+  static: Sequence[Bool[np.ndarray, 'h w']] | None = None,
 ) -> FullSize:
   """Reads the frames of a stack again, one at a time, and aligns them with the Lanczos kernel.
 
@@ -56,6 +57,8 @@ def full_size(
     max_side: longer side of the result, px; None: as in the files. If this is the size of `stack.images`, depth and
       confidence are those of the prediction.
     save: called with index and pixels of each aligned frame (black outside), in another thread.
+    static: where each aligned frame shows static content such as dust, at any size; the all-in-focus image is taken
+      from frames without it, if there are any. None: nowhere.
 
   Raises:
     InputError: a file can no longer be read; also any error raised by `save`.
@@ -69,7 +72,10 @@ def full_size(
   motion = None if motion is None else scaled_motion(motion, stack.images.shape[1:3], size)
   fusion = None
   if prediction is not None:
-    fusion = Fusion(sharp_ranks(prediction, stack.focus), len(stack.names), size)
+    ranks = sharp_ranks(prediction, stack.focus)
+    fusion = Fusion(ranks, len(stack.names), size)
+    if static is not None:
+      others = Fusion(ranks, len(stack.names), size, any_depth=True)  # blurred ones are better than static content
   in_all = np.ones(size, bool)
   # Compression takes as long as everything else, so it overlaps with reading the next frame, but not more.
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -82,13 +88,17 @@ def full_size(
       if saved is not None:
         saved.result()
       saved = save and pool.submit(save, index, frame)
-      if fusion is not None:
+      if fusion is not None and static is None:
         fusion.add(frame, inside, rank)
+      elif fusion is not None:
+        inside &= ~np.asarray(Image.fromarray(static[index]).resize(size[::-1], Image.Resampling.NEAREST))
+        fusion.add(frame, inside, rank)
+        others.add(frame, inside, rank)
     if saved is not None:
       saved.result()
   if fusion is None:
     return FullSize(None, None, None, in_all, motion)
-  picture = to_uint8(fusion.picture(frame))
+  picture = to_uint8(fusion.picture(frame if static is None else others.picture(frame)))
   if prediction.all_in_focus is not None and prediction.depth.shape == size:
     picture = np.where(in_all[..., None], to_uint8(prediction.all_in_focus), picture)
   height, width = prediction.depth.shape

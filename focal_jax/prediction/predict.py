@@ -35,11 +35,12 @@ from focal_jax.prediction.results import (
   DepthUnit,
   aligned_files,
   common_area,
+  in_any,
   measured_residual,
   read_motion,
   residual_after,
   residual_numbers,
-  static_pattern_mask,
+  static_pattern_masks,
   write_depth,
   write_motion,
 )
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 _MIXED_ZOOM = 0.004  # minimum `back_zoom` that confirms an order by sharpness
 _EXPOSURE = 1.25  # minimum ratio of the brightness of frames to be noted; up to 1.04 in sweeps of one exposure
 _MAX_LISTED = 24  # maximum number of frames whose likely order is listed
+VISIBLE = 0.01  # luminance 0 .. 1; fainter static content is better in the all-in-focus image than a blurred frame
 PLAIN_SHARE = 0.1  # share of the image without texture above which a note is written
 
 
@@ -187,7 +189,7 @@ def predict_folder(
   if stack.images.shape[1:3] != (height, width):
     log.info('depth is computed at %d x %d px', *stack.images.shape[2:0:-1])
   start = time.perf_counter()
-  motion, prediction = None, None
+  motion, prediction, static = None, None, None
   if options.motion:
     guessed = not (stack.order_known or options.near_to_far or options.far_to_near)
     stack, motion = read_motion(Path(options.motion), stack, options.region, may_reverse=guessed)
@@ -209,8 +211,10 @@ def predict_folder(
     share = texture_share(lambda n: as_float(stack.images[n]), motion, stack.fov)
     prediction = prediction.replace(confidence=prediction.confidence * share)
     if before.static_pattern is not None:
-      places = static_pattern_mask(before, motion, stack.fov, stack.images.shape[1:3])
-      prediction = prediction.replace(confidence=prediction.confidence * (1 - places))
+      size = stack.images.shape[1:3]
+      anywhere = in_any(static_pattern_masks(before, motion, stack.fov, size), size)
+      prediction = prediction.replace(confidence=prediction.confidence * (1 - anywhere))
+      static = static_pattern_masks(before, motion, stack.fov, size, VISIBLE)
     plain = np.mean(share < 0.5)
     if plain > PLAIN_SHARE:
       later.append(f'No frame shows texture in {plain:.0%} of the image: confidence is low there.')
@@ -239,7 +243,7 @@ def predict_folder(
     'focal_length_px': stack.focal_length_px,
     'f_number': stack.f_number,
     'notes': stack.notes,
-    'options': {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
+    'options': {key: printable(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
     'weights': model.name if options.method == 'network' else None,
     'size_px': [height, width],
     'depth_unit': unit.name,
@@ -251,7 +255,9 @@ def predict_folder(
   with result_folder(out, overwrite) as staging:
     (staging / 'aligned').mkdir()
     files = aligned_files(staging, stack.names)
-    full = full_size(stack, prediction, motion, options.max_side, lambda index, frame: save_image(files[index], frame))
+    full = full_size(
+      *(stack, prediction, motion, options.max_side, lambda index, frame: save_image(files[index], frame)), static
+    )
     summary['common_area'] = common_area(full.in_all)
     write_animation(staging / 'alignment.gif', stack.images, aligned)
     if motion is not None:
@@ -260,9 +266,9 @@ def predict_folder(
       summary |= write_depth(staging, stack, prediction, full, unit, options.min_confidence, name, residual)
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
   if kept := len(list((out / 'aligned').iterdir())) - len(files):
-    log.info('%s also contains other files, of an earlier run: %d.', out / 'aligned', kept)
+    log.info('%s also contains other files, of an earlier run: %d.', printable(out / 'aligned'), kept)
   written = out / ('alignment.gif' if options.only_align else 'report.html')
-  log.info('%.1f s with compilation; wrote %s', seconds, written)
+  log.info('%.1f s with compilation; wrote %s', seconds, printable(written))
   return prediction
 
 
@@ -323,7 +329,7 @@ def _reliability_notes(stack: FolderStack, motion: ResidualMotion) -> list[str]:
     notes.append(
       f'Static content in all frames while the scene moves, in {share:.0%} of the image, such as dust on the sensor '
       'or a scale bar. The motion was measured without it, but it is still in the frames: depth is wrong there, and '
-      'confidence is 0.'
+      'confidence is 0. The all-in-focus image is from frames without it where possible.'
     )
   lost = [name for name, measured in zip(stack.names, motion.measured, strict=True) if not measured]
   if len(lost) == len(stack.names) - 1:

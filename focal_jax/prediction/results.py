@@ -17,7 +17,7 @@ from focal_jax.align.motion import align_plane, reduced, scaled_motion
 from focal_jax.data.folder import FolderStack
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
-from focal_jax.data.names import natural_order
+from focal_jax.data.names import natural_order, on_disk
 from focal_jax.errors import InputError, one_line
 from focal_jax.files import pictures
 from focal_jax.prediction import surface as surfaces
@@ -80,7 +80,8 @@ def aligned_files(folder: Path, names: Sequence[str]) -> list[Path]:
   # Frames with the same stem, from two folders or of two formats, must not overwrite each other, even if case is
   # ignored.
   unique = len({stem.lower() for stem in stems}) == len(stems)
-  return [folder / 'aligned' / f'{stem if unique else f"{n:03d}_{stem}"}.png' for n, stem in enumerate(stems)]
+  names = [stem if unique else f'{n:03d}_{stem}' for n, stem in enumerate(stems)]
+  return [folder / 'aligned' / on_disk(f'{name}.png') for name in names]
 
 
 def write_motion(path: Path, stack: FolderStack, full: FullSize, region: Region | None) -> None:
@@ -187,12 +188,24 @@ def residual_after(
     return _in_px_of(aligned, residual_motion(_measurable(aligned), elsewhere=True, static_pattern_in=taken))
 
 
-def static_pattern_mask(
-  before: ResidualMotion, motion: Float32[np.ndarray, 'N K'] | None, fov: Float[np.ndarray, 'N'], size: tuple[int, int]
-) -> Float32[np.ndarray, 'H W']:
-  """1 where static content lies in any of the aligned frames, which have this height and width, and 0 elsewhere."""
-  there = (np.abs(before.static_pattern) > static_pattern.MIN_CHANGE).astype(np.float32)
-  share = np.max(_in_aligned_frames(there, motion, fov, size), axis=0)
+def static_pattern_masks(
+  before: ResidualMotion,
+  motion: Float32[np.ndarray, 'N K'] | None,
+  fov: Float[np.ndarray, 'N'],
+  size: tuple[int, int],
+  least: float = static_pattern.MIN_CHANGE,
+) -> list[Bool[np.ndarray, 'h w']]:
+  """Where static content lies in each of the aligned frames, which have this height and width; may be reduced.
+
+  `least`: luminance 0 .. 1 that it changes at least.
+  """
+  there = (np.abs(before.static_pattern) > least).astype(np.float32)
+  return [plane > 0.5 for plane in _in_aligned_frames(there, motion, fov, size)]
+
+
+def in_any(masks: Sequence[Bool[np.ndarray, 'h w']], size: tuple[int, int]) -> Float32[np.ndarray, 'H W']:
+  """1 where any of the masks is, 0 elsewhere, at this height and width."""
+  share = np.any(masks, axis=0).astype(np.float32)
   return np.asarray(Image.fromarray(share).resize(size[::-1], Image.Resampling.BILINEAR))
 
 

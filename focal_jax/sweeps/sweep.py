@@ -159,7 +159,7 @@ def run_sweep(
     missing = {run: failed.get(run, 'not finished') for run in runs if states[run].metrics is None}
     if len(missing) < len(runs):
       write_report(runs, states, workdir, title, missing, _read_seconds(workdir))
-      print((workdir / 'table.md').read_text())
+      print((workdir / 'table.md').read_text(encoding='utf-8'))
       log.info('wrote %s and %s', workdir / 'table.md', workdir / 'plot.png')
   for run, reason in failed.items():
     where = f'; see {_log_file(run)}' if _log_file(run).exists() else ''

@@ -7,7 +7,7 @@ from scipy import ndimage
 from focal_jax.align.estimate import motion_from_measured
 from focal_jax.align.measured import residual_motion
 from focal_jax.align.motion import align, align_plane
-from focal_jax.prediction.results import measured_residual, residual_after, static_pattern_mask
+from focal_jax.prediction.results import in_any, measured_residual, residual_after, static_pattern_masks
 
 SIZE = (240, 320)
 FRAMES = 6
@@ -102,7 +102,7 @@ def test_residual_motion_is_measured_without_the_static_pattern():
   assert residual_after(aligned, before, motion, fov).rms_px < 0.2
   np.testing.assert_allclose(residual_after(images, before, None, fov).shift_px, before.shift_px, atol=0.1)
   # In the aligned frames dust moves the other way: from its place in the last frame by the motion of the first.
-  places = static_pattern_mask(before, motion, fov, SIZE)
+  places = in_any(static_pattern_masks(before, motion, fov, SIZE), SIZE)
   spots = np.abs(dust()) > 0.2
   assert np.mean(places[spots]) > 0.9
   moved = np.roll(spots, (-2, -8), (0, 1))[20:-20, 20:-20]

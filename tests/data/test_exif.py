@@ -67,6 +67,13 @@ def test_metres(tmp_path):
   ]
 
 
+@pytest.mark.parametrize(('values', 'told'), [([(4000, 1), (2000, 1), (500, 1)], True), ([(40, 1), (4, 1)], False)])
+def test_distances_that_may_be_in_millimetres_are_noted(tmp_path, values, told):
+  write_frames(tmp_path, *distances(*values))
+  notes = read_stack_folder(tmp_path).notes
+  assert any('is 500 m: SubjectDistance may be in another unit, such as mm' in note for note in notes) == told
+
+
 def test_dioptres(tmp_path):
   write_frames(tmp_path, *distances((4, 1), (0, 1), (25, 10), others=PHONE))
   stack = read_stack_folder(tmp_path, exif_dioptres=True)

@@ -650,13 +650,33 @@ def test_channels_that_names_count(tmp_path, name):
     read_stack_folder(tmp_path, channel=2)
 
 
-def test_channels_that_have_names(tmp_path):
+@pytest.mark.parametrize(
+  ('pattern', 'channels'),
+  [
+    ('exp2_z{z}_{c}.png', ('Cy5', 'DAPI', 'FITC')),
+    ('exp2_z{z}_{c}.png', ('AF488', 'AF568', 'DAPI')),
+    ('exp2_z{z}_{c}.png', ('405nm', '488nm', '561nm')),
+    ('z{z}_{c}.png', ('B', 'G', 'R')),
+    ('exp_C{c}_z{z:03}.ome.png', ('Blue', 'Green', 'Red')),
+    ('A - 1(fld 1 wv {c} - {c} z {z}).png', ('Cy5', 'DAPI', 'FITC')),
+  ],
+)
+def test_channels_that_have_names(tmp_path, pattern, channels):
   structure = np.random.default_rng(1).integers(20, 200, (8, 8)).repeat(4, 0).repeat(4, 1)
   for z in range(3):
-    for name, contrast in (('Cy5', 0.1), ('DAPI', 0.2), ('FITC', 1)):
-      Image.fromarray((contrast * structure + z).astype(np.uint8)).save(tmp_path / f'exp2_z{z}_{name}.png')
-  for options, channel in (({}, 'FITC'), ({'channel': 0}, 'Cy5'), ({'channel': 1}, 'DAPI')):
-    assert read_stack_folder(tmp_path, **options).names == [f'exp2_z{z}_{channel}.png' for z in range(3)]
+    for c, contrast in zip(channels, (0.1, 0.2, 1), strict=True):
+      Image.fromarray((contrast * structure + z).astype(np.uint8)).save(tmp_path / pattern.format(z=z, c=c))
+  for options, channel in (({}, 2), ({'channel': 0}, 0), ({'channel': 1}, 1)):
+    names = read_stack_folder(tmp_path, **options).names
+    assert names == [pattern.format(z=z, c=channels[channel]) for z in range(3)]
+
+
+def test_images_of_several_channels_are_none(tmp_path):
+  structure = np.random.default_rng(1).integers(20, 200, (8, 8)).repeat(4, 0).repeat(4, 1)
+  for z in range(3):
+    for c, contrast in (('1', 0.2), ('2', 0.5), ('1+2', 1)):
+      Image.fromarray((contrast * structure + z).astype(np.uint8)).save(tmp_path / f'z{z}c{c}.png')
+  assert read_stack_folder(tmp_path).names == [f'z{z}c2.png' for z in range(3)]
 
 
 def test_pictures_that_were_not_downloaded(tmp_path):

@@ -1,6 +1,8 @@
 """Names of files: their order, which of them are frames, and how paths are given."""
 
 import os
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from focal_jax.data.names import comparable, natural_order, printable
 from focal_jax.data.paths import stack_source
 from focal_jax.data.series import by_time, without_duplicate_formats, without_other_series
 from focal_jax.errors import InputError
+from focal_jax.prediction.results import aligned_files
 
 
 def write_images(folder: Path, *names: str) -> None:
@@ -37,10 +40,43 @@ def write_images(folder: Path, *names: str) -> None:
     ['f_0,3.png', 'f_2.png', 'f_∞.png'],
     ['info 2.png', 'info 10.png'],
     ['image_1_0.5.jpg', 'image_2_0.65.jpg', 'image_10_0.80.jpg'],
+    [f'-{n}.jpg' for n in range(1, 13)],  # a counter: all have the hyphen, and it begins at 1
+    ['IMG_-001.jpg', 'IMG_-002.jpg', 'IMG_-004.jpg', 'IMG_-005.jpg'],
+    ['z_-10.jpg', 'z_-8.jpg', 'z_-6.jpg', 'z_-4.jpg'],
+    ['z_-3um.jpg', 'z_-2um.jpg', 'z_-1um.jpg'],
+    ['08.jpg', '09.jpg', '0a.jpg', '0b.jpg', '0f.jpg', '10.jpg'],
+    ['frame_0x08.png', 'frame_0x0A.png', 'frame_0x0F.png', 'frame_0x10.png'],
+    [f'img{n:x}.png' for n in range(8, 18)],
+    ['cap_009f_l.png', 'cap_00a0_l.png', 'cap_00a1_l.png'],
+    ['1a.jpg', '1b.jpg', '2a.jpg', '2b.jpg', '10a.jpg'],
+    ['a9.jpg', 'a10.jpg', 'b1.jpg'],
+    [f'第{number}张.jpg' for number in ('一', '二', '九', '十', '十一', '二十', '二十一', '一百零五')],
+    [f'{n}{end}.jpg' for n, end in ((1, 'st'), (2, 'nd'), (3, 'rd'), (4, 'th'), (11, 'th'))],
+    ['at 11.59.59 AM.png', 'at 12.00.00 PM.png', 'at 12.00.01\u202fPM.png', 'at 1.00.00 PM.png'],
+    ['Photo 5-1-24, 12 00 00 AM.jpg', 'Photo 5-1-24, 1 00 00 AM.jpg', 'Photo 5-1-24, 12 00 00 PM.jpg'],
   ],
 )
 def test_numbers_sort_as_numbers(names):
   assert [path.name for path in natural_order(Path(name) for name in reversed(names))] == names
+
+
+@pytest.mark.parametrize(
+  ('names', 'note'),
+  [
+    (['-1.png', '-2.png', '-10.png'], None),  # positions, perhaps
+    (['-1.png', '-2.png', '-3.png'], 'The hyphens before the numbers in the file names were taken as separators'),
+    (['09.png', '0a.png', '0b.png'], 'The numbers in the file names were read as hexadecimal.'),
+    (['1.png', '2.png', '3.png'], None),
+  ],
+)
+def test_how_names_count_is_noted(tmp_path, names, note):
+  write_images(tmp_path, *names, 'depth.png')
+  stack = read_stack_folder(tmp_path)
+  order = names[::-1] if '-10.png' in names else names
+  assert stack.names == order
+  said = [remark for remark in stack.notes if 'numbers in the file names' in remark]
+  assert len(said) == bool(note)
+  assert not note or said[0].startswith(note)
 
 
 def test_names_are_shown_and_compared():
@@ -64,6 +100,11 @@ def test_names_are_shown_and_compared():
     (['z-5um.png', 'z-6um.png'], [5, 6], 'um'),  # a separator
     (['focus_inf.jpg', 'focus_2m.jpg', 'focus_80cm.jpg', 'focus_200mm.jpg'], [0, 0.5, 1.25, 5], DIOPTRE_UNIT),
     (['z_500nm.png', 'z_1um.png', 'z_0.002mm.png'], [2, 1, 0.5], 'um'),
+    (['focus_inf.jpg', 'focus_10ft.jpg', 'focus_12in.jpg'], [0, 1 / 3.048, 1 / 0.3048], DIOPTRE_UNIT),
+    (['focus_0D.jpg', 'focus_0.5D.jpg', 'focus_2D.jpg'], [0, 0.5, 2], DIOPTRE_UNIT),
+    (['0 diopters.jpg', '1 dioptre.jpg', '2 dioptres.jpg'], [0, 1, 2], DIOPTRE_UNIT),
+    (['z-5microns.png', 'z0microns.png', 'z5microns.png'], [-5, 0, 5], 'um'),
+    (['scan 1D.jpg', 'scan 2D.jpg', 'scan 3D.jpg'], [0, 1, 2], FRAME_INDEX_UNIT),
     (['focus_50cm.jpg', 'focus_500mm.jpg'], [0, 1], FRAME_INDEX_UNIT),  # the same
     (['50mm_1.jpg', '50mm_2.jpg'], [0, 1], FRAME_INDEX_UNIT),
     (['t1m.jpg', 't2m.jpg'], [0, 1], FRAME_INDEX_UNIT),  # minutes, perhaps
@@ -116,6 +157,16 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     (SERIES, ['IMG_0002-2.jpg', 'IMG_0004~2.jpg']),
     (SERIES, ['IMG_0005 2.jpg']),
     (SERIES, ['IMG_0004_HDR.jpg']),
+    ([f'PXL_20240501_12000{n}123.jpg' for n in range(5)], ['PXL_20240501_120003123~2.jpg']),
+    (
+      [f'Image_Z00{n}_CH{c}.tif' for n in range(1, 5) for c in (1, 2)],
+      [f'Image_Z00{n}_Overlay.tif' for n in range(1, 5)],
+    ),
+    ([f'img{n:x}.png' for n in range(8, 18)], []),
+    (SERIES, [f'IMG_{n:04}_aligned.tif' for n in range(1, 7)]),
+    (SERIES, [f'IMG_{n:04}-Enhanced-NR.jpg' for n in range(1, 7)]),
+    ([f'{n}{end}.jpg' for n, end in ((1, 'st'), (2, 'nd'), (3, 'rd'), (4, 'th'), (5, 'th'))], []),
+    ([f'IMG_{n}_aligned.tif' for n in range(1, 7)], []),
     ([f'frame{n}{letter}.jpg' for n in (1, 2, 3) for letter in ('', 'b')], []),
     (['far.jpg', 'middle.jpg', 'near.jpg'], ['stacked.jpg']),
     (['focus far.jpg', 'focus near.jpg', 'middle.jpg'], []),
@@ -275,7 +326,7 @@ class TestPaths:
       write_images(tmp_path / name, '1.png', '2.png')
     write_images(tmp_path / 'single', '1.png')
     with pytest.raises(
-      InputError, match=r'no images, .*folders with images: day/pos_1 \(2\), pos_2 \(2\), pos_10 \(2\)'
+      InputError, match=r'no images, .*folders with images: pos_2 \(2\), pos_10 \(2\), day/pos_1 \(2\)'
     ):
       read_stack_folder(tmp_path)
     # With an overview or two beside them.
@@ -286,7 +337,27 @@ class TestPaths:
       write_images(tmp_path / other, *(f'{n}.png' for n in range(9)))
     (tmp_path / 'out' / 'summary.json').write_text('{}')
     (note,) = (note for note in read_stack_folder(tmp_path).notes if 'folders' in note)
-    assert note.startswith('Not read: the folders with images in it, day/pos_1 (2), pos_2 (3), pos_10 (2); choose')
+    assert note.startswith('Not read: the folders with images in it, pos_2 (3), pos_10 (2), day/pos_1 (2); choose')
+
+  @pytest.mark.parametrize('places', ['z{}', 'day/z{}'])
+  def test_folders_of_one_frame_each(self, tmp_path, places):
+    for n in (2, 10, 1):
+      write_images(tmp_path / places.format(n), 'img.png')
+    pattern = f'{tmp_path}/{"*/" * (1 + places.count("/"))}*.png'
+    with pytest.raises(InputError) as caught:
+      read_stack_folder(tmp_path)
+    assert f'3 of its folders have one image each: give them as {pattern}' in str(caught.value)
+    stack = read_stack_folder(pattern)
+    assert stack.names == ['z1/img.png', 'z2/img.png', 'z10/img.png']
+    assert len({path.name for path in aligned_files(tmp_path, stack.names)}) == 3
+    with pytest.raises(InputError, match='has the same name as'):
+      read_stack_folder([*stack.paths, stack.paths[0]])
+
+  def test_a_counter_that_goes_on_in_the_next_folder(self, tmp_path):
+    write_images(tmp_path / '100CANON', 'IMG_9998.png', 'IMG_9999.png')
+    write_images(tmp_path / '101CANON', 'IMG_0001.png', 'IMG_0002.png')
+    names = ['IMG_9998.png', 'IMG_9999.png', 'IMG_0001.png', 'IMG_0002.png']
+    assert read_stack_folder(tmp_path / '*' / '*.png').names == names
 
   def test_folders_and_pipes_named_like_images(self, tmp_path):
     write_images(tmp_path, '1.png', '2.png')
@@ -311,11 +382,90 @@ def test_files_that_are_not_read_are_noted(tmp_path):
   ]
 
 
-def test_files_of_unknown_types_are_counted(tmp_path):
-  for name in ('1.fits', '2.FITS', '3.fits', 'notes.txt', '.hidden.fits', 'README'):
-    (tmp_path / name).write_bytes(b'x')
-  with pytest.raises(InputError, match=r'no images, .*; found files of type \.fits \(3\), \.txt \(1\)$'):
+def test_files_that_are_on_their_way_are_noted(tmp_path):
+  write_images(tmp_path, '1.png', '2.png')
+  (tmp_path / '3.png.crdownload').write_bytes(b'')
+  (tmp_path / '4.png.part').write_bytes(b'')
+  (tmp_path / 'game.zip.part').write_bytes(b'')
+  notes = read_stack_folder(tmp_path).notes
+  assert 'Not read: 3.png.crdownload, 4.png.part, not downloaded completely.' in notes
+
+
+@pytest.mark.parametrize(
+  ('names', 'message'),
+  [
+    (['1.jpg_large', '2.jpg!d'], r'1\.jpg_large, 2\.jpg!d: images by their content, but with an unknown suffix'),
+    (['frame1', 'frame2'], r'frame1, frame2: images by their content, but without a suffix; add one, such as \.jpg'),
+    (['._1.jpg', '._2.jpg'], r'\._1\.jpg, \._2\.jpg: files that macOS writes beside the images themselves'),
+    (['RAW/1.nef', 'RAW/2.nef'], r'in its folders, 2 files of type \.nef were not read: develop raw files'),
+    (['scan.pdf'], r'1 file of type \.pdf was not read: extract its images first'),
+  ],
+)
+def test_images_that_are_there_but_not_found(tmp_path, names, message):
+  for name in names:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    Image.new('RGB', (6, 4)).save(tmp_path / name, 'PNG')
+  with pytest.raises(InputError, match=f'no images, expected at least two .*; {message}'):
     read_stack_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('data', 'reason'),
+  [
+    (bytes(900), 'it begins with zeros: it was probably not copied or downloaded completely'),
+    (b'\0\5\x16\7' + b'x' * 90, 'it is an AppleDouble file, which macOS writes beside the image itself'),
+    (b'%PDF-1.4' + b'x' * 90, 'it is a PDF: extract its images first'),
+    (b'\0\0\0\x18ftypmp42' + bytes(40), 'it is a video: extract the frames'),
+    (b'\0\0\0\x18ftypcrx ' + bytes(40), 'it is a raw file: develop raw files'),
+    (b'\xff\xd8\xff\xe0\0\4xx' + b'x' * 90, 'it begins like a JPEG, but is damaged or of a rare kind'),
+    (b'nothing known' + b'x' * 90, 'its content is not an image'),
+  ],
+)
+def test_what_a_file_is_instead(tmp_path, data, reason):
+  write_images(tmp_path, '1.jpg', '2.jpg', '3.jpg')
+  (tmp_path / '4.jpg').write_bytes(data)
+  (note,) = (note for note in read_stack_folder(tmp_path).notes if 'Left out' in note)
+  assert note.startswith(f'Left out: 4.jpg, which cannot be read as an image ({reason}')
+
+
+def test_files_of_unknown_types_are_counted(tmp_path):
+  for name in ('1.nii', '2.NII', '3.nii', 'notes.txt', '.hidden.nii', 'README'):
+    (tmp_path / name).write_bytes(b'x')
+  with pytest.raises(InputError, match=r'no images, .*; found files of type \.nii \(3\), \.txt \(1\)$'):
+    read_stack_folder(tmp_path)
+
+
+def test_letters_that_the_locale_lacks(tmp_path):
+  write_images(tmp_path / 'Käfer 甲虫', 'Flügel1.png', 'Flügel2.png')
+  (tmp_path / 'Käfer 甲虫' / 'metadata.csv').write_text('file,focus_dpt\nflügel1.PNG,1\nFlügel2.png,2\n', 'utf-8')
+  program = """
+import sys
+from pathlib import Path
+from focal_jax.command_line import run_program
+from focal_jax.data.folder import read_stack_folder
+from focal_jax.errors import InputError
+from focal_jax.prediction.results import aligned_files
+
+def main(argv):
+  for file in aligned_files(Path(argv[2]), read_stack_folder(argv[1]).names):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+  print('\\u7532')
+  raise InputError(f'{argv[1]}: enough')
+
+run_program(main, 'name')
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', program, tmp_path / 'Käfer 甲虫', tmp_path / '出 ö'],
+    env={**os.environ, 'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'},
+    cwd=Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.stderr == f'name: error: {tmp_path}/K\\xe4fer \\u7532\\u866b: enough\n'
+  assert (done.returncode, done.stdout) == (2, '\\u7532\n')
+  assert sorted(path.name for path in (tmp_path / '出 ö' / 'aligned').iterdir()) == ['Flügel1.png', 'Flügel2.png']
 
 
 def test_files_that_are_not_there(tmp_path):
@@ -341,6 +491,22 @@ def test_odd_size_and_odd_kind_are_left_out(tmp_path):
   # Files listed in a sidecar are always used.
   (tmp_path / 'metadata.csv').write_text('file,focus_dpt\n' + ''.join(f'{n}.png,{n}\n' for n in range(6)))
   with pytest.raises(InputError, match=r'4\.png: 12 x 8 pixels, expected 6 x 4'):
+    read_stack_folder(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['tn_{}.png', '{}-300x200.png', '{}_s.png', 'web {}.png'])
+def test_reduced_copies_are_left_out(tmp_path, name):
+  frames = [f'IMG_{n}.png' for n in range(1, 5)]
+  write_images(tmp_path, *frames)
+  for n in range(1, 5):
+    Image.new('RGB', (3, 2), (90,) * 3).save(tmp_path / name.format(f'IMG_{n}'))
+  stack = read_stack_folder(tmp_path)
+  assert stack.names == frames
+  assert any('which by name and size are reduced copies' in note for note in stack.notes)
+  # Larger ones are no copies, nor are those of other names.
+  for n in range(1, 5):
+    (tmp_path / name.format(f'IMG_{n}')).rename(tmp_path / f'b{n}.png')
+  with pytest.raises(InputError, match=r'3 x 2 pixels, expected 6 x 4|6 x 4 pixels, expected 3 x 2'):
     read_stack_folder(tmp_path)
 
 

@@ -105,6 +105,11 @@ def test_16_bit_pages_share_their_white(tmp_path):
     ),
     ('ImageJ=1.54f\nimages=4\nslices=4\nunit=\\u00B5m\nspacing=0.25\n', [0, 0.25, 0.5, 0.75], 'um'),
     ('ImageJ=1.54f\nimages=4\nslices=4\nunit=micron\nspacing=0.25\nloop=false\n', [0, 0.25, 0.5, 0.75], 'um'),
+    ('ImageJ=1.54f\nimages=4\nslices=4\nunit=um\nspacing=-0.25\n', [0, -0.25, -0.5, -0.75], 'um'),
+    ('ImageJ=1.54f\nimages=4\nslices=4\nunit=um\nspacing=0,25\n', [0, 0.25, 0.5, 0.75], 'um'),
+    ('ImageJ=1.54f\nimages=4\nslices=4\nunit=um\nspacing=NaN\n', [0, 1, 2, 3], FRAME_INDEX_UNIT),
+    (ome(4, pixels='PhysicalSizeZ="0.5" PhysicalSizeZUnit="?m"'), [0, 0.5, 1, 1.5], 'um'),
+    (ome(4, pixels='PhysicalSizeZ="INF"'), [0, 1, 2, 3], FRAME_INDEX_UNIT),
     ('ImageJ=1.54f\nimages=4\nslices=4\nloop=false\n', [0, 1, 2, 3], FRAME_INDEX_UNIT),
     ('ImageJ=1.54f\nimages=4\nframes=4\n', [0, 1, 2, 3], FRAME_INDEX_UNIT),
     ('<OME damaged', [0, 1, 2, 3], FRAME_INDEX_UNIT),
@@ -115,6 +120,7 @@ def test_positions(tmp_path, description, focus, unit):
   write_pages(tmp_path / 'z.ome.tif', brighter(4), description.encode())
   stack = read_stack_folder(tmp_path)
   np.testing.assert_allclose(stack.focus, focus)
+  assert not np.signbit(stack.focus[stack.focus == 0]).any()
   assert page_numbers(stack) == [0, 1, 2, 3]
   assert (stack.focus_unit, stack.order_known) == (unit, False)
   np.testing.assert_array_equal(stack.fov, np.ones(4))
@@ -163,6 +169,16 @@ def test_files_of_one_channel_each(tmp_path):
   stack = read_stack_folder(tmp_path)
   assert page_numbers(stack) == [0, 1, 2]
   assert 'Every file is a stack: depth is from c1.tif; not read: c0.tif.' in stack.notes
+
+
+def test_pages_of_other_sizes_are_noted(tmp_path):
+  pages = brighter(5)
+  pages[2] = pages[2][:30]  # by a scanner
+  pages[4] = pages[4][::2, ::2]  # a preview
+  write_pages(tmp_path / 'z.tif', pages)
+  stack = read_stack_folder(tmp_path)
+  assert page_numbers(stack) == [0, 1, 3]
+  assert '1 page of another size was not read in z.tif; the others are 32 x 32 pixels.' in stack.notes
 
 
 def test_stack_beside_a_picture(tmp_path):

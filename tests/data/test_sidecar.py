@@ -179,6 +179,77 @@ def test_files_as_people_write_them(folder, name, text):
   assert (stack.focus.tolist(), stack.focus_unit) == ([0, 1, 2], DIOPTRE_UNIT)
 
 
+@pytest.mark.parametrize(
+  ('text', 'focus', 'unit'),
+  [
+    ('file,focus_distance_mm\na.png,4000\nb.png,2000\nc.png,500', [0.25, 0.5, 2], DIOPTRE_UNIT),
+    ('file,Focus distance (cm)\na.png,infinity\nb.png,200\nc.png,50', [0, 0.5, 2], DIOPTRE_UNIT),
+    ('file,distance (ft)\na.png,10\nb.png,5\nc.png,1', [1 / 3.048, 1 / 1.524, 1 / 0.3048], DIOPTRE_UNIT),
+    ('file,focus_distance_m\na.png,4 m\nb.png,200 cm\nc.png,500mm', [0.25, 0.5, 2], DIOPTRE_UNIT),
+    ('SourceFile,FocusDistance\n./a.png,inf\n./b.png,2.00 m\n./c.png,0.50 m', [0, 0.5, 2], DIOPTRE_UNIT),
+    ('file,Focus (dioptres)\na.png,0\nb.png,1\nc.png,2', [0, 1, 2], DIOPTRE_UNIT),
+    ('file,focus_dpt\na.png,0 D\nb.png,1D\nc.png,2 dpt', [0, 1, 2], DIOPTRE_UNIT),
+    ('file,focus\na.png,0 D\nb.png,1 D\nc.png,2 D', [0, 1, 2], DIOPTRE_UNIT),
+    ('Filename;Z [µm]\na.png;-2,5\nb.png;0\nc.png;2,5', [-2.5, 0, 2.5], 'um'),
+    ('image,focus\na.png,-5 µm\nb.png,-0.0 µm\nc.png,5 µm', [-5, 0, 5], 'um'),
+    ('file,focus,focus_unit\na.png,0,mm\nb.png,1 mm,\nc.png,2,', [0, 1, 2], 'mm'),
+    ('file,focus_distance_m\na.png,Infinite\nb.png,infty\nc.png,2', [0, 0, 0.5], DIOPTRE_UNIT),
+    # As spreadsheets write them.
+    ('file,focus_dpt,f_number\na.png,0,f/2.8\nb.png,1\nc.png,2\n\x1a', [0, 1, 2], DIOPTRE_UNIT),
+    ('file,focus_dpt\na.png,0,,\nb.png,1,,\nc.png,2,,\n', [0, 1, 2], DIOPTRE_UNIT),
+    ('file,focus_dpt\n"=""a.png""",0\n\'b.png\',1\nc.png,2\n', [0, 1, 2], DIOPTRE_UNIT),
+  ],
+)
+def test_units(folder, text, focus, unit):
+  (folder / 'metadata.csv').write_text(text)
+  stack = read_stack_folder(folder)
+  np.testing.assert_allclose(stack.focus, focus)
+  assert stack.focus_unit == unit
+  assert not np.signbit(stack.focus[stack.focus == 0]).any()
+
+
+@pytest.mark.parametrize(
+  'document',
+  [
+    frames('focus_distance_m', 4, 2, 0.5),
+    {'frames': frames('focus_distance_mm', 4000, '2000', 500)},
+    {'frames': frames('focus_distance_m', '4 m', '200 cm', 0.5)},
+  ],
+)
+def test_units_in_json(folder, document):
+  write_json(folder, document)
+  np.testing.assert_allclose(read_stack_folder(folder).focus, [0.25, 0.5, 2])
+
+
+@pytest.mark.parametrize(
+  ('name', 'text'),
+  [
+    ('metadata.json', '{"title": "Ants", "description": "", "access": "protected"}'),  # of albums of photographs
+    ('metadata.json', '{"SensorTimestamp": 1, "LensPosition": 1.5, "FocusFoM": 300}'),  # of cameras
+    ('metadata.csv', 'time,temperature\n12:00,20\n12:01,21\n'),
+  ],
+)
+def test_a_file_of_another_program_is_noted(folder, name, text):
+  (folder / name).write_text(text)
+  stack = read_stack_folder(folder)
+  assert stack.focus_unit == FRAME_INDEX_UNIT
+  notes = [note for note in stack.notes if 'was not read' in note]
+  assert len(notes) == 1
+  assert notes[0].startswith(f'{name} was not read: its fields are those of another program (')
+  # One that names an image is meant for this.
+  (folder / name).write_text(text.replace('protected', 'a.png').replace('1.5', '"a.png"').replace('20', 'a.png'))
+  with pytest.raises(InputError, match='is unknown, expected'):
+    read_stack_folder(folder)
+
+
+@pytest.mark.parametrize('name', ['distances.txt', 'focus_distance.txt.txt', 'Metadata.txt'])
+def test_text_of_another_name_is_noted(folder, name):
+  (folder / name).write_text('4 2 1')
+  (folder / 'notes.txt').write_text('ants')
+  notes = read_stack_folder(folder).notes
+  assert f'{name} was not read: focus distances are expected in metadata.csv.' in notes
+
+
 def test_minus_of_typesetters(folder):
   (folder / 'metadata.csv').write_text('file,focus,focus_unit\na.png,\u22125,um\nb.png,0,\nc.png,5,\n')
   assert read_stack_folder(folder).focus.tolist() == [-5, 0, 5]
@@ -250,6 +321,10 @@ class TestPositions:
       ('focus_unit = mm\n-1 -0,5 0', [-1, -0.5, 0], 'mm'),
       ('1um\n5um\n10um\n', [1, 5, 10], 'um'),
       ('1 µm\n5 µm\n10 µm\n', [1, 5, 10], 'µm'),
+      ('1 microns\n5 micron\n10 microns\n', [1, 5, 10], 'um'),
+      ('4 meters\n2 metres\n1 meter\n', [0.25, 0.5, 1], DIOPTRE_UNIT),
+      ('0D 1D 2 D', [0, 1, 2], DIOPTRE_UNIT),
+      ('4,\n2,\n1,\n\x1a', [0.25, 0.5, 1], '1 / unit of focus_distance.txt'),
       ('# focus_unit: m\n4 2 1', [0.25, 0.5, 1], DIOPTRE_UNIT),
       ('# focus_unit: dpt\n0 2 4', [0, 2, 4], DIOPTRE_UNIT),
     ],
@@ -289,8 +364,8 @@ class TestPositions:
     ('focus_dpt\n0\n1\n2', r"columns are \['focus_dpt'\], expected 'file' and other columns"),
     ('file,focus_dpt,focus_dpt\na.png,1,1', 'expected .* each once'),
     ('file|focus_dpt\na.png|0', r"field 'file\|focus_dpt' is unknown, expected file, focus_distance_m, focus_dpt, "),
-    ('file,focus_m\na.png,0', "field 'focus_m' is unknown"),
-    ('file,focus_dpt\na.png,0\nb.png', r"1 cells in the row 'b\.png', expected 2"),
+    ('file,focus_km\na.png,0', "field 'focus_km' is unknown"),
+    ('file,focus_dpt\na.png,0\nb.png', r'no focus_dpt for b\.png, c\.png, expected one for every image'),
     ('file,focus_dpt\na.png,0,5', r"3 cells in the row 'a\.png,0,5', expected 2"),
     ('file,focus_dpt\na.png,0\nb.png,1', r'no focus_dpt for c\.png, expected one for every image'),
     ('file,focus_dpt\na.png,\nb.png,1\nc.png,', r'no focus_dpt for a\.png, c\.png, expected one for every image'),
@@ -315,6 +390,10 @@ class TestPositions:
       r"focus_distance_m of a\.png is 'x', expected a number",
     ),
     ('file,focus_dpt\na.png,2\nb.png,2\nc.png,2', r'the focus distance is 0\.5 in every frame, expected a sweep'),
+    ('file,focus\na.png,"1,000"\nb.png,"2,000"\nc.png,3000', r"focus is '1,000', expected numbers without commas"),
+    ('file,focus\na.png,1 um\nb.png,2 mm\nc.png,3 um', 'focus is in um and mm, expected one unit'),
+    ('file,focus_dpt\na.png,1 um\nb.png,2\nc.png,3', r"focus_dpt of a\.png is '1 um', expected a finite number"),
+    ('file,distance\na.png,1\nb.png,2\nc.png,3', "field 'distance' is unknown, expected file, focus_distance_m"),
     ('file,focus_dpt,focus_distance_m\na.png,2,0.5', 'both focus_distance_m and focus_dpt, expected one of them'),
     (
       'file,focus_dpt,f_number\na.png,0,2\nb.png,1,4\nc.png,2,',

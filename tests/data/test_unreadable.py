@@ -1,5 +1,7 @@
 """Stacks with unreadable files are read as if those files did not exist."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,6 +117,42 @@ def test_the_others_are_decoded_once(tmp_path, monkeypatch):
   monkeypatch.setattr(frames, 'decode', counted)
   assert len(read_stack_folder(tmp_path).names) == 4
   assert decoded == names
+
+
+@pytest.mark.parametrize('options', [{}, {'progressive': True}, {'restart_marker_rows': 1}, {'subsampling': '4:2:0'}])
+@pytest.mark.parametrize('zeros', [0, 500])  # as of a copy that was not finished
+def test_a_jpeg_without_its_end_is_whole(tmp_path, options, zeros):
+  rng = np.random.default_rng(0)
+  names = [f'{n}.jpg' for n in range(4)]
+  for name in names:
+    Image.fromarray(rng.integers(0, 256, (33, 50, 3), dtype=np.uint8)).save(tmp_path / name, **options)
+  whole = read_stack_folder(tmp_path)
+  assert not any('end' in note for note in whole.notes)
+  data = (tmp_path / names[1]).read_bytes()
+  (tmp_path / names[1]).write_bytes(data[:-2] + bytes(zeros))
+  stack = read_stack_folder(tmp_path)
+  np.testing.assert_array_equal(stack.images, whole.images)
+  notes = [note for note in stack.notes if 'end of its file' in note]
+  assert notes == ['1.jpg lacks the end of its file, but no part of the image.'] or (not zeros and not notes)
+  # Without its last pixels, it is not.
+  for kept in (len(data) - 30, len(data) // 2):
+    (tmp_path / names[1]).write_bytes(data[:kept] + bytes(zeros))
+    stack = read_stack_folder(tmp_path)
+    assert stack.names == ['0.jpg', '2.jpg', '3.jpg']
+    assert 'truncated' in left_out(stack)[0]
+
+
+def test_what_follows_the_end_of_a_jpeg_does_not_matter(tmp_path):
+  preview = io.BytesIO()
+  Image.new('RGB', (16, 16)).save(preview, 'JPEG')
+  rng = np.random.default_rng(0)
+  for n, more in enumerate((b'', bytes(900), preview.getvalue(), b'\0\0\0\x18ftypmp42' + bytes(99))):
+    Image.fromarray(rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)).save(tmp_path / f'{n}.jpg')
+    with (tmp_path / f'{n}.jpg').open('ab') as file:
+      file.write(more)
+  stack = read_stack_folder(tmp_path)
+  assert len(stack.names) == 4
+  assert not any('end' in note or 'Left out' in note for note in stack.notes)
 
 
 def test_orientation_is_not_that_of_a_file_that_cannot_be_read(tmp_path):

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.data.frames import FrameReader
 from focal_jax.prediction.full_size import full_size
 from focal_jax.prediction.predict import Options, predict_folder
+from focal_jax.stack import Prediction
 
 HEIGHT, WIDTH, FRAMES = 300, 400, 8
 ZOOMS = 1 + 0.004 * np.arange(FRAMES)[::-1]
@@ -135,3 +136,30 @@ def test_an_error_of_saving_ends_it(scene):
 
   with pytest.raises(OSError, match='No space left'):
     full_size(stack, None, np.zeros((FRAMES, 3), np.float32), None, save)
+
+
+def test_static_content_is_left_out_where_a_frame_is_without_it():
+  """Dust, which moves across aligned frames, and in one place is in all of them."""
+  frames, size = 5, (48, 64)
+  texture = np.random.default_rng(0).integers(90, 110, (*size, 1), dtype=np.uint8).repeat(3, -1)
+  images, dust = texture[None].repeat(frames, 0), np.zeros((frames, *size), bool)
+  for n in range(frames):
+    dust[n, 10:16, 10 + 8 * n : 16 + 8 * n] = True  # a frame far from the depth is without it
+  dust[:, 30:34, 30:34] = True
+  images[dust] = 0
+  names = [f'{n}.png' for n in range(frames)]
+  stack = FolderStack(
+    images, np.arange(frames, dtype=float), np.ones(frames), 'frame index', names, [], None, None, (0.0, 0.0)
+  )
+  prediction = Prediction(
+    depth=np.full(size, 4.0, np.float32),
+    confidence=np.ones(size, np.float32),
+    aligned=images / np.float32(255),
+    coverage=np.ones((frames, *size), np.float32),
+    motion=np.zeros((frames, 3), np.float32),
+  )
+  expected = texture.copy()
+  expected[30:34, 30:34] = 0
+  np.testing.assert_allclose(full_size(stack, prediction, None, static=list(dust)).all_in_focus, expected, atol=1)
+  usual = full_size(stack, prediction, None).all_in_focus
+  assert np.abs(usual.astype(int) - expected).max() > 50

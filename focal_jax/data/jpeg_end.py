@@ -1,0 +1,55 @@
+"""JPEG files that are cut off. Decoders need a marker at the end, and fill in what is missing with grey, without an
+error; viewers show both.
+"""
+
+import io
+import re
+
+import numpy as np
+from PIL import Image
+
+START, END = b'\xff\xd8\xff', b'\xff\xd9'
+_START_OF_SCAN = 0xDA
+# The next marker after compressed data: FF 00 is a byte of it, and FF D0 .. FF D7 are between its parts.
+_MARKER = re.compile(rb'\xff[\x01-\xcf\xd8-\xfe]')
+# What may follow if nothing is missing: it is not read then. Decoded, it would be seen.
+_FILLERS = (b'\x5a\x35' * 64, b'\x13\xc8' * 64)
+
+
+def is_cut(data: bytes) -> bool:
+  """Whether a JPEG has no end: the file stops, or goes on with zeros, within its compressed data or before."""
+  place = 2
+  while True:
+    while data[place : place + 2] == b'\xff\xff':  # fill bytes
+      place += 1
+    if place + 4 > len(data) or data[place] != 0xFF:
+      return True
+    kind, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], 'big')
+    place += 2 + length
+    if kind == _START_OF_SCAN:
+      found = _MARKER.search(data, place)
+      if found is None:
+        return True
+      if found[0] == END:
+        return False
+      place = found.start()
+
+
+def with_end(data: bytes) -> bytes | None:
+  """A cut JPEG with the marker at its end, if all of the picture is there; None: parts of it are missing, or it cannot
+  be decoded.
+  """
+  data = data.rstrip(b'\0')
+  data += b'\0' * data.endswith(b'\xff')
+  try:
+    picture = _decoded(data + END)
+    if all(np.array_equal(_decoded(data + filler + END), picture) for filler in _FILLERS):
+      return data + END
+  except (OSError, ValueError, SyntaxError):
+    pass
+  return None
+
+
+def _decoded(data: bytes) -> np.ndarray:
+  with Image.open(io.BytesIO(data), formats=['JPEG']) as image:
+    return np.asarray(image)

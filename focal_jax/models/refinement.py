@@ -47,6 +47,10 @@ SHARES = (1.0, 0.0, -1.0)  # logits of the classical estimate, the pixel's own d
 FILL_PRIOR = 0.1  # weight of a pixel's surroundings; its own is 0 .. 1
 TRUST_PX = 16  # side of the blocks over which the classical confidence is averaged; interpolated between them
 TRUST_WIDTH = 0.03  # width of the transition to the classical estimate, in confidence (a sigmoid's scale)
+# The network overrules a trusted estimate that differs from its own by more than this, as shares of the range, from
+# slightly to fully,
+DIFFERENCE = (0.1, 0.3)
+UNSURE = 0.3  # the less, the closer the standard deviation of its own distribution is to this share of the range
 MIN_WEIGHT = 1e-6  # floor of the weights of a fill, whose gradients divide by their square
 
 
@@ -113,6 +117,13 @@ class RefinementNetwork(nn.Module):
       for name, ends in (('far', (x[:, :1], x[:, 1:2])), ('near', (x[:, -1:], x[:, -2:-1])))
     )
     own = jax.nn.softmax(jnp.concatenate([far[:, ::-1], scores, near], 1), axis=1)
+    k = len(BEYOND)
+    # Offsets are in frames; the spacing of the frames turns them into the unit of the focus.
+    of_frames = focus[..., None, None] + offset * jnp.gradient(focus, axis=1)[..., None, None]
+    far_places, near_places = (jnp.broadcast_to(p[..., None, None], far.shape) for p in positions_beyond(focus))
+    places = jnp.concatenate([far_places, of_frames, near_places], 1)
+    own_depth = jnp.sum(own * places, 1, keepdims=True)
+    classical_depth = expected_focus(estimate, focus)[:, None]
 
     outputs = Head(4, name='shares')(jnp.concatenate(summary, -1))
     shares = jax.nn.softmax(jnp.asarray(SHARES) + to_full(outputs[..., :3]), axis=-1)
@@ -120,19 +131,20 @@ class RefinementNetwork(nn.Module):
       # Averaged over the surroundings, because otherwise depth would switch between the two from pixel to pixel.
       around = to_full(average_pool(evidence[:, None, ..., None], TRUST_PX))
       trust = jax.nn.sigmoid((around - self.trusted_confidence) / TRUST_WIDTH)
+      # Strong blur misleads even a confident classical estimate: the network overrules it if it is sure of another.
+      extent = jnp.maximum(jnp.abs(focus[:, -1] - focus[:, 0]), 1e-9)[:, None, None, None]
+      spread = jnp.sqrt(jnp.sum(own * (places - own_depth) ** 2, 1, keepdims=True) + 1e-6 * extent**2)
+      unsure = jnp.minimum(spread / (UNSURE * extent), 1.0)
+      apart = jnp.abs(own_depth - classical_depth) / extent
+      differs = jnp.clip((apart - DIFFERENCE[0]) / (DIFFERENCE[1] - DIFFERENCE[0]), 0.0, 1.0)
+      trust = trust * (1.0 - differs * (1.0 - unsure))[..., None]
       shares = (1.0 - trust) * shares + trust * jnp.asarray([1.0, 0.0, 0.0])
     known = jax.nn.sigmoid(outputs[..., 3] / HEAD_SCALE)
-    k = len(BEYOND)
-    # Offsets are in frames; the spacing of the frames turns them into the unit of the focus.
-    of_frames = focus[..., None, None] + offset * jnp.gradient(focus, axis=1)[..., None, None]
-    far_places, near_places = (jnp.broadcast_to(p[..., None, None], far.shape) for p in positions_beyond(focus))
-    own_depth = jnp.sum(own * jnp.concatenate([far_places, of_frames, near_places], 1), 1, keepdims=True)
     surroundings = upsample(fill(halve(jnp.concatenate([own_depth, own], 1)), known), height, width)
 
     def mixed(classical, own, surroundings):
       return shares[..., 0] * classical + shares[..., 1] * own + shares[..., 2] * surroundings
 
-    classical_depth = expected_focus(estimate, focus)[:, None]
     pyramid += [own_depth[:, 0], mixed(classical_depth, own_depth, surroundings[:, :1])[:, 0]]
     distribution = mixed(jnp.pad(estimate, ((0, 0), (k, k), (0, 0), (0, 0))), own, surroundings[:, 1:])
     # Callers expect one weight per frame, so shares beyond an end are added to its frame.

@@ -13,13 +13,12 @@ from jaxtyping import Float64, Int64, UInt8
 from focal_jax.data import paths as file_paths
 from focal_jax.data import series
 from focal_jax.data.decode import FrameFile, FrameHeader, read_header
-from focal_jax.data.formats import badly_named, expected_suffixes, is_image, other_types, unread
+from focal_jax.data.formats import TIFF_SUFFIXES, badly_named, expected_suffixes, is_image, other_types, unread
 from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import find_fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, METADATA_FILES, Sweep, count_distances, read_metadata
 from focal_jax.data.names import format_list, natural_order, order_notes, printable
 from focal_jax.data.pages import (
-  TIFF_SUFFIXES,
   PageStack,
   choose_channel,
   highest_snr,

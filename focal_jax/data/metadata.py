@@ -20,16 +20,8 @@ from focal_jax.data.exif import FrameExif
 from focal_jax.data.named_focus import focus_of_names, unused_numbers
 from focal_jax.data.names import format_list, printable
 from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
-from focal_jax.data.texts import (
-  DIOPTRES,
-  METRES,
-  MICROMETRES,
-  find_ignoring_case,
-  is_there,
-  micro,
-  plain_number,
-  read_text,
-)
+from focal_jax.data.texts import read_text
+from focal_jax.data.units import DIOPTRES, METRES, MICROMETRES, micro, plain_number
 from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
@@ -200,16 +192,18 @@ def _lens(exif: list[FrameExif], notes: list[str]) -> FrameExif:
 
 def count_distances(folder: Path) -> int | None:
   """Number of images that `focus_distance.txt` describes; None if there is no such file."""
-  path = find_ignoring_case(folder, FOCUS_DISTANCE_FILE)
-  return len(_read_numbers(path)[0]) if is_there(path) else None
+  path = file_paths.find_ignoring_case(folder, FOCUS_DISTANCE_FILE)
+  return len(_read_numbers(path)[0]) if file_paths.is_there(path) else None
 
 
 def _read_text_files(
   folder: Path, names: list[str], all_names: list[str], sidecar_unit: str | None, notes: list[str]
 ) -> Sweep | None:
-  distance_file, length_file = (find_ignoring_case(folder, name) for name in (FOCUS_DISTANCE_FILE, FOCAL_LENGTH_FILE))
-  if not is_there(distance_file):
-    if is_there(length_file):
+  distance_file, length_file = (
+    file_paths.find_ignoring_case(folder, name) for name in (FOCUS_DISTANCE_FILE, FOCAL_LENGTH_FILE)
+  )
+  if not file_paths.is_there(distance_file):
+    if file_paths.is_there(length_file):
       notes.append(f'{FOCAL_LENGTH_FILE} was ignored: it needs {FOCUS_DISTANCE_FILE}.')
     return None
   values, unit = _read_numbers(distance_file)
@@ -221,7 +215,7 @@ def _read_text_files(
   by_name = dict(zip(all_names, values, strict=True))
   values = np.array([by_name[name] for name in names])
   meaning = known_unit(unit)
-  has_length = is_there(length_file)
+  has_length = file_paths.is_there(length_file)
   finite = bool(np.isfinite(list(by_name.values())).all())
   guessed_positions = unit is None and not has_length and finite and min(by_name.values()) <= 0
   if guessed_positions or (unit is not None and meaning is None) or meaning == 'focus_dpt':

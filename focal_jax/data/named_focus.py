@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from focal_jax.data.names import INFINITY_WORD, comparable, signs_follow_letters
-from focal_jax.data.texts import METRES, micro, plain_number
+from focal_jax.data.units import METRES, UNIT_IN_NAME, micro, plain_number
 
 # Units of positions along the axis in micrometres.
 _MICROMETRES = {'mm': 1e3, 'um': 1.0, 'nm': 1e-3}
@@ -16,7 +16,7 @@ _OF_DISTANCES = re.compile('focus|foc|dist')
 _NUMBER, _SIGNED_NUMBER = (
   re.compile(
     rf'(?<![\d.,])((?:(?<![{before_sign}])[-+\u2212])?\d+(?:[.,]\d+)?|{INFINITY_WORD})'
-    r'(?: ?(dpt|diopt(?:re|er)s?|nm|[uµμ]m|microns?|mm|cm|m|met(?:re|er)s?)|(in|inch|inches|ft|feet|d))?(?![^\W_])'
+    rf'(?: ?({UNIT_IN_NAME})|(in|inch|inches|ft|feet|d))?(?![^\W_])'
   )
   for before_sign in (r'^\W_', r'\d')
 )
@@ -41,7 +41,7 @@ def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str]
   varying = [column for column in zip(*rows, strict=True) if len(set(column)) > 1]
   if len(varying) != 1:
     return None
-  numbers = np.array([float(plain_number('inf' if _is_infinite(number) else number)) for number, _ in varying[0]])
+  numbers = np.array([float(plain_number(number)) for number, _ in varying[0]])
   units = [unit for _, unit in varying[0]]
   used = {unit for unit in units if unit}
   say_so = all(_OF_DISTANCES.search(stem) for stem in stems)
@@ -90,7 +90,7 @@ def unused_numbers(names: Sequence[str]) -> tuple[str, str] | None:
       return None
     found.append(row[0])
   units = {unit for number, unit in found if not _is_infinite(number)}
-  values = [float(plain_number('inf' if _is_infinite(number) else number)) for number, _ in found]
+  values = [float(plain_number(number)) for number, _ in found]
   if len(units) != 1 or len(set(values)) < len(values):
     return None
   least, greatest = (''.join(found[values.index(limit(values))]) for limit in (min, max))

@@ -13,17 +13,16 @@ from jaxtyping import Float64
 
 from focal_jax.data import tiff
 from focal_jax.data.decode import FrameFile, decode, errors_naming_file, open_page, read_header
+from focal_jax.data.formats import HEIC_SUFFIXES, TIFF_SUFFIXES
 from focal_jax.data.names import comparable, format_list, printable
-from focal_jax.data.texts import plain_number
+from focal_jax.data.units import MICROMETRES, micro, plain_number
 from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError
 
-TIFF_SUFFIXES = ('.tif', '.tiff')
-ANIMATED_SUFFIXES = ('.gif', '.png', '.webp', '.avif', '.heic', '.heif', '.hif')
+_ANIMATED_SUFFIXES = ('.gif', '.png', '.webp', '.avif', *HEIC_SUFFIXES)
 _CHANNEL_SIDE_PX = 256  # size at which channels are compared
 _MAX_CHANNELS = 4  # files with more channels, but one position and time, are stacks: some programs write all like this
 _MAX_PREVIEW = 0.6  # maximum size of previews relative to the image; in pyramids it is 1/2
-_MICRONS = ('µm', 'μm', 'um', 'micron', 'microns', 'micrometer', 'micrometers', 'micrometre', 'micrometres')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,14 +69,12 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   Raises:
     InputError: the file cannot be read, or has no such channel.
   """
-  if path.suffix.lower() in ANIMATED_SUFFIXES:
+  if path.suffix.lower() in _ANIMATED_SUFFIXES:
     return _read_animation(path)
   if path.suffix.lower() not in TIFF_SUFFIXES:
     return None
   with errors_naming_file(path):
-    with path.open('rb') as file:
-      start = file.read(4)
-    if not tiff.is_tiff(start):  # not a TIFF, whatever its name
+    if not tiff.is_tiff(path):  # not a TIFF, whatever its name
       with open_page(path):
         return None
     found = tiff.read_pages(path)
@@ -370,6 +367,6 @@ def _unit_of_length(positions: Float64[np.ndarray, 'Z'], unit: str) -> tuple[Flo
   distances from a camera.
   """
   positions = positions + 0.0  # no negative zero
-  if unit.lower() in _MICRONS or re.fullmatch(r'(?:\?|[^\x00-\x7f]+)m', unit):  # also wrongly encoded
+  if micro(unit).lower() in MICROMETRES or re.fullmatch(r'(?:\?|[^\x00-\x7f]+)m', unit):  # also wrongly encoded
     return positions, 'um'
   return (positions * 1e6, 'um') if unit == 'm' else (positions, unit)

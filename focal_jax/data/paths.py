@@ -1,4 +1,6 @@
-"""Paths as people type them: with commas, patterns, or letters composed differently from those on disk."""
+"""Paths as people type them: with commas, patterns, or letters composed differently from those on disk; and what
+lies in a folder.
+"""
 
 import glob
 import itertools
@@ -133,3 +135,20 @@ def entries(folder: Path) -> list[Path]:
     return list(folder.iterdir())
   except OSError:
     return []
+
+
+def is_there(path: Path) -> bool:
+  """Whether there is such a file, or a link to one that is missing, which is an error and not the same as no file."""
+  return path.exists() or path.is_symlink()
+
+
+def find_ignoring_case(folder: Path, name: str) -> Path:
+  """The file with this name in a folder, or the only one whose name differs just in case."""
+  path = folder / name
+  if is_there(path):
+    return path
+  try:
+    alike = [entry for entry in folder.iterdir() if entry.name.lower() == name]
+  except OSError:
+    return path
+  return alike[0] if len(alike) == 1 else path

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 from focal_jax.data.decode import FrameHeader
+from focal_jax.data.formats import HEIC_SUFFIXES, JPEG_SUFFIXES, TIFF_SUFFIXES
 from focal_jax.data.frames import orientations
 from focal_jax.data.names import (
   MAX_LEFT_OUT,
@@ -49,7 +50,7 @@ _ORDINAL = re.compile(r'(?<=\d)(?:st|nd|rd|th)(?![^\W_])')
 _VERSIONS = re.compile('hdr|portrait|night')  # versions of an image that also exists without the word
 # If a photograph is stored in several formats, the first of these is used.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
-_KINDS = {'.jpeg': 'jpg', '.jpe': 'jpg', '.jfif': 'jpg', '.tiff': 'tif', '.heif': 'heic', '.hif': 'heic'}
+_KINDS = {suffix: same[0][1:] for same in (JPEG_SUFFIXES, TIFF_SUFFIXES, HEIC_SUFFIXES) for suffix in same}
 
 
 def without_duplicate_formats(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:

@@ -42,17 +42,8 @@ from jaxtyping import Float64
 from focal_jax.data import paths as file_paths
 from focal_jax.data.formats import is_image
 from focal_jax.data.names import comparable, format_list, printable
-from focal_jax.data.texts import (
-  DIOPTRES,
-  METRES,
-  MICROMETRES,
-  find_ignoring_case,
-  is_there,
-  micro,
-  plain_number,
-  read_text,
-  split_unit,
-)
+from focal_jax.data.texts import read_text
+from focal_jax.data.units import DIOPTRES, METRES, MICROMETRES, micro, plain_number, split_unit
 from focal_jax.errors import InputError, one_line
 
 SIDECAR_FILES = ('metadata.csv', 'metadata.json')
@@ -145,7 +136,7 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
   Raises:
     InputError: naming the file and the field, what was found and what was expected.
   """
-  found = [path for name in SIDECAR_FILES if is_there(path := find_ignoring_case(folder, name))]
+  found = [path for name in SIDECAR_FILES if file_paths.is_there(path := file_paths.find_ignoring_case(folder, name))]
   if not found:
     return Sidecar()
   path = found[0]
@@ -324,7 +315,7 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
 
 
 def _has_unit(cell: str) -> bool:
-  return not cell or split_unit(cell)[1] in METRES or plain_number(cell).lower().startswith('inf')
+  return not cell or split_unit(cell)[1] in METRES or plain_number(cell) == 'inf'
 
 
 def _check_commas(path: Path, columns: list[str], rows: list[list[str]]) -> None:

@@ -50,7 +50,6 @@ def write_images(folder: Path, *names: str) -> None:
     ['cap_009f_l.png', 'cap_00a0_l.png', 'cap_00a1_l.png'],
     ['1a.jpg', '1b.jpg', '2a.jpg', '2b.jpg', '10a.jpg'],
     ['a9.jpg', 'a10.jpg', 'b1.jpg'],
-    [f'第{number}张.jpg' for number in ('一', '二', '九', '十', '十一', '二十', '二十一', '一百零五')],
     [f'{n}{end}.jpg' for n, end in ((1, 'st'), (2, 'nd'), (3, 'rd'), (4, 'th'), (11, 'th'))],
     ['at 11.59.59 AM.png', 'at 12.00.00 PM.png', 'at 12.00.01\u202fPM.png', 'at 1.00.00 PM.png'],
     ['Photo 5-1-24, 12 00 00 AM.jpg', 'Photo 5-1-24, 1 00 00 AM.jpg', 'Photo 5-1-24, 12 00 00 PM.jpg'],

@@ -6,10 +6,11 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from focal_jax.data.formats import is_image
 from focal_jax.data.names import comparable, natural_order
 
 _MAX_PARTS = 16  # maximum number of parts of a path that a list flag has split at its commas
@@ -91,7 +92,7 @@ def _looks(name: str) -> str:
   return re.sub(r'\s*,\s*', ',', comparable(name).strip())
 
 
-def stack_folders(folder: Path, is_image: Callable[[Path], bool], limit: int = 1000) -> dict[str, int]:
+def stack_folders(folder: Path, limit: int = 1000) -> dict[str, int]:
   """Number of images in the folders below `folder`, two levels deep, that contain two or more, by relative path.
 
   At most `limit` folders are searched.
@@ -104,7 +105,7 @@ def stack_folders(folder: Path, is_image: Callable[[Path], bool], limit: int = 1
   return found
 
 
-def single_files(folder: Path, is_image: Callable[[Path], bool], limit: int = 1000) -> list[Path]:
+def single_files(folder: Path, limit: int = 1000) -> list[Path]:
   """The images that are alone in their folders, if there are several such folders side by side below `folder`."""
   found = []
   for path in natural_order(itertools.islice(_below(folder, depth=2), limit)):
@@ -143,12 +144,9 @@ def is_there(path: Path) -> bool:
 
 
 def find_ignoring_case(folder: Path, name: str) -> Path:
-  """The file with this name in a folder, or the only one whose name differs just in case."""
+  """The file with this name, in lower case, in a folder, or the only one whose name differs just in case."""
   path = folder / name
   if is_there(path):
     return path
-  try:
-    alike = [entry for entry in folder.iterdir() if entry.name.lower() == name]
-  except OSError:
-    return path
+  alike = [entry for entry in entries(folder) if entry.name.lower() == name]
   return alike[0] if len(alike) == 1 else path

@@ -4,22 +4,23 @@ import itertools
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
 from focal_jax.data.units import INFINITY, UNIT_IN_NAME
 
-# A minus is a sign at the start or after a separator. After a letter it depends on the other names (`natural_order`),
-# and after a digit it is a separator, as in dates. A single point or comma between digits is decimal, except in dates
-# and times such as 12.30.59.
+# Characters after which a minus is no sign: digits, as in dates; and letters, unless the other names say that signs
+# follow letters (`signs_follow_letters`).
+BEFORE_SEPARATOR = {False: r'[^\W_]', True: r'\d'}
+# A single point or comma between digits is decimal, except in dates and times such as 12.30.59.
 _UNSIGNED = r'(?<![\d.,])\d+[.,]\d+(?![.,]?\d)|\d+'
 INFINITY_WORD = rf'(?<![^\W\d_]){INFINITY}'
 # A frame focused at infinity, perhaps with a unit of length: counts as a number.
 _INFINITE = rf'{INFINITY_WORD}(?=(?:mm|cm|m)?(?![^\W_]))'
 _SIGNED = {
-  False: re.compile(rf'((?:(?<![^\W_])[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),
-  True: re.compile(rf'((?:(?<!\d)[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),
+  follow_letters: re.compile(rf'((?:(?<!{before})[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})')
+  for follow_letters, before in BEFORE_SEPARATOR.items()
 }
 _WITHOUT_SIGNS = re.compile(f'({_UNSIGNED}|{_INFINITE})')
 
@@ -132,6 +133,13 @@ def hyphens_count(stems: list[str]) -> bool:
   numbers = sorted(-int(text) for text in texts)
   steps = [b - a for a, b in itertools.pairwise(numbers)]
   return numbers[0] <= 1 and min(steps) > 0 and max(steps) <= MAX_LEFT_OUT and 2 * steps.count(1) >= len(steps)
+
+
+def varying_columns(rows: Sequence[Sequence[Hashable]]) -> list[tuple]:
+  """The columns of a table, by rows, whose values are not all equal; [] if the rows differ in length."""
+  if len({len(row) for row in rows}) != 1:
+    return []
+  return [column for column in zip(*rows, strict=True) if len(set(column)) > 1]
 
 
 def _common_start(texts: list[str]) -> int:

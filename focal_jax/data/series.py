@@ -24,6 +24,7 @@ from focal_jax.data.names import (
   hexadecimal_as_decimal,
   infinity_as_digit,
   printable,
+  varying_columns,
 )
 
 # Words in the names of programs' results. If all names of a series have them, they are ignored.
@@ -314,8 +315,7 @@ def by_channel(paths: list[Path]) -> list[list[Path]] | None:
   rows = [re.findall(r'([^\W\d_]*)[\W_]?(\d+)', stem) for stem in stems]
   if len({tuple(word for word, _ in row) for row in rows}) != 1:
     return None
-  columns = list(zip(*rows, strict=True))
-  varying = list(dict.fromkeys(column for column in columns if len(set(column)) > 1))  # each once
+  varying = list(dict.fromkeys(varying_columns(rows)))  # each once
   named = [column for column in varying if column[0][0] in _CHANNEL_WORDS]
   if len(varying) != 2 or len(named) != 1:
     return None
@@ -384,10 +384,7 @@ def _rises(values: Sequence[float]) -> bool:
 
 def _counters(stems: list[str]) -> list[int] | None:
   """The numbers that distinguish the names, if each name has one and they have equally many digits."""
-  runs = [re.findall(r'\d+', stem) for stem in stems]
-  if len({len(run) for run in runs}) != 1:
-    return None
-  differing = [column for column in zip(*runs, strict=True) if len(set(column)) > 1]
+  differing = varying_columns([re.findall(r'\d+', stem) for stem in stems])
   if len(differing) != 1 or len({len(text) for text in differing[0]}) != 1 or len(differing[0][0]) < 2:
     return None
   return [int(text) for text in differing[0]]
@@ -447,10 +444,7 @@ def _in_a_grid(names: list[_Name]) -> list[str]:
   """The first names of each series if every value of one number occurs with every value of another that has few, such
   as a camera or channel: cam0_000 .. cam0_005, cam1_000 .. cam1_005.
   """
-  rows = [re.findall(r'\d+', name.stem) for name in names]
-  if len({len(row) for row in rows}) != 1:
-    return []
-  varying = [column for column in zip(*rows, strict=True) if len(set(column)) > 1]
+  varying = varying_columns([re.findall(r'\d+', name.stem) for name in names])
   if len(varying) != 2 or len(set(zip(*varying, strict=True))) < len(names):
     return []
   counts = [len(set(column)) for column in varying]

@@ -105,11 +105,12 @@ def unread(paths: Iterable[Path]) -> list[str]:
   found: dict[str, list[str]] = {}
   away, incomplete = 0, []
   for path in paths:
-    if path.suffix.lower() in _INCOMPLETE and is_image(path.with_suffix('')):
-      incomplete.append(path.name)
-    away += path.name.startswith('.') and path.suffix == '.icloud'  # placeholder of a file that was not downloaded
     suffix = path.suffix.lower()
-    if suffix in _ADVICE and suffix not in readable_suffixes() and not path.name.startswith('.'):
+    if path.name.startswith('.'):
+      away += suffix == '.icloud'  # placeholder of a file that was not downloaded
+    elif suffix in _INCOMPLETE and is_image(path.with_suffix('')):
+      incomplete.append(path.name)
+    elif suffix in _ADVICE and suffix not in readable_suffixes():
       found.setdefault(suffix, []).append(path.suffix)
   notes = [
     f'{len(written)} {"file" if len(written) == 1 else "files"} of type {written[0]} '

@@ -70,6 +70,8 @@ def without_duplicate_formats(paths: list[Path], kept: set[str]) -> tuple[list[P
   by_stem: dict[str, list[Path]] = {}
   for path in paths:
     by_stem.setdefault(path.stem, []).append(path)
+  if len(by_stem) == len(paths):
+    return paths, []
   counts = Counter(_kind(path) for path in paths)
   spellings, sizes = Counter(path.suffix for path in paths), Counter()
   for path in paths:

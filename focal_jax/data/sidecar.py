@@ -149,7 +149,7 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
   present = stack.keys() | {field for frame in frames.values() for field in frame}
   for fields in _ONE_OF:
     if len(both := [field for field in fields if field in present]) > 1:
-      raise InputError(f'{source}: both {" and ".join(both)}, expected one of them')
+      raise InputError(f'{source}: both {both[0]} and {both[1]}, expected one of them')
   if len(present.intersection(_TOGETHER)) == 1:
     raise InputError(f'{source}: one of {" and ".join(_TOGETHER)}, expected both or neither')
 
@@ -310,7 +310,7 @@ def _trimmed(table: list[list[str]]) -> tuple[list[str], list[list[str]]]:
   header, *rows = table or [[]]
   # Spreadsheets leave out empty cells at the end of a row, or write more of them than there are columns.
   rows = [row if any(row[len(header) :]) else row[: len(header)] + [''] * (len(header) - len(row)) for row in rows]
-  while header and not header[-1] and not any(any(row[len(header) - 1 :]) for row in rows):
+  while header and not header[-1] and not any(row[-1] for row in rows):
     header, rows = header[:-1], [row[:-1] for row in rows]
   if header[:1] == [''] and all(row[0] in ('', str(n), str(n + 1)) for n, row in enumerate(rows)):
     header, rows = header[1:], [row[1:] for row in rows]

@@ -329,9 +329,8 @@ def _choose_series(
   frames = natural_order(frames)  # other files may have hidden how these count
   if not kept and (channels := series.by_channel(frames)):
     files = [[picture_file(path) for path in one] for one in channels]
-    which = []
-    chosen = channels[choose_channel(files, channel, folder, which)]
-    others = set(frames) - set(chosen)
+    chosen, which = choose_channel(files, channel, folder)
+    others = set(frames) - set(channels[chosen])
     frames, remarks = _frames_of([path for path in paths if path not in others], kept)
     remarks += which
   elif channel is not None:

@@ -104,8 +104,8 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   elif times > 1:
     notes.append(f'Only the first of the {times} times in {printable(path.name)} was read.')
   by_channel = [_page_files(path, layout.pages[0, :, c].tolist()) for c in range(channels)]
-  chosen = choose_channel(by_channel, channel, path, notes)
-  return PageStack(by_channel[chosen], layout.positions, layout.unit, layout.source, chosen, channels, notes)
+  chosen, which = choose_channel(by_channel, channel, path)
+  return PageStack(by_channel[chosen], layout.positions, layout.unit, layout.source, chosen, channels, notes + which)
 
 
 def is_truncated_stack(path: Path) -> bool:
@@ -210,7 +210,8 @@ def read_plane_files(paths: list[Path], channel: int | None = None) -> PageStack
   notes = ['The order of the planes is from OME-XML.']
   if len({time for time, _, _ in planes}) > 1:
     notes.append('Only the first of several times was read.')
-  chosen = choose_channel(by_channel, channel, tiffs[0].parent, notes)
+  chosen, which = choose_channel(by_channel, channel, tiffs[0].parent)
+  notes += which
   ome = next(ome for ome in found.values() if ome.planes)
   positions = None if ome.positions is None else ome.positions[depths]
   read = {file.path for file in by_channel[chosen]}
@@ -233,15 +234,24 @@ def _planes_of_all(found: dict[Path, '_Ome'], tiffs: list[Path]) -> dict[tuple[i
   return {}
 
 
-def choose_channel(by_channel: list[list[FrameFile]], channel: int | None, path: Path, notes: list[str]) -> int:
-  """The channel to use; adds it to the notes if there are several. `path`: the file that holds them."""
+def choose_channel(by_channel: list[list[FrameFile]], channel: int | None, path: Path) -> tuple[int, list[str]]:
+  """The channel to use, and a note about it if there are several.
+
+  Args:
+    by_channel: the files of each.
+    channel: the one that is wanted. None: the one with the highest ratio of structure to noise.
+    path: the file or folder that contains them.
+
+  Raises:
+    InputError: there is no such channel.
+  """
   if channel is not None and not 0 <= channel < len(by_channel):
     raise InputError(f'channel is {channel}, expected 0 .. {len(by_channel) - 1}, the channels of {printable(path)}')
   if len(by_channel) == 1:
-    return 0
+    return 0, []
   chosen = highest_snr(by_channel) if channel is None else channel
-  notes.append(f'Depth is from channel {chosen} (counted from 0) of the {len(by_channel)} in {printable(path.name)}.')
-  return chosen
+  note = f'Depth is from channel {chosen} (counted from 0) of the {len(by_channel)} in {printable(path.name)}.'
+  return chosen, [note]
 
 
 @dataclasses.dataclass

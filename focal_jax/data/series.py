@@ -255,18 +255,19 @@ def without_outlier_frames(headers: list[FrameHeader], kept: set[Path]) -> tuple
   headers, notes = _without_reduced_copies(headers, kept)
   turns, _ = orientations(headers)
   sizes = {header.file: header.size(turn) for header, turn in zip(headers, turns, strict=True)}
-  tests: list[tuple[Callable[[FrameHeader], Hashable], Callable[[Hashable], str], int]] = [
-    (lambda header: sizes[header.file], lambda size: f'{size[0]} x {size[1]} pixels', 2),
-    (lambda header: header.pages > 1, lambda several: 'multi-page' if several else 'single images', 2),
-    (lambda header: header.grey, lambda grey: 'grey' if grey else 'in colour', 3),
+  # Property, its description, minimum number of frames that share it, and maximum number of others.
+  tests: list[tuple[Callable[[FrameHeader], Hashable], Callable[[Hashable], str], int, float]] = [
+    (lambda header: sizes[header.file], lambda size: f'{size[0]} x {size[1]} pixels', 2, math.inf),
+    (lambda header: header.pages > 1, lambda several: 'multi-page' if several else 'single images', 2, math.inf),
+    (lambda header: header.grey, lambda grey: 'grey' if grey else 'in colour', 3, 1),
   ]
-  for value_of, described, fewest in tests:
+  for value_of, described, fewest, most in tests:
     values = [value_of(header) for header in headers]
     (usual, count), *others = Counter(values).most_common()
     odd = [header for header, value in zip(headers, values, strict=True) if value != usual]
-    if not odd or count < fewest or 3 * len(odd) > len(headers) or any(header.file.path in kept for header in odd):
+    if not 0 < len(odd) <= min(most, len(headers) / 3) or count < fewest:
       continue
-    if fewest == 3 and len(odd) > 1:
+    if any(header.file.path in kept for header in odd):
       continue
     seen = ', '.join(described(value) for value, _ in others)
     verb = 'is' if len(odd) == 1 else 'are'

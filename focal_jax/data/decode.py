@@ -144,8 +144,8 @@ def errors_naming_file(path: Path) -> Iterator[None]:
       reason = getattr(error, 'strerror', None) or one_line(error)
       reason = re.sub(r' \(\d+ bytes not processed\)', '', reason)
     start = b''
-    with contextlib.suppress(OSError):
-      start = _first_bytes(path, 32)
+    with contextlib.suppress(OSError), path.open('rb') as file:
+      start = file.read(32)
     if isinstance(error, Image.UnidentifiedImageError):  # its message is about a Python object
       reason = unidentified(start)
     reason = advice_for_content(start) or reason
@@ -154,12 +154,11 @@ def errors_naming_file(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_page(path: Path, page: int = 0) -> Iterator[Image.Image]:
-  status = path.stat()
-  if status.st_size == 0:
+  if path.stat().st_size == 0:
     raise ValueError('the file is empty')
-  if page and not _is_tiff(path):
+  if page and not tiff.is_tiff(path):
     # Frames of an animation depend on earlier ones. It stays open, because the next one is usually read next.
-    image = _opened(path, status.st_mtime_ns, status.st_size)
+    image = _opened(path, *tiff.file_version(path))
     image.seek(page)
     yield image
     return
@@ -168,15 +167,6 @@ def open_page(path: Path, page: int = 0) -> Iterator[Image.Image]:
     if page:
       image.seek(page)
     yield image
-
-
-def _is_tiff(path: Path) -> bool:
-  return tiff.is_tiff(_first_bytes(path, 4))
-
-
-def _first_bytes(path: Path, count: int) -> bytes:
-  with path.open('rb') as file:
-    return file.read(count)
 
 
 @functools.lru_cache(maxsize=1)
@@ -220,9 +210,8 @@ def _pages_beyond_pillow(path: Path, page: int) -> list[tiff.TiffPage] | None:
   Raises:
     ValueError: neither can decode it.
   """
-  with path.open('rb') as file:
-    if not tiff.is_tiff(file.read(4)):
-      return None
+  if not tiff.is_tiff(path):
+    return None
   try:
     pages = tiff.read_pages(path)
     tiff.check_readable(pages[page])
@@ -278,10 +267,9 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
     UnreadableError: the file cannot be decoded.
   """
   with errors_naming_file(header.file.path):
-    start = _first_bytes(header.file.path, 4)
-    if start.startswith(jpeg_end.START):
+    if jpeg_end.is_jpeg(header.file.path):
       return _decode_jpeg(header, orientation)
-    if header.tiff_page is None and not tiff.is_tiff(start):
+    if header.tiff_page is None and not tiff.is_tiff(header.file.path):
       return _decode(header, orientation)
     with libtiff.messages() as said:
       try:
@@ -303,20 +291,16 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
 
 def _decode_jpeg(header: FrameHeader, orientation: int) -> Decoded:
   """Decodes a JPEG, also one without the marker at its end, if all of the picture is there."""
-  path = header.file.path
+  data = header.file.path.read_bytes()
   # Pillow also decodes compressed data that go on as zeros, as in files that were not copied completely.
-  with path.open('rb') as file:
-    file.seek(max(0, path.stat().st_size - _ZEROS))
-    zeros = not any(file.read())
-  try:
-    if not zeros or not jpeg_end.is_cut(path.read_bytes()):
-      return _decode(header, orientation)
-  except OSError as error:
-    problem = error
-  else:
+  if not any(data[-_ZEROS:]) and jpeg_end.is_cut(data):
     problem = OSError('image file is truncated: its end consists of zeros')
-  data = path.read_bytes()
-  whole = jpeg_end.with_end(data) if jpeg_end.is_cut(data) else None
+  else:
+    try:
+      return _decode(header, orientation)
+    except OSError as error:
+      problem = error
+  whole = jpeg_end.with_end(data)
   if whole is None:
     raise problem
   with Image.open(io.BytesIO(whole)) as image:

@@ -13,13 +13,12 @@ from jaxtyping import Float64, Int64, UInt8
 from focal_jax.data import paths as file_paths
 from focal_jax.data import series
 from focal_jax.data.decode import FrameFile, FrameHeader, read_header
-from focal_jax.data.formats import badly_named, expected_suffixes, is_image, other_types, unread
+from focal_jax.data.formats import TIFF_SUFFIXES, badly_named, expected_suffixes, is_image, other_types, unread
 from focal_jax.data.frames import FrameReader, Region, read_frames
 from focal_jax.data.fused import find_fused_frame
 from focal_jax.data.metadata import FRAME_INDEX_UNIT, METADATA_FILES, Sweep, count_distances, read_metadata
 from focal_jax.data.names import format_list, natural_order, order_notes, printable
 from focal_jax.data.pages import (
-  TIFF_SUFFIXES,
   PageStack,
   choose_channel,
   highest_snr,
@@ -193,7 +192,8 @@ def read_stack_folder(
   names = [header.file.name for header in headers]
   pages = chosen.pages
   if pages:  # of all pages, some of which may be unreadable
-    pages = dataclasses.replace(pages, focus=pages.focus[[chosen.all_names.index(name) for name in names]])
+    place = {name: n for n, name in enumerate(chosen.all_names)}
+    pages = dataclasses.replace(pages, focus=pages.focus[[place[name] for name in names]])
   metadata = read_metadata(names, chosen.folder, chosen.all_names, frames.exif, frames.full_size, exif_dioptres, pages)
 
   notes = list(metadata.notes)
@@ -299,12 +299,11 @@ def _choose_files(paths: list[Path], unreadable: Unreadable) -> _Chosen:
   files = [picture_file(path) for path in paths]
   if len({path.name for path in paths}) < len(paths):
     files = [dataclasses.replace(file, name=_with_folder(file.path)) for file in files]
-    fitting = paths
   else:
-    fitting, _ = _frames_of(paths, set())
-  if odd := [path.name for path in paths if path not in fitting]:
-    does = 'does' if len(odd) == 1 else 'do'
-    notes.append(f'{format_list(odd)} {does} not fit the series by name, but every file given is used.')
+    fitting = set(_frames_of(paths, set())[0])
+    if odd := [path.name for path in paths if path not in fitting]:
+      does = 'does' if len(odd) == 1 else 'do'
+      notes.append(f'{format_list(odd)} {does} not fit the series by name, but every file given is used.')
   headers = _read_headers(files, unreadable)
   folders = {path.parent for path in paths}
   folder = folders.pop() if len(folders) == 1 else None
@@ -330,9 +329,8 @@ def _choose_series(
   frames = natural_order(frames)  # other files may have hidden how these count
   if not kept and (channels := series.by_channel(frames)):
     files = [[picture_file(path) for path in one] for one in channels]
-    which = []
-    chosen = channels[choose_channel(files, channel, folder, which)]
-    others = set(frames) - set(chosen)
+    chosen, which = choose_channel(files, channel, folder)
+    others = set(frames) - set(channels[chosen])
     frames, remarks = _frames_of([path for path in paths if path not in others], kept)
     remarks += which
   elif channel is not None:
@@ -400,53 +398,61 @@ def _pages_of(paths: list[Path], channel: int | None) -> tuple[PageStack, list[s
 def _list_images(folder: Path, channel: int | None) -> tuple[list[Path], list[str]]:
   """Two or more image files, or one that is a stack, in natural order; and notes about images that cannot be read."""
   try:
-    # Not folders, and not pipes, which would block. Broken links are reported when they are read.
     there = list(folder.iterdir())
-    entries = [path for path in there if path.is_file() or not path.exists()]
+    # Not folders, and not pipes, which would block. Broken links are reported when they are read.
+    files = [path for path in there if path.is_file() or not path.exists()]
   except OSError as error:
-    advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([folder])) if folder.is_file() else ''
-    if is_truncated_stack(folder):
-      advice = '; it is truncated: pages are missing'
-    if re.match('[a-z]+:/', str(folder)):
-      advice = '; web addresses are not opened: download the frames first'
     raise InputError(
-      f'{printable(folder)}: {error.strerror}, expected a folder of images, or a multi-page TIFF{advice}'
+      f'{printable(folder)}: {error.strerror}, expected a folder of images, or a multi-page TIFF{_advice(folder)}'
     ) from error
-  paths, notes = natural_order(path for path in entries if is_image(path)), unread(entries)
-  if {'summary.json', 'motion.json'} <= {path.name for path in entries} and all(
-    path.name in _RESULTS for path in paths
-  ):
+  paths = natural_order(path for path in files if is_image(path))
+  if {'summary.json', 'motion.json'} <= {path.name for path in files} and all(path.name in _RESULTS for path in paths):
     raise InputError(
       f'{printable(folder)}: contains results of a prediction, expected frames; aligned ones are in aligned/'
     )
   if len(paths) < 2 and not (paths and read_page_stack(paths[0], channel)):
-    found = f'one image ({printable(paths[0].name)})' if paths else 'no images'
-    message = f'{printable(folder)}: {found}, expected at least two ({expected_suffixes()})'
-    if paths and is_truncated_stack(paths[0]):
-      message += '; it is truncated: pages are missing'
-    folders = file_paths.stack_folders(folder, is_image)
-    notes += badly_named(entries)
-    if not (paths or notes or folders):
-      notes = [f'in its folders, {note}' for note in unread(file_paths.files_below(folder))]
-    if notes := notes or ([] if paths else other_types(entries)):
-      message += f'; {" ".join(notes).removesuffix(".")}'
-    if not folders and (singles := file_paths.single_files(folder, is_image)):
-      pattern = folder / Path(*(['*'] * len(singles[0].relative_to(folder).parts[:-1]))) / f'*{singles[0].suffix}'
-      message += f'; {len(singles)} of its folders have one image each: give them as {printable(pattern)}'
-    if folders:
-      message += (
-        f'; choose one of the folders with images: {format_list([f"{name} ({n})" for name, n in folders.items()], 8)}'
-      )
-    raise InputError(message)
-  if no_files := natural_order(path for path in set(there).difference(entries) if is_image(path)):
+    raise InputError(_no_stack(folder, files, paths))
+  notes = unread(files)
+  if no_files := natural_order(path for path in set(there).difference(files) if is_image(path)):
     is_no_file = 'is not a file' if len(no_files) == 1 else 'are not files'
     notes.append(f'Not read: {format_list([path.name for path in no_files])}, which {is_no_file}.')
   if len(paths) <= _FEW:
-    folders = file_paths.stack_folders(folder, is_image)
+    folders = file_paths.stack_folders(folder)
     if len(paths) < max(folders.values(), default=0):
       listed = format_list([f'{name} ({count})' for name, count in folders.items()])
       notes.append(f'Not read: the folders with images in it, {listed}; choose one of them if it is the stack.')
   return paths, notes
+
+
+def _advice(path: Path) -> str:
+  """What to do about a path that is no folder and no stack, for the end of a message; '' if that is unknown."""
+  if re.match('[a-z]+:/', str(path)):
+    return '; web addresses are not opened: download the frames first'
+  if is_truncated_stack(path):
+    return '; it is truncated: pages are missing'
+  return ''.join(f'; {note.removesuffix(".")}' for note in unread([path])) if path.is_file() else ''
+
+
+def _no_stack(folder: Path, files: list[Path], paths: list[Path]) -> str:
+  """Message about a folder with at most one image, `paths`, among its files: what is there instead."""
+  found = f'one image ({printable(paths[0].name)})' if paths else 'no images'
+  message = f'{printable(folder)}: {found}, expected at least two ({expected_suffixes()})'
+  if paths and is_truncated_stack(paths[0]):
+    message += '; it is truncated: pages are missing'
+  folders = file_paths.stack_folders(folder)
+  notes = unread(files) + badly_named(files)
+  if not (paths or notes or folders):
+    notes = [f'in its folders, {note}' for note in unread(file_paths.files_below(folder))]
+  if notes := notes or ([] if paths else other_types(files)):
+    message += f'; {" ".join(notes).removesuffix(".")}'
+  if folders:
+    listed = format_list([f'{name} ({count})' for name, count in folders.items()], 8)
+    return f'{message}; choose one of the folders with images: {listed}'
+  if singles := file_paths.single_files(folder):
+    depth = len(singles[0].relative_to(folder).parts) - 1
+    pattern = folder.joinpath(*['*'] * depth, f'*{singles[0].suffix}')
+    message += f'; {len(singles)} of its folders have one image each: give them as {printable(pattern)}'
+  return message
 
 
 def _check_images(paths: list[Path]) -> list[Path]:
@@ -460,8 +466,7 @@ def _check_images(paths: list[Path]) -> list[Path]:
     if path.is_dir():
       raise InputError(f'{printable(path)}: is a folder among several paths, expected one folder, or images only')
     if not is_image(path):
-      advice = ''.join(f'; {note.removesuffix(".")}' for note in unread([path]))
-      raise InputError(f'{printable(path)}: not an image by its suffix, expected one of {expected}{advice}')
+      raise InputError(f'{printable(path)}: not an image by its suffix, expected one of {expected}{_advice(path)}')
     if (name := _with_folder(path)) in seen:
       raise InputError(
         f'{printable(path)}: has the same name as {printable(seen[name])}, expected different names'

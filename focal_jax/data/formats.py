@@ -11,68 +11,26 @@ from PIL import Image, features
 
 from focal_jax.data.names import format_list
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
-# Less common ones, which Pillow reads depending on its build: browsers save JPEG as .jfif, cameras write .mpo.
-_MORE_SUFFIXES = ('.jfif', '.jpe', '.mpo', '.gif', '.pgm', '.ppm', '.pnm', '.pbm', '.tga', '.jp2', '.j2k', '.jpx')
-_HEIC = ('.heic', '.heif', '.hif')
+JPEG_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif')  # browsers save .jfif
+TIFF_SUFFIXES = ('.tif', '.tiff')
+HEIC_SUFFIXES = ('.heic', '.heif', '.hif')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', *TIFF_SUFFIXES, '.bmp', '.webp')
+# Less common ones, which Pillow reads depending on its build; cameras write .mpo.
+_JPEG_2000 = ('.jp2', '.j2k', '.jpx')
+_MORE_SUFFIXES = ('.jfif', '.jpe', '.mpo', '.gif', '.pgm', '.ppm', '.pnm', '.pbm', '.tga', *_JPEG_2000)
 _RAW = (
-  '.3fr',
-  '.arw',
-  '.cr2',
-  '.cr3',
-  '.crw',
-  '.dcr',
-  '.dng',
-  '.erf',
-  '.fff',
-  '.gpr',
-  '.iiq',
-  '.kdc',
-  '.mef',
-  '.mos',
-  '.mrw',
-  '.nef',
-  '.nrw',
-  '.orf',
-  '.pef',
-  '.raf',
-  '.raw',
-  '.rw2',
-  '.rwl',
-  '.sr2',
-  '.srf',
-  '.srw',
-  '.x3f',
-)
+  '.3fr', '.arw', '.cr2', '.cr3', '.crw', '.dcr', '.dng', '.erf', '.fff', '.gpr', '.iiq', '.kdc', '.mef', '.mos',
+  '.mrw', '.nef', '.nrw', '.orf', '.pef', '.raf', '.raw', '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f',
+)  # fmt: skip
 _MICROSCOPE = (
   '.czi', '.dv', '.ims', '.lif', '.lsm', '.mrxs', '.nd2', '.ndpi', '.oib', '.oif', '.oir', '.stk', '.svs', '.vsi',
   '.zvi',
 )  # fmt: skip
 _VIDEO = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.mts', '.webm', '.wmv')
 _ARCHIVES = ('.7z', '.gz', '.rar', '.tar', '.tgz', '.zip')
-_OTHER = (
-  '.bpg',
-  '.dcm',
-  '.exr',
-  '.fit',
-  '.fits',
-  '.fts',
-  '.gif',
-  '.hdr',
-  '.jp2',
-  '.j2k',
-  '.jpf',
-  '.jpx',
-  '.pbm',
-  '.pgm',
-  '.pnm',
-  '.ppm',
-  '.psd',
-  '.tga',
-  '.xcf',
-)
+_OTHER = ('.bpg', '.dcm', '.exr', '.fit', '.fits', '.fts', '.hdr', '.jpf', '.psd', '.xcf', *_MORE_SUFFIXES)
 _ADVICE = {
-  **dict.fromkeys(_HEIC, 'install pillow-heif (pip install pillow-heif), or convert them to JPEG or PNG'),
+  **dict.fromkeys(HEIC_SUFFIXES, 'install pillow-heif (pip install pillow-heif), or convert them to JPEG or PNG'),
   '.avif': 'install Pillow 11.3 or newer, which decodes AVIF, or convert them to JPEG or PNG',
   '.jxl': 'install pillow-jxl-plugin (pip install pillow-jxl-plugin), or convert them to JPEG or PNG',
   **dict.fromkeys(
@@ -87,13 +45,16 @@ _ADVICE = {
 }
 _INCOMPLETE = ('.crdownload', '.download', '.opdownload', '.part', '.partial')  # of downloads
 _MAX_OPENED = 100  # maximum number of files that are opened to see whether they are images
-# First bytes of files, and what they are.
-_IMAGES = {b'\xff\xd8\xff': 'JPEG', b'\x89PNG': 'PNG', b'GIF8': 'GIF', b'BM': 'BMP'}
+# First bytes of files: formats that Pillow reads, and advice for what it does not, or misreads.
+JPEG_START = b'\xff\xd8\xff'
+_IMAGES = {JPEG_START: 'JPEG', b'\x89PNG': 'PNG', b'GIF8': 'GIF', b'BM': 'BMP'}
 _OTHERS = {
   b'%PDF': f'it is a PDF: {_ADVICE[".pdf"]}',
-  b'PK\3\4': 'it is a ZIP archive: unpack it first',
+  b'PK\3\4': f'it is a ZIP archive: {_ADVICE[".zip"]}',
   b'\0\5\x16\7': 'it is an AppleDouble file, which macOS writes beside the image itself',
   b'FUJIFILMCCD-RAW': f'it is a raw file: {_ADVICE[".raf"]}',
+  b'version https://git-lfs': 'it is a Git LFS pointer, not the image itself: fetch it with git lfs pull',
+  b'MM\0+': 'it is a big-endian BigTIFF: save it as classic TIFF, or as little-endian',
 }
 # Plugins for Pillow: module, and function that registers the format, if importing is not enough.
 _PLUGINS = {'pillow_heif': 'register_heif_opener', 'pillow_jxl': None, 'pillow_avif': None}
@@ -110,8 +71,9 @@ def readable_suffixes() -> tuple[str, ...]:
   if not ('avif' in features.modules and features.check('avif')) and 'pillow_avif' not in plugins:
     known.discard('.avif')
   if not features.check('jpg_2000'):
-    known -= {'.jp2', '.j2k', '.jpx'}
-  return IMAGE_SUFFIXES + tuple(suffix for suffix in (*_HEIC, '.avif', '.jxl', *_MORE_SUFFIXES) if suffix in known)
+    known.difference_update(_JPEG_2000)
+  more = (*HEIC_SUFFIXES, '.avif', '.jxl', *_MORE_SUFFIXES)
+  return IMAGE_SUFFIXES + tuple(suffix for suffix in more if suffix in known)
 
 
 def _import_plugin(module: str, register: str | None) -> bool:
@@ -143,11 +105,12 @@ def unread(paths: Iterable[Path]) -> list[str]:
   found: dict[str, list[str]] = {}
   away, incomplete = 0, []
   for path in paths:
-    if path.suffix.lower() in _INCOMPLETE and is_image(path.with_suffix('')):
-      incomplete.append(path.name)
-    away += path.name.startswith('.') and path.suffix == '.icloud'  # placeholder of a file that was not downloaded
     suffix = path.suffix.lower()
-    if suffix in _ADVICE and suffix not in readable_suffixes() and not path.name.startswith('.'):
+    if path.name.startswith('.'):
+      away += suffix == '.icloud'  # placeholder of a file that was not downloaded
+    elif suffix in _INCOMPLETE and is_image(path.with_suffix('')):
+      incomplete.append(path.name)
+    elif suffix in _ADVICE and suffix not in readable_suffixes():
       found.setdefault(suffix, []).append(path.suffix)
   notes = [
     f'{len(written)} {"file" if len(written) == 1 else "files"} of type {written[0]} '
@@ -191,19 +154,15 @@ def badly_named(paths: Iterable[Path]) -> list[str]:
 def advice_for_content(start: bytes) -> str | None:
   """Advice for an image file that begins with these bytes (32 or more); None: nothing known.
 
-  Phones and messengers name HEIC files .jpg. Pillow misreads big-endian BigTIFF as classic TIFF.
+  Phones and messengers name HEIC files .jpg.
   """
   if start and not any(start):
     return 'it begins with zeros: it was probably not copied or downloaded completely'
   for first, what in _OTHERS.items():
     if start.startswith(first):
       return what
-  if start.startswith(b'version https://git-lfs'):
-    return 'it is a Git LFS pointer, not the image itself: fetch it with git lfs pull'
   if start.lstrip()[:6].lower() in (b'<!doct', b'<html>', b'<html '):
     return 'it is a web page'
-  if start.startswith(b'MM\0+'):
-    return 'it is a big-endian BigTIFF: save it as classic TIFF, or as little-endian'
   brand = start[8:12] if start[4:8] == b'ftyp' else b''
   if brand == b'crx ':
     return f'it is a raw file: {_ADVICE[".cr3"]}'
@@ -214,12 +173,11 @@ def advice_for_content(start: bytes) -> str | None:
     '.avif': brand in (b'avif', b'avis'),
     '.jxl': start.startswith((b'\xff\x0a', b'\0\0\0\x0cJXL ')),
   }
-  for suffix, is_it in kinds.items():
-    if is_it and suffix in readable_suffixes():
-      return f'it holds {suffix[1:].upper()} by its content, which cannot be decoded'
-    if is_it:
-      return f'it holds {suffix[1:].upper()} by its content: {_ADVICE[suffix]}'
-  return None
+  suffix = next((suffix for suffix, is_it in kinds.items() if is_it), None)
+  if suffix is None:
+    return None
+  advice = ', which cannot be decoded' if suffix in readable_suffixes() else f': {_ADVICE[suffix]}'
+  return f'it holds {suffix[1:].upper()} by its content{advice}'
 
 
 def unidentified(start: bytes) -> str:

@@ -320,9 +320,7 @@ def _value_range(reaches: dict[str, _Reach], white: float | None) -> tuple[Level
   if white <= black:  # all values are equal
     white = black + 1.0
   notes = []
-  least, greatest = (
-    limit(reaches.values(), key=lambda reach: reach[place])[place] for limit, place in ((min, 2), (max, 3))
-  )
+  least, greatest = min(reach.least for reach in reaches.values()), max(reach.greatest for reach in reaches.values())
   if (black, white) != (0.0, 1.0) or greatest > 1 or least < 0:
     notes.append(f'Pixels range from {least:g} to {greatest:g}: {black:g} was taken as black and {white:g} as white.')
   if odd := {name: reach.odd for name, reach in reaches.items() if reach.odd}:

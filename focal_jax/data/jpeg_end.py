@@ -4,16 +4,24 @@ error; viewers show both.
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-START, END = b'\xff\xd8\xff', b'\xff\xd9'
+from focal_jax.data.formats import JPEG_START
+
+_END = b'\xff\xd9'
 _START_OF_SCAN = 0xDA
 # The next marker after compressed data: FF 00 is a byte of it, and FF D0 .. FF D7 are between its parts.
 _MARKER = re.compile(rb'\xff[\x01-\xcf\xd8-\xfe]')
 # What may follow if nothing is missing: it is not read then. Decoded, it would be seen.
 _FILLERS = (b'\x5a\x35' * 64, b'\x13\xc8' * 64)
+
+
+def is_jpeg(path: Path) -> bool:
+  with path.open('rb') as file:
+    return file.read(len(JPEG_START)) == JPEG_START
 
 
 def is_cut(data: bytes) -> bool:
@@ -30,21 +38,23 @@ def is_cut(data: bytes) -> bool:
       found = _MARKER.search(data, place)
       if found is None:
         return True
-      if found[0] == END:
+      if found[0] == _END:
         return False
       place = found.start()
 
 
 def with_end(data: bytes) -> bytes | None:
-  """A cut JPEG with the marker at its end, if all of the picture is there; None: parts of it are missing, or it cannot
-  be decoded.
+  """A cut JPEG with the marker at its end, if all of the picture is there; None: it is not cut, parts of it are
+  missing, or it cannot be decoded.
   """
+  if not is_cut(data):
+    return None
   data = data.rstrip(b'\0')
   data += b'\0' * data.endswith(b'\xff')
   try:
-    picture = _decoded(data + END)
-    if all(np.array_equal(_decoded(data + filler + END), picture) for filler in _FILLERS):
-      return data + END
+    picture = _decoded(data + _END)
+    if all(np.array_equal(_decoded(data + filler + _END), picture) for filler in _FILLERS):
+      return data + _END
   except (OSError, ValueError, SyntaxError):
     pass
   return None

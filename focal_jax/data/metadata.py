@@ -20,16 +20,8 @@ from focal_jax.data.exif import FrameExif
 from focal_jax.data.named_focus import focus_of_names, unused_numbers
 from focal_jax.data.names import format_list, printable
 from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
-from focal_jax.data.texts import (
-  DIOPTRES,
-  METRES,
-  MICROMETRES,
-  find_ignoring_case,
-  is_there,
-  micro,
-  plain_number,
-  read_text,
-)
+from focal_jax.data.texts import read_text
+from focal_jax.data.units import DIOPTRES, METRES, MICROMETRES, micro, plain_number
 from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
@@ -200,30 +192,35 @@ def _lens(exif: list[FrameExif], notes: list[str]) -> FrameExif:
 
 def count_distances(folder: Path) -> int | None:
   """Number of images that `focus_distance.txt` describes; None if there is no such file."""
-  path = find_ignoring_case(folder, FOCUS_DISTANCE_FILE)
-  return len(_read_numbers(path)[0]) if is_there(path) else None
+  path = file_paths.find_ignoring_case(folder, FOCUS_DISTANCE_FILE)
+  return len(_read_numbers(path)[0]) if file_paths.is_there(path) else None
 
 
 def _read_text_files(
   folder: Path, names: list[str], all_names: list[str], sidecar_unit: str | None, notes: list[str]
 ) -> Sweep | None:
-  distance_file, length_file = (find_ignoring_case(folder, name) for name in (FOCUS_DISTANCE_FILE, FOCAL_LENGTH_FILE))
-  if not is_there(distance_file):
-    if is_there(length_file):
+  """Focus from `focus_distance.txt`, with `focal_length.txt`; None: there is no such file. `sidecar_unit`: unit of the
+  numbers, if they have none.
+  """
+  distance_file, length_file = (
+    file_paths.find_ignoring_case(folder, name) for name in (FOCUS_DISTANCE_FILE, FOCAL_LENGTH_FILE)
+  )
+  if not file_paths.is_there(distance_file):
+    if file_paths.is_there(length_file):
       notes.append(f'{FOCAL_LENGTH_FILE} was ignored: it needs {FOCUS_DISTANCE_FILE}.')
     return None
-  values, unit = _read_numbers(distance_file)
-  if len(values) != len(all_names):
+  numbers, unit = _read_numbers(distance_file)
+  if len(numbers) != len(all_names):
     raise InputError(
-      f'{printable(distance_file)}: {len(values)} numbers, expected {len(all_names)}, one for each image in its folder'
+      f'{printable(distance_file)}: {len(numbers)} numbers, expected {len(all_names)}, one for each image in its folder'
     )
   unit = unit or sidecar_unit
-  by_name = dict(zip(all_names, values, strict=True))
+  by_name = dict(zip(all_names, numbers, strict=True))
   values = np.array([by_name[name] for name in names])
   meaning = known_unit(unit)
-  has_length = is_there(length_file)
-  finite = bool(np.isfinite(list(by_name.values())).all())
-  guessed_positions = unit is None and not has_length and finite and min(by_name.values()) <= 0
+  has_length = file_paths.is_there(length_file)
+  finite = bool(np.isfinite(numbers).all())
+  guessed_positions = unit is None and not has_length and finite and numbers.min() <= 0
   if guessed_positions or (unit is not None and meaning is None) or meaning == 'focus_dpt':
     if not finite or (meaning == 'focus_dpt' and values.min() < 0):
       least = ' of at least 0' if meaning == 'focus_dpt' else ''
@@ -241,7 +238,7 @@ def _read_text_files(
     return Sweep(values, DIOPTRE_UNIT if meaning else unit or POSITION_UNIT, FOCUS_DISTANCE_FILE)
   # Any distance above 0 lies beyond the shortest possible focal length.
   tiniest = np.finfo(np.float64).tiny
-  optics.check_focus_distances(np.array(list(by_name.values())), tiniest, str(distance_file))
+  optics.check_focus_distances(numbers, tiniest, printable(distance_file))
   focal_length = None
   if has_length:
     length, _ = _read_numbers(length_file)

@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from focal_jax.data.names import INFINITY_WORD, comparable, signs_follow_letters
-from focal_jax.data.texts import METRES, micro, plain_number
+from focal_jax.data.names import BEFORE_SEPARATOR, INFINITY_WORD, comparable, signs_follow_letters, varying_columns
+from focal_jax.data.units import METRES, UNIT_IN_NAME, micro, plain_number
 
 # Units of positions along the axis in micrometres.
 _MICROMETRES = {'mm': 1e3, 'um': 1.0, 'nm': 1e-3}
 _OF_DISTANCES = re.compile('focus|foc|dist')
-_NUMBER, _SIGNED_NUMBER = (
-  re.compile(
-    rf'(?<![\d.,])((?:(?<![{before_sign}])[-+\u2212])?\d+(?:[.,]\d+)?|{INFINITY_WORD})'
-    r'(?: ?(dpt|diopt(?:re|er)s?|nm|[uµμ]m|microns?|mm|cm|m|met(?:re|er)s?)|(in|inch|inches|ft|feet|d))?(?![^\W_])'
+# Numbers and their units, by whether signs follow letters.
+_NUMBER = {
+  follow_letters: re.compile(
+    rf'(?<![\d.,])((?:(?<!{before})[-+\u2212])?\d+(?:[.,]\d+)?|{INFINITY_WORD})'
+    rf'(?: ?({UNIT_IN_NAME})|(in|inch|inches|ft|feet|d))?(?![^\W_])'
   )
-  for before_sign in (r'^\W_', r'\d')
-)
-
+  for follow_letters, before in BEFORE_SEPARATOR.items()
+}
 # Also dates and versions: three or more numbers separated by points or commas.
 _TIME = re.compile(r'\d+(?:[.,]\d+){2,}')
 
@@ -32,16 +32,14 @@ def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str]
   only if the name says so; z=5mm is a position. Units of length may differ: focus_1m, focus_80cm.
   """
   stems = [comparable(Path(name).stem) for name in names]
-  pattern = _SIGNED_NUMBER if signs_follow_letters(stems) else _NUMBER
+  pattern = _NUMBER[signs_follow_letters(stems)]
   rows = [
     [(number, unit) for number, unit in _numbers(pattern, stem) if unit or _is_infinite(number)] for stem in stems
   ]
-  if len({len(row) for row in rows}) != 1:
-    return None
-  varying = [column for column in zip(*rows, strict=True) if len(set(column)) > 1]
+  varying = varying_columns(rows)
   if len(varying) != 1:
     return None
-  numbers = np.array([float(plain_number('inf' if _is_infinite(number) else number)) for number, _ in varying[0]])
+  numbers = np.array([float(plain_number(number)) for number, _ in varying[0]])
   units = [unit for _, unit in varying[0]]
   used = {unit for unit in units if unit}
   say_so = all(_OF_DISTANCES.search(stem) for stem in stems)
@@ -83,14 +81,14 @@ def unused_numbers(names: Sequence[str]) -> tuple[str, str] | None:
   for name in names:
     row = [
       (number, unit)
-      for number, unit in _numbers(_NUMBER, _TIME.sub('', comparable(Path(name).stem)))
+      for number, unit in _numbers(_NUMBER[False], _TIME.sub('', comparable(Path(name).stem)))
       if unit in METRES or re.search('[.,]', number) or _is_infinite(number)
     ]
     if len(row) != 1:
       return None
     found.append(row[0])
   units = {unit for number, unit in found if not _is_infinite(number)}
-  values = [float(plain_number('inf' if _is_infinite(number) else number)) for number, _ in found]
+  values = [float(plain_number(number)) for number, _ in found]
   if len(units) != 1 or len(set(values)) < len(values):
     return None
   least, greatest = (''.join(found[values.index(limit(values))]) for limit in (min, max))

@@ -4,28 +4,29 @@ import itertools
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-# A minus is a sign at the start or after a separator. After a letter it depends on the other names (`natural_order`),
-# and after a digit it is a separator, as in dates. A single point or comma between digits is decimal, except in dates
-# and times such as 12.30.59.
+from focal_jax.data.units import INFINITY, UNIT_IN_NAME
+
+# Characters after which a minus is no sign: digits, as in dates; and letters, unless the other names say that signs
+# follow letters (`signs_follow_letters`).
+BEFORE_SEPARATOR = {False: r'[^\W_]', True: r'\d'}
+# A single point or comma between digits is decimal, except in dates and times such as 12.30.59.
 _UNSIGNED = r'(?<![\d.,])\d+[.,]\d+(?![.,]?\d)|\d+'
-INFINITY_WORD = r'(?<![^\W\d_])(?:inf(?:init[ye])?|∞)'
+INFINITY_WORD = rf'(?<![^\W\d_]){INFINITY}'
 # A frame focused at infinity, perhaps with a unit of length: counts as a number.
 _INFINITE = rf'{INFINITY_WORD}(?=(?:mm|cm|m)?(?![^\W_]))'
 _SIGNED = {
-  False: re.compile(rf'((?:(?<![^\W_])[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),
-  True: re.compile(rf'((?:(?<!\d)[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})'),
+  follow_letters: re.compile(rf'((?:(?<!{before})[-+\u2212](?=\d))?(?:{_UNSIGNED})|{_INFINITE})')
+  for follow_letters, before in BEFORE_SEPARATOR.items()
 }
 _WITHOUT_SIGNS = re.compile(f'({_UNSIGNED}|{_INFINITE})')
 
 MAX_LEFT_OUT = 4  # maximum step of the counter within a stack from which some photographs were deleted
 _HEX_DIGITS = '0123456789abcdef'
 _HEX_WITH_PREFIX = re.compile(r'(?<!\d)0x([0-9a-f]+)(?![^\W_])')
-_CHINESE_DIGITS, _CHINESE_UNITS = '零一二三四五六七八九〇', {'十': 10, '百': 100}
-_CHINESE = re.compile(f'[{_CHINESE_DIGITS}十百]+')
 # Times with AM or PM, as in Screenshot 2024-05-01 at 1.00.01 PM.
 _TIME_OF_12_HOURS = re.compile(r'(?<!\d)(1[0-2]|0?[1-9])([ .:_-]\d\d[ .:_-]\d\d)[\s_]?([ap])m(?![^\W_])')
 
@@ -74,7 +75,7 @@ def natural_keys(stems: list[str]) -> list[list[str | Decimal]]:
   -5 next to -1 .. -4. Numbers that are only readable as hexadecimal count as such, and times with PM as afternoon.
   """
   stems = [_TIME_OF_12_HOURS.sub(_hour_of_day, comparable(stem)) for stem in stems]
-  stems = hexadecimal_as_decimal(stems) or _chinese_as_decimal(stems) or stems
+  stems = hexadecimal_as_decimal(stems) or stems
   pattern = _WITHOUT_SIGNS if hyphens_count(stems) else _SIGNED[signs_follow_letters(stems)]
   return [_split(stem, pattern) for stem in stems]
 
@@ -115,25 +116,6 @@ def hexadecimal_as_decimal(stems: list[str]) -> list[str] | None:
   return [f'{stem[:start]}{int(counter, 16)}{suffix}' for stem, counter in zip(stems, counters, strict=True)]
 
 
-def _chinese_as_decimal(stems: list[str]) -> list[str] | None:
-  """Names with Chinese numerals, such as 第十二张, in digits; None: the names differ in more than these."""
-  if len({_CHINESE.sub('#', stem) for stem in stems}) != 1 or not all(map(_CHINESE.search, stems)):
-    return None
-  return [_CHINESE.sub(lambda found: str(_chinese_number(found[0])), stem) for stem in stems]
-
-
-def _chinese_number(text: str) -> int:
-  """A number below 1000: 十二 is 12, 二十 is 20, 一百零五 is 105; or digit by digit: 一二 is 12."""
-  total, digits = 0, ''
-  for letter in text:
-    if letter in _CHINESE_UNITS:
-      total += int(digits or 1) * _CHINESE_UNITS[letter]
-      digits = ''
-    else:
-      digits += str(_CHINESE_DIGITS.index(letter) % 10)
-  return total + int(digits or 0)
-
-
 def hyphens_count(stems: list[str]) -> bool:
   """Whether the minus signs of comparable names are separators: they precede a counter from 0 or 1 on in every name."""
   if not any('-' in stem for stem in stems):
@@ -143,7 +125,7 @@ def hyphens_count(stems: list[str]) -> bool:
   if len({tuple(row[::2]) for row in rows}) != 1:
     return False
   varying = [n for n in range(1, len(rows[0]), 2) if len({row[n] for row in rows}) > 1]
-  if len(varying) != 1 or re.match(r' ?(?:nm|[u\u00b5\u03bc]m|mm|cm|m|dpt)(?![^\W_])', rows[0][varying[0] + 1]):
+  if len(varying) != 1 or re.match(rf' ?{UNIT_IN_NAME}(?![^\W_])', rows[0][varying[0] + 1]):
     return False
   texts = [row[varying[0]] for row in rows]
   if not all(re.fullmatch(r'-\d+', text) for text in texts):
@@ -151,6 +133,13 @@ def hyphens_count(stems: list[str]) -> bool:
   numbers = sorted(-int(text) for text in texts)
   steps = [b - a for a, b in itertools.pairwise(numbers)]
   return numbers[0] <= 1 and min(steps) > 0 and max(steps) <= MAX_LEFT_OUT and 2 * steps.count(1) >= len(steps)
+
+
+def varying_columns(rows: Sequence[Sequence[Hashable]]) -> list[tuple]:
+  """The columns of a table, by rows, whose values are not all equal; [] if the rows differ in length."""
+  if len({len(row) for row in rows}) != 1:
+    return []
+  return [column for column in zip(*rows, strict=True) if len(set(column)) > 1]
 
 
 def _common_start(texts: list[str]) -> int:

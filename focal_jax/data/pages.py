@@ -13,17 +13,16 @@ from jaxtyping import Float64
 
 from focal_jax.data import tiff
 from focal_jax.data.decode import FrameFile, decode, errors_naming_file, open_page, read_header
+from focal_jax.data.formats import HEIC_SUFFIXES, TIFF_SUFFIXES
 from focal_jax.data.names import comparable, format_list, printable
-from focal_jax.data.texts import plain_number
+from focal_jax.data.units import MICROMETRES, micro, plain_number
 from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError
 
-TIFF_SUFFIXES = ('.tif', '.tiff')
-ANIMATED_SUFFIXES = ('.gif', '.png', '.webp', '.avif', '.heic', '.heif', '.hif')
+_ANIMATED_SUFFIXES = ('.gif', '.png', '.webp', '.avif', *HEIC_SUFFIXES)
 _CHANNEL_SIDE_PX = 256  # size at which channels are compared
 _MAX_CHANNELS = 4  # files with more channels, but one position and time, are stacks: some programs write all like this
 _MAX_PREVIEW = 0.6  # maximum size of previews relative to the image; in pyramids it is 1/2
-_MICRONS = ('µm', 'μm', 'um', 'micron', 'microns', 'micrometer', 'micrometers', 'micrometre', 'micrometres')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,14 +69,12 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   Raises:
     InputError: the file cannot be read, or has no such channel.
   """
-  if path.suffix.lower() in ANIMATED_SUFFIXES:
+  if path.suffix.lower() in _ANIMATED_SUFFIXES:
     return _read_animation(path)
   if path.suffix.lower() not in TIFF_SUFFIXES:
     return None
   with errors_naming_file(path):
-    with path.open('rb') as file:
-      start = file.read(4)
-    if not tiff.is_tiff(start):  # not a TIFF, whatever its name
+    if not tiff.is_tiff(path):  # not a TIFF, whatever its name
       with open_page(path):
         return None
     found = tiff.read_pages(path)
@@ -107,8 +104,8 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   elif times > 1:
     notes.append(f'Only the first of the {times} times in {printable(path.name)} was read.')
   by_channel = [_page_files(path, layout.pages[0, :, c].tolist()) for c in range(channels)]
-  chosen = choose_channel(by_channel, channel, path, notes)
-  return PageStack(by_channel[chosen], layout.positions, layout.unit, layout.source, chosen, channels, notes)
+  chosen, which = choose_channel(by_channel, channel, path)
+  return PageStack(by_channel[chosen], layout.positions, layout.unit, layout.source, chosen, channels, notes + which)
 
 
 def is_truncated_stack(path: Path) -> bool:
@@ -213,7 +210,8 @@ def read_plane_files(paths: list[Path], channel: int | None = None) -> PageStack
   notes = ['The order of the planes is from OME-XML.']
   if len({time for time, _, _ in planes}) > 1:
     notes.append('Only the first of several times was read.')
-  chosen = choose_channel(by_channel, channel, tiffs[0].parent, notes)
+  chosen, which = choose_channel(by_channel, channel, tiffs[0].parent)
+  notes += which
   ome = next(ome for ome in found.values() if ome.planes)
   positions = None if ome.positions is None else ome.positions[depths]
   read = {file.path for file in by_channel[chosen]}
@@ -236,15 +234,24 @@ def _planes_of_all(found: dict[Path, '_Ome'], tiffs: list[Path]) -> dict[tuple[i
   return {}
 
 
-def choose_channel(by_channel: list[list[FrameFile]], channel: int | None, path: Path, notes: list[str]) -> int:
-  """The channel to use; adds it to the notes if there are several. `path`: the file that holds them."""
+def choose_channel(by_channel: list[list[FrameFile]], channel: int | None, path: Path) -> tuple[int, list[str]]:
+  """The channel to use, and a note about it if there are several.
+
+  Args:
+    by_channel: the files of each.
+    channel: the one that is wanted. None: the one with the highest ratio of structure to noise.
+    path: the file or folder that contains them.
+
+  Raises:
+    InputError: there is no such channel.
+  """
   if channel is not None and not 0 <= channel < len(by_channel):
     raise InputError(f'channel is {channel}, expected 0 .. {len(by_channel) - 1}, the channels of {printable(path)}')
   if len(by_channel) == 1:
-    return 0
+    return 0, []
   chosen = highest_snr(by_channel) if channel is None else channel
-  notes.append(f'Depth is from channel {chosen} (counted from 0) of the {len(by_channel)} in {printable(path.name)}.')
-  return chosen
+  note = f'Depth is from channel {chosen} (counted from 0) of the {len(by_channel)} in {printable(path.name)}.'
+  return chosen, [note]
 
 
 @dataclasses.dataclass
@@ -370,6 +377,6 @@ def _unit_of_length(positions: Float64[np.ndarray, 'Z'], unit: str) -> tuple[Flo
   distances from a camera.
   """
   positions = positions + 0.0  # no negative zero
-  if unit.lower() in _MICRONS or re.fullmatch(r'(?:\?|[^\x00-\x7f]+)m', unit):  # also wrongly encoded
+  if micro(unit).lower() in MICROMETRES or re.fullmatch(r'(?:\?|[^\x00-\x7f]+)m', unit):  # also wrongly encoded
     return positions, 'um'
   return (positions * 1e6, 'um') if unit == 'm' else (positions, unit)

@@ -1,13 +1,16 @@
-"""Paths as people type them: with commas, patterns, or letters composed differently from those on disk."""
+"""Paths as people type them: with commas, patterns, or letters composed differently from those on disk; and what
+lies in a folder.
+"""
 
 import glob
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from focal_jax.data.formats import is_image
 from focal_jax.data.names import comparable, natural_order
 
 _MAX_PARTS = 16  # maximum number of parts of a path that a list flag has split at its commas
@@ -89,7 +92,7 @@ def _looks(name: str) -> str:
   return re.sub(r'\s*,\s*', ',', comparable(name).strip())
 
 
-def stack_folders(folder: Path, is_image: Callable[[Path], bool], limit: int = 1000) -> dict[str, int]:
+def stack_folders(folder: Path, limit: int = 1000) -> dict[str, int]:
   """Number of images in the folders below `folder`, two levels deep, that contain two or more, by relative path.
 
   At most `limit` folders are searched.
@@ -102,7 +105,7 @@ def stack_folders(folder: Path, is_image: Callable[[Path], bool], limit: int = 1
   return found
 
 
-def single_files(folder: Path, is_image: Callable[[Path], bool], limit: int = 1000) -> list[Path]:
+def single_files(folder: Path, limit: int = 1000) -> list[Path]:
   """The images that are alone in their folders, if there are several such folders side by side below `folder`."""
   found = []
   for path in natural_order(itertools.islice(_below(folder, depth=2), limit)):
@@ -133,3 +136,17 @@ def entries(folder: Path) -> list[Path]:
     return list(folder.iterdir())
   except OSError:
     return []
+
+
+def is_there(path: Path) -> bool:
+  """Whether there is such a file, or a link to one that is missing, which is an error and not the same as no file."""
+  return path.exists() or path.is_symlink()
+
+
+def find_ignoring_case(folder: Path, name: str) -> Path:
+  """The file with this name, in lower case, in a folder, or the only one whose name differs just in case."""
+  path = folder / name
+  if is_there(path):
+    return path
+  alike = [entry for entry in entries(folder) if entry.name.lower() == name]
+  return alike[0] if len(alike) == 1 else path

@@ -12,8 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from focal_jax.data.decode import FrameHeader
+from focal_jax.data.formats import HEIC_SUFFIXES, JPEG_SUFFIXES, TIFF_SUFFIXES
 from focal_jax.data.frames import orientations
 from focal_jax.data.names import (
   MAX_LEFT_OUT,
@@ -22,14 +24,16 @@ from focal_jax.data.names import (
   hexadecimal_as_decimal,
   infinity_as_digit,
   printable,
+  varying_columns,
 )
 
 # Words in the names of programs' results. If all names of a series have them, they are ignored.
 _RESULTS = re.compile(
-  'depth|dmap|pmax|overlay|composite|disparity|height|stack|fus(ed|ion)|result|output|merged?|blend|focus|aif|edof|mask|confidence|'
-  'normals?|mesh|points|thumb|preview|edit|small|resized|copy|kopie|copie|retouch|final|report|sheet|montage|truth|reference'
+  'depth|dmap|pmax|overlay|composite|disparity|height|stack|fus(ed|ion)|result|output|merged?|blend|focus|aif|edof|'
+  'mask|confidence|normals?|mesh|points|thumb|preview|edit|small|resized|copy|kopie|copie|retouch|final|report|sheet|'
+  'montage|truth|reference'
 )
-_OF_HELICON = re.compile(r'\([ABC],R\d+')  # Helicon Focus writes its settings into the names of its results
+_OF_HELICON = re.compile(r'\([abc],r\d+')  # Helicon Focus writes its settings into the names of its results
 # Additions of cameras and phones to the names of some frames.
 _OF_CAMERAS = re.compile('cover|burst|mp|hdr|portrait|night|img|top|bottom|far|near|first|last|start|end|begin')
 # Names of copies: IMG_1 (1), IMG_1~2, IMG_1-2, IMG_1 2.
@@ -49,7 +53,7 @@ _ORDINAL = re.compile(r'(?<=\d)(?:st|nd|rd|th)(?![^\W_])')
 _VERSIONS = re.compile('hdr|portrait|night')  # versions of an image that also exists without the word
 # If a photograph is stored in several formats, the first of these is used.
 _BEST_FIRST = ('tif', 'png', 'heic', 'jxl', 'avif', 'webp', 'bmp', 'jpg')
-_KINDS = {'.jpeg': 'jpg', '.jpe': 'jpg', '.jfif': 'jpg', '.tiff': 'tif', '.heif': 'heic', '.hif': 'heic'}
+_KINDS = {suffix: same[0][1:] for same in (JPEG_SUFFIXES, TIFF_SUFFIXES, HEIC_SUFFIXES) for suffix in same}
 
 
 def without_duplicate_formats(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
@@ -66,6 +70,8 @@ def without_duplicate_formats(paths: list[Path], kept: set[str]) -> tuple[list[P
   by_stem: dict[str, list[Path]] = {}
   for path in paths:
     by_stem.setdefault(path.stem, []).append(path)
+  if len(by_stem) == len(paths):
+    return paths, []
   counts = Counter(_kind(path) for path in paths)
   spellings, sizes = Counter(path.suffix for path in paths), Counter()
   for path in paths:
@@ -92,95 +98,148 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   """Removes files whose names do not fit the series of the others; arguments and result as for
   `without_duplicate_formats`.
   """
-  words = {path: _words(path) for path in paths}
-  no_results = [path for path in paths if path.name in kept or not _is_result(words[path])]
-  if hexadecimal_as_decimal([comparable(path.stem) for path in no_results]):  # its letters are no words
-    return no_results, _not_fitting([path for path in paths if path not in no_results], no_results)
-  numbered = Counter(words[path] for path in paths if _has_number(path))
+  names = [_Name.of(path) for path in paths]
+  no_results = [name for name in names if name.path.name in kept or not _is_result(name.words)]
+  if hexadecimal_as_decimal([name.stem for name in no_results]):  # its letters are no words
+    return _without(paths, set(paths).difference(name.path for name in no_results))
+  numbered = Counter(name.words for name in names if name.numbered)
   if not numbered:
-    return _without_results(paths, kept)
+    return _without_results(names, kept)
   # There may be as many maps as frames: IMG_1.jpg and IMG_1_depth.png.
-  series = max(numbered, key=lambda group: (numbered[group] - 0.5 * _is_result(group), -len(group)))
-  members = numbered[series]
-  inside = [path for path in paths if words[path] == series and _has_number(path)]
-  versions = _versions(paths, inside)
-  others = [path for path in paths if words[path] != series and (_is_result(series) or not _is_result(words[path]))]
-  if members < 2 or members <= len(set(others) - versions):
-    return paths, _two_series(numbered, paths)
-  # Files of the series, and copies of one of them: IMG_1 (1).jpg beside IMG_1.jpg.
-  numbered_paths, kinds = set(inside), Counter(_kind(path) for path in inside)
-  main_kind, of_main_kind = kinds.most_common(1)[0]
-  stems = [comparable(path.stem) for path in inside]
-  numbers = {tuple(re.findall(r'\d+', stem)) for stem in stems}
-  by_stem = dict(zip(stems, inside, strict=True))
-  bases = {path: _COPY.fullmatch(stem) for stem, path in by_stem.items()}
-  copies = {path: by_stem[base[1]] for path, base in bases.items() if base and base[1] in by_stem}
-
-  def is_foreign(path: Path) -> bool:
-    if path in copies and 2 * len(copies) < len(inside):  # not if most frames have such names
-      return not _may_be_a_burst(path, copies[path]) or _same_bytes(path, copies[path])
-    if path in numbered_paths:
-      # From another program if it is the only file of its format and fills no gap in the numbers.
-      alone = kinds[_kind(path)] == 1 and of_main_kind >= 3 and len(kinds) == 2 and _kind(path) != main_kind
-      return alone and not _fills_a_gap(path, inside)
-    added = tuple(word for word in words[path] if word not in series)
-    if path in versions:
-      return True
-    if _is_result(added) or _OF_HELICON.search(path.stem):
-      return True
-    stem = comparable(path.stem)
-    derived = any(stem.startswith(member) for member in stems)  # for example IMG_1 edited
-    if derived and any(stem.endswith(member) for member in stems):  # IMG_1-IMG_9 is the stack of all
-      return True
-    if members == 2 or (not added and _has_number(path) and (words[path] or not series)):
-      return False  # for example z_0 with z_-1.5um and z_1.5um
-    if set(series) <= set(words[path]) and all(len(word) == 1 or _OF_CAMERAS.fullmatch(word) for word in added):
-      # IMG_E0001 is IMG_0001 edited, on phones, but frame1b may follow frame1.
-      if derived and any(_VERSIONS.fullmatch(word) for word in added):
-        return True
-      same_number = added == ('e',) and tuple(re.findall(r'\d+', stem)) in numbers and not derived
-      return same_number or (not _has_number(path) and not _starts_series(path, inside))
-    if not _has_number(path) or derived:
-      return True
-    return numbered[words[path]] == 1 and 4 * members >= 3 * len(paths)
-
-  dropped = [path for path in paths if path.name not in kept and is_foreign(path)]
+  words = max(numbered, key=lambda group: (numbered[group] - 0.5 * _is_result(group), -len(group)))
+  series = _Series(words, [name for name in names if name.numbered and name.words == words])
+  members = len(series.names)
+  others = [
+    name
+    for name in names
+    if name.words != words and (_is_result(words) or not _is_result(name.words)) and not series.has_version(name)
+  ]
+  if members < 2 or members <= len(others):
+    return paths, _two_series(numbered, names)
+  outside = [name for name in names if name.words != words or not name.numbered]
+  nearly_all = 4 * members >= 3 * len(paths)
+  dropped = series.odd_members() | {
+    name.path for name in outside if series.excludes(name, alone=nearly_all and numbered[name.words] == 1)
+  }
+  dropped = {path for path in dropped if path.name not in kept}
   if not dropped:
-    return paths, _two_series(numbered, paths)
-  gone = set(dropped)
-  remaining = [path for path in paths if path not in gone]
-  inside = [path for path in inside if path not in gone]
-  return remaining, _not_fitting(dropped, inside)
+    return paths, _two_series(numbered, names)
+  return _without(paths, dropped, [name.path for name in series.names if name.path not in dropped])
 
 
-def _versions(paths: list[Path], inside: list[Path]) -> set[Path]:
-  """The files whose names are that of a file of the series with a word added: IMG_1_aligned, IMG_1-Enhanced-NR."""
-  stems = {comparable(path.stem) for path in inside}
-  found = set()
-  for path in paths:
-    for added in re.finditer(r'(?<=\d)[\W_]+([^\W\d_]{3,})', comparable(path.stem)):
-      if comparable(path.stem)[: added.start()] in stems and not _OF_CAMERAS.fullmatch(added[1]):
-        found.add(path)
-  return found
-
-
-def _not_fitting(dropped: list[Path], inside: list[Path]) -> list[str]:
-  """A note about files that do not belong to a series, if there are any."""
+def _without(paths: list[Path], dropped: set[Path], series: list[Path] | None = None) -> tuple[list[Path], list[str]]:
+  """The paths that are not dropped, and a note that names the series; by default that of all these paths."""
+  remaining = [path for path in paths if path not in dropped]
   if not dropped:
-    return []
-  ends = f'{printable(inside[0].name)} .. {printable(inside[-1].name)}'
+    return remaining, []
+  series = series or remaining
+  ends = f'{printable(series[0].name)} .. {printable(series[-1].name)}'
   verb = 'does' if len(dropped) == 1 else 'do'
-  return [f'Left out: {format_list([path.name for path in dropped])}, which {verb} not fit the series {ends} by name.']
+  names = format_list([path.name for path in paths if path in dropped])
+  return remaining, [f'Left out: {names}, which {verb} not fit the series {ends} by name.']
 
 
-def _without_results(paths: list[Path], kept: set[str]) -> tuple[list[Path], list[str]]:
+def _without_results(names: list['_Name'], kept: set[str]) -> tuple[list[Path], list[str]]:
   """Like `without_other_series`, for names without numbers: removes at most a third, by the words for results."""
-  results = [path for path in paths if _is_result(_words(path)) and path.name not in kept]
+  paths = [name.path for name in names]
+  results = [name.path.name for name in names if _is_result(name.words) and name.path.name not in kept]
   if not results or 3 * len(results) > len(paths) or len(paths) - len(results) < 2:
     return paths, []
   verb = 'is called' if len(results) == 1 else 'are called'
-  names = format_list([path.name for path in results])
-  return [path for path in paths if path not in results], [f'Left out: {names}, which {verb} like a result.']
+  gone = set(results)
+  return [path for path in paths if path.name not in gone], [
+    f'Left out: {format_list(results)}, which {verb} like a result.'
+  ]
+
+
+class _Name(NamedTuple):
+  """What the name of a file says.
+
+  Attributes:
+    path: the file.
+    stem: comparable name without suffix.
+    words: its letters, without numbers and separators.
+    numbered: it contains a number, or a word for infinity.
+  """
+
+  path: Path
+  stem: str
+  words: tuple[str, ...]
+  numbered: bool
+
+  @classmethod
+  def of(cls, path: Path) -> '_Name':
+    stem = comparable(path.stem)
+    digits = infinity_as_digit(stem)
+    words = tuple(re.findall(r'[^\W\d_]+', _ORDINAL.sub('', digits)))
+    return cls(path, stem, words, any(map(str.isdigit, digits)))
+
+
+class _Series:
+  """Files with numbers and the same words in their names: most of them are frames."""
+
+  def __init__(self, words: tuple[str, ...], names: list[_Name]):
+    self.words, self.names = words, names
+    self._by_stem = {name.stem: name for name in names}
+    self._numbers = {tuple(re.findall(r'\d+', stem)) for stem in self._by_stem}
+
+  def has_version(self, name: _Name) -> bool:
+    """Whether a name is that of a file of the series with a word added: IMG_1_aligned, IMG_1-Enhanced-NR."""
+    return any(
+      name.stem[: added.start()] in self._by_stem and not _OF_CAMERAS.fullmatch(added[1])
+      for added in re.finditer(r'(?<=\d)[\W_]+([^\W\d_]{3,})', name.stem)
+    )
+
+  def odd_members(self) -> set[Path]:
+    """Files of the series that are copies of others, IMG_1 (1).jpg beside IMG_1.jpg, or the result of another program:
+    the only file of its format, which fills no gap in the numbers.
+    """
+    copies = [
+      (name, self._by_stem[copy[1]])
+      for name in self.names
+      if (copy := _COPY.fullmatch(name.stem)) and copy[1] in self._by_stem
+    ]
+    odd = set()
+    if 2 * len(copies) < len(self.names):  # not if most frames have such names
+      odd = {name.path for name, base in copies if not _may_be_a_burst(name, base) or _same_bytes(name.path, base.path)}
+    (kind, count), *others = Counter(_kind(name.path) for name in self.names).most_common()
+    if count >= 3 and [number for _, number in others] == [1]:
+      alone = next(name for name in self.names if _kind(name.path) != kind)
+      if not self._fills_a_gap(alone):
+        odd.add(alone.path)
+    return odd
+
+  def excludes(self, name: _Name, alone: bool) -> bool:
+    """Whether a file that does not belong to the series is no frame either.
+
+    Args:
+      name: of the file.
+      alone: no other file has its words, and nearly all belong to the series.
+    """
+    stem, added = name.stem, tuple(word for word in name.words if word not in self.words)
+    if self.has_version(name) or _is_result(added) or _OF_HELICON.search(stem):
+      return True
+    derived = any(stem[:n] in self._by_stem for n in range(len(stem)))  # for example IMG_1 edited
+    if derived and any(stem[n:] in self._by_stem for n in range(len(stem))):  # IMG_1-IMG_9 is the stack of all
+      return True
+    if len(self.names) == 2 or (not added and name.numbered and (name.words or not self.words)):
+      return False  # for example z_0 with z_-1.5um and z_1.5um
+    if set(self.words) <= set(name.words) and all(len(word) == 1 or _OF_CAMERAS.fullmatch(word) for word in added):
+      # IMG_E0001 is IMG_0001 edited, on phones, but frame1b may follow frame1.
+      if derived and any(_VERSIONS.fullmatch(word) for word in added):
+        return True
+      same_number = added == ('e',) and tuple(re.findall(r'\d+', stem)) in self._numbers and not derived
+      return same_number or not (name.numbered or self._begins_with(name))
+    return derived or not name.numbered or alone
+
+  def _begins_with(self, name: _Name) -> bool:
+    """Whether a name without a number is the first of a series: image.jpg, image (1).jpg, image (2).jpg."""
+    return all(re.fullmatch(r'\W*_?[1-9]\d*\W*', stem.removeprefix(name.stem)) for stem in self._by_stem)
+
+  def _fills_a_gap(self, name: _Name) -> bool:
+    """Whether the number of a file is the only one missing between two of the other files."""
+    numbers = _counters([name.stem, *(other.stem for other in self.names if other.path != name.path)])
+    return numbers is not None and numbers[0] not in numbers[1:] and {numbers[0] - 1, numbers[0] + 1} <= set(numbers)
 
 
 def without_outlier_frames(headers: list[FrameHeader], kept: set[Path]) -> tuple[list[FrameHeader], list[str]]:
@@ -196,52 +255,53 @@ def without_outlier_frames(headers: list[FrameHeader], kept: set[Path]) -> tuple
   headers, notes = _without_reduced_copies(headers, kept)
   turns, _ = orientations(headers)
   sizes = {header.file: header.size(turn) for header, turn in zip(headers, turns, strict=True)}
-  tests: list[tuple[Callable[[FrameHeader], Hashable], Callable[[Hashable], str], int]] = [
-    (lambda header: sizes[header.file], lambda size: f'{size[0]} x {size[1]} pixels', 2),
-    (lambda header: header.pages > 1, lambda several: 'multi-page' if several else 'single images', 2),
-    (lambda header: header.grey, lambda grey: 'grey' if grey else 'in colour', 3),
+  # Property, its description, minimum number of frames that share it, and maximum number of others.
+  tests: list[tuple[Callable[[FrameHeader], Hashable], Callable[[Hashable], str], int, float]] = [
+    (lambda header: sizes[header.file], lambda size: f'{size[0]} x {size[1]} pixels', 2, math.inf),
+    (lambda header: header.pages > 1, lambda several: 'multi-page' if several else 'single images', 2, math.inf),
+    (lambda header: header.grey, lambda grey: 'grey' if grey else 'in colour', 3, 1),
   ]
-  for value_of, described, fewest in tests:
+  for value_of, described, fewest, most in tests:
     values = [value_of(header) for header in headers]
     (usual, count), *others = Counter(values).most_common()
     odd = [header for header, value in zip(headers, values, strict=True) if value != usual]
-    if not odd or count < fewest or 3 * len(odd) > len(headers) or any(header.file.path in kept for header in odd):
+    if not 0 < len(odd) <= min(most, len(headers) / 3) or count < fewest:
       continue
-    if fewest == 3 and len(odd) > 1:
+    if any(header.file.path in kept for header in odd):
       continue
     seen = ', '.join(described(value) for value, _ in others)
     verb = 'is' if len(odd) == 1 else 'are'
     names = format_list([header.file.name for header in odd])
     notes.append(f'Left out: {names}, which {verb} {seen}; the others are {described(usual)}.')
-    headers = [header for header in headers if header not in odd]
+    headers = [header for header, value in zip(headers, values, strict=True) if value == usual]
   return headers, notes
 
 
 def _without_reduced_copies(headers: list[FrameHeader], kept: set[Path]) -> tuple[list[FrameHeader], list[str]]:
   """Removes images that are smaller than those whose names theirs contain: tn_IMG_1 and IMG_1-300x200 beside IMG_1."""
   largest = max((header.stored_size for header in headers), key=math.prod, default=(0, 0))
-  originals = [comparable(header.file.path.stem) for header in headers if header.stored_size == largest]
-  stems = {header.file.path: comparable(header.file.path.stem) for header in headers}
-  copies = [
-    header
-    for header in headers
-    if math.prod(header.stored_size) < math.prod(largest) and header.file.path not in kept and header.file.alone
-  ]
-  copies = [header for header in copies if any(_contains(stems[header.file.path], stem) for stem in originals)]
-  if len(originals) < 2 or len(originals) + len(copies) < len(headers):  # others that are smaller: no such set
+  originals = [header for header in headers if header.stored_size == largest]
+  others = [header for header in headers if header.stored_size != largest]
+  stems = {comparable(header.file.path.stem) for header in originals}
+  lengths = {len(stem) for stem in stems}
+
+  def is_copy(header: FrameHeader) -> bool:
+    if math.prod(header.stored_size) >= math.prod(largest) or header.file.path in kept or not header.file.alone:
+      return False
+    stem = comparable(header.file.path.stem)
+    places = ((start, start + length) for length in lengths for start in range(len(stem) - length + 1))
+    return any(stem[start:end] in stems and _is_addition(stem[:start], stem[end:]) for start, end in places)
+
+  if len(originals) < 2 or not others or not all(map(is_copy, others)):  # others that are smaller: no such set
     return headers, []
-  if not copies:
-    return headers, []
-  verb = 'is a reduced copy' if len(copies) == 1 else 'are reduced copies'
-  gone = {header.file for header in copies}
-  note = f'Left out: {format_list([header.file.name for header in copies])}, which by name and size {verb}.'
-  return [header for header in headers if header.file not in gone], [note]
+  verb = 'is a reduced copy' if len(others) == 1 else 'are reduced copies'
+  names = format_list([header.file.name for header in others])
+  return originals, [f'Left out: {names}, which by name and size {verb}.']
 
 
-def _contains(stem: str, original: str) -> bool:
-  """Whether a name is that of another file with something added, other than digits."""
-  before, found, behind = stem.partition(original)
-  return bool(found and before + behind) and not before[-1:].isdigit() and not behind[:1].isdigit()
+def _is_addition(before: str, behind: str) -> bool:
+  """Whether something was added to a name, other than digits that make it another number."""
+  return bool(before + behind) and not before[-1:].isdigit() and not behind[:1].isdigit()
 
 
 def by_channel(paths: list[Path]) -> list[list[Path]] | None:
@@ -258,8 +318,7 @@ def by_channel(paths: list[Path]) -> list[list[Path]] | None:
   rows = [re.findall(r'([^\W\d_]*)[\W_]?(\d+)', stem) for stem in stems]
   if len({tuple(word for word, _ in row) for row in rows}) != 1:
     return None
-  columns = list(zip(*rows, strict=True))
-  varying = list(dict.fromkeys(column for column in columns if len(set(column)) > 1))  # each once
+  varying = list(dict.fromkeys(varying_columns(rows)))  # each once
   named = [column for column in varying if column[0][0] in _CHANNEL_WORDS]
   if len(varying) != 2 or len(named) != 1:
     return None
@@ -328,10 +387,7 @@ def _rises(values: Sequence[float]) -> bool:
 
 def _counters(stems: list[str]) -> list[int] | None:
   """The numbers that distinguish the names, if each name has one and they have equally many digits."""
-  runs = [re.findall(r'\d+', stem) for stem in stems]
-  if len({len(run) for run in runs}) != 1:
-    return None
-  differing = [column for column in zip(*runs, strict=True) if len(set(column)) > 1]
+  differing = varying_columns([re.findall(r'\d+', stem) for stem in stems])
   if len(differing) != 1 or len({len(text) for text in differing[0]}) != 1 or len(differing[0][0]) < 2:
     return None
   return [int(text) for text in differing[0]]
@@ -366,64 +422,36 @@ def _kind(path: Path) -> str:
   return _KINDS.get(suffix, suffix[1:])
 
 
-def _may_be_a_burst(path: Path, base: Path) -> bool:
+def _may_be_a_burst(name: _Name, base: _Name) -> bool:
   """Whether IMG_20240501_120000(1) may be the next image of the same second; with ~2 it is an edited copy."""
-  stem = comparable(base.stem)
-  return bool(_TIME.search(stem)) and not comparable(path.stem).removeprefix(stem).startswith('~')
-
-
-def _has_number(path: Path) -> bool:
-  return any(character.isdigit() for character in infinity_as_digit(comparable(path.stem)))
-
-
-def _words(path: Path) -> tuple[str, ...]:
-  """The letters of a name, without numbers and separators."""
-  stem = _ORDINAL.sub('', infinity_as_digit(comparable(path.stem)))
-  return tuple(re.findall(r'[^\W\d_]+', stem))
+  return bool(_TIME.search(base.stem)) and not name.stem.removeprefix(base.stem).startswith('~')
 
 
 def _is_result(words: tuple[str, ...]) -> bool:
   return bool(_RESULTS.search(' '.join(words)))
 
 
-def _starts_series(path: Path, inside: list[Path]) -> bool:
-  """Whether a name without a number is the first of a series such as `image.jpg`, `image (1).jpg`, `image (2).jpg`."""
-  stem = comparable(path.stem)
-  numbers = [comparable(other.stem).removeprefix(stem) for other in inside]
-  return all(re.fullmatch(r'\W*_?[1-9]\d*\W*', number) for number in numbers)
-
-
-def _fills_a_gap(path: Path, inside: list[Path]) -> bool:
-  """Whether the number of a file is the only one missing between two of the other files."""
-  stems = [path.stem, *(other.stem for other in inside if other != path)]
-  numbers = _counters(stems)
-  return numbers is not None and numbers[0] not in numbers[1:] and {numbers[0] - 1, numbers[0] + 1} <= set(numbers)
-
-
-def _two_series(numbered: Counter, paths: list[Path]) -> list[str]:
+def _two_series(numbered: Counter, names: list[_Name]) -> list[str]:
   """A note if there are two series of names: which one is meant is unknown."""
   groups = [words for words, count in numbered.most_common(2) if count >= 3]
   if len(groups) == 2 and not (set(groups[0]) <= set(groups[1]) or set(groups[1]) <= set(groups[0])):
-    firsts = [next(printable(path.name) for path in paths if _words(path) == words) for words in groups]
+    firsts = [next(printable(name.path.name) for name in names if name.words == words) for words in groups]
   else:
-    firsts = _in_a_grid(paths)
+    firsts = _in_a_grid(names)
   if not firsts:
     return []
   return [f'The names look like more than one series ({firsts[0]} ..., {firsts[1]} ...): all were read as one stack.']
 
 
-def _in_a_grid(paths: list[Path]) -> list[str]:
+def _in_a_grid(names: list[_Name]) -> list[str]:
   """The first names of each series if every value of one number occurs with every value of another that has few, such
   as a camera or channel: cam0_000 .. cam0_005, cam1_000 .. cam1_005.
   """
-  rows = [re.findall(r'\d+', comparable(path.stem)) for path in paths]
-  if len({len(row) for row in rows}) != 1:
-    return []
-  varying = [column for column in zip(*rows, strict=True) if len(set(column)) > 1]
-  if len(varying) != 2 or len(set(zip(*varying, strict=True))) < len(paths):
+  varying = varying_columns([re.findall(r'\d+', name.stem) for name in names])
+  if len(varying) != 2 or len(set(zip(*varying, strict=True))) < len(names):
     return []
   counts = [len(set(column)) for column in varying]
-  if counts[0] * counts[1] != len(paths) or max(counts) < 3 or min(counts) > 4:
+  if counts[0] * counts[1] != len(names) or max(counts) < 3 or min(counts) > 4:
     return []
   series = varying[counts.index(min(counts))]
-  return [printable(paths[series.index(value)].name) for value in list(dict.fromkeys(series))[:2]]
+  return [printable(names[series.index(value)].path.name) for value in list(dict.fromkeys(series))[:2]]

@@ -42,17 +42,8 @@ from jaxtyping import Float64
 from focal_jax.data import paths as file_paths
 from focal_jax.data.formats import is_image
 from focal_jax.data.names import comparable, format_list, printable
-from focal_jax.data.texts import (
-  DIOPTRES,
-  METRES,
-  MICROMETRES,
-  find_ignoring_case,
-  is_there,
-  micro,
-  plain_number,
-  read_text,
-  split_unit,
-)
+from focal_jax.data.texts import read_text
+from focal_jax.data.units import DIOPTRES, METRES, MICROMETRES, micro, plain_number, split_unit
 from focal_jax.errors import InputError, one_line
 
 SIDECAR_FILES = ('metadata.csv', 'metadata.json')
@@ -81,13 +72,9 @@ _STACK_FIELDS: dict[str, Expected] = {
   'principal_point_x_px': _FINITE,
   'principal_point_y_px': _FINITE,
 }
+_COLUMNS = ('file', *_FRAME_FIELDS, *_STACK_FIELDS, _UNIT)
 # Fields that exclude each other, and fields that must be given together.
-_ONE_OF = (
-  ('focus_distance_m', 'focus_dpt'),
-  ('focus_distance_m', 'focus'),
-  ('focus_dpt', 'focus'),
-  ('focal_length_m', 'focal_length_mm'),
-)
+_ONE_OF = (tuple(_FRAME_FIELDS), ('focal_length_m', 'focal_length_mm'))
 _TOGETHER = ('principal_point_x_px', 'principal_point_y_px')
 # Factors to the unit of a field, by the unit that follows a number.
 _MILLIMETRES = {unit: 1e3 * metres for unit, metres in METRES.items()}
@@ -145,7 +132,7 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
   Raises:
     InputError: naming the file and the field, what was found and what was expected.
   """
-  found = [path for name in SIDECAR_FILES if is_there(path := find_ignoring_case(folder, name))]
+  found = [path for name in SIDECAR_FILES if file_paths.is_there(path := file_paths.find_ignoring_case(folder, name))]
   if not found:
     return Sidecar()
   path = found[0]
@@ -155,43 +142,25 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
   if fields := _fields_of_another_program(folder, path, text):
     note = f'{path.name} was not read: its fields are those of another program ({format_list(fields)}).'
     return Sidecar(other=note)
-  stack, entries = (_parse_csv if path.suffix.lower() == '.csv' else _parse_json)(path, text)
-  frames = _by_file(path, entries, _allowed_names(folder, names))
+  source = printable(path)
+  stack, entries = (_parse_csv if path.suffix.lower() == '.csv' else _parse_json)(source, text)
+  frames = _by_file(source, entries, _allowed_names(folder, names))
 
   present = stack.keys() | {field for frame in frames.values() for field in frame}
   for fields in _ONE_OF:
-    if present.issuperset(fields):
-      raise InputError(f'{path}: both {" and ".join(fields)}, expected one of them')
+    if len(both := [field for field in fields if field in present]) > 1:
+      raise InputError(f'{source}: both {both[0]} and {both[1]}, expected one of them')
   if len(present.intersection(_TOGETHER)) == 1:
-    raise InputError(f'{path}: one of {" and ".join(_TOGETHER)}, expected both or neither')
+    raise InputError(f'{source}: one of {" and ".join(_TOGETHER)}, expected both or neither')
 
   values = {}
   if (unit := stack.pop(_UNIT, None)) is not None:
     if not isinstance(unit, str) or not unit.strip():
-      raise InputError(f"{path}: {_UNIT} is {_shown(unit)}, expected the name of a unit such as 'um'")
-    values['focus_unit'] = unit.strip()
-  if fields := present.intersection(_FRAME_FIELDS):
-    (field,) = fields
-    if field == 'focus':
-      unit = _take_units(path, [frames[name] for name in names if field in frames.get(name, {})], unit)
-      values |= {'focus_unit': unit} if unit else {}
-    if without := [name for name in names if frames.get(name, {}).get(field) is None]:
-      raise InputError(f'{path}: no {field} for {", ".join(without)}, expected one for every image')
-    meaning = known_unit(unit) or field if field == 'focus' else field
-    if unit is not None and field != 'focus' and known_unit(unit) != field:
-      raise InputError(f"{path}: {_UNIT} is {_shown(unit)} with {field}, expected it only with 'focus'")
-    expected = _FRAME_FIELDS[meaning]
-    numbers = np.array(
-      [_number(path, f'{field} of {name}', frames[name][field], expected, _UNITS.get(meaning, {})) for name in names]
-    )
-    if meaning == 'focus':
-      values['positions'] = numbers
-    else:
-      values['focus_dpt'] = 1.0 / numbers if meaning == 'focus_distance_m' else numbers
-
-  values |= {
-    field: _number(path, field, value, _STACK_FIELDS[field], _UNITS.get(field, {})) for field, value in stack.items()
-  }
+      raise InputError(f"{source}: {_UNIT} is {_shown(unit)}, expected the name of a unit such as 'um'")
+    values['focus_unit'] = unit = unit.strip()
+  for field in present.intersection(_FRAME_FIELDS):  # one at most
+    values |= _focus(source, field, unit, {name: frames.get(name, {}) for name in names})
+  values |= {field: _number(source, field, value, field) for field, value in stack.items()}
   if 'focal_length_m' in values:
     values['focal_length_mm'] = values.pop('focal_length_m') * 1e3
   if _TOGETHER[0] in values:
@@ -199,12 +168,28 @@ def read_sidecar(folder: Path, names: list[str]) -> Sidecar:
   return Sidecar(path, frozenset(frames), **values)
 
 
+def _focus(source: str, field: str, unit: str | None, frames: dict[str, Fields]) -> Fields:
+  """Attributes of `Sidecar` from the field that gives the focus of every frame."""
+  meaning = field
+  if field == 'focus':
+    unit = _take_units(source, [frame for frame in frames.values() if field in frame], unit)
+    meaning = known_unit(unit) or field
+  elif unit is not None and known_unit(unit) != field:
+    raise InputError(f"{source}: {_UNIT} is {_shown(unit)} with {field}, expected it only with 'focus'")
+  if without := [name for name, frame in frames.items() if frame.get(field) is None]:
+    raise InputError(f'{source}: no {field} for {format_list(without)}, expected one for every image')
+  numbers = np.array([_number(source, f'{field} of {name}', frame[field], meaning) for name, frame in frames.items()])
+  if meaning == 'focus':
+    return {'positions': numbers, 'focus_unit': unit}
+  return {'focus_dpt': 1.0 / numbers if meaning == 'focus_distance_m' else numbers, 'focus_unit': unit}
+
+
 def known_unit(unit: str | None) -> str | None:
   """The field that `focus` in a unit means: `focus_distance_m`, `focus_dpt`, or None for positions along the axis."""
   return _KNOWN_UNITS.get(unit.strip().lower()) if unit else None
 
 
-def _take_units(path: Path, entries: list[Fields], unit: str | None) -> str | None:
+def _take_units(source: str, entries: list[Fields], unit: str | None) -> str | None:
   """Removes the unit that follows the numbers in `focus`; returns it, or `unit` if there is none."""
   found = {}
   for entry in entries:
@@ -214,7 +199,7 @@ def _take_units(path: Path, entries: list[Fields], unit: str | None) -> str | No
         found[its] = entry['focus']
   if len(found) > 1 or (found and unit and micro(unit).lower() not in found):
     units = [*([unit] if unit else []), *found]
-    raise InputError(f'{path}: focus is in {" and ".join(units)}, expected one unit')
+    raise InputError(f'{source}: focus is in {" and ".join(units)}, expected one unit')
   return unit or next(iter(found), None)
 
 
@@ -230,7 +215,7 @@ def _fields_of_another_program(folder: Path, path: Path, text: str) -> list[str]
     except (json.JSONDecodeError, RecursionError):
       return []
     fields = list(document) if isinstance(document, dict) else []
-  known = ('file', 'frames', *_FRAME_FIELDS, *_STACK_FIELDS, _UNIT)
+  known = ('frames', *_COLUMNS)
   likely = [field for field in fields if any(map(str.isalpha, field))]
   if len(likely) < 2 or any(
     _column(field)[0] in known or difflib.get_close_matches(word, known, cutoff=0.8)
@@ -244,7 +229,7 @@ def _fields_of_another_program(folder: Path, path: Path, text: str) -> list[str]
 def _column(name: str) -> tuple[str, str | None]:
   """The field that a column stands for, and the unit in its name; an unknown name is returned as it is."""
   plain = re.sub(r'\W+', '_', micro(name.lower())).strip('_')  # Focus distance (m) is focus_distance_m
-  if plain in ('file', *_FRAME_FIELDS, *_STACK_FIELDS, _UNIT):
+  if plain in _COLUMNS:
     return plain, None
   if plain in _FILE_COLUMNS:
     return 'file', None
@@ -260,11 +245,50 @@ def _column(name: str) -> tuple[str, str | None]:
 def _allowed_names(folder: Path, names: list[str]) -> list[str]:
   """Names that a sidecar may list; frames may also be pages of a file."""
   files = [path for path in file_paths.entries(folder) if path.is_file()]
-  return [*names, *(path.name for path in files if printable(path.name) not in names)]
+  known = set(names)
+  return [*names, *(path.name for path in files if printable(path.name) not in known)]
 
 
-def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
+def _parse_csv(source: str, text: str) -> tuple[Fields, list[Fields]]:
   """Fields of the whole stack, and fields of each file."""
+  separator, table = _read_table(source, text)
+  header, rows = _trimmed(table)
+  if any(is_image(Path(cell)) for cell in header):
+    raise InputError(f'{source}: begins with {_shown(separator.join(header))}, expected a header with column names')
+  columns, units = map(list, zip(*map(_column, header), strict=True)) if header else ([], [])
+  # Distances without a unit in the header need one in each cell.
+  columns = [
+    'focus_distance_m' if column in _WITHOUT_UNIT and all(_has_unit(row[n]) for row in rows) else column
+    for n, column in enumerate(columns)
+  ]
+  _check_fields(source, columns, _COLUMNS)
+  if 'file' not in columns or len(set(columns)) < len(columns):
+    raise InputError(f"{source}: columns are {_shown(columns)}, expected 'file' and other columns, each once")
+  if not rows:
+    raise InputError(f'{source}: found only a header, expected a row for every image')
+  if separator == ',':
+    _check_commas(source, columns, rows)
+  stack, entries = {}, []
+  for row in rows:
+    if len(row) != len(columns):
+      hint = ' (with decimal commas, separate cells by semicolons)' if separator == ',' else ''
+      raise InputError(
+        f'{source}: {len(row)} cells in the row {_shown(separator.join(row))}, expected {len(columns)}{hint}'
+      )
+    entry = {
+      column: f'{cell} {unit}' if cell and unit else cell or None
+      for column, unit, cell in zip(columns, units, row, strict=True)
+    }
+    for field in (*_STACK_FIELDS, _UNIT):
+      value = entry.pop(field, None)
+      if value is not None and stack.setdefault(field, value) != value:
+        raise InputError(f'{source}: {field} is {stack[field]} and {value}, expected one value for the whole stack')
+    entries.append(entry)
+  return stack, entries
+
+
+def _read_table(source: str, text: str) -> tuple[str, list[list[str]]]:
+  """The separator of a CSV file, and its rows without comments and empty ones."""
   text = re.sub(r'\r\n?', '\n', text)
   declared = re.match(r'sep=(.)\n', text)  # for spreadsheets
   text = text[declared.end() :] if declared else text
@@ -273,86 +297,56 @@ def _parse_csv(path: Path, text: str) -> tuple[Fields, list[Fields]]:
   separator = declared[1] if declared else max(',;\t', key=header.count)
   try:
     reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
-    cells = [[_QUOTED.sub(r'\2', cell.strip()) for cell in row] for row in reader]
+    rows = [[_QUOTED.sub(r'\2', cell.strip()) for cell in row] for row in reader]
   except csv.Error as error:
-    raise InputError(f'{path}: cannot be read as CSV ({one_line(error)})') from error
-  columns, *rows = [
-    row for row in cells if any(row) and not (row[0].startswith('#') and not is_image(Path(row[0])))
-  ] or [[]]
-  known = ('file', *_FRAME_FIELDS, *_STACK_FIELDS, _UNIT)
-  columns, units = map(list, zip(*map(_column, columns), strict=True)) if columns else ([], [])
+    raise InputError(f'{source}: cannot be read as CSV ({one_line(error)})') from error
+  return separator, [row for row in rows if any(row) and not (row[0].startswith('#') and not is_image(Path(row[0])))]
+
+
+def _trimmed(table: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+  """Header and rows of a table without what spreadsheets and programs add: empty columns at the end, and row numbers.
+  Rows are as long as the header, or longer if there is something in the cells beyond it.
+  """
+  header, *rows = table or [[]]
   # Spreadsheets leave out empty cells at the end of a row, or write more of them than there are columns.
-  rows = [row[: len(columns)] if not any(row[len(columns) :]) else row for row in rows]
-  rows = [row + [''] * (len(columns) - len(row)) for row in rows]
-  # Distances without a unit in the header need one in each cell.
-  columns = [
-    'focus_distance_m' if column in _WITHOUT_UNIT and all(_has_unit(row[n]) for row in rows) else column
-    for n, column in enumerate(columns)
-  ]
-  while columns and not columns[-1] and all(len(row) >= len(columns) and not row[-1] for row in rows):
-    columns, rows = columns[:-1], [row[:-1] for row in rows]  # empty columns, which spreadsheets often write
-  if columns[:1] == [''] and all(row[0] in ('', str(n), str(n + 1)) for n, row in enumerate(rows)):
-    columns, units, rows = columns[1:], units[1:], [row[1:] for row in rows]  # row numbers, which some programs write
-  if any(is_image(Path(column)) for column in columns):
-    raise InputError(f'{path}: begins with {_shown(separator.join(columns))}, expected a header with column names')
-  _check_fields(path, columns, known)
-  if 'file' not in columns or len(set(columns)) < len(columns):
-    raise InputError(f"{path}: columns are {_shown(columns)}, expected 'file' and other columns, each once")
-  if not rows:
-    raise InputError(f'{path}: found only a header, expected a row for every image')
-  if separator == ',':
-    _check_commas(path, columns, rows)
-  stack, entries = {}, []
-  for row in rows:
-    if len(row) != len(columns):
-      hint = (
-        ' (with decimal commas, separate cells by semicolons)' if separator == ',' and len(row) > len(columns) else ''
-      )
-      raise InputError(
-        f'{path}: {len(row)} cells in the row {_shown(separator.join(row))}, expected {len(columns)}{hint}'
-      )
-    entry = {
-      column: f'{cell} {unit}' if cell and unit else cell or None
-      for column, unit, cell in zip(columns, units, row, strict=False)
-    }
-    for field in (*_STACK_FIELDS, _UNIT):
-      value = entry.pop(field, None)
-      if value is not None and stack.setdefault(field, value) != value:
-        raise InputError(f'{path}: {field} is {stack[field]} and {value}, expected one value for the whole stack')
-    entries.append(entry)
-  return stack, entries
+  rows = [row if any(row[len(header) :]) else row[: len(header)] + [''] * (len(header) - len(row)) for row in rows]
+  while header and not header[-1] and not any(row[-1] for row in rows):
+    header, rows = header[:-1], [row[:-1] for row in rows]
+  if header[:1] == [''] and all(row[0] in ('', str(n), str(n + 1)) for n, row in enumerate(rows)):
+    header, rows = header[1:], [row[1:] for row in rows]
+  return header, rows
 
 
 def _has_unit(cell: str) -> bool:
-  return not cell or split_unit(cell)[1] in METRES or plain_number(cell).lower().startswith('inf')
+  return not cell or split_unit(cell)[1] in METRES or plain_number(cell) == 'inf'
 
 
-def _check_commas(path: Path, columns: list[str], rows: list[list[str]]) -> None:
+def _check_commas(source: str, columns: list[str], rows: list[list[str]]) -> None:
   """Raises InputError if the commas in a column of numbers may be decimal, or between thousands."""
   for column, cells in zip(columns, zip(*rows, strict=False), strict=False):
     commas = [cell for cell in cells if ',' in cell and column != 'file']
     if commas and all(_THOUSANDS.fullmatch(cell) for cell in commas):
-      raise InputError(f"{path}: {column} is '{commas[0]}', expected numbers without commas between thousands")
+      raise InputError(f"{source}: {column} is '{commas[0]}', expected numbers without commas between thousands")
 
 
-def _parse_json(path: Path, text: str) -> tuple[Fields, list[Fields]]:
+def _parse_json(source: str, text: str) -> tuple[Fields, list[Fields]]:
   """Fields of the whole stack, and fields of each file."""
   try:
     document = json.loads(text)
   except (json.JSONDecodeError, RecursionError) as error:
-    raise InputError(f'{path}: cannot be read as JSON ({one_line(error)})') from error
+    raise InputError(f'{source}: cannot be read as JSON ({one_line(error)})') from error
   if isinstance(document, list) and document:
     document = {'frames': document}
   if not isinstance(document, dict):
-    raise InputError(f'{path}: is {_shown(document)}, expected an object')
-  _check_fields(path, document, ('frames', *_STACK_FIELDS, _UNIT))
+    raise InputError(f'{source}: is {_shown(document)}, expected an object')
+  _check_fields(source, document, ('frames', *_STACK_FIELDS, _UNIT))
   entries = document.pop('frames', [])
   if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
-    raise InputError(f'{path}: frames is {_shown(entries)}, expected a list of objects')
+    raise InputError(f'{source}: frames is {_shown(entries)}, expected a list of objects')
   known = ('file', *_FRAME_FIELDS)
   entries = [dict(_with_unit(name, value, known) for name, value in entry.items()) for entry in entries]
   for entry in entries:
-    _check_fields(path, entry, known)
+    _check_fields(source, entry, known)
   return {field: value for field, value in document.items() if value is not None}, entries
 
 
@@ -364,53 +358,54 @@ def _with_unit(name: str, value: Any, known: tuple[str, ...]) -> tuple[str, Any]
   return field, value if unit is None or value is None else f'{value} {unit}'
 
 
-def _check_fields(path: Path, fields: Any, known: tuple[str, ...]) -> None:
+def _check_fields(source: str, fields: Any, known: tuple[str, ...]) -> None:
   if unknown := [field for field in fields if field not in known]:
-    raise InputError(f'{path}: field {unknown[0]!r} is unknown, expected {", ".join(known)}')
+    raise InputError(f'{source}: field {unknown[0]!r} is unknown, expected {", ".join(known)}')
 
 
-def _by_file(path: Path, entries: list[Fields], there: list[str]) -> dict[str, Fields]:
+def _by_file(source: str, entries: list[Fields], there: list[str]) -> dict[str, Fields]:
   """Entries by the names of the files in `there` that they refer to."""
   alike: dict[str, list[str]] = {}
   for name in there:
     alike.setdefault(comparable(name), []).append(name)
   by_stem: dict[str, list[str]] = {}
-  for name in filter(lambda name: is_image(Path(name)), there):
-    by_stem.setdefault(comparable(Path(name).stem), []).append(name)
-  frames, absent = {}, []
+  for name in there:
+    if is_image(Path(name)):
+      by_stem.setdefault(comparable(Path(name).stem), []).append(name)
+  frames, absent, known = {}, [], set(there)
   for number, entry in enumerate(entries, 1):
     name = entry.pop('file', None)
     if not isinstance(name, str):
-      raise InputError(f'{path}: file of entry {number} is {_shown(name)}, expected the name of an image')
+      raise InputError(f'{source}: file of entry {number} is {_shown(name)}, expected the name of an image')
     # Programs write full paths, which may be outdated, or names without suffix.
     last = re.split(r'[\\/]', name.strip())[-1]
-    meant = [name] if name in there else alike.get(comparable(name)) or alike.get(comparable(last))
+    meant = [name] if name in known else alike.get(comparable(name)) or alike.get(comparable(last))
     meant = meant or by_stem.get(comparable(last), [])
     if len(meant) != 1:
       absent.append(name)
       continue
     if meant[0] in frames:
-      raise InputError(f'{path}: {name} is listed twice, expected every file once')
+      raise InputError(f'{source}: {printable(name)} is listed twice, expected every file once')
     frames[meant[0]] = entry
   if absent:
-    raise InputError(f'{path}: found no file {", ".join(absent)}, expected names of files in its folder')
+    raise InputError(f'{source}: found no file {format_list(absent)}, expected names of files in its folder')
   return frames
 
 
-def _number(path: Path, what: str, value: Any, expected: Expected, units: dict[str, float]) -> float:
-  """A number, also as text such as 'inf' or '50 cm'. `units`: factors of the units that may follow it."""
-  text, test = expected
+def _number(source: str, what: str, value: Any, field: str) -> float:
+  """A number, also as text such as 'inf' or '50 cm', in the unit of the field."""
+  text, test = (_FRAME_FIELDS | _STACK_FIELDS)[field]
   shown, factor = value, 1.0
   try:
     if isinstance(value, str):
       value, unit = split_unit(value.removeprefix('f/'))  # of an f-number
-      factor = 1.0 if unit is None else units.get(unit, np.nan)
+      factor = 1.0 if unit is None else _UNITS.get(field, {}).get(unit, np.nan)
       value = plain_number(value)
     number = np.nan if isinstance(value, bool) else float(value) * factor + 0.0  # no negative zero
   except (TypeError, ValueError, OverflowError):
     number = np.nan
   if not test(number):
-    raise InputError(f'{path}: {what} is {_shown(shown)}, expected {text}')
+    raise InputError(f'{source}: {what} is {_shown(shown)}, expected {text}')
   return number
 
 

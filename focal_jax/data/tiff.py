@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8, UInt16
 from PIL import Image
 
+_STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # + for BigTIFF
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, DESCRIPTION = 256, 257, 258, 259, 262, 270
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS, STRIP_BYTES, PLANES = 273, 274, 277, 278, 279, 284
 PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 317, 322, 323, 324, 325
@@ -129,8 +130,9 @@ def compression_of(page: TiffPage) -> str:
   return f'compression {number}{name} of {page.get(BITS, 1)}-bit values, expected none, or LZW, ZIP or JPEG of 8 bits'
 
 
-def is_tiff(start: bytes) -> bool:
-  return start[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+def is_tiff(path: Path) -> bool:
+  with path.open('rb') as file:
+    return file.read(4) in _STARTS
 
 
 def read_pages(path: Path) -> list[TiffPage]:
@@ -139,15 +141,16 @@ def read_pages(path: Path) -> list[TiffPage]:
   Raises:
     ValueError: it is not a TIFF, or damaged.
   """
-  return _read_pages(path, *_version(path))[0]
+  return _read_pages(path, *file_version(path))[0]
 
 
 def is_truncated(path: Path) -> bool:
   """Whether a file has a link to a page that is missing: it is truncated, or damaged."""
-  return _read_pages(path, *_version(path))[1]
+  return _read_pages(path, *file_version(path))[1]
 
 
-def _version(path: Path) -> tuple[int, int]:
+def file_version(path: Path) -> tuple[int, int]:
+  """Modification time and size, which tell whether what was read of a file is still true."""
   status = path.stat()
   return status.st_mtime_ns, status.st_size
 
@@ -156,7 +159,7 @@ def _version(path: Path) -> tuple[int, int]:
 def _read_pages(path: Path, mtime_ns: int, size: int) -> tuple[list[TiffPage], bool]:
   with path.open('rb') as file:
     head = file.read(16)
-    if not is_tiff(head):
+    if head[:4] not in _STARTS:
       raise ValueError('not a TIFF')
     order, big = '<' if head[:2] == b'II' else '>', b'+' in head[2:4]
     number, count = ('Q', 'Q') if big else ('I', 'H')

@@ -70,12 +70,12 @@ def full_size(
     turned = exceeds_min_rotation(motion[:, 3], stack.images.shape[1:3])
     motion = np.concatenate([motion[:, :3], np.where(turned, motion[:, 3], 0)[:, None]], -1)
   motion = None if motion is None else scaled_motion(motion, stack.images.shape[1:3], size)
-  fusion = None
+  fusions = []  # each for pixels that those before it lack
   if prediction is not None:
     ranks = sharp_ranks(prediction, stack.focus)
-    fusion = Fusion(ranks, len(stack.names), size)
-    if static is not None:
-      others = Fusion(ranks, len(stack.names), size, any_depth=True)  # blurred ones are better than static content
+    fusions.append(Fusion(ranks, len(stack.names), size))
+    if static is not None:  # blurred frames are better
+      fusions.append(Fusion(ranks, len(stack.names), size, any_depth=True))
   in_all = np.ones(size, bool)
   # Compression takes as long as everything else, so it overlaps with reading the next frame, but not more.
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -88,17 +88,18 @@ def full_size(
       if saved is not None:
         saved.result()
       saved = save and pool.submit(save, index, frame)
-      if fusion is not None and static is None:
-        fusion.add(frame, inside, rank)
-      elif fusion is not None:
+      if static is not None:
         inside &= ~np.asarray(Image.fromarray(static[index]).resize(size[::-1], Image.Resampling.NEAREST))
+      for fusion in fusions:
         fusion.add(frame, inside, rank)
-        others.add(frame, inside, rank)
     if saved is not None:
       saved.result()
-  if fusion is None:
+  if prediction is None:
     return FullSize(None, None, None, in_all, motion)
-  picture = to_uint8(fusion.picture(frame if static is None else others.picture(frame)))
+  picture = frame
+  for fusion in reversed(fusions):
+    picture = fusion.picture(picture)
+  picture = to_uint8(picture)
   if prediction.all_in_focus is not None and prediction.depth.shape == size:
     picture = np.where(in_all[..., None], to_uint8(prediction.all_in_focus), picture)
   height, width = prediction.depth.shape

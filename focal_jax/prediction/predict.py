@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 _MIXED_ZOOM = 0.004  # minimum `back_zoom` that confirms an order by sharpness
 _EXPOSURE = 1.25  # minimum ratio of the brightness of frames to be noted; up to 1.04 in sweeps of one exposure
 _MAX_LISTED = 24  # maximum number of frames whose likely order is listed
-VISIBLE = 0.01  # luminance 0 .. 1; fainter static content is better in the all-in-focus image than a blurred frame
+_VISIBLE = 0.01  # luminance 0 .. 1; fainter static content is better in the all-in-focus image than a blurred frame
 PLAIN_SHARE = 0.1  # share of the image without texture above which a note is written
 
 
@@ -214,7 +214,7 @@ def predict_folder(
       size = stack.images.shape[1:3]
       anywhere = in_any(static_pattern_masks(before, motion, stack.fov, size), size)
       prediction = prediction.replace(confidence=prediction.confidence * (1 - anywhere))
-      static = static_pattern_masks(before, motion, stack.fov, size, VISIBLE)
+      static = static_pattern_masks(before, motion, stack.fov, size, _VISIBLE)
     plain = np.mean(share < 0.5)
     if plain > PLAIN_SHARE:
       later.append(f'No frame shows texture in {plain:.0%} of the image: confidence is low there.')
@@ -256,7 +256,9 @@ def predict_folder(
     (staging / 'aligned').mkdir()
     files = aligned_files(staging, stack.names)
     full = full_size(
-      *(stack, prediction, motion, options.max_side, lambda index, frame: save_image(files[index], frame)), static
+      *(stack, prediction, motion, options.max_side),
+      save=lambda index, frame: save_image(files[index], frame),
+      static=static,
     )
     summary['common_area'] = common_area(full.in_all)
     write_animation(staging / 'alignment.gif', stack.images, aligned)

@@ -195,16 +195,21 @@ def static_pattern_masks(
   size: tuple[int, int],
   least: float = static_pattern.MIN_CHANGE,
 ) -> list[Bool[np.ndarray, 'h w']]:
-  """Where static content lies in each of the aligned frames, which have this height and width; may be reduced.
+  """Where static content lies in each of the aligned frames, perhaps reduced.
 
-  `least`: luminance 0 .. 1 that it changes at least.
+  Args:
+    before: motion and static content of the frames before alignment.
+    motion: that aligned them. None: they were not aligned.
+    fov: relative field of view of each frame.
+    size: height and width of the aligned frames.
+    least: minimum change of luminance, 0 .. 1, by the static content.
   """
   there = (np.abs(before.static_pattern) > least).astype(np.float32)
   return [plane > 0.5 for plane in _in_aligned_frames(there, motion, fov, size)]
 
 
 def in_any(masks: Sequence[Bool[np.ndarray, 'h w']], size: tuple[int, int]) -> Float32[np.ndarray, 'H W']:
-  """1 where any of the masks is, 0 elsewhere, at this height and width."""
+  """Share of each pixel that lies in any of the masks, 0 .. 1, for an image of this height and width."""
   share = np.any(masks, axis=0).astype(np.float32)
   return np.asarray(Image.fromarray(share).resize(size[::-1], Image.Resampling.BILINEAR))
 

@@ -10,9 +10,12 @@ accelerator, the other stages are sized for two CPU cores.
     --config.init.depth=runs/depth/weights.npz
   python -m focal_jax.main --config=configs/shipped.py:depth_mixed --workdir=runs/depth_mixed $TEXTURES \
     --config.init.depth=runs/depth_large/weights.npz
+  python -m tfds_ddff.raytraced --out=raytraced --scenes=200 --textures=textures/train
+  python -m focal_jax.main --config=configs/shipped.py:depth_raytraced --workdir=runs/depth_raytraced $TEXTURES \
+    --config.data.raytraced=folder:raytraced --config.init.depth=runs/depth_mixed/weights.npz
   python -m focal_jax.main --config=configs/shipped.py:alignment --workdir=runs/alignment $TEXTURES
   python -m focal_jax.main --config=configs/shipped.py --workdir=runs/shipped \
-    --config.init.depth=runs/depth_mixed/weights.npz --config.init.alignment=runs/alignment/best.npz
+    --config.init.depth=runs/depth_raytraced/weights.npz --config.init.alignment=runs/alignment/best.npz
 
 Trained separately, the networks learn faster than jointly from random weights: a depth network learns little from
 frames moved by an untrained alignment network. Cameras, scenes and images vary as widely as possible, because a network
@@ -26,7 +29,7 @@ from focal_jax.config import network
 from focal_jax.recipes import default
 from focal_jax.simulate.cameras import CAMERAS
 
-STAGES = ('depth_first', 'depth', 'depth_large', 'depth_mixed', 'alignment', 'both')
+STAGES = ('depth_first', 'depth', 'depth_large', 'depth_mixed', 'depth_raytraced', 'alignment', 'both')
 
 
 def get_config(stage: str = 'both') -> ConfigDict:
@@ -68,13 +71,18 @@ def get_config(stage: str = 'both') -> ConfigDict:
     config.data.simulated_frames = (5, 10, 10, 18)
     config.optimizer.update(learning_rate=5e-4, warmup_steps=100)
     config.update(batch_size=32, steps=2850, ema_decay=0.998, validation_every=500, validation_stacks=48)
-  elif stage == 'depth_mixed':
+  elif stage in ('depth_mixed', 'depth_raytraced'):
     # Stacks of several lengths in one update. Results on real images improve for about a hundred updates and then get
     # worse (weights/LOG.md), so validation is frequent: compare the weights that it keeps on real stacks.
     config.simulator.update(height_px=128, width_px=128)
     config.data.simulated_frames = (5, 5, 10, 10, 10, 10, 10, 18)
     config.optimizer.update(learning_rate=3e-4, warmup_steps=160, steps_per_update=8)
     config.update(steps=2800, ema_decay=0.998, validation_every=400, validation_stacks=48)
+    if stage == 'depth_raytraced':
+      # The network's own estimate alone, which is what has to learn from these scenes.
+      config.model.depth.trusted_confidence = 0.0
+      config.data.raytraced_share = 0.4
+      config.optimizer.learning_rate = 2e-4
   elif stage == 'alignment':
     # A single number of frames: the network compares each frame only with the next and the last.
     config.simulator.update(num_frames=6, height_px=96, width_px=96, margin_px=24, num_surfaces=6)

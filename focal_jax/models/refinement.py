@@ -49,7 +49,7 @@ TRUST_PX = 16  # side of the blocks over which the classical confidence is avera
 TRUST_WIDTH = 0.03  # width of the transition to the classical estimate, in confidence (a sigmoid's scale)
 # The network overrules a trusted estimate that differs from its own by more than this, as shares of the range, from
 # slightly to fully,
-DIFFERENCE = (0.1, 0.3)
+DIFFERENCE = (0.25, 0.6)
 UNSURE = 0.3  # the less, the closer the standard deviation of its own distribution is to this share of the range
 MIN_WEIGHT = 1e-6  # floor of the weights of a fill, whose gradients divide by their square
 

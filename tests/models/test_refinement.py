@@ -104,18 +104,40 @@ def test_own_distribution_alone_is_the_softmax_of_the_curves(apply, shapes):
   np.testing.assert_allclose(maps.weights[0], folded, atol=1e-5)
 
 
-def test_confident_classical_depth_is_taken_as_it_is(apply, holding, trusted, drawn):
-  """The classical share is a sigmoid of the mean confidence around a pixel: a half at the trusted confidence."""
-  images, focus = stack(5)
-  classical_depth, confidence = estimate((images[0] + 1) / 2, focus[0])
-  free, held = (predict(drawn, images, focus).pyramid[-1][0] for predict in (apply, holding))
+def classical_share(confidence, trusted):
+  """The share of the classical estimate by its mean confidence around each pixel: a half at the trusted confidence."""
   px = refinement.TRUST_PX
   blocks = confidence.reshape(SIZE // px, px, SIZE // px, px).mean((1, 3))
   at = np.clip((np.arange(SIZE) + 0.5) / px - 0.5, 0, SIZE // px - 1)  # bilinear, edges repeated
   around = ndimage.map_coordinates(blocks, np.meshgrid(at, at, indexing='ij'), order=1)
-  share = 1 / (1 + np.exp(-(around - trusted) / refinement.TRUST_WIDTH))
+  return 1 / (1 + np.exp(-(around - trusted) / refinement.TRUST_WIDTH))
+
+
+def test_confident_classical_depth_is_taken_as_it_is(apply, trusted, drawn, monkeypatch):
+  monkeypatch.setattr(refinement, 'DIFFERENCE', (9.0, 10.0))  # never overruled
+  images, focus = stack(5)
+  classical_depth, confidence = estimate((images[0] + 1) / 2, focus[0])
+  free, held = (
+    predict(drawn, images, focus).pyramid[-1][0] for predict in (apply, network(trusted_confidence=trusted))
+  )
+  share = classical_share(confidence, trusted)
   assert np.abs(free - classical_depth).max() > 0.1
   np.testing.assert_allclose(held, share * classical_depth + (1 - share) * free, atol=2e-5)
+
+
+def test_confident_classical_depth_is_overruled_by_a_network_sure_of_another(holding, trusted, shapes):
+  images, focus = stack(5)
+  classical_depth, confidence = estimate((images[0] + 1) / 2, focus[0])
+  variables = with_shares(shapes, 0, 30, 0)  # its own distribution alone, which is certain of a place beyond the sweep
+  variables['params']['near']['out']['bias'] = np.array([0.0, 1e4], np.float32)
+  extent = focus[0, -1] - focus[0, 0]
+  own = focus[0, -1] + refinement.BEYOND[-1] * extent
+  first, last = refinement.DIFFERENCE
+  overruled = np.clip(((own - classical_depth) / extent - first) / (last - first), 0, 1)
+  assert np.ptp(overruled) > 0.3
+  share = classical_share(confidence, trusted) * (1 - overruled)
+  held = holding(variables, images, focus).pyramid[-1][0]
+  np.testing.assert_allclose(held, share * classical_depth + (1 - share) * own, atol=0.01 * extent)
 
 
 @pytest.mark.parametrize('trusts', [False, True])

@@ -194,15 +194,12 @@ def random_crop(
   all-in-focus image is cropped if requested.
   """
   height, width = example['target'].shape
-  best, best_share = (0, 0), -1.0
-  for _ in range(_TRIES):
+
+  def draw():
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-    share = np.mean(example['valid'][top : top + side, left : left + side] > 0)
-    if share > best_share:
-      best, best_share = (top, left), share
-    if share >= min_valid:
-      break
-  top, left = best
+    return (top, left), np.mean(example['valid'][top : top + side, left : left + side] > 0)
+
+  top, left = best = _first_good(draw, min_valid)
   window = np.s_[top : top + side, left : left + side]
   return {
     'images': np.ascontiguousarray(example['images'][:, *window]),
@@ -212,6 +209,23 @@ def random_crop(
     'target': np.ascontiguousarray(example['target'][window]),
     'valid': np.ascontiguousarray(example['valid'][window]),
   } | ({'all_in_focus': np.ascontiguousarray(example['all_in_focus'][window])} if all_in_focus else {})
+
+
+def _first_good(draw: Callable[[], tuple[Any, float]], least: float) -> Any:
+  """The first of 20 random crops whose share of usable pixels is at least `least`, or the best of them.
+
+  Args:
+    draw: returns a crop and its share.
+    least: 0 .. 1.
+  """
+  best, best_share = None, -1.0
+  for _ in range(_TRIES):
+    crop, share = draw()
+    if share > best_share:
+      best, best_share = crop, share
+    if share >= least:
+      break
+  return best
 
 
 def random_frames(example: dict[str, Any], count: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -238,8 +252,8 @@ def crop_photograph(
     raise InputError(f'photograph {example["name"]!r}: found no pixel with known depth, expected at least one')
   size, canvas = np.array(depth.shape), np.array(canvas)
   cover = np.max(canvas / size)
-  best, best_share = None, -1.0
-  for _ in range(_TRIES):
+
+  def draw():
     scale = max(cover, rng.uniform(min(cover, 1.0), 1.0))
     window = np.minimum(canvas / scale, size)
     corner = rng.uniform(0, size - window)
@@ -249,12 +263,9 @@ def crop_photograph(
       for start, n, extent in zip(corner, canvas, window, strict=True)
     )
     crop = depth[rows][:, columns]
-    share = np.mean(crop > 0)
-    if share > best_share:
-      best, best_share = (crop, corner, np.minimum(corner + window, size)), share
-    if share >= _MIN_KNOWN:
-      break
-  depth, (top, left), (bottom, right) = best
+    return (crop, corner, np.minimum(corner + window, size)), np.mean(crop > 0)
+
+  depth, (top, left), (bottom, right) = _first_good(draw, _MIN_KNOWN)
   rgb = Image.fromarray(example['rgb']).resize(
     (canvas[1], canvas[0]), Image.Resampling.LANCZOS, box=(left, top, right, bottom)
   )
@@ -273,18 +284,15 @@ def crop_scene(scene: dict[str, Any], side: int, rng: np.random.Generator) -> di
   height, width = scene['inverse_depth'].shape
   if side > min(height, width):
     raise InputError(f'scene {scene["name"]!r}: is {width} x {height} px, expected at least the frames, {side} px')
-  best, best_share = None, -1.0
-  for _ in range(_TRIES):
+
+  def draw():
     sweep = rng.integers(len(scene['focus']))
     top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
     depth = scene['inverse_depth'][top : top + side, left : left + side]
     first, last = scene['focus'][sweep, [0, -1]]
-    share = np.mean((depth >= first) & (depth <= last))
-    if share > best_share:
-      best, best_share = (sweep, top, left, depth), share
-    if share >= _MIN_WITHIN:
-      break
-  sweep, top, left, depth = best
+    return (sweep, top, left, depth), np.mean((depth >= first) & (depth <= last))
+
+  sweep, top, left, depth = _first_good(draw, _MIN_WITHIN)
   light = scene['light'][sweep, :, top : top + side, left : left + side]
   down, right, transposed = rng.choice([-1, 1]), rng.choice([-1, 1]), rng.random() < 0.5
   light, depth = light[:, ::down, ::right], depth[::down, ::right]

@@ -47,10 +47,9 @@ SHARES = (1.0, 0.0, -1.0)  # logits of the classical estimate, the pixel's own d
 FILL_PRIOR = 0.1  # weight of a pixel's surroundings; its own is 0 .. 1
 TRUST_PX = 16  # side of the blocks over which the classical confidence is averaged; interpolated between them
 TRUST_WIDTH = 0.03  # width of the transition to the classical estimate, in confidence (a sigmoid's scale)
-# The network overrules a trusted estimate that differs from its own by more than this, as shares of the range, from
-# slightly to fully,
-DIFFERENCE = (0.25, 0.6)
-UNSURE = 0.3  # the less, the closer the standard deviation of its own distribution is to this share of the range
+# A network that is sure of another depth overrules a trusted estimate. All in shares of the focus range:
+DIFFERENCE = (0.25, 0.6)  # difference of the two estimates at which it begins to, and at which it does so fully
+UNSURE = 0.3  # standard deviation of the network's distribution from which it does not
 MIN_WEIGHT = 1e-6  # floor of the weights of a fill, whose gradients divide by their square
 
 
@@ -78,7 +77,7 @@ class RefinementNetwork(nn.Module):
   """
 
   # Mean confidence of the classical estimate around a pixel, 0 .. 1, above which that estimate replaces the
-  # network's; 0: never. On real images, confident classical depth is right.
+  # network's, unless the network is sure of a very different depth; 0: never.
   trusted_confidence: float = 0.0
   remat: bool = False
 

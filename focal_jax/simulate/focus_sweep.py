@@ -111,9 +111,7 @@ def draw_sweep(key: PRNGKeyArray, num_frames: int, width_px: float | int, settin
   zoom, drift = jnp.where(still, 1.0, zoom), jnp.where(still, 0.0, drift)
   fov = jnp.where(untold, 1.0, fov)
 
-  amounts = jnp.stack([draw.uniform(*settings.exposure), *[draw.uniform(*settings.white_balance)] * 2])
-  stops = jnp.where(is_aligned, 0.0, amounts * noise[:, 4:]).at[-1].set(0.0)
-  exposure, red, blue = jnp.exp2(stops).T
+  exposure, white_balance = draw_gains(draw, jnp.where(is_aligned, 0.0, noise[:, 4:]), settings)
   unit = camera.unit.astype(jnp.int32)
   return Sweep(
     focus=to_unit(focus_dpt, unit),
@@ -123,9 +121,24 @@ def draw_sweep(key: PRNGKeyArray, num_frames: int, width_px: float | int, settin
     blur_px_per_dpt=diameter / parts * scale,
     views=camera.views,
     exposure=exposure,
-    white_balance=jnp.stack([red, jnp.ones_like(red), blue], axis=-1),
+    white_balance=white_balance,
     unit=unit,
   )
+
+
+def draw_gains(
+  draw: Draws, noise: Float[Array, 'N 3'], settings: SweepSettings
+) -> tuple[Float[Array, ' N'], Float[Array, 'N 3']]:
+  """Exposure and white balance of each frame: factors on linear light, 1 for the last frame and for green.
+
+  Args:
+    draw: two numbers are drawn, for the standard deviations.
+    noise: normal random numbers.
+    settings: distributions of the standard deviations.
+  """
+  amounts = jnp.stack([draw.uniform(*settings.exposure), *[draw.uniform(*settings.white_balance)] * 2])
+  exposure, red, blue = jnp.exp2((amounts * noise).at[-1].set(0.0)).T
+  return exposure, jnp.stack([red, jnp.ones_like(red), blue], axis=-1)
 
 
 def _pick(cameras: list[Camera], num_frames: int, index: Int[Array, '']) -> tuple[_Optics, Float[Array, ' N']]:

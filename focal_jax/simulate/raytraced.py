@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from focal_jax.errors import InputError
 from focal_jax.simulate.draws import Draws
+from focal_jax.simulate.focus_sweep import draw_gains
 from focal_jax.simulate.pattern import with_pattern
 from focal_jax.simulate.sensor import record
 from focal_jax.simulate.stacks import SimulatorSettings
@@ -45,7 +46,7 @@ def record_planes(
   if planes < frames:
     raise InputError(f'simulator.num_frames is {frames}, expected at most the {planes} planes of the ray-traced scenes')
   colour_key, pattern_key, gain_key, sensor_key = random.split(key, 4)
-  draw = Draws(random.fold_in(key, 1), 5)
+  draw = Draws(random.fold_in(key, 1), 4)
   shortest = max(frames - 1, int(MIN_EXTENT * planes))
   extent = jnp.floor(draw.uniform(shortest, planes))  # planes from the first frame to the last
   first = jnp.floor(draw.uniform(0.0, planes - extent))
@@ -56,10 +57,7 @@ def record_planes(
   if settings.patterned:
     light = with_pattern(pattern_key, light, None, settings.pattern, settings.patterned, None)
 
-  amounts = jnp.stack([draw.uniform(*settings.sweep.exposure), *[draw.uniform(*settings.sweep.white_balance)] * 2])
-  stops = amounts * random.normal(gain_key, (frames, 3))
-  exposure, red, blue = jnp.exp2(stops - stops[-1]).T
-  white_balance = jnp.stack([red, jnp.ones_like(red), blue], axis=-1)
+  exposure, white_balance = draw_gains(draw, random.normal(gain_key, (frames, 3)), settings.sweep)
   reach = settings.truth_beyond * (focus[-1] - focus[0])
   valid = inverse_depth > 0
   if not settings.ends_valid:

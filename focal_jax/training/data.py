@@ -204,13 +204,13 @@ def simulate_mixture(
     textures: photographs as textures of procedural scenes.
   """
 
+  unknown = {'motion': None, 'all_in_focus': None} if 'raytraced' in inputs else {}
+
   def procedural(key):
-    stack = simulate(key, settings, textures)
-    return stack.replace(motion=None, all_in_focus=None) if 'raytraced' in inputs else stack
+    return simulate(key, settings, textures).replace(**unknown)
 
   def from_photograph(key, rgb, depth_m):
-    stack = simulate_rgbd(key, rgb.astype(jnp.float32) / 255, depth_m, settings)
-    return stack.replace(motion=None, all_in_focus=None) if 'raytraced' in inputs else stack
+    return simulate_rgbd(key, rgb.astype(jnp.float32) / 255, depth_m, settings).replace(**unknown)
 
   def one(both):
     key, inputs = both

@@ -136,12 +136,15 @@ def test_scenes_of_every_layout(mitsuba, monkeypatch):
   from tfds_ddff.raytraced import scenes
 
   photographs = [np.random.default_rng(3).integers(0, 256, (200, 220, 3), np.uint8)]
-  own = {'wall': 'slope', 'table': 'table', 'room': 'lamp', 'relief': 'relief', 'gaps': 'object2'}
+  own = {'wall': 'slope', 'table': 'table', 'room': 'lamp', 'relief': 'relief', 'gaps': 'object2', 'studio': 'object0'}
   for layout in tuple(scenes.LAYOUTS):
     monkeypatch.setattr(scenes, 'LAYOUTS', {layout: 1.0})
     _, plugins = scenes.draw_scene(np.random.default_rng(1), 24, photographs)
     mitsuba.load_dict(plugins)
     assert {'backdrop', 'sky', own[layout]} <= set(plugins)
+    if layout == 'studio':
+      colours = [value for key, value in plugins['backdrop']['bsdf']['bsdf'].items() if key.endswith('reflectance')]
+      assert [colour['type'] for colour in colours] == ['rgb'], 'the backdrop is not plain'
   for kind in scenes.TEXTURES:
     texture = scenes.draw_texture(np.random.default_rng(0), kind, photographs)
     assert texture.shape[-1] == 3

@@ -18,6 +18,10 @@ SAMPLES = 3  # light paths per pixel of a view
 BLUR_PX = (2.0, 28.0)  # log-uniform: diameter of the blur at one end of the scene with focus at the other
 RADIUS = (0.5, 1.0)  # log-uniform: radius of the second sweep's aperture; the first has 1
 APERTURE_SHARES = (0.55, 0.15, 0.1, 0.2)  # of `lens.APERTURES`
+# Some scenes are seen as by a light-field camera, such as DDFF-12's: faint blur, mostly from separate views.
+FAINT_SHARE = 0.25
+FAINT_BLUR_PX = (1.6, 6.0)
+FAINT_APERTURE_SHARES = (0.3, 0.05, 0.05, 0.6)
 LENS_BLUR_PX = (0.1, 1.2)  # log-uniform: standard deviation
 SHAKE_PX = 0.125  # largest standard deviation of the frames' shifts
 EXTENT_QUANTILES = (0.03, 0.97)  # of the inverse depths: the ends of a scene
@@ -54,14 +58,15 @@ def render_scene(
   inverse_depth = _inverse_depth(scene, camera)
   low, high = np.quantile(inverse_depth, EXTENT_QUANTILES)
   extent = max(high - low, 1e-3)
-  blur_px = log_uniform(rng, *BLUR_PX)
+  faint = rng.random() < FAINT_SHARE
+  blur_px = log_uniform(rng, *(FAINT_BLUR_PX if faint else BLUR_PX))
   aperture = blur_px / (camera.focal_px * extent)  # diameter, in the unit of z
   light = _render_views(rng, scene, camera, aperture, views, samples)
   light /= max(np.quantile(light[::5, ::5], rng.uniform(0.9, 0.998)), 1e-3)
   transformed = transform(np.minimum(light, rng.choice([1.5, 4.0, 20.0])))  # highlights clip differently
   sweeps = []
   for sweep in range(SWEEPS):
-    kind = str(rng.choice(APERTURES, p=APERTURE_SHARES))
+    kind = str(rng.choice(APERTURES, p=FAINT_APERTURE_SHARES if faint else APERTURE_SHARES))
     radius = log_uniform(rng, *RADIUS) if sweep and kind != 'views' else 1.0
     weights = aperture_weights(kind, views, radius, int(rng.integers(5, 9)), rng.uniform(0, 2 * np.pi))
     focus = low + extent * _positions(rng)

@@ -22,10 +22,24 @@ from focal_jax.simulate.sensor import GAMMA
 
 RATIO = (1.08, 8.0)  # log-uniform: farthest distance relative to the nearest
 FIELD_OF_VIEW_DEGREES = (12.0, 60.0)  # log-uniform
-LAYOUTS = {'wall': 0.34, 'table': 0.27, 'room': 0.16, 'relief': 0.1, 'gaps': 0.13}  # share of the scenes
-NUM_OBJECTS = {'wall': (1, 14), 'table': (1, 10), 'room': (0, 8), 'relief': (0, 3), 'gaps': (3, 12)}  # end excluded
-SHAPES = {'stone': 0.22, 'ball': 0.12, 'box': 0.2, 'rod': 0.12, 'card': 0.18, 'panel': 0.1, 'leaves': 0.06}
-GAPS_SHAPES = {'stone': 0.05, 'ball': 0.05, 'box': 0.05, 'rod': 0.35, 'card': 0.4, 'panel': 0.05, 'leaves': 0.05}
+# Share of the scenes; `studio` is a few large solids before a plain backdrop.
+LAYOUTS = {'wall': 0.28, 'table': 0.22, 'room': 0.14, 'relief': 0.08, 'gaps': 0.12, 'studio': 0.16}
+NUM_OBJECTS = {  # end excluded
+  'wall': (1, 14),
+  'table': (1, 10),
+  'room': (0, 8),
+  'relief': (0, 3),
+  'gaps': (3, 12),
+  'studio': (1, 4),
+}
+SIZE_PX = {'gaps': (10, 60), 'studio': (60, 300)}  # log-uniform: size of the objects ...
+ANY_SIZE_PX = (10, 150)  # ... and in other layouts
+SHAPES = {  # share of the objects ...
+  'gaps': {'stone': 0.05, 'ball': 0.05, 'box': 0.05, 'rod': 0.35, 'card': 0.4, 'panel': 0.05, 'leaves': 0.05},
+  'studio': {'stone': 0.55, 'ball': 0.1, 'box': 0.15, 'rod': 0.05, 'card': 0.1, 'leaves': 0.05},
+}
+# ... and in other layouts
+ANY_SHAPES = {'stone': 0.22, 'ball': 0.12, 'box': 0.2, 'rod': 0.12, 'card': 0.18, 'panel': 0.1, 'leaves': 0.06}
 TEXTURES = {'photograph': 0.38, 'fractal': 0.26, 'plain': 0.12, 'pattern': 0.1, 'speckle': 0.06, 'patches': 0.08}
 MATERIALS = {'diffuse': 0.66, 'plastic': 0.26, 'metal': 0.08}
 TEXELS = 256  # side of computed textures
@@ -85,11 +99,11 @@ class _Builder:
     self._plugins['integrator'] = {'type': 'path', 'max_depth': int(rng.integers(2, 4))}
     layout = self._choose(LAYOUTS)
     self._add_lights(inside=layout == 'room')
-    self._add_backdrop(tilted=layout == 'wall')
+    self._add_backdrop(layout)
     add = {'table': self._add_table, 'room': self._add_room, 'relief': self._add_relief}
     add.get(layout, lambda: None)()
     for index in range(rng.integers(*NUM_OBJECTS[layout])):
-      self._add_object(f'object{index}', in_gaps=layout == 'gaps')
+      self._add_object(f'object{index}', layout)
     return self._plugins
 
   def _choose(self, shares: dict[str, float]) -> str:
@@ -113,17 +127,18 @@ class _Builder:
       light = self._light(rng.uniform(1, 3) * self._far)
       self._plugins['lamp'] = {'type': 'point', 'position': position.tolist(), 'intensity': light}
 
-  def _add_plane(self, name: str, centre: Sequence[float], turn: Any, half: float) -> None:
+  def _add_plane(self, name: str, centre: Sequence[float], turn: Any, half: float, texture: str | None = None) -> None:
     """A square that faces the camera before it is turned, with a texture of about a texel a pixel."""
     texture_scale = 2 * half / self._camera.length(TEXELS, centre[2]) * self._rng.choice([0.25, 0.5, 1.0, 1.0, 2.0])
     place = _transform().translate(list(centre)) @ turn @ _facing() @ _transform().scale([half, half, 1])
-    self._plugins[name] = {'type': 'rectangle', 'to_world': place, 'bsdf': self._material(texture_scale)}
+    self._plugins[name] = {'type': 'rectangle', 'to_world': place, 'bsdf': self._material(texture_scale, texture)}
 
-  def _add_backdrop(self, tilted: bool) -> None:
-    rng, far, camera = self._rng, self._far, self._camera
+  def _add_backdrop(self, layout: str) -> None:
+    rng, far, camera, tilted = self._rng, self._far, self._camera, layout == 'wall'
     z = far * rng.choice([1.0, 1.3, 4.0], p=[0.6, 0.25, 0.15])
     turn = self._turn(rng.choice([0, 15, 40])) if tilted and far > 1.3 else _transform()
-    self._add_plane('backdrop', [0, 0, z], turn, 3 * camera.length(camera.size_px, z))
+    texture = 'plain' if layout == 'studio' else None
+    self._add_plane('backdrop', [0, 0, z], turn, 3 * camera.length(camera.size_px, z), texture)
     if tilted and rng.random() < 0.6:
       turn = _transform().rotate([1, 0, 0], rng.uniform(-70, 70)).rotate([0, 1, 0], rng.uniform(-50, 50))
       self._add_plane('slope', [0, 0, far], turn, camera.length(camera.size_px, far))
@@ -169,14 +184,14 @@ class _Builder:
     axis = self._rng.normal(size=3)
     return _transform().rotate((axis / np.linalg.norm(axis)).tolist(), self._rng.uniform(-most_degrees, most_degrees))
 
-  def _add_object(self, name: str, in_gaps: bool) -> None:
+  def _add_object(self, name: str, layout: str) -> None:
     rng, camera = self._rng, self._camera
     z = 1 / rng.uniform(1 / self._far, 1.0)
-    size_px = log_uniform(rng, 10, 60 if in_gaps else 150)
+    size_px = log_uniform(rng, *SIZE_PX.get(layout, ANY_SIZE_PX))
     radius = min(camera.length(size_px / 2, z), 0.8 * (z - 0.7))  # stays in front of the camera
     centre = camera.point(*rng.uniform(-0.9, 0.9, 2), z)
     texture_scale = max(size_px / TEXELS, 0.1) * rng.choice([0.5, 1, 2])
-    shape = self._choose(GAPS_SHAPES if in_gaps else SHAPES)
+    shape = self._choose(SHAPES.get(layout, ANY_SHAPES))
     make = {'stone': self._stone, 'card': self._card, 'leaves': self._leaves, 'rod': self._rod}
     if shape in make:
       self._plugins[name] = make[shape](name, centre, radius, texture_scale)
@@ -246,14 +261,15 @@ class _Builder:
 
   # Materials.
 
-  def _material(self, texture_scale: float) -> Plugin:
+  def _material(self, texture_scale: float, texture: str | None = None) -> Plugin:
     """A material seen from both sides.
 
     Args:
       texture_scale: how often its texture is repeated from 0 to 1 of the surface's coordinates.
+      texture: one of `TEXTURES`; None: any.
     """
     rng = self._rng
-    texture = draw_texture(rng, self._choose(TEXTURES), self._photographs)
+    texture = draw_texture(rng, texture or self._choose(TEXTURES), self._photographs)
     if texture.ndim == 1:
       reflectance = _rgb(texture)
     else:

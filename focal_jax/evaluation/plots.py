@@ -31,11 +31,11 @@ def stack_rows(result: StackResult, labels: Sequence[str], rank: str = '') -> li
   depths, errors = [], []
   for label in labels:
     one = result.methods[label]
-    depths.append(pictures.Panel(label, one.depth, '', limits))
+    depths.append(pictures.Panel(label.replace(', ', ',\n'), one.depth, '', limits))
     if known:
       error = np.abs(one.depth - result.target)
       end = _WORST_SHOWN * (limits[1] - limits[0])
-      title = f'error, {rank} {one.values[rank]:.3g}' if rank in one.values else 'error'
+      title = f'error, {rank} {one.values[rank]:.2g}' if rank in one.values else 'error'
       errors.append(pictures.Panel(title, error, '', (0.0, end), 'magma'))
   if not errors:
     rows = [first + depths]

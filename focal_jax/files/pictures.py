@@ -6,15 +6,18 @@ for characters that no installed font has.
 
 import dataclasses
 import functools
+import itertools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from PIL import Image, ImageDraw
 
 DEPTH_COLOURS = 'turbo'
@@ -118,35 +121,63 @@ class Panel:
   colours: str = DEPTH_COLOURS
   faded: np.ndarray | None = None  # bool [H, W]: pixels of a map to fade to grey; None: none
 
+  @property
+  def scale(self) -> Hashable:
+    """Equal for maps with the same scale; None for images."""
+    if self.unit is None:
+      return None
+    return (self.unit, self.colours, self.limits) if self.limits else id(self)
+
 
 def contact_sheet(path: Path, rows: Sequence[Sequence[Panel | None]], title: str = '') -> None:
-  """Writes rows of panels as one PNG. None leaves a cell empty; the first panel determines the shape of all."""
+  """Writes rows of panels as one PNG. None leaves a cell empty; the first panel determines the shape of all.
+
+  Neighbours with the same limits share a scale, and a column shows each title once. Letters grow with the number of
+  columns, because wide sheets are reduced for display.
+  """
   columns = max(len(row) for row in rows)
   height, width = rows[0][0].image.shape[:2]
-  cell = _CELL_INCHES  # a fifth of it is for the scale
-  figure = Figure(figsize=(columns * cell, len(rows) * (0.8 * cell * height / width + 0.4) + 0.3), layout='constrained')
+  cell, size = _CELL_INCHES, max(9, 2 * columns)  # of a cell, a fifth is for the scale
+  lines = max((panel.title.count('\n') for row in rows for panel in row if panel), default=0) + 1
+  tall = 0.8 * cell * height / width + 0.2 + 0.022 * size * lines
+  figure = Figure(figsize=(columns * cell, len(rows) * tall + 0.034 * size), layout='constrained')
   FigureCanvasAgg(figure)
   axes = figure.subplots(len(rows), columns, squeeze=False)
   for axis in axes.flat:
     axis.axis('off')
+  shown = set()
   for row, row_axes in zip(rows, axes, strict=True):
-    for panel, axis in zip(row, row_axes, strict=False):
+    drawn = []
+    for column, (panel, axis) in enumerate(zip(row, row_axes, strict=False)):
       if panel is None:
         continue
-      axis.set_title(plain(panel.title, 0.82 * cell * 72 / 9), **_text_style(9))
-      if panel.unit is None:
-        axis.imshow(to_uint8(panel.image))
-      else:
-        low, high = panel.limits or (None, None)
-        colours = matplotlib.colormaps[panel.colours].with_extremes(bad='0.5')
-        image = axis.imshow(panel.image, cmap=colours, vmin=low, vmax=high)
-        if panel.faded is not None:
-          grey = np.full((*panel.faded.shape, 4), FADED_GREY, np.float32)
-          grey[..., 3] = FADED_SHARE * panel.faded
-          axis.imshow(grey)
-        figure.colorbar(image, ax=axis, shrink=0.85, pad=0.01).set_label(plain(panel.unit, 20.0), **_text_style(8))
-  figure.suptitle(plain(title, 0.95 * columns * cell * 72 / 11), **_text_style(11))
+      if (column, panel.title) not in shown:
+        shown.add((column, panel.title))
+        text = '\n'.join(plain(line, 0.95 * cell * 72 / size) for line in panel.title.split('\n'))
+        axis.set_title(text, **_text_style(size))
+      drawn.append((panel, axis, _draw(panel, axis)))
+    for scale, group in itertools.groupby(drawn, lambda one: one[0].scale):
+      if scale is not None:
+        panels, beside, images = zip(*group, strict=True)
+        bar = figure.colorbar(images[0], ax=beside, shrink=0.85, pad=0.01, fraction=0.15 / len(beside))
+        bar.set_label(plain(panels[0].unit, 20.0), **_text_style(size - 1))
+        bar.ax.tick_params(labelsize=size - 1)
+  figure.suptitle(plain(title, 0.95 * columns * cell * 72 / (size + 2)), **_text_style(size + 2))
   figure.savefig(path, dpi=110)
+
+
+def _draw(panel: Panel, axis: Axes) -> AxesImage:
+  if panel.unit is None:
+    return axis.imshow(to_uint8(panel.image))
+  low, high = panel.limits or (None, None)
+  image = axis.imshow(
+    panel.image, cmap=matplotlib.colormaps[panel.colours].with_extremes(bad='0.5'), vmin=low, vmax=high
+  )
+  if panel.faded is not None:
+    grey = np.full((*panel.faded.shape, 4), FADED_GREY, np.float32)
+    grey[..., 3] = FADED_SHARE * panel.faded
+    axis.imshow(grey)
+  return image
 
 
 def tile(rows: Sequence[Sequence[Panel]], title: str = '') -> np.ndarray:

@@ -70,6 +70,25 @@ def test_long_names_keep_both_ends():
   assert plain(name, 100.0) == name
 
 
+def test_neighbours_share_a_scale_and_columns_their_titles(tmp_path, monkeypatch):
+  scales, titles, Figure = [], [], pictures.Figure
+
+  class Counting(Figure):
+    def colorbar(self, image, ax, **options):
+      scales.append((len(ax), image.get_clim()))
+      return super().colorbar(image, ax=ax, **options)
+
+    def savefig(self, path, **options):
+      titles.extend(axis.get_title() for axis in self.axes)
+
+  monkeypatch.setattr(pictures, 'Figure', Counting)
+  depth = np.arange(768.0).reshape(24, 32)
+  row = [Panel('a', IMAGE), Panel('b,\nc', depth, 'm', (0.0, 9.0)), Panel('d', depth, 'm', (0.0, 9.0)), Panel('e', depth, 'm')]
+  contact_sheet(tmp_path / 'sheet.png', [row, row])
+  assert scales == 2 * [(2, (0.0, 9.0)), (1, (0.0, 767.0))]
+  assert titles[:8] == ['a', 'b,\nc', 'd', 'e', '', '', '', '']
+
+
 def test_none_leaves_a_place_empty(tmp_path):
   one = Panel('', IMAGE)
   contact_sheet(tmp_path / 'sheet.png', [[one, one], [None, one]])

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from focal_jax.data import jpeg_end, libtiff, tiff
+from focal_jax.data import damage, jpeg_end, libtiff, tiff
 from focal_jax.data.colour import ColourReader, profile_of
 from focal_jax.data.exif import FrameExif, read_exif
 from focal_jax.data.formats import advice_for_content, unidentified
@@ -143,12 +143,14 @@ def errors_naming_file(path: Path) -> Iterator[None]:
     if type(error) is ValueError or isinstance(error, OSError):  # their messages are readable
       reason = getattr(error, 'strerror', None) or one_line(error)
       reason = re.sub(r' \(\d+ bytes not processed\)', '', reason)
-    start = b''
-    with contextlib.suppress(OSError), path.open('rb') as file:
-      start = file.read(32)
+    start, damaged = b'', None
+    with contextlib.suppress(OSError):
+      with path.open('rb') as file:
+        start = file.read(32)
+      damaged = damage.damage_of(path)
     if isinstance(error, Image.UnidentifiedImageError):  # its message is about a Python object
       reason = unidentified(start)
-    reason = advice_for_content(start) or reason
+    reason = damaged or advice_for_content(start) or reason
     raise UnreadableError(f'{printable(path)}: cannot be read as an image ({printable(reason)})', reason) from error
 
 
@@ -270,6 +272,8 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
     if jpeg_end.is_jpeg(header.file.path):
       return _decode_jpeg(header, orientation)
     if header.tiff_page is None and not tiff.is_tiff(header.file.path):
+      if damaged := damage.damage_of(header.file.path):
+        raise ValueError(damaged)
       return _decode(header, orientation)
     with libtiff.messages() as said:
       try:
@@ -294,7 +298,7 @@ def _decode_jpeg(header: FrameHeader, orientation: int) -> Decoded:
   data = header.file.path.read_bytes()
   # Pillow also decodes compressed data that go on as zeros, as in files that were not copied completely.
   if not any(data[-_ZEROS:]) and jpeg_end.is_cut(data):
-    problem = OSError('image file is truncated: its end consists of zeros')
+    problem = OSError(damage.UNFINISHED)
   else:
     try:
       return _decode(header, orientation)

@@ -171,7 +171,7 @@ def _read_pages(path: Path, mtime_ns: int, size: int) -> tuple[list[TiffPage], b
       try:
         file.seek(start)
         (entries,) = _unpack(file, f'{order}{count}')
-        if entries > _MAX_ENTRIES:
+        if not 0 < entries <= _MAX_ENTRIES:
           raise ValueError(f'a page has {entries} tags')
         table = file.read(entries * (20 if big else 12))
         (offset,) = _unpack(file, f'{order}{number}')

@@ -21,7 +21,7 @@ from focal_jax.data.named_focus import focus_of_names, unused_numbers
 from focal_jax.data.names import format_list, printable
 from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
 from focal_jax.data.texts import read_text
-from focal_jax.data.units import DIOPTRES, METRES, MICROMETRES, micro, plain_number
+from focal_jax.data.units import is_unit, plain_number, usual_unit
 from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
@@ -40,13 +40,6 @@ _TABLES = ('.csv', '.tsv', '.xls', '.xlsx', '.ods', '.yaml', '.yml')  # other ta
 
 _TEXT_NAMES = re.compile('focus|distance|position|metadata')  # of text files that may hold them
 
-# Units that may follow the numbers of a text file, and their usual names.
-_UNIT_WORDS = {
-  **{unit: unit for unit in ('nm', 'um', 'µm', 'μm', 'mm', 'cm', 'm', 'dpt', 'in', 'steps')},
-  **dict.fromkeys(MICROMETRES[1:], 'um'),
-  **dict.fromkeys(DIOPTRES, 'dpt'),
-  **{word: unit for unit in ('m', 'in', 'ft') for word in METRES if METRES[word] == METRES[unit]},
-}
 _FAR_M = 20.0  # a sweep of a camera that begins beyond this distance is unlikely
 
 
@@ -118,10 +111,8 @@ def read_metadata(
   Raises:
     InputError: naming the file and field, what was found and what was expected.
   """
-  notes = []
   sidecar = read_sidecar(folder, names) if folder else Sidecar()
-  if sidecar.other:
-    notes.append(sidecar.other)
+  notes = list(sidecar.notes)
   lens = _lens(exif, notes)
   if sidecar.focal_length_mm is None:
     focal_length_mm, length_source = lens.focal_length_mm, 'EXIF'
@@ -255,21 +246,21 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
   for line in read_text(path).splitlines():
     line, _, comment = line.partition('#')
     if found := re.search(r'focus_unit\s*[:=]?\s*(\S+)', f'{line} {comment}'):
-      units.append(found[1])
+      units.append(usual_unit(found[1]))
       continue
     if ',' in line and ('.' in line or re.fullmatch(r'\s*[^\s,;]+(,\s*[^\s,;]+){2,},?\s*', line)):
       line = line.replace(',', ' ')  # commas separate numbers here
     for word in re.split(r'[\s;]+|,\s', line):
       word = word.rstrip(',')
       number = re.fullmatch(r'([-+\u2212]?[\d.,]+(?:[eE][-+]?\d+)?)([^\W\d_]+)', word)
-      if word.lower() in _UNIT_WORDS and numbers:
-        units.append(_UNIT_WORDS[word.lower()])
-      elif number and number[2].lower() in _UNIT_WORDS:
+      if is_unit(word) and numbers:
+        units.append(usual_unit(word))
+      elif number and is_unit(number[2]):
         numbers.append(_number(path, len(numbers), number[1]))
-        units.append(_UNIT_WORDS[number[2].lower()])
+        units.append(usual_unit(number[2]))
       elif word:
         numbers.append(_number(path, len(numbers), word))
-  if len({micro(unit) for unit in units}) > 1:
+  if len(set(units)) > 1:
     raise InputError(f'{printable(path)}: units {", ".join(sorted(set(units)))}, expected one')
   return np.array(numbers, np.float64), units[0] if units else None
 

@@ -15,7 +15,7 @@ from focal_jax.data import tiff
 from focal_jax.data.decode import FrameFile, decode, errors_naming_file, open_page, read_header
 from focal_jax.data.formats import HEIC_SUFFIXES, TIFF_SUFFIXES
 from focal_jax.data.names import comparable, format_list, printable
-from focal_jax.data.units import MICROMETRES, micro, plain_number
+from focal_jax.data.units import plain_number, usual_unit
 from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError
 
@@ -373,10 +373,9 @@ def _imagej_layout(description: str, pages: list[int]) -> _Layout | None:
 
 
 def _unit_of_length(positions: Float64[np.ndarray, 'Z'], unit: str) -> tuple[Float64[np.ndarray, 'Z'], str]:
-  """Converts units of length: one name for micrometres; metres become micrometres, so that they are not taken for
-  distances from a camera.
+  """Converts units of length: one name for each; metres become micrometres, so that they are not taken for distances
+  from a camera.
   """
   positions = positions + 0.0  # no negative zero
-  if micro(unit).lower() in MICROMETRES or re.fullmatch(r'(?:\?|[^\x00-\x7f]+)m', unit):  # also wrongly encoded
-    return positions, 'um'
+  unit = 'um' if re.fullmatch(r'(?:\?|[^\x00-\x7f]+)m', unit) else usual_unit(unit)  # also wrongly encoded
   return (positions * 1e6, 'um') if unit == 'm' else (positions, unit)

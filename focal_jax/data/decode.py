@@ -190,7 +190,8 @@ def read_header(file: FrameFile) -> FrameHeader:
       deep_alpha = _is_deep_grey_with_alpha(image)
       measured = image.mode in ('I', 'F')
       deep = image.mode.startswith('I;') or _is_deep_colour(image) or deep_alpha
-      exif = read_exif(image.getexif(), image.size)  # last: it decodes a PNG, and Pillow then forgets the raw mode
+      found = image.getexif()  # last: it decodes a PNG, and Pillow then forgets the raw mode
+      exif = read_exif(found, image.size, image.info.get('xmp'))
       # Pillow rotates TIFFs itself, and already reports the rotated size.
       turned = image.format == 'TIFF' and exif.orientation >= 5
       return FrameHeader(
@@ -248,7 +249,7 @@ def _header_of_page(file: FrameFile, pages: list[tiff.TiffPage]) -> FrameHeader:
   exif = Image.Exif()
   with contextlib.suppress(Exception), file.path.open('rb') as opened:  # damaged EXIF counts as none
     exif.load_from_fp(opened, page.offset)
-  facts = read_exif(exif, page.size)
+  facts = read_exif(exif, page.size, bytes(page.tags.get(tiff.XMP, b'')))
   orientation = page.get(tiff.ORIENTATION, 1)
   return FrameHeader(
     file=file,

@@ -3,7 +3,7 @@
 * text files in the layout of the published code: `focus_distance.txt`, one distance per image of the folder in name
   order, and `focal_length.txt`, one number in the same unit, whichever it is;
 * a sidecar, `metadata.csv` or `metadata.json` (`data.sidecar`);
-* EXIF in the images (`data.exif`);
+* EXIF in the images, or else XMP (`data.exif_focus`);
 * file names with a unit (`data.named_focus`).
 """
 
@@ -17,6 +17,7 @@ from jaxtyping import Float64
 from focal_jax import optics
 from focal_jax.data import paths as file_paths
 from focal_jax.data.exif import FrameExif
+from focal_jax.data.exif_focus import focus_of_exif
 from focal_jax.data.named_focus import focus_of_names, unused_numbers
 from focal_jax.data.names import format_list, printable
 from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
@@ -39,8 +40,6 @@ _NAMES = 'the series of file names'
 _TABLES = ('.csv', '.tsv', '.xls', '.xlsx', '.ods', '.yaml', '.yml')  # other tables, which may hold distances
 
 _TEXT_NAMES = re.compile('focus|distance|position|metadata')  # of text files that may hold them
-
-_FAR_M = 20.0  # a sweep of a camera that begins beyond this distance is unlikely
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,8 +134,8 @@ def read_metadata(
   if sweep:
     if exif_dioptres:
       notes.append(f'exif_dioptres was ignored: {sweep.source} takes precedence.')
-  elif (focus := _exif_focus(names, exif, focal_length_m, exif_dioptres, notes)) is not None:
-    sweep = Sweep(focus, DIOPTRE_UNIT, 'EXIF', focal_length_m, length_source)
+  elif (found := focus_of_exif(names, exif, focal_length_m, exif_dioptres, notes)) is not None:
+    sweep = Sweep(found[0], DIOPTRE_UNIT, found[1], focal_length_m, length_source)
   elif (named := focus_of_names(names)) is not None:
     focus, unit = named
     if known_unit(unit) is None:
@@ -272,44 +271,6 @@ def _number(path: Path, place: int, word: str) -> float:
     raise InputError(
       f'{printable(path)}: number {place + 1} is {word[:40]!r}, expected a number such as 0.35'
     ) from None
-
-
-def _exif_focus(
-  names: list[str], exif: list[FrameExif], focal_length_m: float | None, dioptres: bool, notes: list[str]
-) -> Float64[np.ndarray, 'N'] | None:
-  """Dioptres from SubjectDistance. Cameras often write meaningless values, so values that are not a sweep are ignored
-  unless requested; then None.
-  """
-  values = np.array([np.nan if frame.subject_distance is None else frame.subject_distance for frame in exif])
-  if dioptres:
-    if not np.isfinite(values).all():
-      without = [name for name, value in zip(names, values, strict=True) if not np.isfinite(value)]
-      raise InputError(f'EXIF of {", ".join(without)}: no finite SubjectDistance, expected one in dioptres')
-    return values
-  if not np.nan_to_num(values).any():  # 0 means unknown in the standard
-    return None
-  shortest = focal_length_m or 0.0
-  if np.isnan(values).any():
-    without = [name for name, value in zip(names, values, strict=True) if np.isnan(value)]
-    reason = f'{format_list(without)} {"has" if len(without) == 1 else "have"} none'
-  elif np.all(values == values[0]):
-    reason = f'it is {values[0]:g} m in every frame'
-  elif values.min() <= shortest:
-    reason = f'{values.min():g} in {names[values.argmin()]} is not a distance in metres'
-    if values.max() < np.inf and values.max() * shortest < 1:
-      reason += ', but may be in dioptres, which some devices write (read them with exif_dioptres)'
-  else:
-    notes.append(
-      'SubjectDistance in EXIF was read as metres, the standard unit; some devices write dioptres (exif_dioptres).'
-    )
-    if values.min() > _FAR_M:
-      notes.append(
-        f'The nearest focus distance is {values.min():g} m: SubjectDistance may be in another unit, such as mm. '
-        f'{SIDECAR_FILES[0]} takes precedence.'
-      )
-    return 1.0 / values
-  notes.append(f'SubjectDistance in EXIF was ignored: {reason}.')
-  return None
 
 
 def _field_of_view(sweep: Sweep, folder: Path | None, notes: list[str]) -> Float64[np.ndarray, 'N']:

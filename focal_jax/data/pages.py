@@ -33,7 +33,7 @@ class PageStack:
     files: the pages of one channel and one time, in their order along the axis.
     positions: of each page along the axis. None: unknown.
     unit: of `positions`.
-    source: where the positions were found.
+    source: where the positions were found; without positions, where those were found that cannot be used, or ''.
     channel: index of the channel, from 0.
     channels: number of channels.
     notes: notes for the user, one sentence each.
@@ -92,6 +92,8 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   if odd:
     was = 'page of another size was' if odd == 1 else 'pages of other sizes were'
     notes.append(f'{odd} {was} not read in {printable(path.name)}; the others are {size[0]} x {size[1]} pixels.')
+  if layout.positions is None and layout.source:
+    notes.append(f'{layout.source} was ignored: it is not another number in each plane.')
   if layout.images > 1:
     notes.append(f'Only the first of the {layout.images} images in {printable(path.name)} was read.')
   if depths < 2:
@@ -265,7 +267,7 @@ class _Ome:
     images: number of images.
     positions: along the axis. None: unknown.
     unit: of `positions`.
-    source: where the positions were found.
+    source: as for `PageStack`.
   """
 
   sizes: dict[str, int]
@@ -313,7 +315,7 @@ def _read_ome(description: str) -> _Ome:
 
 
 def _ome_positions(pixels: ElementTree.Element, depths: int) -> tuple[Float64[np.ndarray, 'Z'] | None, str, str]:
-  """Positions along the axis, their unit, and where they were found."""
+  """Positions along the axis, their unit, and where they were found (see `PageStack.source`)."""
   positions, unit = np.full(depths, np.nan), 'um'
   for plane in pixels.iter('Plane'):
     z = plane.get('PositionZ')
@@ -326,7 +328,7 @@ def _ome_positions(pixels: ElementTree.Element, depths: int) -> tuple[Float64[np
   if spacing and np.isfinite(spacing):
     positions, unit = _unit_of_length(np.arange(depths) * spacing, pixels.get('PhysicalSizeZUnit', 'µm'))
     return positions, unit, 'PhysicalSizeZ in OME-XML'
-  return None, '', ''
+  return None, '', 'PositionZ in OME-XML' if np.isfinite(positions).any() and depths > 1 else ''
 
 
 def _ome_layout(ome: _Ome, pages: list[int], name: str) -> _Layout | None:

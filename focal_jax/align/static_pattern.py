@@ -78,6 +78,13 @@ def find_static_pattern(
     without = measure([picture - share * pattern for picture in pictures])
   if not _mean_squared_difference([picture - share * pattern for picture in pictures], without) < BETTER * left:
     return nothing
+  # Where there is no pattern, the scene alone shows which motion is right: texture may look static, too.
+  elsewhere = [np.where(share > 0, np.nan, picture) for picture in pictures]
+  known = np.isfinite(motion.scale)
+  if known.sum() > 1 and not (
+    _mean_squared_difference(elsewhere, without, known) < _mean_squared_difference(elsewhere, motion, known)
+  ):
+    return nothing
   return (share * pattern).astype(np.float32), without
 
 
@@ -106,9 +113,13 @@ def _soft_mask(places: Bool[np.ndarray, 'h w']) -> Picture:
   return np.clip(2 * ndimage.gaussian_filter(grown, EDGE_PX), 0, 1)
 
 
-def _mean_squared_difference(pictures: Sequence[Picture], motion: Motion) -> float:
-  """Mean squared difference of measured neighbours after alignment; NaN if there are none."""
-  measured = np.flatnonzero(np.isfinite(motion.scale)).tolist()
+def _mean_squared_difference(
+  pictures: Sequence[Picture], motion: Motion, chosen: Bool[np.ndarray, 'N'] | None = None
+) -> float:
+  """Mean squared difference of measured neighbours after alignment; NaN if there are none. `chosen`: the frames to
+  compare; None: all.
+  """
+  measured = np.flatnonzero(np.isfinite(motion.scale) & (True if chosen is None else chosen)).tolist()
   squares, before = [], None
   for n in measured:
     now = resampled(pictures[n], motion, n)

@@ -39,7 +39,7 @@ def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str]
   varying = varying_columns(rows)
   if len(varying) != 1:
     return None
-  numbers = np.array([float(plain_number(number)) for number, _ in varying[0]])
+  numbers = np.array([float(plain_number(number)) + 0.0 for number, _ in varying[0]])  # no negative zero
   units = [unit for _, unit in varying[0]]
   used = {unit for unit in units if unit}
   say_so = all(_OF_DISTANCES.search(stem) for stem in stems)

@@ -221,7 +221,8 @@ class _Series:
     derived = any(stem[:n] in self._by_stem for n in range(len(stem)))  # for example IMG_1 edited
     if derived and any(stem[n:] in self._by_stem for n in range(len(stem))):  # IMG_1-IMG_9 is the stack of all
       return True
-    if len(self.names) == 2 or (not added and name.numbered and (name.words or not self.words)):
+    is_infinity = infinity_as_digit(stem) != stem  # which has no unit
+    if len(self.names) == 2 or (not added and name.numbered and (name.words or not self.words or is_infinity)):
       return False  # for example z_0 with z_-1.5um and z_1.5um
     if set(self.words) <= set(name.words) and all(len(word) == 1 or _OF_CAMERAS.fullmatch(word) for word in added):
       # IMG_E0001 is IMG_0001 edited, on phones, but frame1b may follow frame1.

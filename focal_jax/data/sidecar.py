@@ -72,7 +72,10 @@ _UNITS = {
   **dict.fromkeys(('focal_length_mm', 'sensor_width_mm'), _MILLIMETRES),
   'focus_dpt': dict.fromkeys(DIOPTRES, 1.0),
 }
-_THOUSANDS = re.compile(r'[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?')
+_THOUSANDS = {
+  ',': re.compile(r'[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?'),
+  '.': re.compile(r'[1-9]\d{0,2}(?:\.\d{3})+(?:,\d*)?'),
+}
 
 Fields = dict[str, Any]
 
@@ -235,8 +238,7 @@ def _parse_csv(source: str, text: str) -> tuple[Fields, list[Fields], list[str]]
   check_known(source, 'columns', header, known, unused)
   if not rows:
     raise InputError(f'{source}: found only a header, expected a row for every image')
-  if separator == ',':
-    _check_commas(source, header, columns, rows)
+  _check_thousands(source, separator, header, columns, rows)
   for row in rows:
     # Comments may have commas.
     is_comment = len(row) > len(header) and header[-1] in unused and any(map(str.isalpha, row[len(header) - 1]))
@@ -289,7 +291,7 @@ def _fields_of_rows(
   unused = [name for name, column in zip(names, columns, strict=True) if name and not column.field]
   stack, entries = {}, [{} for _ in rows]
   for n, (field, unit) in enumerate((column.field, column.unit) for column in columns):
-    values = [None if row[n] in ('', None) else row[n] if unit is None else f'{row[n]} {unit}' for row in rows]
+    values = [None if row[n] in ('', None) else _in_unit(row[n], unit) for row in rows]
     if field in (FILE, *FRAME_FIELDS):
       for entry, value in zip(entries, values, strict=True):
         entry[field] = value
@@ -300,17 +302,30 @@ def _fields_of_rows(
   return stack, entries, unused
 
 
+def _in_unit(value: Any, unit: str | None) -> Any:
+  """The value with the unit from its column, unless it has one itself."""
+  return value if unit is None or split_unit(str(value))[1] else f'{value} {unit}'
+
+
 def _has_unit(value: Any) -> bool:
   text = str(value)
   return value in ('', None) or split_unit(text)[1] in METRES or plain_number(text) == 'inf'
 
 
-def _check_commas(source: str, names: list[str], columns: list[Column], rows: list[list[str]]) -> None:
-  """Raises InputError if the commas in a column of numbers may be decimal, or between thousands."""
+def _check_thousands(
+  source: str, separator: str, names: list[str], columns: list[Column], rows: list[list[str]]
+) -> None:
+  """Raises InputError if the commas or points in a column of numbers may be between thousands."""
   for name, column, cells in zip(names, columns, zip(*rows, strict=False), strict=False):
-    commas = [cell for cell in cells if ',' in cell and column.field not in (FILE, None)]
-    if commas and all(_THOUSANDS.fullmatch(cell) for cell in commas):
-      raise InputError(f"{source}: {name} is '{commas[0]}', expected numbers without commas between thousands")
+    if column.field in (FILE, None):
+      continue
+    for mark in ',.':
+      marked = [cell for cell in cells if mark in cell]
+      # Decimals are unlikely in some cells of a column only.
+      likely = mark == separator or any(re.fullmatch(r'\d{3}', cell) for cell in cells)
+      if marked and likely and all(_THOUSANDS[mark].fullmatch(cell) for cell in marked):
+        what = {',': 'commas', '.': 'points'}[mark]
+        raise InputError(f"{source}: {name} is '{marked[0]}', expected numbers without {what} between thousands")
 
 
 def _by_file(source: str, entries: list[Fields], there: list[str]) -> tuple[dict[str, Fields], list[str]]:

@@ -33,11 +33,14 @@ _WITH_UNIT = re.compile(
 
 
 def plain_number(text: str) -> str:
-  """A number in the form that `float` accepts: decimal commas become points, the typographic minus a hyphen, and words
-  for infinity 'inf'. Other text is unchanged.
+  """A number in the form that `float` accepts: decimal commas become points, the typographic minus a hyphen, fractions
+  decimals, and words for infinity and numbers over 0 'inf'. Other text is unchanged.
   """
   if re.fullmatch(rf'\s*\+?{INFINITY}\.?\s*', text, re.IGNORECASE):
     return 'inf'
+  if fraction := re.fullmatch(r'\s*(\d+)/(\d+)\s*', text):
+    numerator, denominator = int(fraction[1]), int(fraction[2])
+    return str(numerator / denominator) if denominator else 'inf' if numerator else 'nan'
   text = text.replace('\u2212', '-')
   return text.replace(',', '.') if re.fullmatch(r'\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*', text) else text
 

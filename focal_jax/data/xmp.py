@@ -11,7 +11,7 @@ _PROPERTIES = ('SubjectDistance', 'ApproximateFocusDistance', 'FocusDistance')
 _PROPERTY = re.compile(
   rf'\b[\w.-]+:({"|".join(_PROPERTIES)})\b(?:\s*=\s*["\']([^"\'<>]*)["\']|(?:\s[^<>]*)?>([^<>]*)</)'
 )
-_INFINITE = 0xFFFFFFFF  # numerator, as in EXIF
+_INFINITE = str(0xFFFFFFFF)  # numerator, as in EXIF
 _MAX_BYTES = 1 << 20  # of a packet; more are previews
 
 
@@ -29,12 +29,10 @@ def focus_distance_m(packet: bytes | str | None) -> float | None:
 def _metres(text: str) -> float | None:
   """A distance such as 35/100, 0.35 or 350 mm; None: it is none, or 0, which means unknown."""
   number, unit = split_unit(text)
-  numerator, _, denominator = plain_number(number).strip().partition('/')
+  if number.partition('/')[0].strip() == _INFINITE:
+    return math.inf
   try:
-    value, divisor = float(numerator), float(denominator or 1)
+    metres = float(plain_number(number)) * METRES.get(unit or 'm', math.nan)
   except ValueError:
     return None
-  if value == _INFINITE or (divisor == 0 < value):
-    return math.inf
-  metres = value / divisor * METRES.get(unit or 'm', math.nan) if divisor else math.nan
   return metres if metres > 0 else None

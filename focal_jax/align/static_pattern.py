@@ -21,6 +21,7 @@ BETTER = 0.85  # a pattern is accepted if it reduces squared differences of neig
 EXPLAINED = 0.2  # no pattern is needed if the motion alone reduces them to this share
 MIN_PX = 0.5  # minimum change of the motion by removing the pattern
 ROUNDS = 3  # rounds of separating the layers and measuring
+SMOOTH_PX = 1.5  # standard deviation of the Gaussian before the scene is compared where there is no pattern
 MAX_FRAMES = 16  # maximum number of frames to compute the pattern from, evenly spread over the sweep
 GROWN_PX, EDGE_PX = 2, 1.0  # dilation of the static region, and the standard deviation of its soft edge
 
@@ -79,7 +80,9 @@ def find_static_pattern(
   if not _mean_squared_difference([picture - share * pattern for picture in pictures], without) < BETTER * left:
     return nothing
   # Where there is no pattern, the scene alone shows which motion is right: texture may look static, too.
-  elsewhere = [np.where(share > 0, np.nan, picture) for picture in pictures]
+  # Smoothed, because interpolation smooths noise by how far it shifts.
+  smooth = [ndimage.gaussian_filter(picture - share * pattern, SMOOTH_PX) for picture in pictures]
+  elsewhere = [np.where(share > 0, np.nan, picture) for picture in smooth]
   known = np.isfinite(motion.scale)
   if known.sum() > 1 and not (
     _mean_squared_difference(elsewhere, without, known) < _mean_squared_difference(elsewhere, motion, known)

@@ -283,6 +283,8 @@ def test_of_as_many_files_of_a_kind_the_larger_ones_are_read(tmp_path):
     (['D0001', 'D0002', 'D9999'], [1, 2, 3], None, None),
     (['D0001', 'D0090', 'D9999'], [None] * 3, None, None),  # no series of photographs
     (['D01', 'D02', 'D99'], [None] * 3, None, None),
+    (['P000', 'P002', 'P998', 'P999'], [None] * 4, [2, 3, 0, 1], 'P998 was taken as the first frame'),
+    (['P000', 'P002', 'P997', 'P998'], [None] * 4, None, None),
   ],
 )
 def test_capture_time(names, times, order, note):

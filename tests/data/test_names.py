@@ -183,6 +183,8 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     ([f'small_{n}.jpg' for n in range(4)], []),
     (SERIES, ['IMG_0007.png']),  # the only one of its kind
     (SERIES, ['IMG.jpg']),
+    (SERIES, ['IMG_0003 copy.jpg', 'IMG_0004 - Kopie.jpg', 'Screenshot 2024-05-01 120000.png']),
+    (['1_infinity.jpg', '2_10m.jpg', '3_3m.jpg', '4_1m.jpg'], []),
     (['1.jpg', '2.jpg'], ['result.jpg']),
     (['照片1.jpg', '照片2.jpg', '照片3.jpg'], ['结果.jpg']),
     # Frames, all of them:

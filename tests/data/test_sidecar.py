@@ -194,6 +194,8 @@ def test_files_as_people_write_them(folder, name, text):
     ('image,focus\na.png,-5 µm\nb.png,-0.0 µm\nc.png,5 µm', [-5, 0, 5], 'um'),
     ('file,focus,focus_unit\na.png,0,mm\nb.png,1 mm,\nc.png,2,', [0, 1, 2], 'mm'),
     ('file,focus_distance_m\na.png,Infinite\nb.png,infty\nc.png,2', [0, 0, 0.5], DIOPTRE_UNIT),
+    ('file,focus_distance_m\na.png,1/0\nb.png,4/2\nc.png,1/2', [0, 0.5, 2], DIOPTRE_UNIT),
+    ('file,focus distance [mm]\na.png,∞ mm\nb.png,2 m\nc.png,500', [0, 0.5, 2], DIOPTRE_UNIT),
     # As spreadsheets write them.
     ('file,focus_dpt,f_number\na.png,0,f/2.8\nb.png,1\nc.png,2\n\x1a', [0, 1, 2], DIOPTRE_UNIT),
     ('file,focus_dpt\na.png,0,,\nb.png,1,,\nc.png,2,,\n', [0, 1, 2], DIOPTRE_UNIT),
@@ -458,6 +460,7 @@ class TestPositions:
     ),
     ('file,focus_dpt\na.png,2\nb.png,2\nc.png,2', r'the focus distance is 0\.5 in every frame, expected a sweep'),
     ('file,focus\na.png,"1,000"\nb.png,"2,000"\nc.png,3000', r"focus is '1,000', expected numbers without commas"),
+    ('file;focus\na.png;1.000\nb.png;2.000\nc.png;500', r"focus is '1\.000', expected numbers without points"),
     ('file,focus\na.png,1 um\nb.png,2 mm\nc.png,3 um', 'focus is in um and mm, expected one unit'),
     ('file,focus_dpt\na.png,1 um\nb.png,2\nc.png,3', r"focus_dpt of a\.png is '1 um', expected a finite number"),
     (

@@ -21,6 +21,7 @@ BETTER = 0.85  # a pattern is accepted if it reduces squared differences of neig
 EXPLAINED = 0.2  # no pattern is needed if the motion alone reduces them to this share
 MIN_PX = 0.5  # minimum change of the motion by removing the pattern
 ROUNDS = 3  # rounds of separating the layers and measuring
+SMOOTH_PX = 1.5  # standard deviation of the Gaussian before the scene is compared where there is no pattern
 MAX_FRAMES = 16  # maximum number of frames to compute the pattern from, evenly spread over the sweep
 GROWN_PX, EDGE_PX = 2, 1.0  # dilation of the static region, and the standard deviation of its soft edge
 
@@ -78,6 +79,15 @@ def find_static_pattern(
     without = measure([picture - share * pattern for picture in pictures])
   if not _mean_squared_difference([picture - share * pattern for picture in pictures], without) < BETTER * left:
     return nothing
+  # Where there is no pattern, the scene alone shows which motion is right: texture may look static, too.
+  # Smoothed, because interpolation smooths noise by how far it shifts.
+  smooth = [ndimage.gaussian_filter(picture - share * pattern, SMOOTH_PX) for picture in pictures]
+  elsewhere = [np.where(share > 0, np.nan, picture) for picture in smooth]
+  known = np.isfinite(motion.scale)
+  if known.sum() > 1 and not (
+    _mean_squared_difference(elsewhere, without, known) < _mean_squared_difference(elsewhere, motion, known)
+  ):
+    return nothing
   return (share * pattern).astype(np.float32), without
 
 
@@ -106,9 +116,13 @@ def _soft_mask(places: Bool[np.ndarray, 'h w']) -> Picture:
   return np.clip(2 * ndimage.gaussian_filter(grown, EDGE_PX), 0, 1)
 
 
-def _mean_squared_difference(pictures: Sequence[Picture], motion: Motion) -> float:
-  """Mean squared difference of measured neighbours after alignment; NaN if there are none."""
-  measured = np.flatnonzero(np.isfinite(motion.scale)).tolist()
+def _mean_squared_difference(
+  pictures: Sequence[Picture], motion: Motion, chosen: Bool[np.ndarray, 'N'] | None = None
+) -> float:
+  """Mean squared difference of measured neighbours after alignment; NaN if there are none. `chosen`: the frames to
+  compare; None: all.
+  """
+  measured = np.flatnonzero(np.isfinite(motion.scale) & (True if chosen is None else chosen)).tolist()
   squares, before = [], None
   for n in measured:
     now = resampled(pictures[n], motion, n)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from focal_jax.data import jpeg_end, libtiff, tiff
+from focal_jax.data import damage, jpeg_end, libtiff, tiff
 from focal_jax.data.colour import ColourReader, profile_of
 from focal_jax.data.exif import FrameExif, read_exif
 from focal_jax.data.formats import advice_for_content, unidentified
@@ -143,12 +143,14 @@ def errors_naming_file(path: Path) -> Iterator[None]:
     if type(error) is ValueError or isinstance(error, OSError):  # their messages are readable
       reason = getattr(error, 'strerror', None) or one_line(error)
       reason = re.sub(r' \(\d+ bytes not processed\)', '', reason)
-    start = b''
-    with contextlib.suppress(OSError), path.open('rb') as file:
-      start = file.read(32)
+    start, damaged = b'', None
+    with contextlib.suppress(OSError):
+      with path.open('rb') as file:
+        start = file.read(32)
+      damaged = damage.damage_of(path)
     if isinstance(error, Image.UnidentifiedImageError):  # its message is about a Python object
       reason = unidentified(start)
-    reason = advice_for_content(start) or reason
+    reason = damaged or advice_for_content(start) or reason
     raise UnreadableError(f'{printable(path)}: cannot be read as an image ({printable(reason)})', reason) from error
 
 
@@ -188,7 +190,8 @@ def read_header(file: FrameFile) -> FrameHeader:
       deep_alpha = _is_deep_grey_with_alpha(image)
       measured = image.mode in ('I', 'F')
       deep = image.mode.startswith('I;') or _is_deep_colour(image) or deep_alpha
-      exif = read_exif(image.getexif(), image.size)  # last: it decodes a PNG, and Pillow then forgets the raw mode
+      found = image.getexif()  # last: it decodes a PNG, and Pillow then forgets the raw mode
+      exif = read_exif(found, image.size, image.info.get('xmp'))
       # Pillow rotates TIFFs itself, and already reports the rotated size.
       turned = image.format == 'TIFF' and exif.orientation >= 5
       return FrameHeader(
@@ -246,7 +249,7 @@ def _header_of_page(file: FrameFile, pages: list[tiff.TiffPage]) -> FrameHeader:
   exif = Image.Exif()
   with contextlib.suppress(Exception), file.path.open('rb') as opened:  # damaged EXIF counts as none
     exif.load_from_fp(opened, page.offset)
-  facts = read_exif(exif, page.size)
+  facts = read_exif(exif, page.size, bytes(page.tags.get(tiff.XMP, b'')))
   orientation = page.get(tiff.ORIENTATION, 1)
   return FrameHeader(
     file=file,
@@ -270,6 +273,8 @@ def decode(header: FrameHeader, orientation: int) -> Decoded:
     if jpeg_end.is_jpeg(header.file.path):
       return _decode_jpeg(header, orientation)
     if header.tiff_page is None and not tiff.is_tiff(header.file.path):
+      if damaged := damage.damage_of(header.file.path):
+        raise ValueError(damaged)
       return _decode(header, orientation)
     with libtiff.messages() as said:
       try:
@@ -294,7 +299,7 @@ def _decode_jpeg(header: FrameHeader, orientation: int) -> Decoded:
   data = header.file.path.read_bytes()
   # Pillow also decodes compressed data that go on as zeros, as in files that were not copied completely.
   if not any(data[-_ZEROS:]) and jpeg_end.is_cut(data):
-    problem = OSError('image file is truncated: its end consists of zeros')
+    problem = OSError(damage.UNFINISHED)
   else:
     try:
       return _decode(header, orientation)

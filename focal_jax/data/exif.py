@@ -1,4 +1,4 @@
-"""EXIF of a frame as numbers. Damaged and meaningless entries, which cameras often write, count as missing."""
+"""EXIF and XMP of a frame as numbers. Damaged and meaningless entries, which cameras often write, count as missing."""
 
 import dataclasses
 import datetime
@@ -6,6 +6,8 @@ import math
 import re
 
 from PIL import ExifTags, Image
+
+from focal_jax.data.xmp import focus_distance_m
 
 _TURNED = (5, 6, 7, 8)  # values of Orientation: rows of the file are columns of the upright image
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}  # FocalPlaneResolutionUnit; 4 and 5 are non-standard but in use
@@ -20,6 +22,7 @@ class FrameExif:
   Attributes:
     subject_distance: as written: in metres by the standard (infinity is inf, and 0 means unknown), in dioptres on some
       devices.
+    xmp_distance_m: focus distance in XMP, m; infinity is inf.
     focal_length_mm: focal length of the lens.
     f_number: of the lens.
     focal_length_px: in pixels of the whole upright image, from the 35 mm equivalent or else from the sensor's pixels
@@ -30,6 +33,7 @@ class FrameExif:
   """
 
   subject_distance: float | None = None
+  xmp_distance_m: float | None = None
   focal_length_mm: float | None = None
   f_number: float | None = None
   focal_length_px: float | None = None
@@ -38,8 +42,8 @@ class FrameExif:
   adobe_rgb: bool = False
 
 
-def read_exif(exif: Image.Exif, size: tuple[int, int]) -> FrameExif:
-  """EXIF of an image in its stored orientation; `size` is its width and height, px."""
+def read_exif(exif: Image.Exif, size: tuple[int, int], xmp: bytes | str | None = None) -> FrameExif:
+  """EXIF of an image in its stored orientation; `size` is its width and height, px, and `xmp` its XMP packet."""
   tags = exif.get_ifd(ExifTags.IFD.Exif)
 
   def number(name: str) -> float | None:
@@ -76,6 +80,7 @@ def read_exif(exif: Image.Exif, size: tuple[int, int]) -> FrameExif:
     focal_length_px = None
   return FrameExif(
     subject_distance=distance if distance is not None and distance >= 0 else None,
+    xmp_distance_m=focus_distance_m(xmp),
     focal_length_mm=focal_length_mm,
     f_number=positive('FNumber'),
     focal_length_px=focal_length_px,

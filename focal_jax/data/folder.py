@@ -346,6 +346,8 @@ def _choose_series(
   if places:
     headers = [headers[n] for n in places]
   order = 'the order of capture' if places else 'name order'
+  if not places and series.tell_no_order([header.file.path.stem for header in headers]):
+    order = 'alphabetical order'
   if not places:
     times = times + order_notes([header.file.name for header in headers])
   notes = notes + remarks + odd + times

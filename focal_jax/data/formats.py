@@ -101,7 +101,7 @@ def expected_suffixes() -> str:
 
 
 def unread(paths: Iterable[Path]) -> list[str]:
-  """One sentence per type of unreadable image files: how many there are and what to do."""
+  """One sentence per kind of unreadable image files: how many there are and what to do."""
   found: dict[str, list[str]] = {}
   away, incomplete = 0, []
   for path in paths:
@@ -111,12 +111,13 @@ def unread(paths: Iterable[Path]) -> list[str]:
     elif suffix in _INCOMPLETE and is_image(path.with_suffix('')):
       incomplete.append(path.name)
     elif suffix in _ADVICE and suffix not in readable_suffixes():
-      found.setdefault(suffix, []).append(path.suffix)
-  notes = [
-    f'{len(written)} {"file" if len(written) == 1 else "files"} of type {written[0]} '
-    f'{"was" if len(written) == 1 else "were"} not read: {_ADVICE[suffix]}.'
-    for suffix, written in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
-  ]
+      found.setdefault(_ADVICE[suffix], []).append(path.suffix)
+  notes = []
+  for advice, written in sorted(found.items(), key=lambda item: (-len(item[1]), item[1])):
+    types = sorted({suffix.lower(): suffix for suffix in written[::-1]}.values())
+    files = f'{"file" if len(written) == 1 else "files"} of {"type" if len(types) == 1 else "types"}'
+    was = 'was' if len(written) == 1 else 'were'
+    notes.append(f'{len(written)} {files} {format_list(types)} {was} not read: {advice}.')
   if incomplete:
     notes.append(f'Not read: {format_list(sorted(incomplete))}, not downloaded completely.')
   if away:

@@ -3,7 +3,7 @@
 * text files in the layout of the published code: `focus_distance.txt`, one distance per image of the folder in name
   order, and `focal_length.txt`, one number in the same unit, whichever it is;
 * a sidecar, `metadata.csv` or `metadata.json` (`data.sidecar`);
-* EXIF in the images (`data.exif`);
+* EXIF in the images, or else XMP (`data.exif_focus`);
 * file names with a unit (`data.named_focus`).
 """
 
@@ -17,11 +17,12 @@ from jaxtyping import Float64
 from focal_jax import optics
 from focal_jax.data import paths as file_paths
 from focal_jax.data.exif import FrameExif
+from focal_jax.data.exif_focus import focus_of_exif
 from focal_jax.data.named_focus import focus_of_names, unused_numbers
 from focal_jax.data.names import format_list, printable
 from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
 from focal_jax.data.texts import read_text
-from focal_jax.data.units import DIOPTRES, METRES, MICROMETRES, micro, plain_number
+from focal_jax.data.units import is_unit, plain_number, usual_unit
 from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
@@ -39,15 +40,6 @@ _NAMES = 'the series of file names'
 _TABLES = ('.csv', '.tsv', '.xls', '.xlsx', '.ods', '.yaml', '.yml')  # other tables, which may hold distances
 
 _TEXT_NAMES = re.compile('focus|distance|position|metadata')  # of text files that may hold them
-
-# Units that may follow the numbers of a text file, and their usual names.
-_UNIT_WORDS = {
-  **{unit: unit for unit in ('nm', 'um', 'µm', 'μm', 'mm', 'cm', 'm', 'dpt', 'in', 'steps')},
-  **dict.fromkeys(MICROMETRES[1:], 'um'),
-  **dict.fromkeys(DIOPTRES, 'dpt'),
-  **{word: unit for unit in ('m', 'in', 'ft') for word in METRES if METRES[word] == METRES[unit]},
-}
-_FAR_M = 20.0  # a sweep of a camera that begins beyond this distance is unlikely
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,10 +110,8 @@ def read_metadata(
   Raises:
     InputError: naming the file and field, what was found and what was expected.
   """
-  notes = []
   sidecar = read_sidecar(folder, names) if folder else Sidecar()
-  if sidecar.other:
-    notes.append(sidecar.other)
+  notes = list(sidecar.notes)
   lens = _lens(exif, notes)
   if sidecar.focal_length_mm is None:
     focal_length_mm, length_source = lens.focal_length_mm, 'EXIF'
@@ -144,8 +134,8 @@ def read_metadata(
   if sweep:
     if exif_dioptres:
       notes.append(f'exif_dioptres was ignored: {sweep.source} takes precedence.')
-  elif (focus := _exif_focus(names, exif, focal_length_m, exif_dioptres, notes)) is not None:
-    sweep = Sweep(focus, DIOPTRE_UNIT, 'EXIF', focal_length_m, length_source)
+  elif (found := focus_of_exif(names, exif, focal_length_m, exif_dioptres, notes)) is not None:
+    sweep = Sweep(found[0], DIOPTRE_UNIT, found[1], focal_length_m, length_source)
   elif (named := focus_of_names(names)) is not None:
     focus, unit = named
     if known_unit(unit) is None:
@@ -255,21 +245,21 @@ def _read_numbers(path: Path) -> tuple[Float64[np.ndarray, 'N'], str | None]:
   for line in read_text(path).splitlines():
     line, _, comment = line.partition('#')
     if found := re.search(r'focus_unit\s*[:=]?\s*(\S+)', f'{line} {comment}'):
-      units.append(found[1])
+      units.append(usual_unit(found[1]))
       continue
     if ',' in line and ('.' in line or re.fullmatch(r'\s*[^\s,;]+(,\s*[^\s,;]+){2,},?\s*', line)):
       line = line.replace(',', ' ')  # commas separate numbers here
     for word in re.split(r'[\s;]+|,\s', line):
       word = word.rstrip(',')
       number = re.fullmatch(r'([-+\u2212]?[\d.,]+(?:[eE][-+]?\d+)?)([^\W\d_]+)', word)
-      if word.lower() in _UNIT_WORDS and numbers:
-        units.append(_UNIT_WORDS[word.lower()])
-      elif number and number[2].lower() in _UNIT_WORDS:
+      if is_unit(word) and numbers:
+        units.append(usual_unit(word))
+      elif number and is_unit(number[2]):
         numbers.append(_number(path, len(numbers), number[1]))
-        units.append(_UNIT_WORDS[number[2].lower()])
+        units.append(usual_unit(number[2]))
       elif word:
         numbers.append(_number(path, len(numbers), word))
-  if len({micro(unit) for unit in units}) > 1:
+  if len(set(units)) > 1:
     raise InputError(f'{printable(path)}: units {", ".join(sorted(set(units)))}, expected one')
   return np.array(numbers, np.float64), units[0] if units else None
 
@@ -281,44 +271,6 @@ def _number(path: Path, place: int, word: str) -> float:
     raise InputError(
       f'{printable(path)}: number {place + 1} is {word[:40]!r}, expected a number such as 0.35'
     ) from None
-
-
-def _exif_focus(
-  names: list[str], exif: list[FrameExif], focal_length_m: float | None, dioptres: bool, notes: list[str]
-) -> Float64[np.ndarray, 'N'] | None:
-  """Dioptres from SubjectDistance. Cameras often write meaningless values, so values that are not a sweep are ignored
-  unless requested; then None.
-  """
-  values = np.array([np.nan if frame.subject_distance is None else frame.subject_distance for frame in exif])
-  if dioptres:
-    if not np.isfinite(values).all():
-      without = [name for name, value in zip(names, values, strict=True) if not np.isfinite(value)]
-      raise InputError(f'EXIF of {", ".join(without)}: no finite SubjectDistance, expected one in dioptres')
-    return values
-  if not np.nan_to_num(values).any():  # 0 means unknown in the standard
-    return None
-  shortest = focal_length_m or 0.0
-  if np.isnan(values).any():
-    without = [name for name, value in zip(names, values, strict=True) if np.isnan(value)]
-    reason = f'{format_list(without)} {"has" if len(without) == 1 else "have"} none'
-  elif np.all(values == values[0]):
-    reason = f'it is {values[0]:g} m in every frame'
-  elif values.min() <= shortest:
-    reason = f'{values.min():g} in {names[values.argmin()]} is not a distance in metres'
-    if values.max() < np.inf and values.max() * shortest < 1:
-      reason += ', but may be in dioptres, which some devices write (read them with exif_dioptres)'
-  else:
-    notes.append(
-      'SubjectDistance in EXIF was read as metres, the standard unit; some devices write dioptres (exif_dioptres).'
-    )
-    if values.min() > _FAR_M:
-      notes.append(
-        f'The nearest focus distance is {values.min():g} m: SubjectDistance may be in another unit, such as mm. '
-        f'{SIDECAR_FILES[0]} takes precedence.'
-      )
-    return 1.0 / values
-  notes.append(f'SubjectDistance in EXIF was ignored: {reason}.')
-  return None
 
 
 def _field_of_view(sweep: Sweep, folder: Path | None, notes: list[str]) -> Float64[np.ndarray, 'N']:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from focal_jax.data.names import BEFORE_SEPARATOR, INFINITY_WORD, comparable, signs_follow_letters, varying_columns
-from focal_jax.data.units import METRES, UNIT_IN_NAME, micro, plain_number
+from focal_jax.data.units import METRES, UNIT_IN_NAME, plain_number, usual_unit
 
 # Units of positions along the axis in micrometres.
 _MICROMETRES = {'mm': 1e3, 'um': 1.0, 'nm': 1e-3}
@@ -39,7 +39,7 @@ def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str]
   varying = varying_columns(rows)
   if len(varying) != 1:
     return None
-  numbers = np.array([float(plain_number(number)) for number, _ in varying[0]])
+  numbers = np.array([float(plain_number(number)) + 0.0 for number, _ in varying[0]])  # no negative zero
   units = [unit for _, unit in varying[0]]
   used = {unit for unit in units if unit}
   say_so = all(_OF_DISTANCES.search(stem) for stem in stems)
@@ -59,12 +59,8 @@ def focus_of_names(names: Sequence[str]) -> tuple[Float64[np.ndarray, 'N'], str]
 
 
 def _numbers(pattern: re.Pattern[str], stem: str) -> list[tuple[str, str]]:
-  """The numbers in a comparable name and their units, '' for none."""
-  found = []
-  for number, unit, short in pattern.findall(stem):
-    unit = micro(unit or short)
-    found.append((number, 'um' if unit.startswith('micron') else 'dpt' if unit.startswith('diopt') else unit))
-  return found
+  """The numbers in a comparable name and their units, '' for none. A single d may be more than dioptres."""
+  return [(number, usual_unit(unit) if unit else short) for number, unit, short in pattern.findall(stem)]
 
 
 def _is_infinite(number: str) -> bool:

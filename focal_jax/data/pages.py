@@ -15,7 +15,7 @@ from focal_jax.data import tiff
 from focal_jax.data.decode import FrameFile, decode, errors_naming_file, open_page, read_header
 from focal_jax.data.formats import HEIC_SUFFIXES, TIFF_SUFFIXES
 from focal_jax.data.names import comparable, format_list, printable
-from focal_jax.data.units import MICROMETRES, micro, plain_number
+from focal_jax.data.units import plain_number, usual_unit
 from focal_jax.data.unreadable import UnreadableError
 from focal_jax.errors import InputError
 
@@ -33,7 +33,7 @@ class PageStack:
     files: the pages of one channel and one time, in their order along the axis.
     positions: of each page along the axis. None: unknown.
     unit: of `positions`.
-    source: where the positions were found.
+    source: where the positions were found; without positions, where those were found that cannot be used, or ''.
     channel: index of the channel, from 0.
     channels: number of channels.
     notes: notes for the user, one sentence each.
@@ -92,6 +92,8 @@ def read_page_stack(path: Path, channel: int | None = None) -> PageStack | None:
   if odd:
     was = 'page of another size was' if odd == 1 else 'pages of other sizes were'
     notes.append(f'{odd} {was} not read in {printable(path.name)}; the others are {size[0]} x {size[1]} pixels.')
+  if layout.positions is None and layout.source:
+    notes.append(f'{layout.source} was ignored: it is not another number in each plane.')
   if layout.images > 1:
     notes.append(f'Only the first of the {layout.images} images in {printable(path.name)} was read.')
   if depths < 2:
@@ -265,7 +267,7 @@ class _Ome:
     images: number of images.
     positions: along the axis. None: unknown.
     unit: of `positions`.
-    source: where the positions were found.
+    source: as for `PageStack`.
   """
 
   sizes: dict[str, int]
@@ -313,7 +315,7 @@ def _read_ome(description: str) -> _Ome:
 
 
 def _ome_positions(pixels: ElementTree.Element, depths: int) -> tuple[Float64[np.ndarray, 'Z'] | None, str, str]:
-  """Positions along the axis, their unit, and where they were found."""
+  """Positions along the axis, their unit, and where they were found (see `PageStack.source`)."""
   positions, unit = np.full(depths, np.nan), 'um'
   for plane in pixels.iter('Plane'):
     z = plane.get('PositionZ')
@@ -326,7 +328,7 @@ def _ome_positions(pixels: ElementTree.Element, depths: int) -> tuple[Float64[np
   if spacing and np.isfinite(spacing):
     positions, unit = _unit_of_length(np.arange(depths) * spacing, pixels.get('PhysicalSizeZUnit', 'µm'))
     return positions, unit, 'PhysicalSizeZ in OME-XML'
-  return None, '', ''
+  return None, '', 'PositionZ in OME-XML' if np.isfinite(positions).any() and depths > 1 else ''
 
 
 def _ome_layout(ome: _Ome, pages: list[int], name: str) -> _Layout | None:
@@ -373,10 +375,9 @@ def _imagej_layout(description: str, pages: list[int]) -> _Layout | None:
 
 
 def _unit_of_length(positions: Float64[np.ndarray, 'Z'], unit: str) -> tuple[Float64[np.ndarray, 'Z'], str]:
-  """Converts units of length: one name for micrometres; metres become micrometres, so that they are not taken for
-  distances from a camera.
+  """Converts units of length: one name for each; metres become micrometres, so that they are not taken for distances
+  from a camera.
   """
   positions = positions + 0.0  # no negative zero
-  if micro(unit).lower() in MICROMETRES or re.fullmatch(r'(?:\?|[^\x00-\x7f]+)m', unit):  # also wrongly encoded
-    return positions, 'um'
+  unit = 'um' if re.fullmatch(r'(?:\?|[^\x00-\x7f]+)m', unit) else usual_unit(unit)  # also wrongly encoded
   return (positions * 1e6, 'um') if unit == 'm' else (positions, unit)

@@ -14,6 +14,7 @@ from focal_jax.data.formats import is_image
 from focal_jax.data.names import comparable, natural_order
 
 _MAX_PARTS = 16  # maximum number of parts of a path that a list flag has split at its commas
+_DEPTH = 4  # levels of folders that are searched
 
 
 def stack_source(values: Sequence[str]) -> str | list[str]:
@@ -93,12 +94,12 @@ def _looks(name: str) -> str:
 
 
 def stack_folders(folder: Path, limit: int = 1000) -> dict[str, int]:
-  """Number of images in the folders below `folder`, two levels deep, that contain two or more, by relative path.
+  """Number of images in the folders below `folder`, some levels deep, that contain two or more, by relative path.
 
   At most `limit` folders are searched.
   """
   found = {}
-  for path in natural_order(itertools.islice(_below(folder, depth=2), limit)):
+  for path in natural_order(itertools.islice(_below(folder, _DEPTH), limit)):
     count = sum(is_image(entry) for entry in entries(path) if entry.is_file())
     if count > 1:
       found[str(path.relative_to(folder))] = count
@@ -108,7 +109,7 @@ def stack_folders(folder: Path, limit: int = 1000) -> dict[str, int]:
 def single_files(folder: Path, limit: int = 1000) -> list[Path]:
   """The images that are alone in their folders, if there are several such folders side by side below `folder`."""
   found = []
-  for path in natural_order(itertools.islice(_below(folder, depth=2), limit)):
+  for path in natural_order(itertools.islice(_below(folder, _DEPTH), limit)):
     there = [entry for entry in entries(path) if is_image(entry) and entry.is_file()]
     if len(there) == 1:
       found += there
@@ -117,8 +118,8 @@ def single_files(folder: Path, limit: int = 1000) -> list[Path]:
 
 
 def files_below(folder: Path, limit: int = 1000) -> list[Path]:
-  """Files in the folders below `folder`, two levels deep. At most `limit` folders are searched."""
-  return [entry for path in itertools.islice(_below(folder, depth=2), limit) for entry in entries(path)]
+  """Files in the folders below `folder`, some levels deep. At most `limit` folders are searched."""
+  return [entry for path in itertools.islice(_below(folder, _DEPTH), limit) for entry in entries(path)]
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:

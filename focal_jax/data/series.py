@@ -117,10 +117,9 @@ def without_other_series(paths: list[Path], kept: set[str]) -> tuple[list[Path],
   if members < 2 or members <= len(others):
     return paths, _two_series(numbered, names)
   outside = [name for name in names if name.words != words or not name.numbered]
-  nearly_all = 4 * members >= 3 * len(paths)
-  dropped = series.odd_members() | {
-    name.path for name in outside if series.excludes(name, alone=nearly_all and numbered[name.words] == 1)
-  }
+  dropped = series.odd_members() | {name.path for name in outside if series.excludes(name, alone=False)}
+  if 4 * members >= 3 * (len(paths) - len(dropped)):  # nearly all
+    dropped |= {name.path for name in outside if series.excludes(name, alone=numbered[name.words] == 1)}
   dropped = {path for path in dropped if path.name not in kept}
   if not dropped:
     return paths, _two_series(numbered, names)
@@ -222,7 +221,8 @@ class _Series:
     derived = any(stem[:n] in self._by_stem for n in range(len(stem)))  # for example IMG_1 edited
     if derived and any(stem[n:] in self._by_stem for n in range(len(stem))):  # IMG_1-IMG_9 is the stack of all
       return True
-    if len(self.names) == 2 or (not added and name.numbered and (name.words or not self.words)):
+    is_infinity = infinity_as_digit(stem) != stem  # which has no unit
+    if len(self.names) == 2 or (not added and name.numbered and (name.words or not self.words or is_infinity)):
       return False  # for example z_0 with z_-1.5um and z_1.5um
     if set(self.words) <= set(name.words) and all(len(word) == 1 or _OF_CAMERAS.fullmatch(word) for word in added):
       # IMG_E0001 is IMG_0001 edited, on phones, but frame1b may follow frame1.
@@ -357,7 +357,7 @@ def by_time(names: Sequence[str], taken_s: Sequence[float | None]) -> tuple[list
       f'The counter in the names wraps around: by capture time (EXIF), {printable(names[k])} is first and '
       f'{printable(names[k - 1])} is last.'
     ]
-  if len(set(taken_s)) == len(names) and _tell_no_order(stems):
+  if len(set(taken_s)) == len(names) and tell_no_order(stems):
     return order, ['The names have no order: the frames were sorted by capture time (EXIF).']
   if _rises(list(taken_s)[::-1]):
     return None, ['Capture time (EXIF) is opposite to the order of the names, which was kept.']
@@ -365,7 +365,7 @@ def by_time(names: Sequence[str], taken_s: Sequence[float | None]) -> tuple[list
 
 
 def _by_counter(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
-  """Like `by_time`, from names alone: a camera's four-digit counter that wraps, otherwise increasing in small steps."""
+  """Like `by_time`, from names alone: a camera's counter that wraps, otherwise increasing in small steps."""
   stems = [Path(name).stem for name in names]
   if len(stems) < 3 or not _counter_wraps(stems):
     return None, []
@@ -373,7 +373,8 @@ def _by_counter(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
   steps = [b - a for a, b in itertools.pairwise(numbers)]
   turn = 1 + max(range(len(steps)), key=steps.__getitem__)
   del steps[turn - 1]
-  if max(numbers) < 1000 or not all(0 < step <= MAX_LEFT_OUT for step in steps):
+  ends = max(numbers) == 10 ** len(str(max(numbers))) - 1 and min(numbers) <= 1
+  if max(numbers) < (100 if ends else 1000) or not all(0 < step <= MAX_LEFT_OUT for step in steps):
     return None, []
   return [*range(turn, len(names)), *range(turn)], [
     f'The counter in the names wraps around: {printable(names[turn])} was taken as the first frame and '
@@ -403,7 +404,7 @@ def _counter_wraps(stems: list[str]) -> bool:
   return numbers[-1] >= 0.9 * end and numbers[0] <= 0.1 * end and max(gaps) > 0.5 * end
 
 
-def _tell_no_order(stems: list[str]) -> bool:
+def tell_no_order(stems: list[str]) -> bool:
   """Whether the names have no numbers and are not alphabetical, or are random hexadecimal numbers."""
   if all(re.fullmatch(r'(?=.*[a-f])[0-9a-f-]{8,}', stem.lower()) for stem in stems):
     return True

@@ -24,7 +24,7 @@ _STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # + for BigTIFF
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, DESCRIPTION = 256, 257, 258, 259, 262, 270
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS, STRIP_BYTES, PLANES = 273, 274, 277, 278, 279, 284
 PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 317, 322, 323, 324, 325
-SUBFILE, FILL_ORDER, EXTRA_SAMPLES, SAMPLE_FORMAT, ICC_PROFILE = 254, 266, 338, 339, 34675
+SUBFILE, FILL_ORDER, EXTRA_SAMPLES, SAMPLE_FORMAT, XMP, ICC_PROFILE = 254, 266, 338, 339, 700, 34675
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # values of PHOTOMETRIC
 REDUCED = 1  # bit of SUBFILE: the page is a preview of another
@@ -171,7 +171,7 @@ def _read_pages(path: Path, mtime_ns: int, size: int) -> tuple[list[TiffPage], b
       try:
         file.seek(start)
         (entries,) = _unpack(file, f'{order}{count}')
-        if entries > _MAX_ENTRIES:
+        if not 0 < entries <= _MAX_ENTRIES:
           raise ValueError(f'a page has {entries} tags')
         table = file.read(entries * (20 if big else 12))
         (offset,) = _unpack(file, f'{order}{number}')

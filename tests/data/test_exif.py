@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from focal_jax.align.measured import residual_motion
 from focal_jax.data.folder import read_stack_folder
@@ -232,6 +234,80 @@ def test_infinity_may_be_a_number_over_0(tmp_path):
   stack = read_stack_folder(tmp_path)
   np.testing.assert_array_equal(stack.focus, [0, 1, 4])
   assert (stack.focus_unit, stack.order_known) == (DIOPTRE_UNIT, True)
+
+
+def write_xmp(
+  path: Path, prop: str, value: object, element: bool = False, exif: bytes | None = None, deep=False
+) -> None:
+  """An image with an XMP packet that holds this property."""
+  attribute = '' if element else f'{prop}="{value}"'
+  content = f'<{prop}>{value}</{prop}>' if element else '<dc:format>image</dc:format>'
+  packet = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>'
+    f'<rdf:Description aux:Lens="50" {attribute}>{content}</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+  ).encode()
+  image = Image.fromarray(np.full((4, 6), 9000, np.uint16)) if deep else Image.new('RGB', (6, 4), (100,) * 3)
+  if path.suffix == '.png':
+    options = {'pnginfo': PngInfo()}
+    options['pnginfo'].add_itxt('XML:com.adobe.xmp', packet.decode())
+  elif path.suffix == '.tif':
+    options = {'tiffinfo': ImageFileDirectory_v2()}
+    options['tiffinfo'][700] = packet
+  else:
+    options = {'xmp': packet}
+  image.save(path, **options, **({'exif': exif} if exif else {}))
+
+
+@pytest.mark.parametrize('element', [False, True])
+@pytest.mark.parametrize(
+  ('suffix', 'deep'),
+  [('.jpg', False), ('.png', False), ('.png', True), ('.tif', False), ('.tif', True), ('.webp', False)],
+)
+def test_distances_in_xmp(tmp_path, suffix, deep, element):
+  for n, distance in enumerate(('4294967295/1', '4/2', 0.5)):
+    write_xmp(tmp_path / f'{n}{suffix}', 'aux:ApproximateFocusDistance', distance, element, deep=deep)
+  stack = read_stack_folder(tmp_path)
+  assert (stack.focus.tolist(), stack.focus_unit, stack.order_known) == ([0, 0.5, 2], DIOPTRE_UNIT, True)
+  assert any('Focus distances are from XMP.' in note for note in stack.notes)
+
+
+@pytest.mark.parametrize(
+  ('values', 'focus', 'note'),
+  [
+    (('Infinity', '2,0', '500 mm'), [0, 0.5, 2], 'are from XMP'),
+    ((1, 1, 1), None, 'The focus distance in XMP was ignored: it is 1 m in every frame.'),
+    ((0, '0/1', '0/0'), None, 'No focus distances'),
+    (('', 2, 1), None, 'The focus distance in XMP was ignored: 0.jpg has none.'),
+    (('a/b/c', '&#49;', '1/2/3'), None, 'No focus distances'),
+    ((1, 1, 1, 1, 2, 1), None, 'The focus distance in XMP was ignored: it has only 2 values in 6 frames.'),
+  ],
+)
+def test_values_in_xmp(tmp_path, values, focus, note):
+  for n, value in enumerate(values):
+    write_xmp(tmp_path / f'{n}.jpg', 'exif:SubjectDistance', value)
+  stack = read_stack_folder(tmp_path)
+  assert stack.focus.tolist() == (focus or list(range(len(values))))
+  assert any(note in remark for remark in stack.notes)
+
+
+@pytest.mark.parametrize(('last', 'different'), [(0.501, False), (0.6, True)])
+def test_exif_comes_before_xmp(tmp_path, last, different):
+  for n, (exif, xmp) in enumerate([((4, 1), 4), ((2, 1), 2), ((1, 2), last)]):
+    write_xmp(tmp_path / f'{n}.jpg', 'aux:ApproximateFocusDistance', xmp, exif=exif_block({SUBJECT_DISTANCE: exif}))
+  stack = read_stack_folder(tmp_path)
+  assert stack.focus.tolist() == [0.25, 0.5, 2]
+  note = 'The focus distance in XMP differs from that in EXIF, which is used, in 2.jpg.'
+  assert (note in stack.notes) == different
+
+
+def test_xmp_replaces_exif_that_is_no_sweep(tmp_path):
+  for n in range(3):
+    write_xmp(
+      tmp_path / f'{n}.jpg', 'aux:ApproximateFocusDistance', 4 >> n, exif=exif_block({SUBJECT_DISTANCE: (1, 1)})
+    )
+  stack = read_stack_folder(tmp_path)
+  assert stack.focus.tolist() == [0.25, 0.5, 1]
+  assert 'SubjectDistance in EXIF was ignored: it is 1 m in every frame.' in stack.notes
 
 
 def test_capture_time(tmp_path):

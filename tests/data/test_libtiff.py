@@ -46,11 +46,23 @@ def test_damage_that_is_decoded_is_noted(tmp_path, capfd):
   assert capfd.readouterr().err == ''
 
 
+def test_missing_pages_are_no_damage_of_the_others(tmp_path, capfd):
+  pages = [Image.fromarray(np.random.default_rng(n).integers(0, 256, (48, 64), dtype=np.uint8)) for n in range(6)]
+  path = tmp_path / 'z.tif'
+  pages[0].save(path, save_all=True, append_images=pages[1:], compression='tiff_adobe_deflate')
+  data = path.read_bytes()
+  for content in (data[: len(data) * 3 // 4], data[: len(data) * 3 // 4] + bytes(len(data) // 4)):
+    path.write_bytes(content)
+    stack = read_stack_folder(path)
+    assert 'z.tif is truncated: 4 of its pages were read.' in stack.notes
+    assert not any('is damaged' in note for note in stack.notes)
+  assert capfd.readouterr().err == ''
+
+
 def test_what_others_write_is_passed_on(capfd):
   with libtiff.messages() as said:
-    os.write(
-      2, b'Fax4Decode: Warning, of no weight.\nZIPDecode: an error.\nZIPDecode: an error.\nI1130 a line of a log\n'
-    )
+    os.write(2, b'Fax4Decode: Warning, of no weight.\nZIPDecode: an error.\nZIPDecode: an error.\n')
+    os.write(2, b'ZIPDecode: tif_zip.c:9: tempfile.tif: an error.\nI1130 a line of a log\n')
   assert said == ['an error.']
   assert capfd.readouterr().err == 'I1130 a line of a log\n'
   with pytest.raises(ZeroDivisionError), libtiff.messages():

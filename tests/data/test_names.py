@@ -183,6 +183,8 @@ SERIES = [f'IMG_{n:04}.jpg' for n in range(1, 7)]
     ([f'small_{n}.jpg' for n in range(4)], []),
     (SERIES, ['IMG_0007.png']),  # the only one of its kind
     (SERIES, ['IMG.jpg']),
+    (SERIES, ['IMG_0003 copy.jpg', 'IMG_0004 - Kopie.jpg', 'Screenshot 2024-05-01 120000.png']),
+    (['1_infinity.jpg', '2_10m.jpg', '3_3m.jpg', '4_1m.jpg'], []),
     (['1.jpg', '2.jpg'], ['result.jpg']),
     (['照片1.jpg', '照片2.jpg', '照片3.jpg'], ['结果.jpg']),
     # Frames, all of them:
@@ -283,6 +285,8 @@ def test_of_as_many_files_of_a_kind_the_larger_ones_are_read(tmp_path):
     (['D0001', 'D0002', 'D9999'], [1, 2, 3], None, None),
     (['D0001', 'D0090', 'D9999'], [None] * 3, None, None),  # no series of photographs
     (['D01', 'D02', 'D99'], [None] * 3, None, None),
+    (['P000', 'P002', 'P998', 'P999'], [None] * 4, [2, 3, 0, 1], 'P998 was taken as the first frame'),
+    (['P000', 'P002', 'P997', 'P998'], [None] * 4, None, None),
   ],
 )
 def test_capture_time(names, times, order, note):

@@ -194,6 +194,8 @@ def test_files_as_people_write_them(folder, name, text):
     ('image,focus\na.png,-5 µm\nb.png,-0.0 µm\nc.png,5 µm', [-5, 0, 5], 'um'),
     ('file,focus,focus_unit\na.png,0,mm\nb.png,1 mm,\nc.png,2,', [0, 1, 2], 'mm'),
     ('file,focus_distance_m\na.png,Infinite\nb.png,infty\nc.png,2', [0, 0, 0.5], DIOPTRE_UNIT),
+    ('file,focus_distance_m\na.png,1/0\nb.png,4/2\nc.png,1/2', [0, 0.5, 2], DIOPTRE_UNIT),
+    ('file,focus distance [mm]\na.png,∞ mm\nb.png,2 m\nc.png,500', [0, 0.5, 2], DIOPTRE_UNIT),
     # As spreadsheets write them.
     ('file,focus_dpt,f_number\na.png,0,f/2.8\nb.png,1\nc.png,2\n\x1a', [0, 1, 2], DIOPTRE_UNIT),
     ('file,focus_dpt\na.png,0,,\nb.png,1,,\nc.png,2,,\n', [0, 1, 2], DIOPTRE_UNIT),
@@ -206,6 +208,68 @@ def test_units(folder, text, focus, unit):
   np.testing.assert_allclose(stack.focus, focus)
   assert stack.focus_unit == unit
   assert not np.signbit(stack.focus[stack.focus == 0]).any()
+
+
+@pytest.mark.parametrize(
+  ('text', 'ignored'),
+  [
+    ('file,exposure,focus_distance_m,ISO\na.png,1/60,4,100\nb.png,1/60,2,100\nc.png,1/60,0.5,100', 'exposure, ISO'),
+    ('file,focus_dpt,comment\na.png,0.25,"a, ""b"""\nb.png,0.5,\n\nc.png,2,rough, but "sharp"\n\n', 'comment'),
+    ('file,,Focus Distance [cm],\na.png,,400,\nb.png,,200,\nc.png,,50,\n', ''),
+    ('file,Focus distance in mm,\na.png,4000,\nb.png,2000,\nc.png,500,\n', ''),
+    ('Datei;Diopters;ISO\na.png;0,25;100\nb.png;0,5;100\nc.png;2;100', 'ISO'),
+    ('file|FocusDistance|Aperture|time\n|m||s\na.png|4|f/2|1\nb.png|2|f/2|2\nc.png|0.5||3', 'time s'),
+    ('file focus_dpt\na.png 0.25\nb.png 0.5\nc.png 2', ''),
+    (
+      'SourceFile,FileName,SubjectDistance,Z\n./a.png,a.png,4 m,1\nb.png,b.png,2 m,2\nc.png,c.png,0.5 m,3',
+      'FileName, Z',
+    ),
+  ],
+)
+def test_other_columns_are_ignored(folder, text, ignored):
+  (folder / 'metadata.csv').write_text(text)
+  stack = read_stack_folder(folder)
+  np.testing.assert_allclose(stack.focus, [0.25, 0.5, 2])
+  assert stack.focus_unit == DIOPTRE_UNIT
+  assert stack.f_number == (2 if 'Aperture' in text else None)
+  notes = [note for note in stack.notes if note.startswith('Ignored in metadata.csv: ')]
+  assert notes == ([f'Ignored in metadata.csv: {ignored}.'] if ignored else [])
+
+
+@pytest.mark.parametrize(
+  'header', ['X (um),Y (um),Z (\u03bcm)', 'x,y,stage z [microns]', 'x,y,ZPosition (\xb5m)', 'x,y,Z_um']
+)
+def test_positions_among_other_columns(folder, header):
+  rows = ''.join(f'{name}.png,5,6,{2.5 * n}\n' for n, name in enumerate('abc'))
+  (folder / 'metadata.csv').write_text(f'file,{header}\n{rows}')
+  stack = read_stack_folder(folder)
+  assert (stack.focus.tolist(), stack.focus_unit) == ([0, 2.5, 5], 'um')
+
+
+def test_rows_of_files_that_are_not_there(folder):
+  text = 'file,focus_dpt\na.png,0\nb.png,1\nc.png,2\nd.png,3\nTotal,6\n'
+  (folder / 'metadata.csv').write_text(text)
+  stack = read_stack_folder(folder)
+  assert stack.focus.tolist() == [0, 1, 2]
+  assert 'metadata.csv also lists d.png, Total, which are not there.' in stack.notes
+
+
+@pytest.mark.parametrize(
+  'document',
+  [
+    {
+      'camera': {'model': 'A'},
+      'frames': [entry | {'ISO': 100} for entry in frames('Focus distance (cm)', 400, 200, 50)],
+    },
+    {f'{name}.png': {'focus_dpt': focus, 'ISO': [1]} for name, focus in zip('abc', (0.25, 0.5, 2), strict=True)},
+  ],
+)
+def test_other_fields_of_json_are_ignored(folder, document):
+  write_json(folder, document)
+  stack = read_stack_folder(folder)
+  np.testing.assert_allclose(stack.focus, [0.25, 0.5, 2])
+  (note,) = [note for note in stack.notes if note.startswith('Ignored in metadata.json: ')]
+  assert 'ISO' in note
 
 
 @pytest.mark.parametrize(
@@ -238,7 +302,7 @@ def test_a_file_of_another_program_is_noted(folder, name, text):
   assert notes[0].startswith(f'{name} was not read: its fields are those of another program (')
   # One that names an image is meant for this.
   (folder / name).write_text(text.replace('protected', 'a.png').replace('1.5', '"a.png"').replace('20', 'a.png'))
-  with pytest.raises(InputError, match='is unknown, expected'):
+  with pytest.raises(InputError, match=r'(fields|columns) are .*, expected '):
     read_stack_folder(folder)
 
 
@@ -320,7 +384,9 @@ class TestPositions:
       ('# focus_unit: um\n1\n5\n10\n', [1, 5, 10], 'um'),
       ('focus_unit = mm\n-1 -0,5 0', [-1, -0.5, 0], 'mm'),
       ('1um\n5um\n10um\n', [1, 5, 10], 'um'),
-      ('1 µm\n5 µm\n10 µm\n', [1, 5, 10], 'µm'),
+      ('1 µm\n5 µm\n10 µm\n', [1, 5, 10], 'um'),
+      ('# focus_unit: \u03bcm\n1\n5\n10', [1, 5, 10], 'um'),
+      ('# focus_unit: Microns\n1\n5\n10', [1, 5, 10], 'um'),
       ('1 microns\n5 micron\n10 microns\n', [1, 5, 10], 'um'),
       ('4 meters\n2 metres\n1 meter\n', [0.25, 0.5, 1], DIOPTRE_UNIT),
       ('0D 1D 2 D', [0, 1, 2], DIOPTRE_UNIT),
@@ -359,18 +425,21 @@ class TestPositions:
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    ('', r"columns are \[\], expected 'file' and other columns"),
+    ('', "columns are missing, expected 'file' and other columns"),
     ('file,focus_dpt', 'found only a header'),
-    ('focus_dpt\n0\n1\n2', r"columns are \['focus_dpt'\], expected 'file' and other columns"),
-    ('file,focus_dpt,focus_dpt\na.png,1,1', 'expected .* each once'),
-    ('file|focus_dpt\na.png|0', r"field 'file\|focus_dpt' is unknown, expected file, focus_distance_m, focus_dpt, "),
-    ('file,focus_km\na.png,0', "field 'focus_km' is unknown"),
+    ('focus_dpt,ISO\n0,1\n1,1\n2,1', "columns are focus_dpt, ISO, expected 'file' and other columns"),
+    ('file,focus_dpt,focus_dpt\na.png,1,1', "'focus_dpt' and 'focus_dpt' are both focus_dpt, expected each once"),
+    ('file,focus_km\na.png,0', r'columns are file, focus_km, expected .*\(focus_km may be meant for one'),
+    ('file,focus_distence_m,ISO\na.png,0,1', r'columns are file, focus_distence_m, ISO, expected focus_distance_m'),
+    ('file,f_number,focal,distance\na.png,2,0,1', r'columns are file, .*\(focal, distance may be meant for one'),
+    ('file,exposure,ISO\na.png,0,1', 'columns are file, exposure, ISO, expected focus_distance_m, focus_dpt, focus or'),
+    ('file,focus (mm),focus [um]\na.png,0,1', r"'focus \(mm\)' and 'focus \[um\]' are both focus, expected each once"),
     ('file,focus_dpt\na.png,0\nb.png', r'no focus_dpt for b\.png, c\.png, expected one for every image'),
     ('file,focus_dpt\na.png,0,5', r"3 cells in the row 'a\.png,0,5', expected 2"),
     ('file,focus_dpt\na.png,0\nb.png,1', r'no focus_dpt for c\.png, expected one for every image'),
     ('file,focus_dpt\na.png,\nb.png,1\nc.png,', r'no focus_dpt for a\.png, c\.png, expected one for every image'),
     (
-      'file,focus_dpt\na.png,0\nb.png,1\nc.png,2\nd.png,3',
+      'file,focus_dpt\na.png,0\nb.png,1\nd.png,3',
       r'found no file d\.png, expected names of files in its folder',
     ),
     ('file,focus_dpt\na.png,0\nb.png,1\nb.png,2', r'b\.png is listed twice, expected every file once'),
@@ -391,9 +460,13 @@ class TestPositions:
     ),
     ('file,focus_dpt\na.png,2\nb.png,2\nc.png,2', r'the focus distance is 0\.5 in every frame, expected a sweep'),
     ('file,focus\na.png,"1,000"\nb.png,"2,000"\nc.png,3000', r"focus is '1,000', expected numbers without commas"),
+    ('file;focus\na.png;1.000\nb.png;2.000\nc.png;500', r"focus is '1\.000', expected numbers without points"),
     ('file,focus\na.png,1 um\nb.png,2 mm\nc.png,3 um', 'focus is in um and mm, expected one unit'),
     ('file,focus_dpt\na.png,1 um\nb.png,2\nc.png,3', r"focus_dpt of a\.png is '1 um', expected a finite number"),
-    ('file,distance\na.png,1\nb.png,2\nc.png,3', "field 'distance' is unknown, expected file, focus_distance_m"),
+    (
+      'file,distance\na.png,1\nb.png,2\nc.png,3',
+      r'\(distance may be meant for one: name it with its unit, as in Focus distance',
+    ),
     ('file,focus_dpt,focus_distance_m\na.png,2,0.5', 'both focus_distance_m and focus_dpt, expected one of them'),
     (
       'file,focus_dpt,f_number\na.png,0,2\nb.png,1,4\nc.png,2,',
@@ -420,10 +493,10 @@ def test_bad_csv(folder, text, message):
   ('document', 'message'),
   [
     ([], r'is \[\], expected an object'),
-    ({'frame': []}, "field 'frame' is unknown, expected frames, focal_length_m"),
+    ({'frame': []}, 'fields are frame, expected frames, focal_length_m'),
+    ({'frames': [{'file': 'a.png', 'ISO': 2}]}, 'fields are file, ISO, expected focus_distance_m, focus_dpt, focus or'),
     ({'frames': {}}, r'frames is \{\}, expected a list of objects'),
     ({'frames': ['a.png']}, r"frames is \['a\.png'\], expected a list of objects"),
-    ({'frames': [{'file': 'a.png', 'f_number': 2}]}, "field 'f_number' is unknown, expected file, focus_distance_m"),
     ({'frames': [{'file': 3}]}, 'file of entry 1 is 3, expected the name of an image'),
     ({'frames': frames('focus_dpt', 0, None, 1)}, r'no focus_dpt for b\.png, expected one for every image'),
     ({'frames': frames('focus_dpt', 0, True, 1)}, r'focus_dpt of b\.png is True, expected a finite number'),

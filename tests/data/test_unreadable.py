@@ -10,6 +10,7 @@ from tiff_files import write_tiff
 from focal_jax import InputError
 from focal_jax.data import frames
 from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.formats import readable_suffixes
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
 from focal_jax.data.scales import scales_of
 
@@ -153,6 +154,52 @@ def test_what_follows_the_end_of_a_jpeg_does_not_matter(tmp_path):
   stack = read_stack_folder(tmp_path)
   assert len(stack.names) == 4
   assert not any('end' in note or 'Left out' in note for note in stack.notes)
+
+
+@pytest.mark.parametrize(
+  ('suffix', 'options'),
+  [('.png', {}), ('.webp', {'lossless': True}), ('.webp', {'quality': 90}), ('.avif', {}), ('.bmp', {}), ('.jp2', {})],
+)
+def test_other_formats_that_are_not_whole(tmp_path, suffix, options):
+  if suffix not in readable_suffixes():
+    pytest.skip(f'Pillow was built without {suffix}')
+  rng = np.random.default_rng(0)
+  names = [f'{n}{suffix}' for n in range(4)]
+  for name in names:
+    Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(tmp_path / name, **options)
+  data = (tmp_path / names[1]).read_bytes()
+  end = len(data) * 8 // 10
+  damaged = {data[:end]: '' if suffix == '.jp2' else 'truncated', data[:40]: ''}
+  if suffix not in ('.bmp', '.jp2'):  # BMP may be black there
+    damaged[data[:end] + bytes(len(data) - end)] = 'truncated: its end consists of zeros'
+  if suffix == '.png':
+    damaged[data[:2000] + b'wrong' + data[2005:]] = 'a checksum does not agree'
+  for content, reason in damaged.items():
+    (tmp_path / names[1]).write_bytes(content)
+    stack = read_stack_folder(tmp_path)
+    assert stack.names == [names[0], *names[2:]]
+    (note,) = left_out(stack)
+    assert reason in note
+  for more in (b'', bytes(900), bytes(range(256)) * 9):  # after the end
+    (tmp_path / names[1]).write_bytes(data + more)
+    assert not left_out(read_stack_folder(tmp_path))
+
+
+def test_a_black_frame_is_not_damaged(tmp_path):
+  """Lossy WebP of plain areas ends with zeros."""
+  for n in range(4):
+    image = np.random.default_rng(n).integers(0, 256, (400, 600, 3), dtype=np.uint8)
+    image[20 * n :] = 0
+    Image.fromarray(image).save(tmp_path / f'{n}.webp', quality=80)
+  assert len((tmp_path / '0.webp').read_bytes().rstrip(b'\0')) < (tmp_path / '0.webp').stat().st_size - 9
+  assert len(read_stack_folder(tmp_path).names) == 4
+
+
+def test_a_wrong_checksum_alone_does_not_matter(tmp_path):
+  write(tmp_path)
+  data = (tmp_path / NAMES[1]).read_bytes()
+  (tmp_path / NAMES[1]).write_bytes(data[:-16] + b'none' + data[-12:])  # that of the pixels, before the last chunk
+  assert len(read_stack_folder(tmp_path).names) == 5
 
 
 def test_orientation_is_not_that_of_a_file_that_cannot_be_read(tmp_path):

@@ -1,6 +1,7 @@
 """The lowering of a program depends on its target platform; here all are lowered on a CPU."""
 
 import re
+from unittest.mock import Mock
 
 import flax.linen as nn
 import jax
@@ -56,11 +57,15 @@ def test_gradients_of_strided_and_transposed_convolutions(platform, rank):
 
 def test_the_default_device_counts_and_not_the_default_backend(monkeypatch):
   """With a CPU selected where an accelerator exists, and the other way round."""
-  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  cpu, tpu = jax.devices('cpu')[0], Mock(jax.Device, platform='tpu')
+  monkeypatch.setattr(jax, 'local_devices', lambda backend=None: [cpu if backend == 'cpu' else tpu])
+  assert backend.default_device() is tpu
   assert backend.compiler_options() == {}
-  with jax.default_device(jax.devices('cpu')[0]):
-    assert backend.compiler_options() == backend.compiler_options('cpu')
-    assert backend.compiler_options('tpu') == {}
+  for chosen in (cpu, 'cpu'):
+    with jax.default_device(chosen):
+      assert backend.default_device() is cpu
+      assert backend.compiler_options() == backend.compiler_options('cpu')
+      assert backend.compiler_options('tpu') == {}
 
 
 @pytest.mark.skipif(not backend.compiler_options('cpu'), reason='this XLA has no YNNPACK')

@@ -16,6 +16,7 @@ from focal_jax.models.alignment import AlignmentNetwork, NoAlignment
 from focal_jax.models.blocks import Conv, ConvNorm, expected_focus, focus_distribution
 from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.end_to_end import EndToEnd, variable_shapes
+from focal_jax.simulate import stacks
 from focal_jax.simulate.stacks import map_stacks
 from focal_jax.stack import FocalStack
 
@@ -104,6 +105,14 @@ def test_simulated_stacks(platform, loops):
 
   text = program(lambda x: map_stacks(stack, x).images, jnp.ones((4, 2, 8, 8, 3)), platforms=[platform])
   assert ('stablehlo.while' in text) == loops
+
+
+@pytest.mark.parametrize(('platform', 'renderings'), [('cpu', 3), ('cuda', 1), ('tpu', 1)])
+def test_levels_of_blur(platform, renderings):
+  """For stacks simulated all at once, choosing the number of levels would compute all of the choices."""
+  surfaces, radius = jnp.ones((2, 16, 4, 16)), jnp.ones((3, 2, 16, 16))
+  text = program(lambda *x: stacks._through_disc(*x, 9.0), surfaces, radius, platforms=[platform])
+  assert text.count('stablehlo.while') == renderings  # each loops over the surfaces
 
 
 class SmallDepth(nn.Module):

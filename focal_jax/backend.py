@@ -8,8 +8,9 @@ None of this changes results or parameters. All timings are from one machine: tw
 | XLA's 2-D convolutions | Eigen instead of YNNPACK | | |
 | sums in a training step | YNNPACK instead of XLA | | |
 | the warp and its derivatives (`interpolation`) | gathers along each axis | matrix products | matrix products |
-| windows of focus measures (`focus.classical`) | shifted images | two matrix products | shifted images |
+| Gaussian filters (`focus.classical`, `simulate.filters`) | shifted images | two matrix products | shifted images |
 | a batch of simulated stacks (`simulate.stacks`) | one after the other | all at once | all at once |
+| radii at which the simulator blurs (`simulate.stacks`) | those needed | all | all |
 
 All but the second and third are chosen at lowering, for the target platform: a program exported on a CPU takes the TPU
 form on a TPU. The modules named in the table give the timings.

@@ -91,4 +91,6 @@ def stored(text: str, depth: int = 2) -> dict[str, tuple[int, int]]:
 def _layer(line: str, depth: int) -> str:
   """The module that an instruction belongs to."""
   name = re.search(r'op_name="[^"]*EndToEnd\)*/([^"]*)"', line)
-  return '/'.join(name[1].split('/')[:-1][:depth]) if name else ''
+  # Names of modules; others are functions, as in depth/depth._encode/stem/jit(relu)/max.
+  modules = [part for part in name[1].split('/')[:-1] if part.isidentifier()] if name else []
+  return '/'.join(modules[:depth])

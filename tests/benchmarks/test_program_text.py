@@ -34,7 +34,7 @@ PROGRAM = """HloModule jit_apply
 ENTRY %main (x: f32[2,8,16]) -> f32[2,8,16] {
   %x = f32[2,8,16]{2,1,0:T(8,128)} parameter(0)
   %a = f32[2,8,16]{2,1,0:T(8,128)} fusion(%x), calls=%fused, metadata={op_name="f/EndToEnd/depth/stem/x"}
-  %b = (bf16[3,4,128]{2,1,0:T(8,128)(2,1)}, f32[4]{0:T(128)S(1)}) map(%a), metadata={op_name="(EndToEnd)/depth/stem/m"}
+  %b = (bf16[3,4,128]{2,1,0:T(8,128)(2,1)}, u8[4]{0:T(128)S(1)}) map(%a), metadata={op_name="EndToEnd)/depth/f./stem/"}
   %c = f32[2,8,16]{0,1,2:T(8,128)} bitcast(%a)
   ROOT %d = f32[2,8,16]{0,1,2:T(8,128)} copy(%c)
 }

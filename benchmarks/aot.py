@@ -6,8 +6,9 @@
   python -m benchmarks.aot --platform=cuda --target=h100_sxm.txtpb
 
 Reports for each program whether it compiles and in what time, the memory it needs relative to the chip's, operations
-and bytes as counted by XLA, all-reduces, and for TPUs XLA's own estimate of cycles, and padding by layer. None of this is measured on a chip.
-XLA uses the cycles to rank its choices, and they can only serve as a hint for ranking programs. Loop bodies count once.
+and bytes as counted by XLA, all-reduces, and for TPUs XLA's own estimate of cycles and the padding by layer. None of
+this is measured on a chip. XLA uses the cycles to rank its choices, and they can only serve as a hint for ranking
+programs. Loop bodies count once.
 
 TPUs need the package libtpu (`pip install "jax[tpu]"`). CUDA needs jax-cuda12-plugin (`pip install "jax[cuda12]"`) and
 a description of the GPU (`--target`: a text proto from XLA's folder xla/backends/gpu/target_config/specs, of the XLA

@@ -6,8 +6,9 @@
   python -m benchmarks.aot --platform=cuda --target=h100_sxm.txtpb
 
 Reports for each program whether it compiles and in what time, the memory it needs relative to the chip's, operations
-and bytes as counted by XLA, all-reduces, and for TPUs XLA's own estimate of cycles. None of this is measured on a chip.
-XLA uses the cycles to rank its choices, and they can only serve as a hint for ranking programs. Loop bodies count once.
+and bytes as counted by XLA, all-reduces, and for TPUs XLA's own estimate of cycles and the padding by layer. None of
+this is measured on a chip. XLA uses the cycles to rank its choices, and they can only serve as a hint for ranking
+programs. Loop bodies count once.
 
 TPUs need the package libtpu (`pip install "jax[tpu]"`). CUDA needs jax-cuda12-plugin (`pip install "jax[cuda12]"`) and
 a description of the GPU (`--target`: a text proto from XLA's folder xla/backends/gpu/target_config/specs, of the XLA
@@ -38,7 +39,7 @@ from absl import flags
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from benchmarks import report
+from benchmarks import program_text, report
 from focal_jax.command_line import run_program
 from focal_jax.errors import InputError
 
@@ -105,6 +106,7 @@ MEMORY_GIB = {
   'NVIDIA H100 80GB HBM3': 79,
 }
 _GIB = 2**30
+_WORST = 6  # number of layers listed with their padding
 # Layers of the depth network at full resolution: [in, out] channels and what differs from 3 x 3 x 3, stride 1.
 LAYERS = {
   'stem, 9 x 9, dilation 2, 3 to 8': ((1, 9, 9), 3, 8, {'dilation': 2}, 1),
@@ -283,7 +285,7 @@ def compile_case(case: Case) -> dict[str, Any]:
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    needed = out_of_memory(str(error))
+    needed = program_text.out_of_memory(str(error))
     if needed is None:
       raise
     return found | {'compile_s': time.perf_counter() - began, 'does_not_fit': needed}
@@ -293,33 +295,9 @@ def compile_case(case: Case) -> dict[str, Any]:
     found[f'{name}_bytes'] = int(getattr(memory, f'{name}_size_in_bytes'))
   found |= {'flops': cost.get('flops'), 'bytes': cost.get('bytes accessed')}
   text = compiled.as_text()
-  cycles = [int(value) for value in re.findall(r'"estimated_cycles":"(\d+)"', text)]
-  count, size = all_reduces(text)
-  return found | {'cycles': sum(cycles) or None, 'all_reduces': count, 'all_reduce_bytes': size}
-
-
-def out_of_memory(message: str) -> str | None:
-  """Needed and available memory from XLA's out-of-memory error; None for other errors."""
-  if 'RESOURCE_EXHAUSTED' not in message:
-    return None
-  match = re.search(r'Used ([\d.]+\w) of ([\d.]+\w) (\w+)', message)
-  # Vector memory next to the compute units, used by fused computations.
-  match = match or re.search(r'size ([\d.]+\w) and limit ([\d.]+\w) exceeded scoped (\w+)', message)
-  return f'{match[1]} of {match[2]} {match[3]}' if match else 'out of memory'
-
-
-_TYPE_BYTES = {'pred': 1, 's32': 4, 'u32': 4, 'f32': 4, 'bf16': 2, 'f16': 2, 's8': 1, 'u8': 1}
-
-
-def all_reduces(text: str) -> tuple[int, int]:
-  """Number of all-reduces in an optimised program, and the bytes of their results."""
-  text = re.sub(r'/\*.*?\*/', '', text)  # long tuples number their elements: /*index=5*/
-  count = total = 0
-  for shapes in re.findall(r'= ([^=]*?) all-reduce(?:-start)?\(', text):
-    count += 1
-    for kind, dimensions in re.findall(r'(\w+)\[([\d,]*)\]', shapes):
-      total += _TYPE_BYTES.get(kind, 4) * math.prod(int(n) for n in dimensions.split(',') if n)
-  return count, total
+  count, size = program_text.all_reduces(text)
+  found |= {'cycles': program_text.cycles(text), 'all_reduces': count, 'all_reduce_bytes': size}
+  return found | ({'stored': program_text.stored(text)} if _PLATFORM.value == 'tpu' else {})
 
 
 def needed_bytes(row: dict[str, Any]) -> int:
@@ -349,7 +327,27 @@ def markdown(document: dict[str, Any]) -> str:
       '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |',
     ]
     lines += [_line(row) for row in sorted(rows, key=lambda row: tuple(map(str, row['case'].values())))]
+  if rows := [row for row in document['rows'] if row.get('stored')]:
+    lines += [
+      '',
+      '## Padding',
+      '',
+      'Arrays that a program writes, and the memory that they take in tiles of 8 x 128 values, in total and in the '
+      'layers that waste most.',
+      '',
+      '| program | values, GB | memory, GB | layers: values / memory, MB |',
+      '| --- | ---: | ---: | --- |',
+    ]
+    lines += [_padding_line(row) for row in sorted(rows, key=lambda row: tuple(map(str, row['case'].values())))]
   return '\n'.join(lines) + '\n'
+
+
+def _padding_line(row: dict[str, Any]) -> str:
+  layers = row['stored']
+  values, memory = (report.number(sum(sizes) / 1e9) for sizes in zip(*layers.values(), strict=True))
+  worst = sorted(layers.items(), key=lambda layer: layer[1][0] - layer[1][1])[:_WORST]
+  named = ', '.join(f'{name or "others"}: {values / 1e6:.0f} / {memory / 1e6:.0f}' for name, (values, memory) in worst)
+  return f'| {Case(**row["case"]).text()} | {values} | {memory} | {named} |'
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -8,8 +8,9 @@ None of this changes results or parameters. All timings are from one machine: tw
 | XLA's 2-D convolutions | Eigen instead of YNNPACK | | |
 | sums in a training step | YNNPACK instead of XLA | | |
 | the warp and its derivatives (`interpolation`) | gathers along each axis | matrix products | matrix products |
-| windows of focus measures (`focus.classical`) | shifted images | two matrix products | shifted images |
+| Gaussian filters (`focus.classical`, `simulate.filters`) | shifted images | two matrix products | shifted images |
 | a batch of simulated stacks (`simulate.stacks`) | one after the other | all at once | all at once |
+| radii at which the simulator blurs (`simulate.stacks`) | those needed | all | all |
 
 All but the second and third are chosen at lowering, for the target platform: a program exported on a CPU takes the TPU
 form on a TPU. The modules named in the table give the timings.
@@ -34,26 +35,23 @@ _PREDICTION = {_YNNPACK: 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'}
 _TRAINING = {_YNNPACK: 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'}
 
 
-def default_platform() -> str:
-  """The platform that programs are compiled for by default: 'cpu', 'gpu' or 'tpu', as named by JAX.
-
-  `jax.default_device` takes precedence over the default backend.
-  """
-  device = jax.config.jax_default_device
-  return jax.default_backend() if device is None else getattr(device, 'platform', device)
+def default_device() -> jax.Device:
+  """The device that programs run on by default: `jax.default_device`, otherwise the first of the default backend."""
+  chosen = jax.config.jax_default_device  # a device, the name of a platform, or None
+  return chosen if isinstance(chosen, jax.Device) else jax.local_devices(backend=chosen)[0]
 
 
 def compiler_options(platform: str | None = None, *, training: bool = False) -> dict[str, str]:
   """Options for `jax.jit(..., compiler_options=...)`.
 
   Args:
-    platform: target platform; None: the default one.
+    platform: target platform as named by JAX, 'cpu', 'gpu' or 'tpu'; None: that of the default device.
     training: for a training step instead of a prediction.
 
   Returns:
     The options for CPUs; {} for other platforms, or if this version of XLA does not know them.
   """
-  if (platform or default_platform()) != 'cpu' or not _has_ynnpack():
+  if (platform or default_device().platform) != 'cpu' or not _has_ynnpack():
     return {}
   return dict(_TRAINING if training else _PREDICTION)
 

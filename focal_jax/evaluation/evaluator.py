@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 import focal_jax
 import tfds_ddff
+from focal_jax import backend
 from focal_jax.align.estimate import check_alignment
 from focal_jax.api import SHIPPED
 from focal_jax.config import check_fields
@@ -141,7 +142,7 @@ def _facts(methods: Mapping[str, Predictor]) -> dict[str, Any]:
     if not method.reads_images:
       facts |= method.description
   return facts | {
-    'device': str(jax.devices()[0]),
+    'device': str(backend.default_device()),
     'versions': {'focal_jax': focal_jax.__version__, 'jax': jax.__version__},
   }
 

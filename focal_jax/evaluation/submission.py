@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import focal_jax
+from focal_jax import backend
 from focal_jax.errors import InputError, one_line
 from focal_jax.evaluation.methods import CorrectedFocus, may_have_seen
 from focal_jax.evaluation.timing import Timed
@@ -119,7 +120,7 @@ def submit(
       'stacks': len(names),
       'complete': complete,
       'seconds_a_stack': float(np.median(list(seconds.values()))),
-      'device': str(jax.devices()[0]),
+      'device': str(backend.default_device()),
       'versions': {'focal_jax': focal_jax.__version__, 'jax': jax.__version__},
     }
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 import focal_jax
+from focal_jax import backend
 from focal_jax.align import static_pattern
 from focal_jax.align.estimate import check_alignment, motion_from_measured
 from focal_jax.align.measured import ResidualMotion
@@ -164,7 +165,7 @@ def predict_folder(
   if any(path.parent.resolve() == out.resolve() for path in stack.paths):
     raise InputError(f'{out}: holds the frames, expected another folder for the results')
   unit = DepthUnit(stack, options.unit)  # before the work, for it may not be known
-  if jax.default_backend() == 'cpu':
+  if backend.default_device().platform == 'cpu':
     check_memory(
       *(len(stack.names), stack.images.shape[1:3]),
       network=options.method == 'network' and not options.only_align,
@@ -250,7 +251,7 @@ def predict_folder(
     'residual_motion': residual,
     'seconds_with_compilation': seconds,
     'versions': {'focal_jax': focal_jax.__version__, 'jax': jax.__version__},
-    'device': str(jax.devices()[0]),
+    'device': str(backend.default_device()),
   }
   with result_folder(out, overwrite) as staging:
     (staging / 'aligned').mkdir()

@@ -1,4 +1,4 @@
-"""Parsing of XLA's reports, and the selection of programs.
+"""The selection of programs, and the tables.
 
 With `-m aot` also that programs compile for a v5e and fit: needs libtpu (`pip install "jax[tpu]"`) and takes minutes.
 """
@@ -13,28 +13,6 @@ import pytest
 from benchmarks import aot
 from focal_jax.files.shipped import shipped_file
 from focal_jax.models.npz_file import load_weights
-
-HLO = """
-  %all-reduce.5 = f32[16,8]{1,0:T(8,128)} all-reduce(%x), channel_id=1, replica_groups={{0,1}}, to_apply=%add
-  %all-reduce-start.1 = (bf16[4]{0}, /*index=1*/s32[]) all-reduce-start(%a, %b), channel_id=2
-  %other = f32[3]{0} fusion(%all-reduce.5), kind=kLoop
-"""
-
-
-def test_all_reduces_and_their_bytes():
-  assert aot.all_reduces(HLO) == (2, 16 * 8 * 4 + 4 * 2 + 4)
-
-
-def test_what_does_not_fit_is_a_result():
-  message = (
-    'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 18.31G of '
-  )
-  assert aot.out_of_memory(message + '15.75G hbm. Exceeded hbm capacity by 2.56G.') == '18.31G of 15.75G hbm'
-  fused = 'RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:\nRan out of memory in memory space vmem. '
-  fused += 'Scoped allocation with size 17.19M and limit 16.00M exceeded scoped vmem limit by 1.19M.'
-  assert aot.out_of_memory(fused) == '17.19M of 16.00M vmem'
-  assert aot.out_of_memory('RESOURCE_EXHAUSTED: Out of memory while trying to allocate') == 'out of memory'
-  assert aot.out_of_memory('INTERNAL: something else') is None
 
 
 def asked(*flags):
@@ -69,12 +47,14 @@ def test_memory_and_table():
   made = {'versions': 'jax 1', 'date': '2026-11-30'}
   row |= {'all_reduces': 134, 'all_reduce_bytes': 16_900_000, 'compile_s': 61.0, **made}
   assert aot.needed_bytes(row) == 8 << 30
+  row['stored'] = {'depth/stem': [2_000_000, 7_000_000], 'depth/head': [5_000_000, 5_000_000]}
   rows = [row | {'case': vars(aot.Case('train', 'both', chips=4))}]
   rows.append({'case': vars(aot.Case('train', 'depth')), 'does_not_fit': '18G of 15G hbm', **made})
   text = aot.markdown({'topology': 'v5e:2x2', 'rows': rows})
   assert 'compiled, not run' in text.lower()
   assert '| 8.00 | 51% | 5.00 | 63.5 |  | 21.0 | 134, 16.9 MB | 61.0 | jax 1 | 2026-11-30 |' in text
   assert '| does not fit: 18G of 15G hbm |' in text
+  assert '| 0.00700 | 0.0120 | depth/stem: 2 / 7, depth/head: 5 / 5 |' in text
 
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is not None, reason='there is a compiler')

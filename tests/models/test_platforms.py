@@ -1,6 +1,7 @@
 """The lowering of a program depends on its target platform; here all are lowered on a CPU."""
 
 import re
+from unittest.mock import Mock
 
 import flax.linen as nn
 import jax
@@ -15,6 +16,7 @@ from focal_jax.models.alignment import AlignmentNetwork, NoAlignment
 from focal_jax.models.blocks import Conv, ConvNorm, expected_focus, focus_distribution
 from focal_jax.models.depth_maps import DepthMaps
 from focal_jax.models.end_to_end import EndToEnd, variable_shapes
+from focal_jax.simulate import stacks
 from focal_jax.simulate.stacks import map_stacks
 from focal_jax.stack import FocalStack
 
@@ -56,11 +58,15 @@ def test_gradients_of_strided_and_transposed_convolutions(platform, rank):
 
 def test_the_default_device_counts_and_not_the_default_backend(monkeypatch):
   """With a CPU selected where an accelerator exists, and the other way round."""
-  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  cpu, tpu = jax.devices('cpu')[0], Mock(jax.Device, platform='tpu')
+  monkeypatch.setattr(jax, 'local_devices', lambda backend=None: [cpu if backend == 'cpu' else tpu])
+  assert backend.default_device() is tpu
   assert backend.compiler_options() == {}
-  with jax.default_device(jax.devices('cpu')[0]):
-    assert backend.compiler_options() == backend.compiler_options('cpu')
-    assert backend.compiler_options('tpu') == {}
+  for chosen in (cpu, 'cpu'):
+    with jax.default_device(chosen):
+      assert backend.default_device() is cpu
+      assert backend.compiler_options() == backend.compiler_options('cpu')
+      assert backend.compiler_options('tpu') == {}
 
 
 @pytest.mark.skipif(not backend.compiler_options('cpu'), reason='this XLA has no YNNPACK')
@@ -99,6 +105,14 @@ def test_simulated_stacks(platform, loops):
 
   text = program(lambda x: map_stacks(stack, x).images, jnp.ones((4, 2, 8, 8, 3)), platforms=[platform])
   assert ('stablehlo.while' in text) == loops
+
+
+@pytest.mark.parametrize(('platform', 'renderings'), [('cpu', 3), ('cuda', 1), ('tpu', 1)])
+def test_levels_of_blur(platform, renderings):
+  """For stacks simulated all at once, choosing the number of levels would compute all of the choices."""
+  surfaces, radius = jnp.ones((2, 16, 4, 16)), jnp.ones((3, 2, 16, 16))
+  text = program(lambda *x: stacks._through_disc(*x, 9.0), surfaces, radius, platforms=[platform])
+  assert text.count('stablehlo.while') == renderings  # each loops over the surfaces
 
 
 class SmallDepth(nn.Module):

@@ -1,5 +1,6 @@
 """The estimate of needed memory against the measured memory of whole commands, and refusal for lack of memory."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,7 +34,9 @@ def test_too_little_memory_is_reported_before_the_work(tmp_path, monkeypatch):
   free.write_text('MemTotal: 9999999 kB\nMemAvailable:  100 kB\nSwapFree: 28 kB\n')
   monkeypatch.setattr(memory, '_MEMINFO', free)
   assert memory.free_bytes() == 128 * 1024
-  with pytest.raises(InputError, match=r'3 frames of 96 x 64 px need about 0\.5 GiB of memory, but only 0\.0 GiB'):
+  needed = r'3 frames of 96 x 64 px need about 0\.5 GiB of memory, but only 0\.0 GiB'
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')  # where a CPU is chosen
+  with jax.default_device(jax.devices('cpu')[0]), pytest.raises(InputError, match=needed):
     predict_folder(tmp_path, tmp_path / 'out', Options(method='classical'))
   assert not (tmp_path / 'out').exists()
   free.write_text('nothing')

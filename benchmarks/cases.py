@@ -1,7 +1,8 @@
 """Benchmark cases of the whole networks and of the warp, for this project and PyTorch."""
 
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,27 +12,34 @@ import numpy as np
 from benchmarks import flops
 from benchmarks.harness import OURS, Case, compile_ahead, min_traffic, size_in_bytes
 from benchmarks.settings import Settings, multiple_of_32, shape_text
-from benchmarks.training import Option, Step, StepProgram, make_stack, step_flops
+from benchmarks.training import Option, Step, StepProgram, empty_stack, make_stack, refined, step_flops
 from focal_jax import warp
 from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.published import INPUT_CONVENTION
 from focal_jax.models.registry import make_model
 from focal_jax.prediction.network_predictor import NetworkPredictor
+from focal_jax.recipes import shipped
 from focal_jax.stack import FocalStack
 
 
 class Networks:
   """Our network as published, with motion from full resolution, and its PyTorch version with the same weights, if
-  available.
+  available; and the network that ships, with random weights.
+
+  Args:
+    variables: of the published network. None: PyTorch's, if available, or random ones.
 
   Attributes:
     peer: None without PyTorch.
   """
 
-  def __init__(self, settings: Settings):
+  def __init__(self, settings: Settings, variables: dict | None = None):
     self.settings, self.peer = settings, None
     self.network = make_model(INPUT_CONVENTION, dtype=np.dtype(settings.dtype))
-    if settings.peer and settings.torch:
+    self.shipped = make_model(shipped.get_config().model.to_dict(), dtype=np.dtype(settings.dtype))
+    if variables is not None:
+      self.variables = jax.device_put(variables)
+    elif settings.peer and settings.torch:
       from benchmarks.peer import Peer
 
       self.peer = Peer(settings)
@@ -42,6 +50,12 @@ class Networks:
   def stack(self, shape: tuple[int, int, int, int]) -> FocalStack:
     """A network's input, without ground truth."""
     return make_stack(shape).replace(target=None, valid=None, motion=None)
+
+  def cost(self, function: Callable, *arguments: Any) -> tuple[float | None, float | None]:
+    """FLOPs of the convolutions of function(*arguments), and least bytes; None where costs are not counted."""
+    if not self.settings.counted:
+      return None, None
+    return flops.count(function, *arguments).convolutions, min_traffic(function, *arguments)
 
   def agreement(self) -> dict[str, float]:
     """Largest absolute difference of D4 from PyTorch's, with and without alignment; the focus runs from 0 to 1."""
@@ -61,7 +75,7 @@ def forward_cases(
   def predict(variables, stack):
     return networks.network.apply(variables, stack, align=align)
 
-  cases = [_case(part, name, shape, predict, variables, stack)]
+  cases = [_case(part, name, networks, shape, predict, variables, stack)]
   if networks.peer:
     inputs = networks.peer.inputs(stack)
     cases += networks.peer.cases(
@@ -75,10 +89,25 @@ def forward_cases(
   return cases
 
 
-def _case(part: str, name: str, shape: tuple[int, ...], function: Any, *arguments: Any) -> Case:
+def _shipped_case(part: str, name: str, networks: Networks, align: bool) -> Case:
+  """A case of one prediction by the network that ships."""
+  shape, shapes = networks.settings.shape(), variable_shapes(networks.shipped)
+
+  def predict(variables, stack):
+    return networks.shipped.apply(variables, stack, align=align)
+
+  def prepare():
+    return compile_ahead(predict, init_variables(networks.shipped, 0), networks.stack(shape))
+
+  case = _case(part, name, networks, shape, predict, shapes, empty_stack(shape))
+  return dataclasses.replace(case, prepare=prepare)
+
+
+def _case(
+  part: str, name: str, networks: Networks, shape: tuple[int, ...], function: Callable, *arguments: Any
+) -> Case:
   """A case of our implementation: a function of arrays."""
-  work = flops.count(function, *arguments).convolutions
-  least = min_traffic(function, *arguments)
+  work, least = networks.cost(function, *arguments)
   return Case(part, name, OURS, shape_text((*shape, 3)), lambda: compile_ahead(function, *arguments), work, least)
 
 
@@ -102,11 +131,13 @@ def _host_case(part: str, networks: Networks, align: str) -> Case:
 
 def inference(networks: Networks) -> list[Case]:
   cases = forward_cases('inference', 'end to end', networks, networks.settings.shape(), align=True)
+  cases.append(_shipped_case('inference', 'shipped networks, end to end', networks, align=True))
   return [*cases, _host_case('inference', networks, align='network')]
 
 
 def depth(networks: Networks) -> list[Case]:
   cases = forward_cases('depth', 'depth network', networks, networks.settings.shape(), align=False)
+  cases.append(_shipped_case('depth', 'refined', networks, align=False))
   return [*cases, _host_case('depth', networks, align='off')]
 
 
@@ -117,7 +148,7 @@ def alignment(networks: Networks) -> list[Case]:
   def estimate(variables, stack):
     return networks.network.apply(variables, stack, method='estimate_motion')
 
-  cases = [_case('alignment', name, shape, estimate, networks.variables, stack)]
+  cases = [_case('alignment', name, networks, shape, estimate, networks.variables, stack)]
   if networks.peer:
     images, _, fov = networks.peer.inputs(stack)
     cases += networks.peer.cases(
@@ -132,25 +163,29 @@ def alignment(networks: Networks) -> list[Case]:
   return cases
 
 
-def train_step(networks: Networks) -> list[Case]:
-  """Cases of a training step of the depth network: forward, backward and Adam for two stacks."""
+def train_step(networks: Networks) -> Iterator[list[Case]]:
+  """Cases of training steps, one network at a time: forward, backward and Adam for two stacks. The shipped depth
+  network has no peer.
+  """
   settings = networks.settings
-  shape, name, option = settings.shape(batch=2), 'depth network', Option(dtype=settings.dtype)
-  program = StepProgram(option, shape, 'depth')
-  work = step_flops(option, shape, 'depth')
-  least = size_in_bytes(program.shapes(), program.shapes()[0])
-  cases = [Case('train_step', name, OURS, shape_text((*shape, 3)), lambda: Step(option, shape, 'depth'), work, least)]
-  if networks.peer:
-    stack = make_stack(shape)
-    cases += networks.peer.cases(
-      'train_step',
-      name,
-      cases[0].shape,
-      lambda model: networks.peer.training_step(model, stack),
-      flops=work,
-      bytes=least,
-    )
-  return cases
+  shape, plain = settings.shape(batch=2), Option(dtype=settings.dtype)
+  for name, option, trained in (
+    ('depth network', plain, 'depth'),
+    ('both networks', plain, 'both'),
+    ('refined', refined(dtype=settings.dtype), 'depth'),
+  ):
+    work = least = None
+    if settings.counted:
+      shapes, work = StepProgram(option, shape, trained).shapes(), step_flops(option, shape, trained)
+      least = size_in_bytes(shapes, shapes[0])
+    prepare = functools.partial(Step, option, shape, trained)
+    cases = [Case('train_step', name, OURS, shape_text((*shape, 3)), prepare, work, least)]
+    if networks.peer and option is plain:
+      make = functools.partial(networks.peer.training_step, stack=make_stack(shape), align=trained == 'both')
+      # For two stacks PyTorch chooses oneDNN by itself.
+      labels = networks.peer.plain
+      cases += networks.peer.cases('train_step', name, cases[0].shape, make, labels=labels, flops=work, bytes=least)
+    yield cases
 
 
 def warps(networks: Networks) -> list[Case]:
@@ -181,7 +216,8 @@ def warps(networks: Networks) -> list[Case]:
         for tensor in (tensors[0], tensors[2]):
           tensor.requires_grad_(wants)
         call = networks.peer.warp(*tensors, gradient=wants)
-        cases.append(Case('warp', name, 'PyTorch eager', shape_text(shape), lambda call=call: call, bytes=least))
+        prepare = functools.partial(lambda call: call, call)
+        cases += [Case('warp', name, label, shape_text(shape), prepare, bytes=least) for label in networks.peer.plain]
   return cases
 
 

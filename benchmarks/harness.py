@@ -1,6 +1,7 @@
-"""Measures cases in turns, in one process, so that noise of the machine affects all alike."""
+"""Measures cases in turns, so that noise of the machine affects all alike."""
 
 import dataclasses
+import functools
 import gc
 import os
 import platform
@@ -17,7 +18,9 @@ import numpy as np
 from focal_jax import backend
 
 OURS = 'focal_jax'
+TURN_S = 0.2
 Call = Callable[[], None]
+Turn = Callable[[float], float]  # of the least seconds to take; returns the seconds of a call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,37 +66,57 @@ class Ceilings:
   bytes_per_s: float
 
 
-def measure(cases: Sequence[Case], rounds: int, log: Callable[[str], None] = lambda text: None) -> list[Result]:
-  """Prepares all cases, then runs them `rounds` times in turns; each turn is two calls, of which the second counts.
+def take_turn(call: Call, least_s: float) -> float:
+  """Median seconds of calls for at least this time, and at least of one, after a call that does not count.
 
-  The second call is representative of a run, in which one step follows another: during other cases' turns, memory may
-  have been returned to the system, and getting it back is slower than reusing it.
+  Later calls are representative of a run, in which one step follows another: during other cases' turns, memory may have
+  been returned to the system, and getting it back is slower than reusing it.
   """
-  results, calls = [Result(case) for case in cases], []
+  call()
+  seconds = []
+  while not seconds or sum(seconds) < least_s:
+    began = time.perf_counter()
+    call()
+    seconds.append(time.perf_counter() - began)
+  return float(np.median(seconds))
+
+
+def prepare(case: Case) -> tuple[float, Turn]:
+  """Seconds of `case.prepare`, and the function that takes a turn; calls it once."""
+  began = time.perf_counter()
+  call = case.prepare()
+  seconds = time.perf_counter() - began
+  call()
+  return seconds, functools.partial(take_turn, call)
+
+
+def measure(
+  cases: Sequence[Case],
+  rounds: int,
+  log: Callable[[str], None] = lambda text: None,
+  prepare: Callable[[Case], tuple[float, Turn]] = prepare,
+) -> list[Result]:
+  """Prepares all cases, then runs them `rounds` times in turns of `TURN_S`, every second round in reverse order."""
+  results, turns = [Result(case) for case in cases], []
   for result in results:
     case = result.case
-    began = time.perf_counter()
     try:
-      call = case.prepare()
-      result.compile_s = time.perf_counter() - began
-      call()
+      result.compile_s, turn = prepare(case)
     except Exception as error:
       if not case.optional:
         raise
-      result.error = type(error).__name__  # messages may contain paths
+      result.error = getattr(error, 'kind', type(error).__name__)  # messages may contain paths
       continue
-    calls.append((result, call))
+    turns.append((result, turn))
     log(f'{case.part}: {case.name}, {case.implementation} prepared in {result.compile_s:.1f} s')
-  for _ in range(rounds):
-    for result, call in calls:
-      call()
-      began = time.perf_counter()
-      call()
-      result.seconds.append(time.perf_counter() - began)
-  for result, _ in calls:
+  for number in range(rounds):
+    log(f'{cases[0].part}: round {number + 1} of {rounds}')
+    for result, turn in reversed(turns) if number % 2 else turns:
+      result.seconds.append(turn(TURN_S))
+  for result, _ in turns:
     case = result.case
     log(f'{case.part}: {case.name}, {case.implementation}: {1e3 * np.median(result.seconds):.4g} ms')
-  calls.clear()
+  turns.clear()
   gc.collect()
   return results
 
@@ -102,7 +125,8 @@ def rows(results: Sequence[Result], ceilings: Ceilings) -> list[dict[str, Any]]:
   """Rows of the report, one per case that ran.
 
   `ratio` is the median over the rounds of its time over that of focal_jax in the same round: 3 means three times as
-  long. `floor_s` is the longer of FLOPs and bytes over their ceilings, `over_floor` the median time over it.
+  long; `ratio_range` are the smallest and the largest of them. `floor_s` is the longer of FLOPs and bytes over their
+  ceilings, `over_floor` the median time over it.
   """
   ours = {(r.case.part, r.case.name): r.seconds for r in results if r.case.implementation == OURS}
   found = []
@@ -112,9 +136,10 @@ def rows(results: Sequence[Result], ceilings: Ceilings) -> list[dict[str, Any]]:
       continue
     median = float(np.median(seconds))
     base = ours.get((case.part, case.name))
-    ratio = None
+    ratio = ratio_range = None
     if case.implementation != OURS and base and len(base) == len(seconds):
-      ratio = float(np.median(seconds / np.array(base)))
+      ratios = seconds / np.array(base)
+      ratio, ratio_range = float(np.median(ratios)), [float(ratios.min()), float(ratios.max())]
     floors = []
     if case.flops:
       floors.append(case.flops / ceilings.flops_per_s)
@@ -133,6 +158,7 @@ def rows(results: Sequence[Result], ceilings: Ceilings) -> list[dict[str, Any]]:
         'slowest_s': float(seconds.max()),
         'seconds': [float(s) for s in seconds],
         'ratio': ratio,
+        'ratio_range': ratio_range,
         'flops': case.flops,
         'bytes': case.bytes,
         'gflops_per_s': case.flops / median / 1e9 if case.flops else None,

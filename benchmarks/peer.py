@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from benchmarks import torch_peer
+from benchmarks.contenders import KEPT
 from benchmarks.harness import Call, Case
 from benchmarks.settings import Settings
 from focal_jax.models import published
@@ -38,23 +39,31 @@ def _normalised(model: nn.Module) -> nn.Module:
 
 
 class Peer:
-  """The network with random weights, on the GPU if both JAX and PyTorch have it."""
+  """The network with random weights, on the GPU if both JAX and PyTorch have it.
+
+  Attributes:
+    plain: implementations with PyTorch's own choices.
+    variants: how the model of each implementation is made.
+  """
 
   def __init__(self, settings: Settings):
     self._settings = settings
     self.device = 'cuda' if jax.default_backend() == 'gpu' and torch.cuda.is_available() else 'cpu'
     torch.manual_seed(0)
     self.model = _normalised(torch_peer.EndToEnd()).eval().to(self.device)
+    self.plain = ['PyTorch eager', *(['PyTorch eager' + KEPT] if self.device == 'cpu' else [])]
     self.variants = self._variants()
 
   def _variants(self) -> dict[str, Variant]:
-    variants = {'PyTorch eager': lambda model: model}
+    variants = dict.fromkeys(self.plain, lambda model: model)
     if self.device == 'cuda':
       variants['PyTorch channels last'] = lambda model: model.to(memory_format=torch.channels_last_3d)
     elif self._settings.dtype == 'float32':
-      variants['PyTorch oneDNN'] = torch_peer.use_onednn
+      variants |= dict.fromkeys(('PyTorch oneDNN', 'PyTorch oneDNN' + KEPT), torch_peer.use_onednn)
     if self._settings.compile_peer:
       for label, variant in list(variants.items()):
+        if label.endswith(KEPT):
+          continue
         name = label.replace(' eager', '') + ' compile'
         variants[name] = lambda model, variant=variant: torch.compile(variant(model))
     return variants
@@ -100,10 +109,11 @@ class Peer:
     shape: str,
     make: Callable[[nn.Module], Call],
     module: nn.Module | None = None,
+    labels: Sequence[str] = (),
     **work: Any,
   ) -> list[Case]:
     """A case for each variant of the network, or of one of its modules; `make` takes a copy and returns the function to
-    call.
+    call. `labels`: of the variants; all by default.
     """
 
     def prepare(label, variant):
@@ -123,6 +133,7 @@ class Peer:
         **work,
       )
       for label, variant in self.variants.items()
+      if label in (labels or self.variants)
     ]
 
   def forward(self, model: nn.Module, *inputs: Any, **options: Any) -> Call:
@@ -149,8 +160,8 @@ class Peer:
 
     return call
 
-  def training_step(self, model: nn.Module, stack: FocalStack) -> Call:
-    """A training step of the depth network with Adam."""
+  def training_step(self, model: nn.Module, stack: FocalStack, align: bool) -> Call:
+    """A training step with Adam, of both networks or, without `align`, of the depth network."""
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.99))
     inputs, target, valid = self.inputs(stack), self.tensor(stack.target), self.tensor(stack.valid)
@@ -158,7 +169,7 @@ class Peer:
     def call():
       optimizer.zero_grad()
       with self._precision():
-        pyramid = model(*inputs, align=False).pyramid
+        pyramid = model(*inputs, align=align).pyramid
       torch_peer.training_loss(pyramid, target, valid).backward()
       optimizer.step()
       self.wait()

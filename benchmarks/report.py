@@ -84,6 +84,8 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     'fastest': lambda row: number(1e3 * row['fastest_s']),
     'slowest': lambda row: number(1e3 * row['slowest_s']),
     'peer': lambda row: number(row['ratio']),
+    'from': lambda row: number(row['ratio_range'][0]) if row['ratio_range'] else '',
+    'to': lambda row: number(row['ratio_range'][1]) if row['ratio_range'] else '',
     'GFLOP': lambda row: number(row['flops'] / 1e9) if row['flops'] else '',
     'GFLOP/s': lambda row: number(row['gflops_per_s']),
     'GB/s': lambda row: number(row['gbytes_per_s']),

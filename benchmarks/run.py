@@ -5,23 +5,27 @@
   python -m benchmarks.run --only=stages --dtype=bfloat16 --nopeer
 
 The network's peer is its PyTorch version (`torch_peer.py`) with the same weights and inputs; it is skipped if PyTorch
-is not installed. The cases of a part are compiled first, then run in turns, each waiting for the device; ratios are the
-relevant result. The ceilings of the machine (a large matrix product and a large copy) are measured in the same run,
-before and after everything else. The compilation cache is not used.
+is not installed. Beside a peer each implementation runs in a process of its own (`contenders.py`): PyTorch as it comes,
+with oneDNN's convolutions, and each of them with freed memory kept, as focal_jax does in training. The cases of a part
+are compiled first, then run in turns, each waiting for the device; ratios are the relevant result. The ceilings of the
+machine (a large matrix product and a large copy) are measured in the same run, before and after everything else. The
+compilation cache is not used.
 """
 
+import dataclasses
+import functools
 import importlib.util
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import flags
 
-from benchmarks import cases, harness, report
+from benchmarks import cases, harness, report, stages
+from benchmarks.contenders import KEPT, Contender, Contest
 from benchmarks.harness import OURS, Case, Result
 from benchmarks.settings import Settings, shape_text
 from focal_jax import backend
@@ -52,6 +56,16 @@ _MEMORY = flags.DEFINE_float(
 )
 
 PIPELINE_BATCHES = 40
+OF_NETWORK: dict[str, Callable[[cases.Networks], Iterable[list[Case]]]] = {
+  'inference': lambda networks: [cases.inference(networks)],
+  'depth': lambda networks: [cases.depth(networks)],
+  'alignment': lambda networks: [cases.alignment(networks)],
+  'train_step': cases.train_step,
+  'warp': lambda networks: [cases.warps(networks)],
+  'stages': lambda networks: [stages.stages(networks)],
+  'stages_train': lambda networks: [stages.stages(networks, train=True)],
+  'scaling': cases.scaling,
+}
 
 
 def simulator_cases(settings: Settings) -> list[Case]:
@@ -96,28 +110,38 @@ def pipeline_results(settings: Settings) -> tuple[list[Result], list[str]]:
   return results, notes
 
 
+def groups(part: str, settings: Settings, variables: dict | None) -> Iterable[list[Case]]:
+  """The cases of a part in the process of a contender, which has its own networks."""
+  return OF_NETWORK[part](cases.Networks(settings, variables))
+
+
+def network_results(networks: cases.Networks, part: str) -> Iterator[Result]:
+  """Results of a part; beside PyTorch, each implementation runs in a process of its own."""
+  settings, trains = networks.settings, part in ('train_step', 'stages_train')
+  if not networks.peer:
+    if trains:
+      backend.keep_freed_memory()  # as in a training run
+    for group in OF_NETWORK[part](networks):
+      yield from harness.measure(group, settings.rounds, log.info)
+    return
+  theirs = dataclasses.replace(settings, counted=False)  # the main process counts
+  ours, variables = dataclasses.replace(theirs, peer=False), jax.device_get(networks.variables)
+  contenders = [Contender(OURS, functools.partial(groups, part, ours, variables), trains)]
+  make = functools.partial(groups, part, theirs, None)
+  names = networks.peer.plain if part in ('warp', 'train_step') else networks.peer.variants
+  contenders += [Contender(name, make, name.endswith(KEPT)) for name in names]
+  with Contest(contenders) as contest:
+    yield from contest.measure(OF_NETWORK[part](networks), settings.rounds, log.info)
+
+
 def benchmark(settings: Settings, parts: Sequence[str]) -> report.Document:
   """Runs the parts in the order of `report.TITLES`; JSON-able."""
-  from benchmarks import stages
-
-  if {'train_step', 'stages_train'}.intersection(parts):
-    backend.keep_freed_memory()  # as in a training run, and early, before threads have memory of their own
   notes, results, agreement, memory, scaling = [], [], None, None, {}
   if settings.peer and not settings.torch:
     notes.append('PyTorch is not installed: the network and the warp have no peer.')
   ceilings = harness.measure_ceilings(settings.dtype)
   networks = None
-  of_network: dict[str, Callable[[Any], Iterable[list[Case]]]] = {
-    'inference': lambda networks: [cases.inference(networks)],
-    'depth': lambda networks: [cases.depth(networks)],
-    'alignment': lambda networks: [cases.alignment(networks)],
-    'train_step': lambda networks: [cases.train_step(networks)],
-    'warp': lambda networks: [cases.warps(networks)],
-    'stages': lambda networks: [stages.stages(networks)],
-    'stages_train': lambda networks: [stages.stages(networks, train=True)],
-    'scaling': cases.scaling,
-  }
-  if any(part in of_network for part in parts):
+  if any(part in OF_NETWORK for part in parts):
     networks = cases.Networks(settings)
     if networks.peer and set(parts) & {'inference', 'depth', 'alignment', 'train_step', 'scaling'}:
       agreement = networks.agreement()
@@ -131,10 +155,10 @@ def benchmark(settings: Settings, parts: Sequence[str]) -> report.Document:
       found, said = pipeline_results(settings)
       results += found
       notes += said
+    elif part == 'simulator':
+      results += harness.measure(simulator_cases(settings), settings.rounds, log.info)
     else:
-      groups = [simulator_cases(settings)] if part == 'simulator' else of_network[part](networks)
-      for group in groups:
-        results += harness.measure(group, settings.rounds, log.info)
+      results += network_results(networks, part)
     if part == 'scaling':
       scaling = {
         title: [{'value': value, 'name': shape_text(shape)} for value, shape in points]
@@ -190,9 +214,6 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
   """Entry point."""
-  # By default PyTorch's threads spin while waiting for each other. Next to another program, a preempted thread then
-  # delays the others, and small calls took ten times as long.
-  os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # the peer needs the GPU's memory too
   jax.config.update('jax_enable_compilation_cache', False)  # compilation is part of the results
   run_program(main, 'benchmarks.run')

@@ -7,7 +7,9 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Flags of `benchmarks.run`. `torch`: whether PyTorch is available."""
+  """Flags of `benchmarks.run`. `torch`: whether PyTorch is available; `counted`: whether cases have their FLOPs and
+  bytes.
+  """
 
   frames: int = 10
   height: int = 224
@@ -18,6 +20,7 @@ class Settings:
   torch: bool = True
   compile_peer: bool = False
   memory_gib: float = 16.0
+  counted: bool = True
 
   def shape(self, batch: int = 1) -> tuple[int, int, int, int]:
     return batch, self.frames, self.height, self.width

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import flops
 from benchmarks.cases import Networks
-from benchmarks.harness import OURS, Case, compile_ahead, min_traffic
+from benchmarks.harness import OURS, Case, compile_ahead
 from benchmarks.settings import shape_text
 from focal_jax.models.blocks import expected_focus, focus_distribution, upsample
 
@@ -99,8 +98,7 @@ def stages(networks: Networks, train: bool = False) -> list[Case]:
     }
     arrays, function = random_arrays(shapes), (gradient if train else forward)(module, options)
     arguments = (variables, *arrays)
-    work = flops.count(function, *arguments).convolutions
-    least = min_traffic(function, *arguments)
+    work, least = networks.cost(function, *arguments)
     text = ' '.join(shape_text(x.shape) for x in shapes if x is not None and len(x.shape) > 3)
     prepare = functools.partial(compile_ahead, function, *arguments, training=train)
     cases.append(Case(part, name, OURS, text, prepare, work, least))
@@ -111,7 +109,7 @@ def stages(networks: Networks, train: bool = False) -> list[Case]:
   if not train:
     arguments = (list(random_arrays(tuple(scores))), stack.focus)
     function = lambda scores, focus: regress(scores, focus, *shape[2:])  # noqa: E731
-    least = min_traffic(function, *arguments)
+    _, least = networks.cost(function, *arguments)
     prepare = functools.partial(compile_ahead, function, *arguments)
     cases.append(Case(part, 'depth.regression', OURS, f'4 of {shape_text(shape)}', prepare, bytes=least))
   return cases

@@ -11,9 +11,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from benchmarks import flops
 from focal_jax.config import to_config_dict
-from focal_jax.losses import LossSettings
+from focal_jax.losses import LossSettings, loss_settings
 from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.registry import make_model
+from focal_jax.recipes import shipped
 from focal_jax.stack import FocalStack
 from focal_jax.training import parallel
 from focal_jax.training.loop import make_optimizer, make_schedule
@@ -22,13 +23,20 @@ from focal_jax.training.step import StepSettings, init_state, make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-  """Differences from the plain step: fields of the step's settings, optimiser, model, devices."""
+  """Differences from the plain step: fields of the step's settings, optimiser, model (as for `make_model`), devices."""
 
   settings: dict = dataclasses.field(default_factory=dict)
   clip_norm: float = 0.0
   dtype: str = 'float32'
   remat: bool = False
   kind: str = 'pmap'
+  model: dict = dataclasses.field(default_factory=dict)
+
+
+def refined(**fields: Any) -> Option:
+  """The network that ships, with its loss."""
+  config = shipped.get_config('depth_large')
+  return Option({'loss': loss_settings(config.loss)}, model=config.model.to_dict(), **fields)
 
 
 Shape = tuple[int, int, int, int]  # stacks, frames, height, width
@@ -80,7 +88,7 @@ class StepProgram:
     self._tx = make_optimizer(optimizer, make_schedule(optimizer, 1000))
     self._settings = StepSettings(**{'networks': networks, 'loss': LossSettings(), **option.settings})
     runtime = {'axis_name': parallel.AXIS, 'dtype': np.dtype(option.dtype), 'remat': option.remat}
-    self._model = make_model({}, **runtime)
+    self._model = make_model(option.model, **runtime)
     self.function = make_train_step(self._model, self._tx, lambda keys, stack: stack, self._settings)
     self.step = self.devices.run(self.function, outputs=(False, False), training=True)
 

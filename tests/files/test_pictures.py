@@ -83,7 +83,8 @@ def test_neighbours_share_a_scale_and_columns_their_titles(tmp_path, monkeypatch
 
   monkeypatch.setattr(pictures, 'Figure', Counting)
   depth = np.arange(768.0).reshape(24, 32)
-  row = [Panel('a', IMAGE), Panel('b,\nc', depth, 'm', (0.0, 9.0)), Panel('d', depth, 'm', (0.0, 9.0)), Panel('e', depth, 'm')]
+  same = {'unit': 'm', 'limits': (0.0, 9.0)}
+  row = [Panel('a', IMAGE), Panel('b,\nc', depth, **same), Panel('d', depth, **same), Panel('e', depth, 'm')]
   contact_sheet(tmp_path / 'sheet.png', [row, row])
   assert scales == 2 * [(2, (0.0, 9.0)), (1, (0.0, 767.0))]
   assert titles[:8] == ['a', 'b,\nc', 'd', 'e', '', '', '', '']

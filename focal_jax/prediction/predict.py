@@ -13,15 +13,13 @@ from jaxtyping import Bool, Float, Shaped
 
 import focal_jax
 from focal_jax import backend
-from focal_jax.align import static_pattern
 from focal_jax.align.estimate import check_alignment, motion_from_measured
 from focal_jax.align.measured import ResidualMotion
 from focal_jax.align.motion import align as warped_frames
-from focal_jax.align.other_scene import find_changed_frames, find_outlier_frames
-from focal_jax.align.sharpness_order import order_by_sharpness
+from focal_jax.align.other_scene import find_outlier_frames
 from focal_jax.data.folder import FolderStack, read_stack_folder
 from focal_jax.data.frames import Region
-from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
+from focal_jax.data.metadata import DIOPTRE_UNIT
 from focal_jax.data.names import format_list, printable
 from focal_jax.errors import InputError
 from focal_jax.files.outputs import check_output, result_folder
@@ -30,6 +28,8 @@ from focal_jax.focus.texture import texture_share
 from focal_jax.prediction.animation import write_animation
 from focal_jax.prediction.full_size import full_size
 from focal_jax.prediction.memory import check_memory
+from focal_jax.prediction.notes import difference_notes, in_order, reliability_notes
+from focal_jax.prediction.predictor import Predictor
 from focal_jax.prediction.results import (
   MOTION_FILE,
   UNITS,
@@ -49,9 +49,6 @@ from focal_jax.stack import Prediction, as_float
 
 log = logging.getLogger(__name__)
 
-_MIXED_ZOOM = 0.004  # minimum `back_zoom` that confirms an order by sharpness
-_EXPOSURE = 1.25  # minimum ratio of the brightness of frames to be noted; up to 1.04 in sweeps of one exposure
-_MAX_LISTED = 24  # maximum number of frames whose likely order is listed
 _VISIBLE = 0.01  # luminance 0 .. 1; fainter static content is better in the all-in-focus image than a blurred frame
 PLAIN_SHARE = 0.1  # share of the image without texture above which a note is written
 
@@ -154,81 +151,24 @@ def predict_folder(
   """
   check_output(out, overwrite)
   model = focal_jax.load(options.weights if options.method == 'network' else options.method)
-  stack = read_stack_folder(
-    source,
-    max_side=min((side for side in (options.max_side, options.depth_side) if side is not None), default=None),
-    reverse=options.near_to_far,
-    region=options.region,
-    exif_dioptres=options.exif_dioptres,
-    channel=options.channel,
-  )
-  if any(path.parent.resolve() == out.resolve() for path in stack.paths):
-    raise InputError(f'{out}: holds the frames, expected another folder for the results')
-  unit = DepthUnit(stack, options.unit)  # before the work, for it may not be known
-  if backend.default_device().platform == 'cpu':
-    check_memory(
-      *(len(stack.names), stack.images.shape[1:3]),
-      network=options.method == 'network' and not options.only_align,
-      tile_px=options.tile_px,
-    )
-  before = measured_residual(stack.images)
-  if not stack.all_listed and (others := find_outlier_frames(stack.images, before.measured)):
-    names = [stack.names[n] for n in others]
-    does, is_ = ('shows', 'is') if len(names) == 1 else ('show', 'are')
-    note = f'Left out: {format_list(names)}, which {does} another scene than the others, or nothing, or {is_} rotated.'
-    stack = stack.without(others, note)
-    unit, before = DepthUnit(stack, options.unit), measured_residual(stack.images)
-  if not (stack.order_known or options.near_to_far or options.far_to_near):
-    stack, before = _in_order(stack, before)
-    unit = DepthUnit(stack, options.unit)
-  stack = dataclasses.replace(stack, notes=[*stack.notes, *_reliability_notes(stack, before)])
-  frames, (height, width) = len(stack.names), stack.size(options.max_side)
+  stack, before, motion = _read(source, out, options)
+  unit, size = DepthUnit(stack, options.unit), stack.size(options.max_side)
   name = stack.names[0]
   if isinstance(source, str | Path):
     name = printable(Path(source).name or Path(source).absolute().name)  # '.' has no name
-  log.info('%s: %d frames of %d x %d px', name, frames, width, height)
-  if stack.images.shape[1:3] != (height, width):
+  log.info('%s: %d frames of %d x %d px', name, len(stack.names), size[1], size[0])
+  if stack.images.shape[1:3] != size:
     log.info('depth is computed at %d x %d px', *stack.images.shape[2:0:-1])
-  start = time.perf_counter()
-  motion, prediction, static = None, None, None
-  if options.motion:
-    guessed = not (stack.order_known or options.near_to_far or options.far_to_near)
-    stack, motion = read_motion(Path(options.motion), stack, options.region, may_reverse=guessed)
-    unit = DepthUnit(stack, options.unit)
-  elif options.align == 'measured':
-    motion = motion_from_measured(before, stack.fov)
   for note in stack.notes:
     log.info('%s', note)
-  arguments = stack.images, stack.focus, stack.fov
-  later = []
-  if options.only_align:
-    motion = model.estimate_motion(*arguments, options.align) if motion is None else motion
-    aligned, coverage = warped_frames(stack.images, motion, stack.fov)
-  else:
-    prediction = model.predict(*arguments, options.align, motion, tile_px=options.tile_px)
-    motion = None if options.align == 'off' else prediction.motion
-    if prediction.rotation is not None:
-      motion = np.concatenate([motion, prediction.rotation[:, None]], -1)
-    share = texture_share(lambda n: as_float(stack.images[n]), motion, stack.fov)
-    prediction = prediction.replace(confidence=prediction.confidence * share)
-    if before.static_pattern is not None:
-      size = stack.images.shape[1:3]
-      anywhere = in_any(static_pattern_masks(before, motion, stack.fov, size), size)
-      prediction = prediction.replace(confidence=prediction.confidence * (1 - anywhere))
-      static = static_pattern_masks(before, motion, stack.fov, size, _VISIBLE)
-    plain = np.mean(share < 0.5)
-    if plain > PLAIN_SHARE:
-      later.append(f'No frame shows texture in {plain:.0%} of the image: confidence is low there.')
-    if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
-      prediction = prediction.replace(depth=np.maximum(prediction.depth, 0))
-    aligned, coverage = prediction.aligned, prediction.coverage
-  later += _differences(aligned, coverage, stack.names, before.measured)
-  for note in later:
+  start = time.perf_counter()
+  result = _compute(model, stack, before, motion, options)
+  for note in result.notes:
     log.info('%s', note)
-  stack = dataclasses.replace(stack, notes=[*stack.notes, *later])
+  stack = dataclasses.replace(stack, notes=[*stack.notes, *result.notes])
   seconds = time.perf_counter() - start
 
-  after = residual_after(aligned, before, motion, stack.fov)
+  after = residual_after(result.aligned, before, result.motion, stack.fov)
   residual = {when: residual_numbers(m) for when, m in (('before', before), ('after', after))}
   for when, numbers in residual.items():
     log.info(
@@ -246,7 +186,7 @@ def predict_folder(
     'notes': stack.notes,
     'options': {key: printable(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
     'weights': model.name if options.method == 'network' else None,
-    'size_px': [height, width],
+    'size_px': list(size),
     'depth_unit': unit.name,
     'residual_motion': residual,
     'seconds_with_compilation': seconds,
@@ -257,117 +197,117 @@ def predict_folder(
     (staging / 'aligned').mkdir()
     files = aligned_files(staging, stack.names)
     full = full_size(
-      *(stack, prediction, motion, options.max_side),
+      *(stack, result.prediction, result.motion, options.max_side),
       save=lambda index, frame: save_image(files[index], frame),
-      static=static,
+      static=result.static,
     )
     summary['common_area'] = common_area(full.in_all)
-    write_animation(staging / 'alignment.gif', stack.images, aligned)
-    if motion is not None:
+    write_animation(staging / 'alignment.gif', stack.images, result.aligned)
+    if result.motion is not None:
       write_motion(staging / MOTION_FILE, stack, full, options.region)
-    if prediction is not None:
-      summary |= write_depth(staging, stack, prediction, full, unit, options.min_confidence, name, residual)
+    if result.prediction is not None:
+      summary |= write_depth(staging, stack, result.prediction, full, unit, options.min_confidence, name, residual)
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
   if kept := len(list((out / 'aligned').iterdir())) - len(files):
     log.info('%s also contains other files, of an earlier run: %d.', printable(out / 'aligned'), kept)
   written = out / ('alignment.gif' if options.only_align else 'report.html')
   log.info('%.1f s with compilation; wrote %s', seconds, printable(written))
-  return prediction
+  return result.prediction
 
 
-def _in_order(stack: FolderStack, motion: ResidualMotion) -> tuple[FolderStack, ResidualMotion]:
-  """Sorts a stack whose order is a guess by zoom and sharpness.
+def _read(
+  source: str | Path | Sequence[str | Path], out: Path, options: Options
+) -> tuple[FolderStack, ResidualMotion, Float[np.ndarray, 'N D'] | None]:
+  """The stack, in order and without frames of other scenes; its measured motion; and the motion to align it by, unless
+  the method finds that.
 
-  Frames are sorted only if zoom and sharpness agree that they are out of order, and on the new order.
-
-  Args:
-    stack: without focus distances, or with positions whose direction is unknown.
-    motion: measured motion of its frames.
-
-  Returns:
-    The stack, with a note if its frames are or were out of order, and its motion, measured again if they were sorted.
+  Raises:
+    InputError: as for `predict_folder`.
   """
-  order = order_by_sharpness(stack.images) if stack.focus_unit == FRAME_INDEX_UNIT else None
-  if order is not None and motion.zooms_both_ways(_MIXED_ZOOM):
-    note = (
-      'The zoom and sharpness of the frames show that they are out of order, or go back and forth: they were sorted '
-      'accordingly. --far_to_near and --near_to_far keep the order of the files.'
-    )
-    in_order = stack.sorted(order, note)
-    sorted_motion = measured_residual(in_order.images)
-    if sorted_motion.near_end() == 'first':
-      in_order = stack.sorted(order[::-1], note)
-      sorted_motion = measured_residual(in_order.images)
-    goes_one_way = not sorted_motion.zooms_both_ways() and sorted_motion.back_zoom < motion.back_zoom / 2
-    if goes_one_way and sorted_motion.near_end() == 'last':
-      stack, motion, order = in_order, sorted_motion, None
-  if motion.zooms_both_ways() or order is not None:
-    evidence = 'zoom goes in and out' if motion.zooms_both_ways() else 'frames come into focus more than once'
-    note = (
-      f'The {evidence}: the frames are out of order, or go back and forth, so depth is wrong. Give the frames of one '
-      'direction, in their order, with --far_to_near or --near_to_far.'
-    )
-    if order is not None and len(order) <= _MAX_LISTED:
-      note += f' The likely order by sharpness is {", ".join(stack.names[n] for n in order)}.'
-    return dataclasses.replace(stack, notes=[*stack.notes, note]), motion
-  end = motion.near_end()
-  if end is None:
-    return stack, motion
-  nearest = np.flatnonzero(motion.measured)[0 if end == 'first' else -1]
-  evidence = f'the content of {stack.names[nearest]} is larger, as at the near end of a breathing lens'
-  if end == 'last':
-    note = f'Taken as far to near: {evidence}. If this is wrong, use --near_to_far.'
-    return dataclasses.replace(stack, notes=[*stack.notes, note]), motion
-  stack = stack.reversed(
-    f'The zoom indicates near to far, so the order was reversed: {evidence}. If this is wrong, use --far_to_near.'
+  stack = read_stack_folder(
+    source,
+    max_side=min((side for side in (options.max_side, options.depth_side) if side is not None), default=None),
+    reverse=options.near_to_far,
+    region=options.region,
+    exif_dioptres=options.exif_dioptres,
+    channel=options.channel,
   )
-  return stack, measured_residual(stack.images)
-
-
-def _reliability_notes(stack: FolderStack, motion: ResidualMotion) -> list[str]:
-  """Notes about the images that affect how far depth can be trusted."""
-  notes = []
-  if motion.static_pattern is not None:
-    share = np.mean(np.abs(motion.static_pattern) > static_pattern.MIN_CHANGE)
-    notes.append(
-      f'Static content in all frames while the scene moves, in {share:.0%} of the image, such as dust on the sensor '
-      'or a scale bar. The motion was measured without it, but it is still in the frames: depth is wrong there, and '
-      'confidence is 0. The all-in-focus image is from frames without it where possible.'
+  if any(path.parent.resolve() == out.resolve() for path in stack.paths):
+    raise InputError(f'{out}: holds the frames, expected another folder for the results')
+  DepthUnit(stack, options.unit)  # before the work, for it may not be known
+  if backend.default_device().platform == 'cpu':
+    check_memory(
+      *(len(stack.names), stack.images.shape[1:3]),
+      network=options.method == 'network' and not options.only_align,
+      tile_px=options.tile_px,
     )
-  lost = [name for name, measured in zip(stack.names, motion.measured, strict=True) if not measured]
-  if len(lost) == len(stack.names) - 1:
-    notes.append('No frames could be compared: too little texture, or too much blur. Their motion is unknown.')
-  elif lost:
-    notes.append(
-      f'{", ".join(lost)} could not be compared with the other frames: measuring aligns them only by the metadata, if '
-      'at all. Remove files that do not belong to the series.'
-    )
-  return notes
+  measured = measured_residual(stack.images)
+  if not stack.all_listed and (others := find_outlier_frames(stack.images, measured.measured)):
+    names = [stack.names[n] for n in others]
+    does, is_ = ('shows', 'is') if len(names) == 1 else ('show', 'are')
+    note = f'Left out: {format_list(names)}, which {does} another scene than the others, or nothing, or {is_} rotated.'
+    stack = stack.without(others, note)
+    measured = measured_residual(stack.images)
+  guessed = not (stack.order_known or options.near_to_far or options.far_to_near)
+  if guessed:
+    stack, measured = in_order(stack, measured)
+  stack = dataclasses.replace(stack, notes=[*stack.notes, *reliability_notes(stack, measured)])
+  if options.motion:
+    stack, motion = read_motion(Path(options.motion), stack, options.region, may_reverse=guessed)
+  else:
+    motion = motion_from_measured(measured, stack.fov) if options.align == 'measured' else None
+  return stack, measured, motion
 
 
-def _differences(
-  aligned: Shaped[np.ndarray, 'N H W 3'],
-  coverage: Float[np.ndarray, 'N H W'],
-  names: Sequence[str],
-  measured: Bool[np.ndarray, 'N'],
-) -> list[str]:
-  """Notes about aligned frames that differ from the others by more than their focus. Frames whose motion could not be
-  measured may just be very blurred.
+@dataclasses.dataclass(frozen=True)
+class _Result:
+  """What is computed from a stack.
+
+  Attributes:
+    prediction: None with `only_align`.
+    motion: of the frames, with their rotation if there is any; None: not aligned.
+    aligned, coverage: as in `Prediction`.
+    static: where static patterns are visible, as for `full_size`; None: nowhere.
+    notes: for the user.
   """
-  changed, brightness = find_changed_frames(aligned, coverage)
-  notes = []
-  if changed := [n for n in changed if measured[n]]:
-    differs = 'differs' if len(changed) == 1 else 'differ'
-    notes.append(
-      f'{format_list([names[n] for n in changed])} {differs} from the other frames in a part of the image: damaged, or '
-      'something moved. Depth and the all-in-focus image may be wrong there.'
-    )
-  odd = [n for n, value in enumerate(brightness) if n not in changed and not 1 / _EXPOSURE < value < _EXPOSURE]
-  if odd:
-    least, greatest = (f'{limit(brightness[odd]):.2g}' for limit in (min, max))
-    has, times = 'has' if len(odd) == 1 else 'have', least if least == greatest else f'{least} to {greatest}'
-    notes.append(
-      f'Exposure differs: {format_list([names[n] for n in odd])} {has} {times} times the usual brightness. The '
-      'all-in-focus image may be patchy.'
-    )
-  return notes
+
+  prediction: Prediction | None
+  motion: Float[np.ndarray, 'N D'] | None
+  aligned: Shaped[np.ndarray, 'N H W 3']
+  coverage: Float[np.ndarray, 'N H W']
+  static: Sequence[Bool[np.ndarray, 'h w']] | None
+  notes: list[str]
+
+
+def _compute(
+  model: Predictor,
+  stack: FolderStack,
+  measured: ResidualMotion,
+  motion: Float[np.ndarray, 'N D'] | None,
+  options: Options,
+) -> _Result:
+  arguments = stack.images, stack.focus, stack.fov
+  prediction, static, notes = None, None, []
+  if options.only_align:
+    motion = model.estimate_motion(*arguments, options.align) if motion is None else motion
+    aligned, coverage = warped_frames(stack.images, motion, stack.fov)
+  else:
+    prediction = model.predict(*arguments, options.align, motion, tile_px=options.tile_px)
+    motion = None if options.align == 'off' else prediction.motion
+    if prediction.rotation is not None:
+      motion = np.concatenate([motion, prediction.rotation[:, None]], -1)
+    share = texture_share(lambda n: as_float(stack.images[n]), motion, stack.fov)
+    prediction = prediction.replace(confidence=prediction.confidence * share)
+    if measured.static_pattern is not None:
+      size = stack.images.shape[1:3]
+      anywhere = in_any(static_pattern_masks(measured, motion, stack.fov, size), size)
+      prediction = prediction.replace(confidence=prediction.confidence * (1 - anywhere))
+      static = static_pattern_masks(measured, motion, stack.fov, size, _VISIBLE)
+    plain = np.mean(share < 0.5)
+    if plain > PLAIN_SHARE:
+      notes.append(f'No frame shows texture in {plain:.0%} of the image: confidence is low there.')
+    if stack.focus_unit == DIOPTRE_UNIT:  # what lies beyond the far end of a sweep does not lie beyond infinity
+      prediction = prediction.replace(depth=np.maximum(prediction.depth, 0))
+    aligned, coverage = prediction.aligned, prediction.coverage
+  notes += difference_notes(aligned, coverage, stack.names, measured.measured)
+  return _Result(prediction, motion, aligned, coverage, static, notes)

@@ -49,7 +49,7 @@ TRUST_PX = 16  # side of the blocks over which the classical confidence is avera
 TRUST_WIDTH = 0.03  # width of the transition to the classical estimate, in confidence (a sigmoid's scale)
 # A network that is sure of another depth overrules a trusted estimate. All in shares of the focus range:
 DIFFERENCE = (0.25, 0.6)  # difference of the two estimates at which it begins to, and at which it does so fully
-UNSURE = 0.3  # standard deviation of the network's distribution from which it does not
+UNSURE = 0.1  # standard deviation of the network's distribution from which it does not
 MIN_WEIGHT = 1e-6  # floor of the weights of a fill, whose gradients divide by their square
 
 

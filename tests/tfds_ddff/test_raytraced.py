@@ -1,5 +1,6 @@
 """Ray-traced scenes: the lens against direct sums, a rendered scene against its geometry, the command."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -63,7 +64,8 @@ def test_area_of_apertures(kind, area):
   assert share == pytest.approx(area, rel=0.06)  # the grid's outermost cells lie half outside the square
 
 
-def test_aperture_of_a_light_field():
+def test_apertures_of_light_fields():
+  np.testing.assert_allclose(lens.aperture_weights('grid', 3), 1 / 9)
   weights = lens.aperture_weights('views', 7)
   assert np.count_nonzero(weights) == 16
   np.testing.assert_allclose(weights[::2, ::2], 1 / 16)
@@ -103,11 +105,10 @@ def test_rendered_planes_are_sharp_at_their_depth(mitsuba, monkeypatch):
     'far': plane(0, 0, far, half),
   }
   monkeypatch.setattr(render, 'draw_scene', lambda rng, size_px, photographs: (camera, scene))
-  monkeypatch.setattr(render, 'BLUR_PX', (8.0, 8.0))
-  monkeypatch.setattr(render, 'APERTURE_SHARES', (1.0, 0.0, 0.0, 0.0))
+  monkeypatch.setattr(render, 'OPTICS', (render.Optics(1.0, (8.0, 8.0), {'disc': 1.0}, views=9),))
   monkeypatch.setattr(render, '_positions', lambda rng: np.linspace(0, 1, 5))
   monkeypatch.setattr(render, '_shake', lambda rng: np.zeros((5, 2)))
-  result = render.render_scene(0, [], size, margin, views=9, samples=4)
+  result = render.render_scene(0, [], size, margin, samples=4)
 
   middle = size // 2
   expected = np.full((size, size), 1 / far)
@@ -130,6 +131,20 @@ def test_same_number_same_scene(mitsuba):
   np.testing.assert_array_equal(first['light'], again['light'])
   assert not np.array_equal(first['inverse_depth'], other['inverse_depth'])
   assert np.all(np.diff(first['focus'], axis=1) > 0)
+
+
+def test_scenes_of_all_optics(mitsuba, monkeypatch):
+  from tfds_ddff.raytraced import render
+
+  assert sum(optics.share for optics in render.OPTICS) == 1
+  photographs = [np.random.default_rng(3).integers(0, 256, (200, 220, 3), np.uint8)]
+  for optics in render.OPTICS:
+    assert sum(optics.apertures.values()) == pytest.approx(1)
+    assert set(optics.apertures) <= set(lens.APERTURES)
+    monkeypatch.setattr(render, 'OPTICS', (dataclasses.replace(optics, share=1.0),))
+    scene = render.render_scene(0, photographs, 16, 6, views=3, samples=1)
+    assert set(scene['aperture']) <= set(optics.apertures)
+    assert optics.blur_px[0] <= scene['blur_px'][0] <= optics.blur_px[1]
 
 
 def test_scenes_of_every_layout(mitsuba, monkeypatch):

@@ -10,7 +10,8 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Complex64, Float, Float32
 
-APERTURES = ('disc', 'polygon', 'gaussian', 'views')
+GRIDS = {'grid': 1, 'views': 2}  # apertures of separate views, and the step from one used view to the next
+APERTURES = ('disc', 'polygon', 'gaussian', *GRIDS)
 
 
 def aperture_weights(
@@ -19,10 +20,10 @@ def aperture_weights(
   """The weight of each view of a square grid; they sum to 1.
 
   Args:
-    kind: disc; polygon, with straight blades; gaussian, as of an apodised lens; or views: every second view of the
-      whole grid alike, as in frames computed from a light field, whose blur shows copies instead of a disc.
+    kind: disc; polygon, with straight blades; gaussian, as of an apodised lens; grid, every view alike, or views,
+      every second view alike, as in frames computed from a light field, whose blur shows copies instead of a disc.
     views: views along each side of the grid.
-    radius: of the aperture, where 1 reaches the sides of the grid; no effect on `views`.
+    radius: of the aperture, where 1 reaches the sides of the grid; no effect on `GRIDS`.
     corners, turn: number of blades of a polygon, and its rotation in radians.
 
   Raises:
@@ -31,9 +32,9 @@ def aperture_weights(
   position = np.linspace(-1, 1, views)
   y, x = np.meshgrid(position, position, indexing='ij')
   distance = np.hypot(x, y)
-  if kind == 'views':
+  if kind in GRIDS:
     weights = np.zeros((views, views))
-    weights[::2, ::2] = 1.0
+    weights[:: GRIDS[kind], :: GRIDS[kind]] = 1.0
   elif kind == 'gaussian':
     weights = np.exp(-2 * (distance / radius) ** 2) * (distance <= 1.0)
   elif kind in ('disc', 'polygon'):

@@ -1,31 +1,51 @@
 """Renders one scene and photographs it with sweeps of focus through its depth, by lenses of different aperture."""
 
+import dataclasses
 from typing import Any
 
 import mitsuba as mi
 import numpy as np
 from jaxtyping import Float32
 
-from tfds_ddff.raytraced.lens import APERTURES, aperture_weights, refocus, transform
+from tfds_ddff.raytraced.lens import GRIDS, aperture_weights, refocus, transform
 from tfds_ddff.raytraced.scenes import Camera, Photographs, draw_scene, log_uniform
 
 SIZE_PX = 160  # side of the frames
 MARGIN_PX = 20  # rendered around them, for what blur and shake bring in
 PLANES = 20  # frames of a sweep
 SWEEPS = 2  # sweeps of a scene
-VIEWS = 15  # views along each side of the aperture
 SAMPLES = 3  # light paths per pixel of a view
-BLUR_PX = (2.0, 28.0)  # log-uniform: diameter of the blur at one end of the scene with focus at the other
 RADIUS = (0.5, 1.0)  # log-uniform: radius of the second sweep's aperture; the first has 1
-APERTURE_SHARES = (0.55, 0.15, 0.1, 0.2)  # of `lens.APERTURES`
-# Some scenes are seen as by a light-field camera, such as DDFF-12's: faint blur, mostly from separate views.
-FAINT_SHARE = 0.25
-FAINT_BLUR_PX = (1.6, 6.0)
-FAINT_APERTURE_SHARES = (0.3, 0.05, 0.05, 0.6)
 LENS_BLUR_PX = (0.1, 1.2)  # log-uniform: standard deviation
 SHAKE_PX = 0.125  # largest standard deviation of the frames' shifts
 EXTENT_QUANTILES = (0.03, 0.97)  # of the inverse depths: the ends of a scene
 MIN_EXTENT = 0.3  # shortest sweep, relative to the scene's extent
+
+
+@dataclasses.dataclass(frozen=True)
+class Optics:
+  """A kind of camera.
+
+  Attributes:
+    share: of the scenes.
+    blur_px: log-uniform: diameter of the blur at one end of the scene with focus at the other.
+    apertures: shares of `lens.APERTURES`.
+    views: views along each side of the aperture.
+  """
+
+  share: float
+  blur_px: tuple[float, float]
+  apertures: dict[str, float]
+  views: int = 15
+
+
+OPTICS = (
+  Optics(0.5, (2.0, 28.0), {'disc': 0.55, 'polygon': 0.15, 'gaussian': 0.1, 'views': 0.2}),
+  # Light-field cameras such as DDFF-12's: faint blur, mostly from separate views.
+  Optics(0.25, (1.6, 6.0), {'disc': 0.3, 'polygon': 0.05, 'gaussian': 0.05, 'views': 0.6}),
+  # Arrays of cameras, as in the HCI light fields: strong blur that shows copies.
+  Optics(0.25, (8.0, 28.0), {'grid': 1.0}, views=9),
+)
 
 
 def render_scene(
@@ -33,7 +53,7 @@ def render_scene(
   photographs: Photographs,
   size_px: int = SIZE_PX,
   margin_px: int = MARGIN_PX,
-  views: int = VIEWS,
+  views: int | None = None,
   samples: int = SAMPLES,
 ) -> dict[str, np.ndarray]:
   """The sweeps of a random scene.
@@ -42,7 +62,7 @@ def render_scene(
     seed: determines everything.
     photographs: for textures.
     size_px, margin_px: side of the frames, and the width of the margin rendered around them.
-    views: views along each side of the aperture.
+    views: views along each side of the aperture; None: as `OPTICS` say.
     samples: light paths per pixel of a view.
 
   Returns:
@@ -58,16 +78,17 @@ def render_scene(
   inverse_depth = _inverse_depth(scene, camera)
   low, high = np.quantile(inverse_depth, EXTENT_QUANTILES)
   extent = max(high - low, 1e-3)
-  faint = rng.random() < FAINT_SHARE
-  blur_px = log_uniform(rng, *(FAINT_BLUR_PX if faint else BLUR_PX))
+  optics = OPTICS[rng.choice(len(OPTICS), p=[optics.share for optics in OPTICS])]
+  views = views or optics.views
+  blur_px = log_uniform(rng, *optics.blur_px)
   aperture = blur_px / (camera.focal_px * extent)  # diameter, in the unit of z
   light = _render_views(rng, scene, camera, aperture, views, samples)
   light /= max(np.quantile(light[::5, ::5], rng.uniform(0.9, 0.998)), 1e-3)
   transformed = transform(np.minimum(light, rng.choice([1.5, 4.0, 20.0])))  # highlights clip differently
   sweeps = []
   for sweep in range(SWEEPS):
-    kind = str(rng.choice(APERTURES, p=FAINT_APERTURE_SHARES if faint else APERTURE_SHARES))
-    radius = log_uniform(rng, *RADIUS) if sweep and kind != 'views' else 1.0
+    kind = str(rng.choice(list(optics.apertures), p=list(optics.apertures.values())))
+    radius = log_uniform(rng, *RADIUS) if sweep and kind not in GRIDS else 1.0
     weights = aperture_weights(kind, views, radius, int(rng.integers(5, 9)), rng.uniform(0, 2 * np.pi))
     focus = low + extent * _positions(rng)
     frames = refocus(

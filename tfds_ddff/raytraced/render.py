@@ -14,7 +14,7 @@ SIZE_PX = 160  # side of the frames
 MARGIN_PX = 20  # rendered around them, for what blur and shake bring in
 PLANES = 20  # frames of a sweep
 SWEEPS = 2  # sweeps of a scene
-SAMPLES = 3  # light paths per pixel of a view
+PATHS = 675  # light paths per pixel, over all views
 RADIUS = (0.5, 1.0)  # log-uniform: radius of the second sweep's aperture; the first has 1
 LENS_BLUR_PX = (0.1, 1.2)  # log-uniform: standard deviation
 SHAKE_PX = 0.125  # largest standard deviation of the frames' shifts
@@ -54,7 +54,7 @@ def render_scene(
   size_px: int = SIZE_PX,
   margin_px: int = MARGIN_PX,
   views: int | None = None,
-  samples: int = SAMPLES,
+  samples: int | None = None,
 ) -> dict[str, np.ndarray]:
   """The sweeps of a random scene.
 
@@ -63,7 +63,7 @@ def render_scene(
     photographs: for textures.
     size_px, margin_px: side of the frames, and the width of the margin rendered around them.
     views: views along each side of the aperture; None: as `OPTICS` say.
-    samples: light paths per pixel of a view.
+    samples: light paths per pixel of a view; None: `PATHS` over all views.
 
   Returns:
     light: [S, P, H, W, 3] float16, linear, 1 is about white; frames far to near.
@@ -80,6 +80,7 @@ def render_scene(
   extent = max(high - low, 1e-3)
   optics = OPTICS[rng.choice(len(OPTICS), p=[optics.share for optics in OPTICS])]
   views = views or optics.views
+  samples = samples or round(PATHS / views**2)
   blur_px = log_uniform(rng, *optics.blur_px)
   aperture = blur_px / (camera.focal_px * extent)  # diameter, in the unit of z
   light = _render_views(rng, scene, camera, aperture, views, samples)

@@ -41,4 +41,4 @@ result = predict(padded[None], focus[None], fov[None], np.int32([height, width])
 depth = np.asarray(result['depth'])[0, :height, :width]
 with args.out.open('xb') as file:
   np.save(file, depth)
-print(f'{args.out}: {height} x {width} px, depth {depth.min():.3f} to {depth.max():.3f} frames')
+print(f'{args.out}: {height} x {width} px, depth {depth.min():z.3f} to {depth.max():z.3f} frames')

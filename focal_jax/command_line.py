@@ -61,6 +61,15 @@ def show_progress() -> None:
   absl.logging.set_verbosity(absl.logging.WARNING)
   logging.getLogger('matplotlib').setLevel(logging.ERROR)  # it warns where it has no folder for its cache
   logging.getLogger('focal_jax').setLevel(logging.INFO)
+  absl.logging.get_absl_handler().setFormatter(_Line())
+
+
+class _Line(logging.Formatter):
+  """The time and the message, with the level of what is more than information; absl adds date, thread and line."""
+
+  def format(self, record: logging.LogRecord) -> str:
+    level = '' if record.levelno <= logging.INFO else f'{record.levelname.lower()}: '
+    return f'{self.formatTime(record, "%m-%d %H:%M:%S")} {level}{super().format(record)}'
 
 
 def run_program(main: Callable[[list[str]], int | None], name: str) -> None:

@@ -3,6 +3,7 @@ output; and the packages and systems that prediction needs.
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -208,6 +209,7 @@ def test_predict_writes_and_does_not_overwrite(frames, tmp_path):
   arguments = ('--mode=predict', f'--stack={frames}', f'--out={out}')
   result = command(*arguments)
   assert result.returncode == 0, result.stderr
+  assert re.search(r'^\d\d-\d\d \d\d:\d\d:\d\d stack: 3 frames of 56 x 40 px$', result.stderr, re.MULTILINE)
   depth = np.load(out / 'depth.npy')
   assert depth.shape == (40, 56)
   assert depth.min() >= 0

@@ -79,9 +79,10 @@ def submit(
   check_output(out, overwrite)
   source = official_test_split(test_file)
   if len(source) != len(NAMES) and not (partial and len(source) < len(NAMES)):
+    trial = '; --partial accepts fewer, for a trial' if len(source) < len(NAMES) else ''
     raise InputError(
-      f'{test_file}: stack_test holds {len(source)} stacks, expected {len(NAMES)}, {STACKS_PER_SCENE} of each of the '
-      f'scenes {", ".join(SCENES["test"])}'
+      f'{test_file}: stack_test has a length of {len(source)}, expected {len(NAMES)} stacks, {STACKS_PER_SCENE} of '
+      f'each of the scenes {", ".join(SCENES["test"])}{trial}'
     )
   names = NAMES[: len(source)]
   complete = names == NAMES

@@ -189,7 +189,9 @@ def markdown(summary: Mapping[str, Any]) -> str:
   for name in ('weights', 'constant', 'device', 'versions'):
     value = summary.get(name)
     if value is not None:
-      text = ', '.join(f'{key} {one}' for key, one in value.items()) if isinstance(value, Mapping) else value
+      text = f'{value:.4g}' if isinstance(value, float) else value
+      if isinstance(value, Mapping):
+        text = ', '.join(key if key == one else f'{key} {one}' for key, one in value.items())
       lines.append(f'* {name}: {text}')
   names = [name for name in protocol['measures'] if any(name in method['values'] for method in methods.values())]
   if names:

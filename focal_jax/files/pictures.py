@@ -44,6 +44,7 @@ _MORE_FONTS = (
 # Grey level that unreliable pixels of a map are blended with, and its weight.
 FADED_GREY, FADED_SHARE = 0.6, 0.85
 _CELL_INCHES = 3.2
+_TILE_PX = 80  # minimum width of a tile, so that its name can be read
 _MEASURED_POINTS = 12
 _ZLIB_RLE = 3  # Z_RLE of zlib's strategies
 
@@ -181,11 +182,13 @@ def _draw(panel: Panel, axis: Axes) -> AxesImage:
 
 
 def tile(rows: Sequence[Sequence[Panel]], title: str = '') -> np.ndarray:
-  """Rows of panels of one size, pixel by pixel, under their names: uint8 [H, W, 3].
+  """Rows of panels of one size, small ones enlarged by a whole number, under their names: uint8 [H, W, 3].
 
   For pictures that are made often, while others wait: a contact sheet takes a hundred times as long.
   """
   height, width = rows[0][0].image.shape[:2]
+  times = -(-_TILE_PX // width)
+  height, width = times * height, times * width
   line, gap = 14, 4  # px
   top = 2 * line + gap
   columns = max(len(row) for row in rows)
@@ -196,7 +199,8 @@ def tile(rows: Sequence[Sequence[Panel]], title: str = '') -> np.ndarray:
     for column, panel in enumerate(panels):
       left = column * (width + gap)
       pixels = panel.image if panel.unit is None else colour(panel.image, *panel.limits, panel.colours)
-      sheet.paste(Image.fromarray(to_uint8(pixels)), (left, top + row * (height + gap)))
+      pixels = to_uint8(pixels).repeat(times, axis=0).repeat(times, axis=1)
+      sheet.paste(Image.fromarray(pixels), (left, top + row * (height + gap)))
       if row == 0:
         draw.text((left + 2, line), _drawable(panel.title, width / 10), fill='black')
   return np.asarray(sheet)

@@ -198,6 +198,7 @@ def test_a_network_beside_baselines(tmp_path):
     assert_picture(out / name)
   text = (out / 'summary.md').read_text()
   assert f'| network | these 3 stacks | {summary["methods"]["network"]["values"]["mse"]["mean"]:.4g} |' in text
+  assert f'\n* constant: {summary["constant"]:.4g}\n' in text
 
 
 def result(value, index):

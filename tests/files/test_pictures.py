@@ -34,9 +34,16 @@ def test_any_name_can_be_drawn(tmp_path, name):
     contact_sheet(
       tmp_path / 'sheet.png', [[Panel(name, IMAGE), Panel(name, np.arange(768.0).reshape(24, 32), name)]], name
     )
-    assert tile([[Panel(name, IMAGE)]], name).shape[1] == 32
+    assert tile([[Panel(name, IMAGE)]], name).shape[1] == 96
   with Image.open(tmp_path / 'sheet.png') as sheet:
     assert sheet.size[0] > 300
+
+
+def test_small_tiles_are_enlarged():
+  noise = np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8)
+  sheet = tile([[Panel('a', noise), Panel('b', noise)]])
+  assert sheet.shape[1] == 2 * 80 + 4
+  np.testing.assert_array_equal(sheet[-40:, -80:], np.kron(noise, np.ones((2, 2, 1), np.uint8)))
 
 
 def test_dollars_are_drawn_as_they_are(tmp_path):

@@ -4,7 +4,7 @@
 not from its code, in the style of ordinary PyTorch code; only the module names are the published ones, so that a
 published state dict loads directly. PyTorch is not among the requirements; written for 2.13:
 
-  pip install torch      # on Linux with CUDA; --index-url https://download.pytorch.org/whl/cpu has smaller CPU builds
+  pip install torch
 
 Stacks are [B, 3, N, H, W], far to near, for any number B of stacks and N of frames. Their channels are those that the
 weights expect: for the published ones BGR, x / 127.5 - 1, with height and width padded at the bottom and right by -1 to

@@ -1,8 +1,9 @@
 """Exceptions that end a command with one line: bad input, and work that cannot continue."""
 
 import errno
+import re
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError: nothing more can be written there
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError: nothing more can be written there
 
 
 class InputError(ValueError):
@@ -26,6 +27,15 @@ class Stopped(RunError):
   def __init__(self, message: str, signal: int):
     super().__init__(message)
     self.status = 128 + signal
+
+
+def disk_full(error: OSError) -> str | None:
+  """Why nothing more can be written, in one line; None: the error has another reason."""
+  if error.errno in _DISK_FULL:
+    return one_line(error)
+  if error.errno is None and re.fullmatch(r'\d+ requested and \d+ written', str(error)):  # NumPy drops the reason
+    return 'a file was only partly written: the disk is probably full'
+  return None
 
 
 def one_line(error: Exception) -> str:

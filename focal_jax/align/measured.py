@@ -17,7 +17,7 @@ i y with y down, so a similarity is scale q + shift.
 With asymmetric blur, position depends on the frequency band: on the stacks `balls` and `balls_aligned` other bands
 change the zoom over ten frames by 0.001 to 0.004, more than `zoom_error` suggests. A static pattern in all frames
 (dust on the sensor, a scale bar) pulls the motion towards zero if it is as strong as the texture; `static_pattern`
-finds it if it covers a small part of the image, and it is subtracted.
+finds it if it does not cover most of the image. It is subtracted, or filled in if it is opaque.
 """
 
 import dataclasses
@@ -32,14 +32,13 @@ from PIL import Image
 from scipy import ndimage
 
 from focal_jax.align import static_pattern
-from focal_jax.align.phase_correlation import NOISE, block_spectra, correlate, peaks
+from focal_jax.align.phase_correlation import NOISE, block_spectra, correlate, peaks, remove_shading
 from focal_jax.focus.classical import luminance_on_host
 
 MAX_SIDE = 512  # px; larger frames are reduced to this before they are compared
 LEVEL_SIDE = 200  # px; minimum longer side of the coarsest level
 BLOCK = 64  # px; half of this on levels whose shorter side is below 3 blocks
 TEXTURE = 1.0 / 255  # minimum standard deviation of a block that votes, without coarse shading
-SHADING_PX = 8.0  # standard deviation of the Gaussian that defines coarse shading
 MIN_VOTES = 8  # minimum number of agreeing blocks; fewer are a failure
 MIN_QUALITY = 0.25  # minimum share of agreeing blocks; less is a failure
 GOOD_QUALITY = 0.5  # share of agreeing blocks above which no other starting point is tried
@@ -70,7 +69,7 @@ class ResidualMotion:
     reference: index of the frame that the others are compared with.
     size: height and width of the frames, px.
     static_pattern: static content of all frames that was subtracted first, in luminance 0 .. 1, at most `MAX_SIDE` px
-      long. None: nothing was found, or not searched for.
+      long; NaN where it hides the scene, which was filled in. None: nothing was found, or not searched for.
   """
 
   zoom: Float64[np.ndarray, 'N']
@@ -228,12 +227,10 @@ def residual_motion(
 
   pattern = None
   if static_pattern_in is not None:
-    pictures = [picture - taken for picture, taken in zip(pictures, static_pattern_in, strict=True)]
+    pictures = static_pattern.without_static_pattern(pictures, static_pattern_in)
   found = measure(pictures)
   if find_static_pattern:
-    pattern, found = static_pattern.find_static_pattern(
-      [_remove_shading(picture) for picture in pictures], found, measure
-    )
+    pattern, found = static_pattern.find_static_pattern(pictures, found, measure)
   return ResidualMotion(
     zoom=np.abs(found.scale),
     shift_px=np.stack([found.shift.real * width / small[1], found.shift.imag * height / small[0]], -1),
@@ -316,11 +313,7 @@ def _pyramid(picture: Float[np.ndarray, 'H W']) -> list[Float[np.ndarray, '_ _']
   while max(picture.shape) // 2 >= LEVEL_SIDE and min(picture.shape) // 2 >= BLOCK:
     picture = _resize(picture, picture.shape[0] // 2, picture.shape[1] // 2)
     levels.append(picture)
-  return [_remove_shading(level) for level in reversed(levels)]
-
-
-def _remove_shading(picture: Float[np.ndarray, 'H W']) -> Float[np.ndarray, 'H W']:
-  return picture - ndimage.gaussian_filter(picture, SHADING_PX, mode='nearest')
+  return [remove_shading(level) for level in reversed(levels)]
 
 
 def _compare(moving: list[Float[np.ndarray, '_ _']], fixed: list[Float[np.ndarray, '_ _']]) -> _Pair:

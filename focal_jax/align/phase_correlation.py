@@ -6,13 +6,20 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Complex, Float, Float64, Int
 from numpy.lib.stride_tricks import sliding_window_view
+from scipy import ndimage
 
 NOISE = 1.5 / 255  # standard deviation of pixel noise, luminance 0 .. 1
 BAND = 0.06  # cycles per px; frequencies are weighted by a Gaussian of this standard deviation
 PEAK = 0.2  # minimum height of a peak that votes; 1 for equal phases
 PEAK_RATIO = 1.4  # minimum ratio of its height to the second peak's
 PEAK_PX = 10  # minimum distance of the second peak
+SHADING_PX = 8.0  # standard deviation of the Gaussian that defines coarse shading
 EDGE = 0.03  # minimum ratio of a block's mean squared gradients in its weakest and strongest direction
+
+
+def remove_shading(picture: Float[np.ndarray, 'H W']) -> Float[np.ndarray, 'H W']:
+  """The picture without coarse shading."""
+  return picture - ndimage.gaussian_filter(picture, SHADING_PX, mode='nearest')
 
 
 @functools.cache

@@ -1,9 +1,11 @@
 """Static content of all frames while the scene moves: dust on the sensor, hot pixels, a scale bar or a date drawn into
-the images. If it is stronger than the texture of the scene, it pulls the measured motion towards zero.
+the images, a watermark, a black border, the round aperture of an endoscope. If it is stronger than the texture of the
+scene, it pulls the measured motion towards zero.
 
-A frame is modelled as the sum of a moving and a static layer. The static layer is searched where the image hardly
-changes from frame to frame, if that is a small part of the image; in a scene without motion it is most of it. It is
-accepted if the frames align much better without it.
+Opaque content hides the scene: its pixels are equal in all frames. They are no evidence of motion, nor are their edges,
+so they are filled in from their surroundings in each frame. Other content is modelled as a static layer that is added
+to the moving one. It is searched where the image hardly changes from frame to frame, if that is not most of the image,
+as in a scene without motion. Both are accepted if the rest of the frames aligns better without them.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +15,18 @@ import numpy as np
 from jaxtyping import Bool, Complex128, Float, Float32
 from scipy import ndimage
 
+from focal_jax.align.opaque_pattern import fill_opaque, find_opaque
+from focal_jax.align.phase_correlation import remove_shading
+
 SURE = 3.0  # a pixel is static if its median over the frames exceeds this many times its variation
 CHANGE_PX = 3.0  # standard deviation of the Gaussian over which changes are averaged
 MIN_CHANGE = 2e-3  # minimum variation of luminance 0 .. 1, from compression
-MAX_SHARE = 0.15  # maximum share of static pixels; more means a scene without motion
-BETTER = 0.85  # a pattern is accepted if it reduces squared differences of neighbours to this share
-EXPLAINED = 0.2  # no pattern is needed if the motion alone reduces them to this share
+MAX_SHARE = 0.6  # maximum share of static pixels; more means a scene without motion
+BETTER = 0.85  # a pattern is accepted if squared differences of neighbours without it are less than this share
+EXPLAINED = 0.1  # no pattern is needed if the motion alone reduces them to this share
 MIN_PX = 0.5  # minimum change of the motion by removing the pattern
-ROUNDS = 3  # rounds of separating the layers and measuring
+ROUNDS = 6  # maximum number of rounds of separating the layers and measuring
+DONE_PX = 0.1  # no further round is needed if the motion changed by less
 SMOOTH_PX = 1.5  # standard deviation of the Gaussian before the scene is compared where there is no pattern
 MAX_FRAMES = 16  # maximum number of frames to compute the pattern from, evenly spread over the sweep
 GROWN_PX, EDGE_PX = 2, 1.0  # dilation of the static region, and the standard deviation of its soft edge
@@ -42,22 +48,50 @@ def find_static_pattern(
   """The static pattern, and the motion of the images without it.
 
   Args:
-    pictures: luminance without coarse shading, in the order of the sweep.
+    pictures: luminance 0 .. 1, in the order of the sweep.
     motion: motion of the images as they are; NaN where unknown.
     measure: measures the motion of such images.
 
   Returns:
-    The pattern, 0 where there is none, and the motion without it; or None and the given motion if no pattern was found.
+    The pattern without coarse shading, 0 where there is none and NaN where it hides the scene, and the motion without
+    it; or None and the given motion if no pattern was found.
   """
-  nothing = None, motion
   if len(pictures) < 3:
-    return nothing
+    return None, motion
   chosen = np.unique(np.linspace(0, len(pictures) - 1, min(len(pictures), MAX_FRAMES)).round().astype(int)).tolist()
   layers = np.stack([pictures[n] for n in chosen])
-  pattern = np.median(layers, 0)
-  change = 1.4826 * np.median(np.abs(layers - pattern), 0)
-  change = np.sqrt(ndimage.gaussian_filter(change**2, CHANGE_PX)) + MIN_CHANGE
-  stands = np.abs(pattern) > SURE * change
+  _, stands = _stands([remove_shading(picture) for picture in layers])
+  hidden = find_opaque(layers, stands)
+  if hidden.any():
+    filled = fill_opaque(pictures, hidden)
+    without = measure(filled)
+    if _differs(without, motion, hidden.shape) and _fits_better(filled, hidden, without, motion):
+      pictures, motion = filled, without
+    else:
+      hidden = np.zeros_like(hidden)
+  pattern, motion = _find_added([remove_shading(picture) for picture in pictures], chosen, motion, measure)
+  if hidden.any():
+    pattern = np.zeros(hidden.shape, np.float32) if pattern is None else pattern
+    pattern[hidden] = np.nan
+  return pattern, motion
+
+
+def without_static_pattern(pictures: Sequence[Picture], patterns: Sequence[Picture]) -> list[Picture]:
+  """The pictures without the patterns of `find_static_pattern`, one for each."""
+  return [
+    picture - pattern
+    if np.isfinite(pattern).all()
+    else fill_opaque([picture - np.nan_to_num(pattern)], np.isnan(pattern))[0]
+    for picture, pattern in zip(pictures, patterns, strict=True)
+  ]
+
+
+def _find_added(
+  pictures: Sequence[Picture], chosen: list[int], motion: Motion, measure: Callable[[Sequence[Picture]], Motion]
+) -> tuple[Float32[np.ndarray, 'h w'] | None, Motion]:
+  """`find_static_pattern` for content that is added to the scene; pictures without coarse shading."""
+  nothing = None, motion
+  pattern, stands = _stands([pictures[n] for n in chosen])
   if not 0 < stands.mean() <= MAX_SHARE:
     return nothing
   left_by_none = _mean_squared_difference(pictures, _NoMotion(len(pictures)))
@@ -67,28 +101,55 @@ def find_static_pattern(
   share = _soft_mask(stands)
   without = measure([picture - share * pattern for picture in pictures])
   for _ in range(ROUNDS):
-    if np.isfinite(without.scale).sum() < max(2, np.isfinite(motion.scale).sum()):
-      return nothing
-    if not _largest_distance(without, motion, pictures[0].shape) > MIN_PX:
+    if not _differs(without, motion, share.shape):
       return nothing
     if not _mean_squared_difference([picture - share * pattern for picture in pictures], without) < left:
       return nothing
     scene = np.nanmedian([resampled(pictures[n] - share * pattern, without, n) for n in chosen], 0)
     scene = np.nan_to_num(scene)
     pattern = np.median([pictures[n] - resampled(scene, without, n, back=True, outside=0.0) for n in chosen], 0)
-    without = measure([picture - share * pattern for picture in pictures])
-  if not _mean_squared_difference([picture - share * pattern for picture in pictures], without) < BETTER * left:
+    last, without = without, measure([picture - share * pattern for picture in pictures])
+    if _largest_distance(without, last, share.shape) < DONE_PX:
+      break
+  rest = [picture - share * pattern for picture in pictures]
+  if not _mean_squared_difference(rest, without) < BETTER * left:
     return nothing
-  # Where there is no pattern, the scene alone shows which motion is right: texture may look static, too.
-  # Smoothed, because interpolation smooths noise by how far it shifts.
-  smooth = [ndimage.gaussian_filter(picture - share * pattern, SMOOTH_PX) for picture in pictures]
-  elsewhere = [np.where(share > 0, np.nan, picture) for picture in smooth]
-  known = np.isfinite(motion.scale)
-  if known.sum() > 1 and not (
-    _mean_squared_difference(elsewhere, without, known) < _mean_squared_difference(elsewhere, motion, known)
-  ):
+  if not _fits_better(rest, share > 0, without, motion):
     return nothing
   return (share * pattern).astype(np.float32), without
+
+
+def _stands(pictures: Sequence[Picture]) -> tuple[Picture, Bool[np.ndarray, 'h w']]:
+  """The median over pictures without coarse shading, and where it is much stronger than its variation."""
+  layers = np.stack(pictures)
+  pattern = np.median(layers, 0)
+  change = 1.4826 * np.median(np.abs(layers - pattern), 0)
+  change = np.sqrt(ndimage.gaussian_filter(change**2, CHANGE_PX)) + MIN_CHANGE
+  return pattern, np.abs(pattern) > SURE * change
+
+
+def _differs(motion: Motion, other: Motion, size: tuple[int, int]) -> bool:
+  """Whether a motion differs from the other and is known of as many frames."""
+  known, before = (np.isfinite(one.scale).sum() for one in (motion, other))
+  return bool(known >= max(2, before) and _largest_distance(motion, other, size) > MIN_PX)
+
+
+def _fits_better(pictures: Sequence[Picture], where: Bool[np.ndarray, 'h w'], motion: Motion, other: Motion) -> bool:
+  """Whether a motion reduces squared differences of the scene elsewhere to less than `BETTER` of those by the other.
+
+  The scene alone shows which motion is right where there is no pattern: texture may look static, too. Smoothed, because
+  interpolation smooths noise by how far it shifts.
+  """
+  elsewhere = [np.where(where, np.nan, ndimage.gaussian_filter(picture, SMOOTH_PX)) for picture in pictures]
+  known = np.isfinite(other.scale)
+  return known.sum() <= 1 or bool(
+    _mean_squared_difference(elsewhere, motion, known) < BETTER * _mean_squared_difference(elsewhere, other, known)
+  )
+
+
+def shows(pattern: Picture, least: float = MIN_CHANGE) -> Bool[np.ndarray, 'h w']:
+  """Where a pattern changes luminance by more than `least` or hides the scene."""
+  return ~(np.abs(pattern) <= least)
 
 
 def resampled(picture: Picture, motion: Motion, n: int, *, back: bool = False, outside: float = np.nan) -> Picture:

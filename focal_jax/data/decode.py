@@ -302,9 +302,13 @@ def _decode_jpeg(header: FrameHeader, orientation: int) -> Decoded:
     problem = OSError(damage.UNFINISHED)
   else:
     try:
-      return _decode(header, orientation)
+      decoded = _decode(header, orientation)
     except OSError as error:
       problem = error
+    else:
+      if jpeg_end.has_hole(data):
+        raise ValueError('it is damaged: zeros replace a part of it')
+      return decoded
   whole = jpeg_end.with_end(data)
   if whole is None:
     raise problem

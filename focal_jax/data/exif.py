@@ -22,7 +22,7 @@ class FrameExif:
   Attributes:
     subject_distance: as written: in metres by the standard (infinity is inf, and 0 means unknown), in dioptres on some
       devices.
-    xmp_distance_m: focus distance in XMP, m; infinity is inf.
+    xmp_distance_m: focus distance in XMP, also in a file beside the frame, m; infinity is inf.
     focal_length_mm: focal length of the lens.
     f_number: of the lens.
     focal_length_px: in pixels of the whole upright image, from the 35 mm equivalent or else from the sensor's pixels

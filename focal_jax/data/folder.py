@@ -430,6 +430,10 @@ def _advice(path: Path) -> str:
   """What to do about a path that is no folder and no stack, for the end of a message; '' if that is unknown."""
   if re.match('[a-z]+:/', str(path)):
     return '; web addresses are not opened: download the frames first'
+  if re.search(r'%\d*d|\{\d+\.\.\d+\}', path.name):
+    return '; in patterns, * stands for the numbers'
+  if path.name[-1:] in ('"', "'"):
+    return '; leave out the quotation marks'
   if is_truncated_stack(path):
     return '; it is truncated: pages are missing'
   return ''.join(f'; {note.removesuffix(".")}' for note in unread([path])) if path.is_file() else ''

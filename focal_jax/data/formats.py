@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', *TIFF_SUFFIXES, '.bmp', '.webp')
 # Less common ones, which Pillow reads depending on its build; cameras write .mpo.
 _JPEG_2000 = ('.jp2', '.j2k', '.jpx')
 _MORE_SUFFIXES = ('.jfif', '.jpe', '.mpo', '.gif', '.pgm', '.ppm', '.pnm', '.pbm', '.tga', *_JPEG_2000)
-_RAW = (
+RAW_SUFFIXES = (
   '.3fr', '.arw', '.cr2', '.cr3', '.crw', '.dcr', '.dng', '.erf', '.fff', '.gpr', '.iiq', '.kdc', '.mef', '.mos',
   '.mrw', '.nef', '.nrw', '.orf', '.pef', '.raf', '.raw', '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f',
 )  # fmt: skip
@@ -34,7 +34,8 @@ _ADVICE = {
   '.avif': 'install Pillow 11.3 or newer, which decodes AVIF, or convert them to JPEG or PNG',
   '.jxl': 'install pillow-jxl-plugin (pip install pillow-jxl-plugin), or convert them to JPEG or PNG',
   **dict.fromkeys(
-    _RAW, 'develop raw files to TIFF or JPEG with a raw converter (darktable, RawTherapee), all with the same settings'
+    RAW_SUFFIXES,
+    'develop raw files to TIFF or JPEG with a raw converter (darktable, RawTherapee), all with the same settings',
   ),
   **dict.fromkeys(_MICROSCOPE, 'export them as OME-TIFF from Fiji or the microscope software'),
   **dict.fromkeys(_VIDEO, 'extract the frames as images first (ffmpeg -i VIDEO frame_%04d.png)'),

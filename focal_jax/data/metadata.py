@@ -3,7 +3,7 @@
 * text files in the layout of the published code: `focus_distance.txt`, one distance per image of the folder in name
   order, and `focal_length.txt`, one number in the same unit, whichever it is;
 * a sidecar, `metadata.csv` or `metadata.json` (`data.sidecar`);
-* EXIF in the images, or else XMP (`data.exif_focus`);
+* EXIF in the images, or else XMP in them or in files beside them (`data.exif_focus`);
 * file names with a unit (`data.named_focus`).
 """
 
@@ -23,6 +23,7 @@ from focal_jax.data.names import format_list, printable
 from focal_jax.data.sidecar import SIDECAR_FILES, Sidecar, known_unit, read_sidecar
 from focal_jax.data.texts import read_text
 from focal_jax.data.units import is_unit, plain_number, usual_unit
+from focal_jax.data.xmp import distances_in_files
 from focal_jax.errors import InputError
 
 FOCUS_DISTANCE_FILE = 'focus_distance.txt'
@@ -134,7 +135,9 @@ def read_metadata(
   if sweep:
     if exif_dioptres:
       notes.append(f'exif_dioptres was ignored: {sweep.source} takes precedence.')
-  elif (found := focus_of_exif(names, exif, focal_length_m, exif_dioptres, notes)) is not None:
+  elif (
+    found := focus_of_exif(names, _with_xmp_files(exif, names, folder), focal_length_m, exif_dioptres, notes)
+  ) is not None:
     sweep = Sweep(found[0], DIOPTRE_UNIT, found[1], focal_length_m, length_source)
   elif (named := focus_of_names(names)) is not None:
     focus, unit = named
@@ -160,6 +163,15 @@ def read_metadata(
     principal_point_px=sidecar.principal_point_px or ((size[0] - 1) / 2, (size[1] - 1) / 2),
     notes=notes,
   )
+
+
+def _with_xmp_files(exif: list[FrameExif], names: list[str], folder: Path | None) -> list[FrameExif]:
+  """EXIF with the focus distances of XMP files beside the frames, where frames have no XMP of their own with one."""
+  beside = distances_in_files(names, file_paths.entries(folder)) if folder else {}
+  return [
+    dataclasses.replace(one, xmp_distance_m=beside.get(name)) if one.xmp_distance_m is None else one
+    for name, one in zip(names, exif, strict=True)
+  ]
 
 
 def _is_table(path: Path) -> bool:

@@ -1,8 +1,15 @@
-"""Focus distances in XMP packets, which cameras and programs write into images beside EXIF or instead of it."""
+"""Focus distances in XMP packets, which cameras and programs write into images beside EXIF or instead of it, or into
+files beside the images.
+"""
 
+import contextlib
 import math
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
+from focal_jax.data.formats import RAW_SUFFIXES
+from focal_jax.data.names import comparable
 from focal_jax.data.units import METRES, plain_number, split_unit
 
 # Local names of the properties, whatever their prefix, the most reliable first: exif:SubjectDistance,
@@ -24,6 +31,31 @@ def focus_distance_m(packet: bytes | str | None) -> float | None:
   values = ((name, in_quotes or between) for name, in_quotes, between in _PROPERTY.findall(packet))
   found = {name: value for name, value in values if value}  # end tags look like empty elements
   return next((value for name in _PROPERTIES if (value := _metres(found.get(name, ''))) is not None), None)
+
+
+def distances_in_files(names: list[str], paths: Iterable[Path]) -> dict[str, float]:
+  """The focus distances, m, of the frames that have one in an XMP file beside them.
+
+  Programs name it after the photograph without its suffix (Lightroom), with it (digiKam), or after the raw file that
+  the frame was developed from (darktable): `a.xmp`, `a.jpg.xmp` or `a.nef.xmp` for `a.jpg`.
+
+  Args:
+    names: of the frames.
+    paths: files of their folder; those that cannot be read are passed over.
+  """
+  files = {
+    comparable(path.stem): path for path in paths if path.suffix.lower() == '.xmp' and not path.name.startswith('.')
+  }
+  found = {}
+  for name in names if files else ():
+    stem = Path(name).stem
+    of_frame = (files.get(comparable(stem + suffix)) for suffix in (Path(name).suffix, '', *RAW_SUFFIXES))
+    for path in filter(None, of_frame):
+      with contextlib.suppress(OSError):
+        if (distance := focus_distance_m(path.read_bytes())) is not None:
+          found[name] = distance
+          break
+  return found
 
 
 def _metres(text: str) -> float | None:

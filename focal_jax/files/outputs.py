@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from focal_jax.data.names import printable
-from focal_jax.errors import DISK_FULL, InputError, RunError, one_line
+from focal_jax.errors import InputError, RunError, disk_full
 
 PARTIAL = '.partial'  # suffix of files while they are written
 
@@ -63,9 +63,9 @@ def staging(folder: Path) -> Iterator[Path]:
     try:
       yield stage
     except OSError as error:
-      if error.errno not in DISK_FULL:
+      if (reason := disk_full(error)) is None:
         raise
-      raise RunError(f'{folder}: cannot be written ({one_line(error)}); nothing was changed there') from error
+      raise RunError(f'{folder}: cannot be written ({reason}); nothing was changed there') from error
     finally:
       shutil.rmtree(stage)
   finally:

@@ -73,11 +73,11 @@ def reliability_notes(stack: FolderStack, motion: ResidualMotion) -> list[str]:
   """Notes about the images that affect how far depth can be trusted."""
   notes = []
   if motion.static_pattern is not None:
-    share = np.mean(np.abs(motion.static_pattern) > static_pattern.MIN_CHANGE)
+    share = np.mean(static_pattern.shows(motion.static_pattern))
     notes.append(
-      f'Static content in all frames while the scene moves, in {share:.0%} of the image, such as dust on the sensor '
-      'or a scale bar. The motion was measured without it, but it is still in the frames: depth is wrong there, and '
-      'confidence is 0. The all-in-focus image is from frames without it where possible.'
+      f'Static content in all frames while the scene moves, in {share:.0%} of the image, such as dust on the sensor, '
+      'a scale bar or a black border. The motion was measured without it, but it is still in the frames: depth is '
+      'wrong there, and confidence is 0. The all-in-focus image is from frames without it where possible.'
     )
   lost = [name for name, measured in zip(stack.names, motion.measured, strict=True) if not measured]
   if len(lost) == len(stack.names) - 1:

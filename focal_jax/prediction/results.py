@@ -18,6 +18,7 @@ from focal_jax.data.folder import FolderStack
 from focal_jax.data.frames import Region
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
 from focal_jax.data.names import natural_order, on_disk
+from focal_jax.data.texts import read_text
 from focal_jax.errors import InputError, one_line
 from focal_jax.files import pictures
 from focal_jax.prediction import surface as surfaces
@@ -119,7 +120,7 @@ def read_motion(
     InputError: naming the file and what does not match.
   """
   try:
-    content = json.loads(path.read_text(encoding='utf-8'))
+    content = json.loads(read_text(path))
     size, names = tuple(content['size_px']), list(content['frames'])
     fov, motion = (np.asarray(content[name], np.float64) for name in ('fov', 'motion'))
     rotation = content.get('rotation_deg')
@@ -129,9 +130,9 @@ def read_motion(
     fits = len(size) == 2 and min(size) > 0 and fov.shape == (len(names),)
     fits = fits and len(motion) == len(names) == len(set(names)) and motion.shape[1:] in ((3,), (4,))
     fits = fits and all(isinstance(name, str) for name in names)
-  except OSError as error:
-    raise InputError(f'{path}: cannot be read as a motion file ({error.strerror}), expected one from predict') from None
-  except (ValueError, KeyError, TypeError, IndexError) as error:
+  except InputError as error:
+    raise InputError(f'{error}, expected a motion file from predict') from None
+  except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
     reason = f'no {error}' if isinstance(error, KeyError) else one_line(error)
     raise InputError(f'{path}: cannot be read as a motion file ({reason}), expected one from predict') from None
   if not fits or not np.isfinite(fov).all() or not np.isfinite(motion).all():
@@ -204,7 +205,7 @@ def static_pattern_masks(
     size: height and width of the aligned frames.
     least: minimum change of luminance, 0 .. 1, by the static content.
   """
-  there = (np.abs(before.static_pattern) > least).astype(np.float32)
+  there = static_pattern.shows(before.static_pattern, least).astype(np.float32)
   return [plane > 0.5 for plane in _in_aligned_frames(there, motion, fov, size)]
 
 

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from focal_jax import backend, losses
 from focal_jax.config import check_fields
 from focal_jax.data.sources import parse_sources
-from focal_jax.errors import DISK_FULL, InputError, RunError, Stopped, one_line
+from focal_jax.errors import InputError, RunError, Stopped, disk_full
 from focal_jax.files.shipped import shipped_file
 from focal_jax.losses import LossSettings, loss_settings
 from focal_jax.models.end_to_end import init_variables
@@ -253,10 +253,10 @@ def _disk_errors(workdir: Path) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    if error.errno not in DISK_FULL:
+    if (reason := disk_full(error)) is None:
       raise
     raise RunError(
-      f'{workdir}: cannot be written ({one_line(error)}); the checkpoints there are intact: make room and start again'
+      f'{workdir}: cannot be written ({reason}); the checkpoints there are intact: make room and start again'
     ) from error
 
 

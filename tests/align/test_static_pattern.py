@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from focal_jax.align.estimate import motion_from_measured
 from focal_jax.align.measured import residual_motion
 from focal_jax.align.motion import align, align_plane
+from focal_jax.align.static_pattern import shows
 from focal_jax.prediction.results import in_any, measured_residual, residual_after, static_pattern_masks
 
 SIZE = (240, 320)
@@ -134,3 +135,45 @@ def test_a_plane_is_aligned_as_frames_are(motion):
   assert inside.mean() > 0.7
   # Rotated frames are resampled twice, once by cubic splines.
   np.testing.assert_allclose(own[inside], aligned[0, ..., 0][inside], atol=0.02 if len(motion) > 3 else 1e-4)
+
+
+Y, X = (np.mgrid[: SIZE[0], : SIZE[1]].T - (np.array(SIZE) - 1) / 2).T
+ROUND, CAPTION = np.hypot(X, Y) > 112, Y > 60
+
+
+def text(size, opacity):
+  """Opacity of letters all over the image."""
+  image = Image.new('L', SIZE[::-1])
+  for n, y in enumerate(range(0, SIZE[0], 2 * size)):
+    ImageDraw.Draw(image).text((-size * n, y), 'WATERMARK ' * 6, 255, ImageFont.load_default(size))
+  return np.asarray(image) / 255 * opacity
+
+
+@pytest.mark.parametrize(
+  ('opacity', 'colour', 'is_opaque'),
+  [
+    (1.0 * ROUND, 0.0, True),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in [
+        (1.0 * CAPTION, 1 - text(16, 1.0), True),
+        (text(24, 0.5), 1.0, False),
+        (text(24, 1.0), 0.0, True),
+        ((np.random.default_rng(0).random(SIZE) < 0.05) * 1.0, 0.9, True),  # hot pixels
+      ]
+    ),
+  ],
+)
+def test_motion_despite_a_pattern_in_much_of_the_image(opacity, colour, is_opaque):
+  images, zooms, shifts = stack(0.0, (1.6, 0.5), contrast=0.06)
+  images = np.round(images * (1 - opacity[..., None]) + 255 * (colour * opacity)[..., None]).astype(np.uint8)
+  drawn = residual_motion(images, elsewhere=True)
+  found = residual_motion(images, elsewhere=True, find_static_pattern=True)
+  error, before = (np.abs(one.shift_px - shifts).max() + 160 * np.abs(one.zoom - zooms).max() for one in (found, drawn))
+  assert error < min(0.8, before / 3)
+  assert np.isnan(found.static_pattern).any() == is_opaque
+  assert np.mean(shows(found.static_pattern)[opacity > 0.4]) > 0.9
+  # The border of the aligned frames moves, and counts as little.
+  motion = motion_from_measured(found, np.ones(FRAMES))
+  aligned, _ = align(images, motion)
+  assert residual_after(aligned, found, motion, np.ones(FRAMES)).rms_px < 0.4

@@ -236,16 +236,20 @@ def test_infinity_may_be_a_number_over_0(tmp_path):
   assert (stack.focus_unit, stack.order_known) == (DIOPTRE_UNIT, True)
 
 
+def xmp_packet(prop: str, value: object, element: bool = False) -> bytes:
+  attribute = '' if element else f'{prop}="{value}"'
+  content = f'<{prop}>{value}</{prop}>' if element else '<dc:format>image</dc:format>'
+  return (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>'
+    f'<rdf:Description aux:Lens="50" {attribute}>{content}</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+  ).encode()
+
+
 def write_xmp(
   path: Path, prop: str, value: object, element: bool = False, exif: bytes | None = None, deep=False
 ) -> None:
   """An image with an XMP packet that holds this property."""
-  attribute = '' if element else f'{prop}="{value}"'
-  content = f'<{prop}>{value}</{prop}>' if element else '<dc:format>image</dc:format>'
-  packet = (
-    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>'
-    f'<rdf:Description aux:Lens="50" {attribute}>{content}</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
-  ).encode()
+  packet = xmp_packet(prop, value, element)
   image = Image.fromarray(np.full((4, 6), 9000, np.uint16)) if deep else Image.new('RGB', (6, 4), (100,) * 3)
   if path.suffix == '.png':
     options = {'pnginfo': PngInfo()}
@@ -288,6 +292,22 @@ def test_values_in_xmp(tmp_path, values, focus, note):
   stack = read_stack_folder(tmp_path)
   assert stack.focus.tolist() == (focus or list(range(len(values))))
   assert any(note in remark for remark in stack.notes)
+
+
+@pytest.mark.parametrize('names', ['{}.xmp', '{}.JPG.XMP', '{}.ARW.xmp'])
+def test_distances_in_xmp_files(tmp_path, names):
+  for n, distance in enumerate((4, 2, '1/2')):
+    write_xmp(tmp_path / f'Ä{n}.jpg', 'dc:title', '')
+    (tmp_path / names.format(f'Ä{n}')).write_bytes(xmp_packet('aux:ApproximateFocusDistance', distance))
+  (tmp_path / 'Ä3.xmp').write_bytes(xmp_packet('aux:ApproximateFocusDistance', 9))
+  stack = read_stack_folder(tmp_path)
+  assert (stack.focus.tolist(), stack.focus_unit, stack.order_known) == ([0.25, 0.5, 2], DIOPTRE_UNIT, True)
+  assert not any('read' in note for note in stack.notes)
+  write_xmp(tmp_path / 'Ä1.jpg', 'aux:ApproximateFocusDistance', 1)  # its own comes first
+  assert read_stack_folder(tmp_path).focus.tolist() == [0.25, 1, 2]
+  (tmp_path / names.format('Ä2')).write_bytes(b'\xff\xfe')
+  stack = read_stack_folder(tmp_path)
+  assert any('The focus distance in XMP was ignored: Ä2.jpg has none.' in note for note in stack.notes)
 
 
 @pytest.mark.parametrize(('last', 'different'), [(0.501, False), (0.6, True)])

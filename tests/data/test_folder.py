@@ -529,6 +529,19 @@ def test_a_file_that_is_no_stack(tmp_path, name, advice):
     read_stack_folder(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+  ('name', 'advice'),
+  [
+    ('f%03d.png', r'in patterns, \* stands for the numbers'),
+    ('f{0..9}.png', r'in patterns, \* stands for the numbers'),
+    ('frames"', 'leave out the quotation marks'),
+  ],
+)
+def test_patterns_of_other_programs(tmp_path, name, advice):
+  with pytest.raises(InputError, match=rf'No such file or directory, expected a folder .*; {advice}$'):
+    read_stack_folder(str(tmp_path / name))
+
+
 def test_results_of_a_prediction_are_no_frames(tmp_path):
   write_images(tmp_path, 'depth.png', 'confidence.png', 'all_in_focus.png')
   for name in ('summary.json', 'motion.json'):

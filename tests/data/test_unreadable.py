@@ -143,6 +143,37 @@ def test_a_jpeg_without_its_end_is_whole(tmp_path, options, zeros):
     assert 'truncated' in left_out(stack)[0]
 
 
+@pytest.mark.parametrize('options', [{}, {'progressive': True}, {'optimize': True}, {'subsampling': '4:2:0'}])
+@pytest.mark.parametrize('length', [100, 1500])
+@pytest.mark.parametrize('place', [0.3, 0.6])
+def test_a_jpeg_with_a_hole_is_left_out(tmp_path, options, length, place):
+  rng = np.random.default_rng(0)
+  for n in range(4):
+    noise = rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / f'{n}.jpg', quality=90, **options)
+  data = (tmp_path / '1.jpg').read_bytes()
+  start = round(place * len(data))
+  (tmp_path / '1.jpg').write_bytes(data[:start] + bytes(length) + data[start + length :])
+  stack = read_stack_folder(tmp_path)
+  assert stack.names == ['0.jpg', '2.jpg', '3.jpg']
+  assert left_out(stack) == [
+    'Left out: 1.jpg, which cannot be read as an image (it is damaged: zeros replace a part of it).'
+  ]
+
+
+def test_even_areas_of_a_jpeg_are_no_hole(tmp_path):
+  rng = np.random.default_rng(0)
+  for n in range(3):
+    picture = np.full((600, 800, 3), 128, np.uint8)
+    picture[:50] = rng.integers(0, 256, (50, 800, 3))
+    picture[-60 * n :, :9] = 0
+    Image.fromarray(picture).save(tmp_path / f'{n}.jpg', optimize=True, progressive=True)
+  assert bytes(64) in (tmp_path / '0.jpg').read_bytes()
+  stack = read_stack_folder(tmp_path)
+  assert len(stack.names) == 3
+  assert not left_out(stack)
+
+
 def test_what_follows_the_end_of_a_jpeg_does_not_matter(tmp_path):
   preview = io.BytesIO()
   Image.new('RGB', (16, 16)).save(preview, 'JPEG')

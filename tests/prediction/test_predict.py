@@ -77,6 +77,25 @@ def test_an_implausible_motion(folder, tmp_path, change, message):
   read_motion(path, stack, None)
 
 
+@pytest.mark.parametrize('data', [b'[' * 100_000, b'', bytes(range(256)), None])
+def test_a_file_that_is_no_motion(folder, tmp_path, data):
+  path = tmp_path / MOTION_FILE
+  if data is not None:
+    path.write_bytes(data)
+  with pytest.raises(InputError, match=r'motion\.json: cannot be read as .*expected .*from predict') as caught:
+    read_motion(path, read_stack_folder(folder), None)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_a_motion_that_an_editor_saved(folder, tmp_path, encoding):
+  frames, path = [f'{n}.png' for n in range(3)], tmp_path / MOTION_FILE
+  content = {'size_px': [HEIGHT, WIDTH], 'region': None, 'frames': frames, 'fov': [1, 1, 1], 'motion': [[0, 2, 0]] * 3}
+  path.write_text(json.dumps(content), encoding=encoding)
+  _, motion = read_motion(path, read_stack_folder(folder), None)
+  assert motion.tolist() == [[0, 2, 0]] * 3
+
+
 def test_a_frame_of_another_exposure_is_noted(folder, tmp_path):
   for path in folder.iterdir():
     (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -238,7 +257,7 @@ def test_options_that_do_not_fit_the_stack_leave_no_output(folder, result, tmp_p
   for source, options, message in (
     (folder, {'method': 'classical:sobel'}, "method is 'classical:sobel', expected"),
     (bare, {'unit': 'metres'}, "unit is 'metres', but the focus is in 'frame index'"),
-    (folder, {'motion': tmp_path / 'none.json'}, r'none\.json: cannot be read as a motion file'),
+    (folder, {'motion': tmp_path / 'none.json'}, r'none\.json: cannot be read as text'),
     (folder, {'motion': tmp_path / 'text.json'}, r'text\.json: cannot be read as a motion file'),
     (folder, {'motion': tmp_path / 'other.json'}, r'other\.json: contains the motion of 2 frames, expected 3'),
     (folder, {'motion': tmp_path / 'infinite.json'}, r'infinite\.json: fov and motion are not finite'),

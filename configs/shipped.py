@@ -13,7 +13,8 @@ accelerator, the other stages are sized for two CPU cores.
   python -m tfds_ddff.raytraced --out=raytraced --scenes=200 --textures=textures/train
   python -m focal_jax.main --config=configs/shipped.py:depth_raytraced --workdir=runs/depth_raytraced $TEXTURES \
     --config.data.raytraced=folder:raytraced --config.init.depth=runs/depth_mixed/weights.npz
-  # then the same again from its weights, with --config.seed=4 --config.steps=3200 and new scenes (--first=40000)
+  # then the same again from its weights, with --config.seed=4 --config.steps=3200 and new scenes (--first=40000), and
+  # from those of step 1600, with --config.seed=5 --config.steps=2000 --config.optimizer.learning_rate=1.5e-4 and more
   python -m focal_jax.main --config=configs/shipped.py:alignment --workdir=runs/alignment $TEXTURES
   python -m focal_jax.main --config=configs/shipped.py --workdir=runs/shipped \
     --config.init.depth=runs/depth_raytraced/weights.npz --config.init.alignment=runs/alignment/best.npz

@@ -18,6 +18,13 @@ parser.add_argument('out', type=Path, help='new .npy file for the depth, in fram
 parser.add_argument('--near_to_far', action='store_true', help='the first frame is the nearest, not the farthest')
 parser.add_argument('--max_side', type=int, default=1024, help='longer side that frames are reduced to, px (1024)')
 args = parser.parse_args()
+for path, what, found in (
+  (args.model, 'file', args.model.is_file()),
+  (args.folder, 'folder', args.folder.is_dir()),
+  (args.out.parent, 'folder', args.out.parent.is_dir()),
+):
+  if not found:
+    parser.error(f'{path}: found no such {what}')
 if args.out.exists():
   parser.error(f'{args.out} exists, expected a new file')
 
@@ -30,6 +37,8 @@ def read(path: Path) -> np.ndarray:
 
 
 paths = sorted(path for path in args.folder.iterdir() if path.suffix.lower() in ('.jpg', '.jpeg', '.png'))
+if len(paths) < 2:
+  parser.error(f'{args.folder} has {len(paths)} JPEG and PNG frames, expected at least 2')
 images = np.stack([read(path) for path in (reversed(paths) if args.near_to_far else paths)])
 frames, height, width, _ = images.shape
 padded = np.pad(images, ((0, 0), (0, -height % 32), (0, -width % 32), (0, 0)))

@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import jax
@@ -195,8 +196,8 @@ def test_the_example_of_the_documentation(tmp_path, monkeypatch):
     (tmp_path / f'block{number}.py').write_text(block)
   monkeypatch.syspath_prepend(tmp_path)
   network = importlib.import_module('block0')
-  scope = {'DEPTH': registry.DEPTH, 'Sharpest': network.Sharpest}
-  exec(code[1], scope)  # the documentation's own line
+  monkeypatch.setitem(sys.modules, 'focal_jax.models.sharpest', network)
+  exec(code[1], {'DEPTH': registry.DEPTH})  # the documentation's own lines
 
   config = toy.get_config(toy.write_stacks(tmp_path / 'stacks'))
   recipe = importlib.import_module('block2').get_config()

@@ -211,7 +211,7 @@ def predict_folder(
   if kept := len(list((out / 'aligned').iterdir())) - len(files):
     log.info('%s also contains other files, of an earlier run: %d.', printable(out / 'aligned'), kept)
   written = out / ('alignment.gif' if options.only_align else 'report.html')
-  log.info('%.1f s with compilation; wrote %s', seconds, printable(written))
+  log.info('computed in %.1f s, compilation included; wrote %s', seconds, printable(written))
   return result.prediction
 
 

@@ -1,6 +1,7 @@
 """An exported model gives the same numbers without this project, at any size; and its description."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,24 @@ def test_without_the_model_code(tmp_path):
   again = run_example(*files)
   assert again.returncode != 0
   assert 'depth.npy exists, expected a new file' in again.stderr
+
+
+def test_wrong_arguments_of_the_example(tmp_path, monkeypatch, capsys):
+  """Found before anything is computed."""
+  model = tmp_path / 'model.jax_export'
+  model.write_bytes(b'')
+  for arguments, message in (
+    (('absent', tmp_path, 'depth.npy'), 'absent: found no such file'),
+    ((model, 'absent', 'depth.npy'), 'absent: found no such folder'),
+    ((model, tmp_path, 'absent/depth.npy'), 'absent: found no such folder'),
+    ((model, tmp_path, 'depth.npy'), 'has 0 JPEG and PNG frames, expected at least 2'),
+    ((model, tmp_path, model), 'model.jax_export exists, expected a new file'),
+  ):
+    monkeypatch.setattr(sys, 'argv', [str(EXAMPLE), *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+      runpy.run_path(str(EXAMPLE), run_name='__main__')
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('align', ['network', 'metadata', 'off'])

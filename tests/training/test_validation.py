@@ -61,6 +61,15 @@ def by_hand(variables, stacks):
   return {f'validation/{name}': pytest.approx(float(value), rel=1e-4) for name, value in values.items()}
 
 
+def panel(picture, row, column, rows):
+  """One of the panels of stacks of 40 x 36 px, which are drawn three times as large, 4 px apart."""
+  top = picture.shape[0] - (rows - row) * (120 + 4) + 4
+  large = picture[top : top + 120, column * (108 + 4) :][:, :108]
+  small = large[::3, ::3]
+  np.testing.assert_array_equal(large, small.repeat(3, axis=0).repeat(3, axis=1))
+  return small
+
+
 def test_the_first_stacks_of_a_source(tmp_path):
   """Two of three; of one of them half the depth is not known."""
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
@@ -82,9 +91,8 @@ def test_the_first_stacks_of_a_source(tmp_path):
 
   with Image.open(tmp_path / 'pictures' / 'validation_0000007.png') as image:
     np.testing.assert_array_equal(image, picture)
-  nearest = picture[-84:-44, :36]  # of the first of the two stacks, 40 x 36 px each
-  np.testing.assert_array_equal(nearest, examples[0]['images'][-1])
-  truth = picture[-40:, 4 * 40 : 4 * 40 + 36]
+  np.testing.assert_array_equal(panel(picture, row=0, column=0, rows=2), examples[0]['images'][-1])
+  truth = panel(picture, row=1, column=4, rows=2)
   np.testing.assert_array_equal(truth[:20], np.full((20, 36, 3), 128))  # not known: grey
   assert np.ptp(truth[20:]) > 100
 
@@ -136,7 +144,7 @@ def test_the_picture_is_0_at_the_farthest_frame_in_every_unit(tmp_path, monkeypa
     example = common | {'focus': focus.astype(np.float32), 'target': target.astype(np.float32)}
     monkeypatch.setattr(sources, 'open_source', lambda *_, example=example: [example])
     pictures.append(Validation(config, toy.make_toy(AXIS), Devices(), tmp_path)(state_of(config), 0)[1])
-  truths = [picture[-40:, 4 * 40 : 4 * 40 + 36] for picture in pictures]
+  truths = [panel(picture, row=0, column=4, rows=1) for picture in pictures]
   np.testing.assert_allclose(truths[0].astype(int), truths[1], atol=2)
   assert np.ptp(truths[0]) > 100
 

@@ -560,7 +560,7 @@ def test_tensorboard_has_scalars_and_pictures(tmp_path):
   shown = np.array(Image.open(io.BytesIO(images[4].encoded_image_string)).convert('RGB'))
   written = np.array(Image.open(tmp_path / 'run' / 'pictures' / 'validation_0000004.png'))
   np.testing.assert_array_equal(shown, written)
-  assert shown.shape[1] == 7 * 36 + 6 * 4  # seven panels of the frames' width
+  assert shown.shape[1] == 7 * 3 * 36 + 6 * 4  # seven panels of three times the frames' width
 
 
 def read_events(path):

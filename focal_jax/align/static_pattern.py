@@ -23,6 +23,7 @@ CHANGE_PX = 3.0  # standard deviation of the Gaussian over which changes are ave
 MIN_CHANGE = 2e-3  # minimum variation of luminance 0 .. 1, from compression
 MAX_SHARE = 0.6  # maximum share of static pixels; more means a scene without motion
 BETTER = 0.85  # a pattern is accepted if squared differences of neighbours without it are less than this share
+PROMISING = 0.92  # the search goes on while it reduces them to less than this share
 EXPLAINED = 0.1  # no pattern is needed if the motion alone reduces them to this share
 MIN_PX = 0.5  # minimum change of the motion by removing the pattern
 ROUNDS = 6  # maximum number of rounds of separating the layers and measuring
@@ -58,18 +59,21 @@ def find_static_pattern(
   """
   if len(pictures) < 3:
     return None, motion
+  shaded = [remove_shading(picture) for picture in pictures]
+  if _left_by(motion, shaded)[1]:
+    return None, motion
   chosen = np.unique(np.linspace(0, len(pictures) - 1, min(len(pictures), MAX_FRAMES)).round().astype(int)).tolist()
   layers = np.stack([pictures[n] for n in chosen])
-  _, stands = _stands([remove_shading(picture) for picture in layers])
+  _, stands = _stands([shaded[n] for n in chosen])
   hidden = find_opaque(layers, stands)
   if hidden.any():
     filled = fill_opaque(pictures, hidden)
     without = measure(filled)
     if _differs(without, motion, hidden.shape) and _fits_better(filled, hidden, without, motion):
-      pictures, motion = filled, without
+      shaded, motion = [remove_shading(picture) for picture in filled], without
     else:
       hidden = np.zeros_like(hidden)
-  pattern, motion = _find_added([remove_shading(picture) for picture in pictures], chosen, motion, measure)
+  pattern, motion = _find_added(shaded, chosen, motion, measure)
   if hidden.any():
     pattern = np.zeros(hidden.shape, np.float32) if pattern is None else pattern
     pattern[hidden] = np.nan
@@ -94,16 +98,15 @@ def _find_added(
   pattern, stands = _stands([pictures[n] for n in chosen])
   if not 0 < stands.mean() <= MAX_SHARE:
     return nothing
-  left_by_none = _mean_squared_difference(pictures, _NoMotion(len(pictures)))
-  left = np.nanmin([_mean_squared_difference(pictures, motion), left_by_none])
-  if left < EXPLAINED * left_by_none:
+  left, is_explained = _left_by(motion, pictures)
+  if is_explained:
     return nothing
   share = _soft_mask(stands)
   without = measure([picture - share * pattern for picture in pictures])
   for _ in range(ROUNDS):
     if not _differs(without, motion, share.shape):
       return nothing
-    if not _mean_squared_difference([picture - share * pattern for picture in pictures], without) < left:
+    if not _mean_squared_difference([picture - share * pattern for picture in pictures], without) < PROMISING * left:
       return nothing
     scene = np.nanmedian([resampled(pictures[n] - share * pattern, without, n) for n in chosen], 0)
     scene = np.nan_to_num(scene)
@@ -117,6 +120,15 @@ def _find_added(
   if not _fits_better(rest, share > 0, without, motion):
     return nothing
   return (share * pattern).astype(np.float32), without
+
+
+def _left_by(motion: Motion, pictures: Sequence[Picture]) -> tuple[float, bool]:
+  """Mean squared difference of neighbours that the motion, or none if that is less, leaves; and whether that is so
+  little that no pattern is needed.
+  """
+  left_by_none = _mean_squared_difference(pictures, _NoMotion(len(pictures)))
+  left = float(np.nanmin([_mean_squared_difference(pictures, motion), left_by_none]))
+  return left, left < EXPLAINED * left_by_none
 
 
 def _stands(pictures: Sequence[Picture]) -> tuple[Picture, Bool[np.ndarray, 'h w']]:

@@ -19,6 +19,12 @@ _PRIOR = 1e-4  # of `fill`
 Picture = Float[np.ndarray, 'h w']
 
 
+def median_and_variation(layers: Float[np.ndarray, 'N h w']) -> tuple[Picture, Picture]:
+  """The median over the layers, and a standard deviation from the median of the distances from it."""
+  median = np.median(layers, 0)
+  return median, 1.4826 * np.median(np.abs(layers - median), 0)
+
+
 def find_opaque(layers: Float[np.ndarray, 'N h w'], stands: Bool[np.ndarray, 'h w']) -> Bool[np.ndarray, 'h w']:
   """Pixels that hide the scene, with the soft edges of areas.
 
@@ -26,8 +32,7 @@ def find_opaque(layers: Float[np.ndarray, 'N h w'], stands: Bool[np.ndarray, 'h 
     layers: luminance 0 .. 1.
     stands: pixels with static content stronger than its variation.
   """
-  change = 1.4826 * np.median(np.abs(layers - np.median(layers, 0)), 0)
-  equal = change < EQUAL
+  equal = median_and_variation(layers)[1] < EQUAL
   areas = ndimage.binary_opening(equal, iterations=AREA_PX)
   hidden = equal | ndimage.binary_dilation(areas, iterations=GROWN_PX)
   # Of an evenly bright part of the scene, which is equal in all frames too, the edges move.

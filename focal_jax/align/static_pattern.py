@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Complex128, Float, Float32
+from jaxtyping import Bool, Complex128, Float32
 from scipy import ndimage
 
-from focal_jax.align.opaque_pattern import fill_opaque, find_opaque
+from focal_jax.align.opaque_pattern import Picture, fill_opaque, find_opaque, median_and_variation
 from focal_jax.align.phase_correlation import remove_shading
 
 SURE = 3.0  # a pixel is static if its median over the frames exceeds this many times its variation
@@ -31,8 +31,6 @@ DONE_PX = 0.1  # no further round is needed if the motion changed by less
 SMOOTH_PX = 1.5  # standard deviation of the Gaussian before the scene is compared where there is no pattern
 MAX_FRAMES = 16  # maximum number of frames to compute the pattern from, evenly spread over the sweep
 GROWN_PX, EDGE_PX = 2, 1.0  # dilation of the static region, and the standard deviation of its soft edge
-
-Picture = Float[np.ndarray, 'h w']
 
 
 @runtime_checkable
@@ -59,21 +57,25 @@ def find_static_pattern(
   """
   if len(pictures) < 3:
     return None, motion
-  shaded = [remove_shading(picture) for picture in pictures]
-  if _left_by(motion, shaded)[1]:
+  flat = [remove_shading(picture) for picture in pictures]
+  left, is_explained = _left_by(motion, flat)
+  if is_explained:
     return None, motion
   chosen = np.unique(np.linspace(0, len(pictures) - 1, min(len(pictures), MAX_FRAMES)).round().astype(int)).tolist()
-  layers = np.stack([pictures[n] for n in chosen])
-  _, stands = _stands([shaded[n] for n in chosen])
-  hidden = find_opaque(layers, stands)
+  start = _stands([flat[n] for n in chosen])
+  hidden = find_opaque(np.stack([pictures[n] for n in chosen]), start[1])
   if hidden.any():
     filled = fill_opaque(pictures, hidden)
     without = measure(filled)
     if _differs(without, motion, hidden.shape) and _fits_better(filled, hidden, without, motion):
-      shaded, motion = [remove_shading(picture) for picture in filled], without
+      flat, motion = [remove_shading(picture) for picture in filled], without
+      left, is_explained = _left_by(motion, flat)
+      start = _stands([flat[n] for n in chosen])
     else:
       hidden = np.zeros_like(hidden)
-  pattern, motion = _find_added(shaded, chosen, motion, measure)
+  pattern = None
+  if not is_explained:
+    pattern, motion = _find_added(flat, chosen, start, left, motion, measure)
   if hidden.any():
     pattern = np.zeros(hidden.shape, np.float32) if pattern is None else pattern
     pattern[hidden] = np.nan
@@ -91,15 +93,25 @@ def without_static_pattern(pictures: Sequence[Picture], patterns: Sequence[Pictu
 
 
 def _find_added(
-  pictures: Sequence[Picture], chosen: list[int], motion: Motion, measure: Callable[[Sequence[Picture]], Motion]
+  pictures: Sequence[Picture],
+  chosen: list[int],
+  start: tuple[Picture, Bool[np.ndarray, 'h w']],
+  left: float,
+  motion: Motion,
+  measure: Callable[[Sequence[Picture]], Motion],
 ) -> tuple[Float32[np.ndarray, 'h w'] | None, Motion]:
-  """`find_static_pattern` for content that is added to the scene; pictures without coarse shading."""
+  """`find_static_pattern` for content that is added to the scene.
+
+  Args:
+    pictures: without coarse shading.
+    chosen: indices of those that the pattern is computed from.
+    start: `_stands` of these.
+    left: `_left_by` the motion.
+    motion, measure: as in `find_static_pattern`.
+  """
   nothing = None, motion
-  pattern, stands = _stands([pictures[n] for n in chosen])
+  pattern, stands = start
   if not 0 < stands.mean() <= MAX_SHARE:
-    return nothing
-  left, is_explained = _left_by(motion, pictures)
-  if is_explained:
     return nothing
   share = _soft_mask(stands)
   without = measure([picture - share * pattern for picture in pictures])
@@ -133,9 +145,7 @@ def _left_by(motion: Motion, pictures: Sequence[Picture]) -> tuple[float, bool]:
 
 def _stands(pictures: Sequence[Picture]) -> tuple[Picture, Bool[np.ndarray, 'h w']]:
   """The median over pictures without coarse shading, and where it is much stronger than its variation."""
-  layers = np.stack(pictures)
-  pattern = np.median(layers, 0)
-  change = 1.4826 * np.median(np.abs(layers - pattern), 0)
+  pattern, change = median_and_variation(np.stack(pictures))
   change = np.sqrt(ndimage.gaussian_filter(change**2, CHANGE_PX)) + MIN_CHANGE
   return pattern, np.abs(pattern) > SURE * change
 

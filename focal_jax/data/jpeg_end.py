@@ -57,7 +57,7 @@ def has_hole(data: bytes) -> bool:
   at the same place.
   """
   for start, end in _scans(data)[0]:
-    if _HOLE not in data[start:end]:
+    if data.find(_HOLE, start, end) < 0:
       continue
     before, after = data[:end], data[end:]
     try:

@@ -80,7 +80,7 @@ def render_scene(
   extent = max(high - low, 1e-3)
   optics = OPTICS[rng.choice(len(OPTICS), p=[optics.share for optics in OPTICS])]
   views = views or optics.views
-  samples = samples or round(PATHS / views**2)
+  samples = samples or max(1, round(PATHS / views**2))
   blur_px = log_uniform(rng, *optics.blur_px)
   aperture = blur_px / (camera.focal_px * extent)  # diameter, in the unit of z
   light = _render_views(rng, scene, camera, aperture, views, samples)

@@ -225,6 +225,7 @@ def _lower_train(case, placed, devices):
   from focal_jax.models.end_to_end import variable_shapes
   from focal_jax.training import loop
   from focal_jax.training.data import TrainingData
+  from focal_jax.training.optimizer import make_optimizer, make_schedule
   from focal_jax.training.parallel import AXIS, Devices
   from focal_jax.training.step import StepSettings, init_state, make_train_step
 
@@ -232,7 +233,7 @@ def _lower_train(case, placed, devices):
   shared = Devices(case.parallel, devices[: case.chips])
   model = loop.model_of(config)
   settings = StepSettings(config.networks, loss_settings(config.loss))
-  tx = loop.make_optimizer(config.optimizer, loop.make_schedule(config.optimizer, config.steps))
+  tx, schedule = make_optimizer(config.optimizer), make_schedule(config.optimizer, config.steps)
   index = jax.ShapeDtypeStruct((case.chips, case.stacks), jnp.int32)
   if case.name == 'simulated':
     make_batch, inputs = TrainingData(config, shared).make_batch, ()
@@ -241,7 +242,7 @@ def _lower_train(case, placed, devices):
     inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((case.chips, *x.shape), x.dtype), stack)
     make_batch = lambda keys, stack: stack  # noqa: E731
   step = shared.run(make_train_step(model, tx, make_batch, settings), outputs=(False, False), training=True)
-  state = jax.eval_shape(lambda variables: init_state(variables, tx, settings, 0), variable_shapes(model))
+  state = jax.eval_shape(lambda variables: init_state(variables, tx, settings, 0, schedule), variable_shapes(model))
   return step.lower(placed(state), placed((index, inputs), AXIS))
 
 

@@ -17,8 +17,8 @@ from focal_jax.models.registry import make_model
 from focal_jax.recipes import shipped
 from focal_jax.stack import FocalStack
 from focal_jax.training import parallel
-from focal_jax.training.loop import make_optimizer, make_schedule
-from focal_jax.training.step import StepSettings, init_state, make_train_step
+from focal_jax.training.optimizer import make_optimizer, make_schedule
+from focal_jax.training.step import StepSettings, TrainState, init_state, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ class StepProgram:
     self.devices = parallel.Devices(option.kind, jax.local_devices()[:1])
     optimizer = to_config_dict().optimizer
     optimizer.clip_norm = option.clip_norm
-    self._tx = make_optimizer(optimizer, make_schedule(optimizer, 1000))
+    self._tx, self._schedule = make_optimizer(optimizer), make_schedule(optimizer, 1000)
     self._settings = StepSettings(**{'networks': networks, 'loss': LossSettings(), **option.settings})
     runtime = {'axis_name': parallel.AXIS, 'dtype': np.dtype(option.dtype), 'remat': option.remat}
     self._model = make_model(option.model, **runtime)
@@ -97,7 +97,10 @@ class StepProgram:
     return self.step.lower(state, inputs).compile()
 
   def state(self) -> Any:
-    return self.devices.replicate(init_state(init_variables(self._model, 0), self._tx, self._settings, 0))
+    return self.devices.replicate(self._init_state(init_variables(self._model, 0)))
+
+  def _init_state(self, variables: dict) -> TrainState:
+    return init_state(variables, self._tx, self._settings, 0, self._schedule)
 
   def inputs(self) -> Any:
     share = (np.arange(self.shape[0], dtype=np.int32), make_stack(self.shape))
@@ -105,8 +108,7 @@ class StepProgram:
 
   def shapes(self) -> tuple[Any, Any]:
     """Shapes of state and inputs, which need not fit in memory."""
-    variables = variable_shapes(self._model)
-    state = jax.eval_shape(lambda variables: init_state(variables, self._tx, self._settings, 0), variables)
+    state = jax.eval_shape(self._init_state, variable_shapes(self._model))
     size = self.shape[0]
     stack = jax.tree.map(lambda x: _zeros_without_memory((1, *x.shape), x.dtype), empty_stack(self.shape))
     return state, (_zeros_without_memory((1, size), np.int32), stack)

@@ -12,7 +12,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from focal_jax import backend, losses
@@ -28,6 +27,7 @@ from focal_jax.stack import FocalStack
 from focal_jax.training import parallel
 from focal_jax.training.checkpoints import Checkpoints, claim_workdir, record_config
 from focal_jax.training.data import TrainingData
+from focal_jax.training.optimizer import make_optimizer, make_schedule
 from focal_jax.training.parallel import Devices
 from focal_jax.training.signals import StopSignals
 from focal_jax.training.step import StepSettings, TrainState, averaged_variables, init_state, make_train_step
@@ -65,7 +65,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
   loss = loss_settings(config.loss)
   settings = StepSettings(config.networks, loss, config.accumulate, float(config.ema_decay))
   schedule = make_schedule(config.optimizer, config.steps)
-  tx = make_optimizer(config.optimizer, schedule)
+  tx = make_optimizer(config.optimizer)
   data = TrainingData(config, devices)
   if config.networks == 'alignment' and not data.motion_known:
     raise InputError(
@@ -76,14 +76,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, profile: tuple[i
   variables = initial_variables(model, config)
   if config.networks != 'alignment':
     _check_loss(model, variables, data.example(), loss)
-  state = init_state(variables, tx, settings, config.seed)
+  state = init_state(variables, tx, settings, config.seed, schedule)
   train_step = devices.run(make_train_step(model, tx, data.make_batch, settings), outputs=(False, False), training=True)
 
   with _disk_errors(workdir), StopSignals() as stop, contextlib.ExitStack() as opened:
     if jax.process_index() == 0:
       claim_workdir(workdir, config.to_dict())
     run = _Run(config, workdir, state, stop, opened)
-    run.go(devices, train_step, data, validation, schedule, profile)
+    run.go(devices, train_step, data, validation, profile)
     return run.finish()
 
 
@@ -95,18 +95,20 @@ class _Run:
   ):
     """Replaces `state` by the newest checkpoint, if there is one; files are closed with `opened`."""
     self._config, self._workdir, self._stop = config, workdir, stop
-    self._checkpoints = self._writer = None
+    self._schedule = jax.device_get(state.schedule)  # a copy: the first step reuses the memory of the state
+    saved, self._checkpoints, self._writer = state.saved(), None, None
     # stacks: position in the data; validated: last step whose validation is done; best: its step and value.
     note = {'stacks': 0, 'validated': None, 'best': None, 'config': None}
     if jax.process_index() == 0:
       self._checkpoints = opened.enter_context(contextlib.closing(Checkpoints(workdir, config.keep_checkpoints)))
-      restored = self._checkpoints.restore(state)
+      restored = self._checkpoints.restore(saved)
       if restored is not None:
-        state, note = restored
-        log.info('continuing from step %d', state.step)
+        saved, note = restored
+        log.info('continuing from step %d', saved.step)
       record_config(workdir, config.to_dict())
-      self._writer = opened.enter_context(contextlib.closing(Writer(workdir, int(state.step))))
-    self._state, self._note = parallel.from_first_process(state, note)
+      self._writer = opened.enter_context(contextlib.closing(Writer(workdir, int(saved.step))))
+    saved, self._note = parallel.from_first_process(saved, note)
+    self._state = TrainState.of(saved, self._schedule)
     self._note['config'] = config.to_dict()
     # All data used for the weights, because a run may continue with other data.
     self._note['data'] = sorted({*self._note.get('data', ()), *data_names(config)})
@@ -118,7 +120,6 @@ class _Run:
     train_step: Any,
     data: TrainingData,
     validation: Validation,
-    schedule: optax.Schedule,
     profile: tuple[int, int] | None,
   ) -> None:
     """Runs the steps up to the last one of the config.
@@ -137,7 +138,7 @@ class _Run:
 
     def read(lag=0):
       while len(unread) > lag:
-        self._report(*unread.popleft(), progress, schedule)
+        self._report(*unread.popleft(), progress)
 
     if self._is_due(config.validation_every) and self._note['validated'] != self._step:
       self._validate(validation)
@@ -182,7 +183,7 @@ class _Run:
   def _is_due(self, every: int) -> bool:
     return self._step == self._config.steps or (self._step > 0 and self._step % every == 0)
 
-  def _report(self, step: int, metrics: Any, progress: Progress, schedule: optax.Schedule) -> None:
+  def _report(self, step: int, metrics: Any, progress: Progress) -> None:
     """Waits for the metrics of a step, and logs them when due.
 
     Raises:
@@ -201,7 +202,7 @@ class _Run:
       return
     seconds, taken = progress.seconds_per_step(step), step - 1 - int(metrics['skipped'])
     first_of_update = taken - taken % config.optimizer.steps_per_update
-    rates = {'learning_rate': float(schedule(first_of_update)), 'step_seconds': seconds}
+    rates = {'learning_rate': float(self._schedule(first_of_update)), 'step_seconds': seconds}
     rates |= {'stacks_per_second': config.batch_size / seconds, **memory_gb()}
     numbers = ', '.join(f'{name} {value:.4g}' for name, value in (metrics | rates).items())
     log.info('step %d/%d: %s, %s left', step, config.steps, numbers, progress.time_left(step))
@@ -228,7 +229,7 @@ class _Run:
 
   def _save(self) -> None:
     if self._checkpoints:
-      self._checkpoints.save(self._step, self._state, self._note)
+      self._checkpoints.save(self._step, self._state.saved(), self._note)
 
   def _write_weights(self, name: str) -> Path:
     path, model = self._workdir / name, self._config.model.to_dict()
@@ -342,31 +343,3 @@ def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
       check_weights(path, taken, wanted)
       variables = {collection: {**variables[collection], **taken[collection]} for collection in variables}
   return variables
-
-
-def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
-  """The learning rate: linear warm-up, then constant or cosine."""
-  if config.schedule not in ('constant', 'cosine'):
-    raise InputError(f"optimizer.schedule is '{config.schedule}', expected 'constant' or 'cosine'")
-  after = max(steps - config.warmup_steps, 1)
-  rest = (
-    optax.constant_schedule(config.learning_rate)
-    if config.schedule == 'constant'
-    else optax.cosine_decay_schedule(config.learning_rate, after)
-  )
-  if not config.warmup_steps:
-    return rest
-  warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-  return optax.join_schedules([warmup, rest], [config.warmup_steps])
-
-
-def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-  """Adam; gradients of a norm above `clip_norm` are scaled down to it first.
-
-  With `steps_per_update` > 1 it updates the weights once in that many steps, from the mean of their gradients, at the
-  learning rate that `schedule` has for the first of them.
-  """
-  steps = config.steps_per_update
-  clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-  tx = optax.chain(clip, optax.adam(lambda update: schedule(update * steps), config.b1, config.b2))
-  return tx if steps == 1 else optax.MultiSteps(tx, steps).gradient_transformation()

@@ -14,11 +14,12 @@ from jaxtyping import Array
 from focal_jax import losses
 from focal_jax.losses import LossSettings
 from focal_jax.stack import FocalStack
+from focal_jax.training.optimizer import Schedule
 from focal_jax.training.parallel import AXIS
 
 
 @flax.struct.dataclass
-class TrainState:
+class SavedState:
   """Everything needed to continue a run, except the position in the data.
 
   Attributes:
@@ -40,6 +41,28 @@ class TrainState:
   skipped_in_row: Any
 
 
+@flax.struct.dataclass
+class TrainState(SavedState):
+  """With what a continued run takes from its config.
+
+  Attributes:
+    schedule: of the learning rate; None for optimisers that need none.
+  """
+
+  schedule: Any = None
+
+  @classmethod
+  def of(cls, saved: SavedState, schedule: Schedule | None) -> 'TrainState':
+    return cls(**_fields(saved), schedule=schedule)
+
+  def saved(self) -> SavedState:
+    return SavedState(**_fields(self))
+
+
+def _fields(state: SavedState) -> dict[str, Any]:
+  return {field.name: getattr(state, field.name) for field in dataclasses.fields(SavedState)}
+
+
 Networks = Literal['both', 'depth', 'alignment']
 MakeBatch = Callable[[Array, Any], FocalStack]
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]
@@ -55,12 +78,18 @@ class StepSettings:
   ema_decay: float = 0.0
 
 
-def init_state(variables: dict, tx: optax.GradientTransformation, settings: StepSettings, seed: int) -> TrainState:
+def init_state(
+  variables: dict,
+  tx: optax.GradientTransformation,
+  settings: StepSettings,
+  seed: int,
+  schedule: Schedule | None = None,
+) -> TrainState:
   """The state before the first step, from variables {'params', 'batch_stats'}."""
   params, batch_stats = variables['params'], variables.get('batch_stats', {})
   ema = {'params': params, 'batch_stats': batch_stats} if settings.ema_decay else None
   step, skipped, in_row = (jnp.zeros((), jnp.int32) for _ in range(3))
-  state = TrainState(step, jnp.int32(seed), params, batch_stats, tx.init(params), ema, skipped, in_row)
+  state = TrainState(step, jnp.int32(seed), params, batch_stats, tx.init(params), ema, skipped, in_row, schedule)
   return jax.tree.map(jnp.array, state)  # separate copies, because a step donates each of them
 
 
@@ -83,6 +112,8 @@ def make_train_step(
   gradients add up to the same; batch normalisation uses one part at a time. A step whose loss or gradient is not finite
   changes nothing and is counted.
   """
+
+  tx = optax.with_extra_args_support(tx)
 
   def loss_fn(params, batch_stats, stack, counts):
     variables, parts = {'params': params, 'batch_stats': batch_stats}, {}
@@ -137,7 +168,7 @@ def make_train_step(
     metrics['gradient_norm'] = optax.tree.norm(gradient)
     finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['gradient_norm'])
 
-    updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+    updates, opt_state = tx.update(gradient, state.opt_state, state.params, schedule=state.schedule)
     params, ema = optax.apply_updates(state.params, updates), state.ema
     if ema is not None:
       # Early averages decay faster; otherwise they would consist mostly of the initial weights for a long time.
@@ -146,7 +177,8 @@ def make_train_step(
     new, old = (params, batch_stats, opt_state, ema), (state.params, state.batch_stats, state.opt_state, state.ema)
     kept = jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
     bad = 1 - finite.astype(jnp.int32)
-    state = TrainState(state.step + 1, state.seed, *kept, state.skipped + bad, bad * (state.skipped_in_row + 1))
+    skipped_in_row = bad * (state.skipped_in_row + 1)
+    state = TrainState(state.step + 1, state.seed, *kept, state.skipped + bad, skipped_in_row, state.schedule)
     return state, metrics | {'skipped': state.skipped, 'skipped_in_row': state.skipped_in_row}
 
   return step

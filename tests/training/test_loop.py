@@ -24,7 +24,7 @@ from focal_jax.recipes import ddff12, shipped, simulated
 from focal_jax.simulate.stacks import settings_from_config, simulate_batch
 from focal_jax.training import parallel
 from focal_jax.training.data import TrainingData
-from focal_jax.training.loop import data_names, make_optimizer, make_schedule, train_and_evaluate
+from focal_jax.training.loop import data_names, train_and_evaluate
 from focal_jax.training.parallel import Devices
 from focal_jax.training.step import StepSettings, averaged_variables, init_state, make_train_step
 
@@ -458,56 +458,6 @@ def test_simulator_settings_come_from_the_config():
   assert 'ddff12' in settings.sweep.cameras
   assert shipped.get_config('alignment').simulator.sweep.aligned == 0.05
   assert isinstance(hash(settings), int)  # static in jit
-
-
-def test_schedule():
-  config = shipped.get_config().optimizer
-  config.update(learning_rate=0.1, warmup_steps=10, schedule='cosine', b1=0.0, b2=0.0)
-  tx = make_optimizer(config, make_schedule(config, 110))
-  # With b1 = b2 = 0 a step of Adam is the learning rate times the gradient's sign.
-  state, rates, step = tx.init(jnp.zeros(())), [], jax.jit(tx.update)
-  for _ in range(111):
-    update, state = step(jnp.ones(()), state)
-    rates.append(-float(update))
-  assert rates[0] == 0
-  assert rates[10] == pytest.approx(0.1, rel=1e-4)
-  assert rates[60] == pytest.approx(0.05, rel=1e-4)
-  assert rates[110] == pytest.approx(0.0, abs=1e-5)
-
-
-def test_an_update_from_several_steps():
-  """The mean of three gradients, clipped as one, at the learning rate of the first: as a batch three times as large."""
-  config = shipped.get_config().optimizer
-  config.update(learning_rate=0.1, warmup_steps=0, schedule='cosine', clip_norm=1.0)
-  schedule = make_schedule(config, 12)
-  adam = optax.adam(lambda update: schedule(3 * update), config.b1, config.b2)
-  large = optax.chain(optax.clip_by_global_norm(1.0), adam)
-  config.steps_per_update = 3
-  small = make_optimizer(config, schedule)
-  update, update_large = jax.jit(small.update), jax.jit(large.update)
-  gradients = np.random.default_rng(0).normal(0, 2, (4, 3, 5)).astype(np.float32)
-  params = expected = jnp.zeros(5)
-  state, expected_state = small.init(params), large.init(expected)
-  for of_update in gradients:
-    for index, gradient in enumerate(of_update):
-      updates, state = update(gradient, state, params)
-      assert np.any(np.asarray(updates) != 0) == (index == 2)
-      params = optax.apply_updates(params, updates)
-    updates, expected_state = update_large(of_update.mean(0), expected_state, expected)
-    expected = optax.apply_updates(expected, updates)
-    np.testing.assert_allclose(params, expected, rtol=1e-5)
-
-
-def test_clipping():
-  """With b1 = 0 and b2 -> 1 a first step of Adam shows nothing of the norm, so the moments are looked at."""
-  config = shipped.get_config().optimizer
-  for norm, expected in ((0.0, 5.0), (10.0, 5.0), (1.0, 1.0)):
-    config.clip_norm = norm
-    tx = make_optimizer(config, make_schedule(config, 10))
-    gradient = {'a': jnp.array([3.0]), 'b': jnp.array([4.0])}
-    _, state = tx.update(gradient, tx.init(gradient))
-    mu = optax.tree.get(state, 'mu')
-    assert float(optax.tree.norm(mu)) == pytest.approx((1 - config.b1) * expected, rel=1e-5)
 
 
 def test_the_average_follows_the_weights_slowly():

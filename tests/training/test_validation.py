@@ -18,7 +18,7 @@ from focal_jax.data.sources import open_source
 from focal_jax.losses import LossSettings
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.stack import FocalStack
-from focal_jax.training.loop import make_optimizer, make_schedule
+from focal_jax.training.optimizer import make_optimizer
 from focal_jax.training.parallel import AXIS, Devices
 from focal_jax.training.step import StepSettings, init_state
 from focal_jax.training.validation import Validation
@@ -27,7 +27,7 @@ flags.FLAGS.mark_as_parsed()  # grain reads absl flags
 
 
 def state_of(config):
-  tx = make_optimizer(config.optimizer, make_schedule(config.optimizer, 10))
+  tx = make_optimizer(config.optimizer)
   state = init_state(init_variables(toy.make_toy(), 1), tx, StepSettings('both', LossSettings(), ema_decay=0.5), 0)
   # Validation uses the averaged weights, not the current ones.
   return state.replace(params=jax.tree.map(lambda x: x + 1, state.params))

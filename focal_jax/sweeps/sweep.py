@@ -293,11 +293,17 @@ def _work(run: Run, state: State) -> int:
 
 
 def _time_left(speeds, waiting, jobs, states, devices: int) -> str:
-  """Estimate from the time per step of the runs in this call."""
+  """Estimate from the time per step of the runs in this call; empty if none of them says much about those to come."""
+  works = [_work(run, state) for run, state in waiting]
+  running = [(_work(job.run, states[job.run]), job.seconds) for job in jobs]
+  longest = max(works + [work for work, _ in running], default=0)
+  # Compilation and validation take most of the time of a run of few steps.
+  speeds = [(taken, work) for taken, work in speeds if work >= longest / 10]
+  if not longest or not speeds:
+    return ''
   a_step = sum(taken for taken, _ in speeds) / sum(work for _, work in speeds)
-  left = sum(a_step * _work(run, state) for run, state in waiting)
-  left += sum(max(a_step * _work(job.run, states[job.run]) - job.seconds, 0.0) for job in jobs)
-  return f', about {format_seconds(left / devices)} left' if waiting or jobs else ''
+  left = a_step * sum(works) + sum(max(a_step * work - taken, 0.0) for work, taken in running)
+  return f', about {format_seconds(left / devices)} left'
 
 
 def _read_seconds(workdir: Path) -> dict[str, float]:

@@ -204,7 +204,7 @@ def draw_plot(path: Path, rows: Sequence[Row], names: Sequence[str], title: str)
   figure.savefig(path, dpi=150)
 
 
-def _numbers(rows: Sequence[Row]) -> tuple[str, list[float]]:
+def _numbers(rows: Sequence[Row]) -> tuple[str, list[int | float]]:
   """The one field that all variants override with a number, and the numbers; '' if it is not so."""
   overrides = [list(row.variant.overrides.items()) for row in rows]
   pairs = [one[0] for one in overrides if len(one) == 1]

@@ -245,6 +245,22 @@ def test_seeds_follow_that_of_the_recipe(sweep):
   assert names(sweep.folder) == [f'model.width={width},seed={seed}' for seed in (5, 6) for width in (1.0, 2.0)]
 
 
+def test_the_time_left_is_not_judged_by_a_run_of_few_steps(sweep, caplog):
+  def declare(add):
+    add(steps=1)
+    add(steps=500)
+    add(steps=499)
+
+  caplog.set_level('INFO')
+  sweep(declare)
+  lines = [line for line in caplog.messages if 'finished in' in line]
+  assert [re.sub(r'.*finished in [0-9:.]+', '', line) for line in lines] == [
+    ', 1 of 3',  # its second would be taken for that of a step
+    ', 2 of 3, about 0:00 left',
+    ', 3 of 3',
+  ]
+
+
 def test_finished_runs_are_kept(sweep):
   assert sweep(widths(1.0)) == 0
   (sweep.folder / 'table.md').unlink()

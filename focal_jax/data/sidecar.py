@@ -349,8 +349,8 @@ def _by_file(source: str, entries: list[Fields], there: list[str]) -> tuple[dict
     if len(meant) != 1:
       absent.append(name)
       continue
-    if meant[0] in frames:
-      raise InputError(f'{source}: {printable(name)} is listed twice, expected every file once')
+    if frames.get(meant[0], entry) != entry:
+      raise InputError(f'{source}: {printable(name)} is listed twice with different values, expected every file once')
     frames[meant[0]] = entry
   return frames, absent
 

@@ -127,7 +127,7 @@ def submit(
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
   for name in NAMES[len(names) :]:  # left from an overwritten submission; the folder must match the zip
     (out / FOLDER / f'{name}.npy').unlink(missing_ok=True)
-  log.info('%d stacks, %.2f s per stack; wrote %s', len(names), summary['seconds_a_stack'], out / 'contact_sheet.png')
+  log.info('stacks: %d, %.2f s each; wrote %s', len(names), summary['seconds_a_stack'], out / 'contact_sheet.png')
   if complete:
     log.info('upload %s to CodaLab', out / ZIP)
   else:

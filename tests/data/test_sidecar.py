@@ -246,6 +246,11 @@ def test_positions_among_other_columns(folder, header):
   assert (stack.focus.tolist(), stack.focus_unit) == ([0, 2.5, 5], 'um')
 
 
+def test_a_row_may_be_repeated(folder):
+  (folder / 'metadata.csv').write_text('file,focus_dpt\na.png,0\nb.png,1\nc.png,2\nb.png,1\n')
+  assert read_stack_folder(folder).focus.tolist() == [0, 1, 2]
+
+
 def test_rows_of_files_that_are_not_there(folder):
   text = 'file,focus_dpt\na.png,0\nb.png,1\nc.png,2\nd.png,3\nTotal,6\n'
   (folder / 'metadata.csv').write_text(text)
@@ -442,7 +447,7 @@ class TestPositions:
       'file,focus_dpt\na.png,0\nb.png,1\nd.png,3',
       r'found no file d\.png, expected names of files in its folder',
     ),
-    ('file,focus_dpt\na.png,0\nb.png,1\nb.png,2', r'b\.png is listed twice, expected every file once'),
+    ('file,focus_dpt\na.png,0\nb.png,1\nb.png,2', r'b\.png is listed twice with different values, expected'),
     ('file,focus_dpt\na.png,0\n,1', 'file of entry 2 is None, expected the name of an image'),
     (
       'file,focus_dpt\na.png,0\nb.png,-1\nc.png,2',

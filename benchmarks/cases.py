@@ -89,9 +89,9 @@ def forward_cases(
   return cases
 
 
-def _shipped_case(part: str, name: str, networks: Networks, align: bool) -> Case:
+def _shipped_case(part: str, name: str, networks: Networks, shape: tuple[int, int, int, int], align: bool) -> Case:
   """A case of one prediction by the network that ships."""
-  shape, shapes = networks.settings.shape(), variable_shapes(networks.shipped)
+  shapes = variable_shapes(networks.shipped)
 
   def predict(variables, stack):
     return networks.shipped.apply(variables, stack, align=align)
@@ -131,13 +131,14 @@ def _host_case(part: str, networks: Networks, align: str) -> Case:
 
 def inference(networks: Networks) -> list[Case]:
   cases = forward_cases('inference', 'end to end', networks, networks.settings.shape(), align=True)
-  cases.append(_shipped_case('inference', 'shipped networks, end to end', networks, align=True))
+  shape = networks.settings.shape()
+  cases.append(_shipped_case('inference', 'shipped networks, end to end', networks, shape, align=True))
   return [*cases, _host_case('inference', networks, align='network')]
 
 
 def depth(networks: Networks) -> list[Case]:
   cases = forward_cases('depth', 'depth network', networks, networks.settings.shape(), align=False)
-  cases.append(_shipped_case('depth', 'refined', networks, align=False))
+  cases.append(_shipped_case('depth', 'refined', networks, networks.settings.shape(), align=False))
   return [*cases, _host_case('depth', networks, align='off')]
 
 
@@ -237,4 +238,6 @@ def scaling(networks: Networks) -> Iterator[list[Case]]:
   """End-to-end cases, one shape at a time, named by shape."""
   shapes = {shape for line in scaling_lines(networks.settings).values() for _, shape in line}
   for shape in sorted(shapes):
-    yield forward_cases('scaling', shape_text(shape), networks, shape, align=True)
+    text = shape_text(shape)
+    cases = forward_cases('scaling', text, networks, shape, align=True)
+    yield [*cases, _shipped_case('scaling', f'{text}, shipped networks', networks, shape, align=True)]

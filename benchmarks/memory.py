@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from benchmarks.settings import Settings, multiple_of_32
-from benchmarks.training import Option, StepProgram, empty_stack
+from benchmarks.training import Option, StepProgram, empty_stack, refined
 from focal_jax import backend
 from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.published import INPUT_CONVENTION
@@ -26,17 +26,17 @@ STEP_PX = 32
 Shape = tuple[int, int, int, int]
 
 
-def inference_bytes(settings: Settings, shape: Shape) -> dict[str, int]:
+def inference_bytes(settings: Settings, shape: Shape, model: dict[str, Any]) -> dict[str, int]:
   """Memory of an end-to-end prediction."""
-  network = make_model(INPUT_CONVENTION, dtype=np.dtype(settings.dtype))
+  network = make_model(model, dtype=np.dtype(settings.dtype))
   stack = empty_stack(shape).replace(target=None, valid=None, motion=None)
   predict = jax.jit(network.apply, compiler_options=backend.compiler_options())
   return _allotted(predict.lower(variable_shapes(network), stack).compile())
 
 
-def training_bytes(settings: Settings, shape: Shape, remat: bool) -> dict[str, int]:
-  """Memory of an end-to-end training step of both networks."""
-  program = StepProgram(Option(dtype=settings.dtype, remat=remat), shape, 'both')
+def training_bytes(option: Option, shape: Shape, trained: str) -> dict[str, int]:
+  """Memory of a training step."""
+  program = StepProgram(option, shape, trained)
   return _allotted(program.compile(*program.shapes()))
 
 
@@ -48,9 +48,11 @@ def _allotted(compiled: jax.stages.Compiled) -> dict[str, int]:
 
 
 KINDS: dict[str, Callable[[Settings, Shape], dict[str, int]]] = {
-  'inference': inference_bytes,
-  'training': lambda settings, shape: training_bytes(settings, shape, remat=False),
-  'training, remat': lambda settings, shape: training_bytes(settings, shape, remat=True),
+  'inference': lambda settings, shape: inference_bytes(settings, shape, INPUT_CONVENTION),
+  'inference, shipped networks': lambda settings, shape: inference_bytes(settings, shape, refined().model),
+  'training': lambda settings, shape: training_bytes(Option(dtype=settings.dtype), shape, 'both'),
+  'training, remat': lambda settings, shape: training_bytes(Option(dtype=settings.dtype, remat=True), shape, 'both'),
+  'training, refined': lambda settings, shape: training_bytes(refined(dtype=settings.dtype), shape, 'depth'),
 }
 
 
@@ -93,7 +95,7 @@ def measure_memory(settings: Settings, log: Callable[[str], None]) -> dict[str, 
       allotted.append({'kind': kind, 'shape': list(shape), **bytes_of(settings, shape)})
       log(f'memory: {kind} of {shape}: {allotted[-1]["total"] / 2**20:.0f} MiB')
   limit = settings.memory_gib * 2**30
-  for kind in ('training', 'training, remat'):
+  for kind in (kind for kind in KINDS if kind.startswith('training')):
     tried = {}
 
     def bytes_of(side, kind=kind, tried=tried):

@@ -101,7 +101,11 @@ def memory_tables(memory: dict[str, Any]) -> list[str]:
   for part in ('temp', 'argument', 'output', 'total'):
     cells[f'{part}, MiB'] = [number(row[part] / _MIB) for row in rows]
   lines = markdown_rows(cells)
-  lines += ['', 'Allocated by XLA; training is end to end, with one stack per step.', '']
+  lines += [
+    '',
+    'Allocated by XLA; training is end to end, or of the depth network refined alone, with one stack per step.',
+    '',
+  ]
   for row in memory['largest']:
     lines.append(
       f'Largest square stack of {row["kind"]} within {row["limit_gib"]:g} GiB: {row["side"]} px '

@@ -2,6 +2,7 @@
 
   python -m benchmarks.train_step
   python -m benchmarks.train_step --networks=both --crop_px=64 --rounds=9
+  python -m benchmarks.train_step --depth=refined
 
 All steps are compiled first, then run in turns, so that noise of the machine affects all alike; ratios are the relevant
 result. The batch is made once and stays on the device; data pipeline and simulator have their own benchmarks. Times are
@@ -9,16 +10,21 @@ medians over the rounds, each step waiting for the device. Memory is what XLA al
 arguments.
 """
 
+import dataclasses
 import time
+from typing import Any
 
 import jax
 import numpy as np
 from absl import app, flags
 
-from benchmarks.training import Option, Step
+from benchmarks.training import Option, Step, refined
 from focal_jax.losses import LossSettings
 
 _NETWORKS = flags.DEFINE_enum('networks', 'depth', ('both', 'depth', 'alignment'), 'What is trained.')
+_DEPTH = flags.DEFINE_enum(
+  'depth', 'published', ('published', 'refined'), 'The depth network; refined is the one that ships, with its loss.'
+)
 _CROP = flags.DEFINE_integer('crop_px', 64, 'Side of the frames, a multiple of 32.')
 _FRAMES = flags.DEFINE_integer('frames', 5, 'Frames per stack.')
 _BATCH = flags.DEFINE_integer('batch_size', 4, 'Stacks per step, on one device.')
@@ -27,26 +33,38 @@ _ONLY = flags.DEFINE_list('only', [], 'Options to measure; default: all.')
 
 
 PLAIN = 'plain'
-OPTIONS = {
-  PLAIN: Option(),
-  'parallel=shard_map': Option(kind='shard_map'),
-  'compute_dtype=bfloat16': Option(dtype='bfloat16'),
-  'remat=True': Option(remat=True),
-  'accumulate=2': Option({'accumulate': 2}),
-  'ema_decay=0.999': Option({'ema_decay': 0.999}),
-  'optimizer.clip_norm=1': Option(clip_norm=1.0),
-  'loss.penalty=charbonnier': Option({'loss': LossSettings(penalty='charbonnier')}),
-  'loss.gradient_weight=0.5': Option({'loss': LossSettings(gradient_weight=0.5)}),
-}
+
+
+def options(base: Option) -> dict[str, Option]:
+  """The options, each a change of `base`."""
+
+  def changed(settings: dict | None = None, **fields: Any) -> Option:
+    return dataclasses.replace(base, settings=base.settings | (settings or {}), **fields)
+
+  def loss(**fields: Any) -> dict[str, LossSettings]:
+    return {'loss': dataclasses.replace(base.settings.get('loss', LossSettings()), **fields)}
+
+  return {
+    PLAIN: base,
+    'parallel=shard_map': changed(kind='shard_map'),
+    'compute_dtype=bfloat16': changed(dtype='bfloat16'),
+    'remat=True': changed(remat=True),
+    'accumulate=2': changed({'accumulate': 2}),
+    'ema_decay=0.999': changed({'ema_decay': 0.999}),
+    'optimizer.clip_norm=1': changed(clip_norm=1.0),
+    'loss.penalty=charbonnier': changed(loss(penalty='charbonnier')),
+    'loss.gradient_weight=0.5': changed(loss(gradient_weight=0.5)),
+  }
 
 
 def main(argv: list[str]) -> None:
   del argv
-  names = [PLAIN, *(name for name in OPTIONS if name != PLAIN and (not _ONLY.value or name in _ONLY.value))]
+  chosen = options(refined() if _DEPTH.value == 'refined' else Option())
+  names = [PLAIN, *(name for name in chosen if name != PLAIN and (not _ONLY.value or name in _ONLY.value))]
   shape = (_BATCH.value, _FRAMES.value, _CROP.value, _CROP.value)
   steps = {}
   for name in names:
-    steps[name] = Step(OPTIONS[name], shape, _NETWORKS.value)
+    steps[name] = Step(chosen[name], shape, _NETWORKS.value)
     print(f'compiled {name} in {steps[name].compile_s:.0f} s', flush=True)
   for step in steps.values():
     step()
@@ -57,7 +75,8 @@ def main(argv: list[str]) -> None:
       step()
       seconds[name].append(time.perf_counter() - began)
   device = jax.devices()[0].device_kind
-  print(f"\nnetworks '{_NETWORKS.value}', {(*shape, 3)}, {device}, jax {jax.__version__}, {_ROUNDS.value} rounds\n")
+  what = f"networks '{_NETWORKS.value}', {_DEPTH.value}, {(*shape, 3)}"
+  print(f'\n{what}, {device}, jax {jax.__version__}, {_ROUNDS.value} rounds\n')
   print('| option | step, ms (range) | against plain | memory, MB | against plain |')
   print('| --- | ---: | ---: | ---: | ---: |')
   plain = np.array(seconds[PLAIN])

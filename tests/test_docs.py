@@ -128,6 +128,7 @@ def understand(module, words):
   return result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_commands_of_this_project_are_understood(checkout):
   """Their modes and flags exist, their values can be parsed, their recipes load with the fields that are set."""
   (ablation,) = [text for _, text in blocks(ROOT / 'docs/tutorials/ablation.md', 'python')]

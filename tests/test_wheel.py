@@ -136,6 +136,7 @@ def test_recipes_weights_and_examples_are_found(installed, tmp_path):
   assert set(names) == {name for name in ours if not name.endswith('__init__')}
 
 
+@pytest.mark.slow
 def test_a_recipe_on_the_command_line(installed, tmp_path):
   recipe = 'configs/ablations/networks.py:smoke'
   main, places = ('-m', 'focal_jax.main'), {'folder': tmp_path, 'site': installed}

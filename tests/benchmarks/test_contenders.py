@@ -14,6 +14,7 @@ def contest(make, names=('fast',)):
   return Contest([Contender(name, make) for name in names])
 
 
+@pytest.mark.slow
 def test_turns_alternate_between_processes(tmp_path, monkeypatch):
   monkeypatch.setattr(harness, 'TURN_S', 0.0)
   path = tmp_path / 'calls'

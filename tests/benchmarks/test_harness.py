@@ -170,6 +170,7 @@ def networks():
   return cases.Networks(Settings(frames=2, height=32, width=32, peer=False))
 
 
+@pytest.mark.slow
 def test_stages_are_the_network(networks):
   found = stages.stages(networks)
   names = [case.name for case in found]
@@ -323,6 +324,7 @@ def test_warp_without_torch(program, monkeypatch, capsys):
   assert 'PyTorch is not installed: the network and the warp have no peer.' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_inference(program, tmp_path):
   program(
     '--only=inference', '--frames=2', '--height=32', '--width=32', '--rounds=1', '--nopeer', f'--out={tmp_path / "a"}'

@@ -42,6 +42,7 @@ def apply(variables, *stack, **arguments):
   return compiled(**arguments)(variables, *stack)
 
 
+@pytest.mark.slow
 def test_softmax_equals_the_published_network(shared):
   path = shared / 'parity' / 'aifdepthnet.json'
   tensors, expected = state_dict(path), arrays(path.with_suffix('.npz'))

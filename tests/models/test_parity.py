@@ -65,6 +65,7 @@ def test_parameter_counts_and_unused(model, shared):
   assert count == 4_038_832 + 195_593 - 22_240
 
 
+@pytest.mark.slow
 def test_two_stacks_equal_each_alone(model, stack):
   """The published code mixes up the zoom of the stacks in a batch; ours must not."""
   images, focus, fov = stack

@@ -162,6 +162,7 @@ def test_pieces_are_as_large_as_one_may_be():
   assert tiles.are_needed(checked_stack(np.zeros((8, *SIZE, 3), np.uint8), range(8), None), None)
 
 
+@pytest.mark.slow
 def test_large_frames_are_predicted_in_tiles_unasked(monkeypatch):
   monkeypatch.setattr(tiles, 'FRAMES_PX', 3 * 640 * 640)
   monkeypatch.setattr(tiles, 'MIN_PIECE_PX', 0)

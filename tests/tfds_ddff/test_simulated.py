@@ -59,6 +59,7 @@ def files(folder: Path) -> dict[str, bytes]:
   return {path.name: path.read_bytes() for path in built_folder('simulated', folder).iterdir()}
 
 
+@pytest.mark.slow
 def test_examples_are_what_the_simulator_makes_bit_by_bit(tmp_path):
   counts = {'train': 2, 'val': 1}
   assert build_simulated(SETTINGS, counts, tmp_path, seed=7) == (tmp_path, counts)

@@ -333,7 +333,7 @@ def textured(tmp_path):
   return config
 
 
-@pytest.mark.parametrize('kind', ['pmap', 'shard_map'])
+@pytest.mark.parametrize('kind', ['pmap', pytest.param('shard_map', marks=pytest.mark.slow)])
 def test_textures_are_an_input_of_the_step(textured, kind):
   devices = Devices(kind)
   data, keys = TrainingData(textured, devices), jax.random.split(jax.random.key(0), 4)
@@ -477,6 +477,7 @@ def test_the_average_follows_the_weights_slowly():
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), averaged_variables(state), expected)
 
 
+@pytest.mark.slow
 def test_a_trace_is_written(tmp_path):
   config = toy.get_config(toy.write_stacks(tmp_path / 'data'))
   config.update(steps=4, validation_every=4)

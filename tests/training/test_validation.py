@@ -97,6 +97,7 @@ def test_the_first_stacks_of_a_source(tmp_path):
   assert np.ptp(truth[20:]) > 100
 
 
+@pytest.mark.slow
 def test_simulated_stacks_are_the_same_for_every_seed_of_the_run(tmp_path):
   pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
   (tmp_path / 'textures').mkdir()

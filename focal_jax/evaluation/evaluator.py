@@ -48,7 +48,9 @@ def evaluate(config: ConfigDict, weights: str | None, out: Path, overwrite: bool
   Raises:
     InputError: a data set that is not built or has no targets, or invalid weights; nothing is written then.
   """
-  texts = [f'network={weights or SHIPPED}', *config.eval.baselines]
+  baselines = list(config.eval.baselines)
+  first = weights if weights in baselines else f'network={weights or SHIPPED}'
+  texts = [first, *(text for text in baselines if text != first)]
   return evaluate_methods(config, texts, out, overwrite)
 
 
@@ -101,9 +103,8 @@ def evaluate_methods(
       _facts(methods),
     )
     summary = tables.summarise(tally, protocol, heading, paired)
-    text = tables.markdown(summary)
     (staging / 'summary.json').write_text(json.dumps(summary, indent=2, allow_nan=False) + '\n')
-    (staging / 'summary.md').write_text(text, encoding='utf-8')
+    (staging / 'summary.md').write_text(tables.markdown(summary), encoding='utf-8')
     tables.write_csv(staging / 'per_image.csv', tally)
     for name, results in kept.pictures().items():
       rows = [row for one in results for row in plots.stack_rows(one, labels if paired else labels[:1], rank)]
@@ -112,8 +113,8 @@ def evaluate_methods(
       plots.draw_error_by_depth(staging / 'error_by_depth.png', tally, unit)
     if any(tally.sparsification.values()):
       plots.draw_sparsification(staging / 'sparsification.png', tally)
-  print(text)
-  log.info('wrote %s', out / 'summary.md')
+  print(tables.plain(summary))
+  log.info('wrote %s, with all measures, intervals and published figures', out / 'summary.md')
   return summary
 
 

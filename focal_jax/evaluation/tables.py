@@ -222,6 +222,27 @@ def markdown(summary: Mapping[str, Any]) -> str:
   return '\n'.join(lines) + '\n'
 
 
+def plain(summary: Mapping[str, Any], width: int = 100) -> str:
+  """Means of the measured methods as aligned text, with as many of the measures as fit into lines of `width`."""
+  methods = summary['methods']
+  names = [
+    name
+    for name in (*summary['protocol']['measures'], *_UNCERTAINTY, *MOTION_TITLES)
+    if any(name in method['values'] for method in methods.values())
+  ]
+  room = max(map(len, methods))
+  lines = [label.ljust(room) for label in ('', *methods)]
+  for name in names:
+    cells = [name, *(_mean(method['values'].get(name), 3) for method in methods.values())]
+    room = 2 + max(map(len, cells))
+    if len(lines[0]) + room > width:
+      break
+    lines = [line + cell.rjust(room) for line, cell in zip(lines, cells, strict=True)]
+  stacks = _count(summary['stacks'], 'stack')
+  title = f'{summary["dataset"]}, {summary["split"]}: means over {stacks}, frames {_alignment(summary)}'
+  return '\n'.join([title, '', *(line.rstrip() for line in lines)]) + '\n'
+
+
 def _alignment(summary: Mapping[str, Any]) -> str:
   asked = summary['align']
   if asked == 'off':

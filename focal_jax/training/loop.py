@@ -317,6 +317,8 @@ def data_names(config: ConfigDict) -> list[str]:
     names.update(name for name, _ in parse_sources(config.data.source))
     if config.data.rgbd:
       names.add(config.data.rgbd)
+    if config.data.raytraced:
+      names.add('raytraced')
   for path in config.init.values():
     if path:
       names.update(load_weights(shipped_file(path))[1].get('data', ()))

@@ -444,6 +444,8 @@ def test_weights_tell_what_they_were_trained_on(tmp_path):
   assert data_names(config) == ['ddff12', 'simulated/pixel_6']
   config.data.update(source='simulated', rgbd='nyu_depth')
   assert data_names(config) == ['nyu_depth', 'simulated']
+  config.data.update(rgbd='', raytraced='folder:scenes')
+  assert data_names(config) == ['raytraced', 'simulated']
 
 
 def test_variants_are_checked():

@@ -112,7 +112,9 @@ class Config:
   networks: Literal['both', 'depth', 'alignment'] = 'both'
   init: InitSettings = InitSettings()  # weights to start from
   batch_size: int = 4  # stacks per step on all devices together; a multiple of their number times accumulate
-  accumulate: int = 1  # number of sequential parts of a device's share of the batch, to save memory
+  # Number of sequential parts of a device's share of the batch, to save memory; slow on a CPU, where
+  # optimizer.steps_per_update makes as large updates at full speed.
+  accumulate: int = 1
   steps: int = 100_000  # total training steps
   parallel: Literal['pmap', 'shard_map'] = 'pmap'  # how the step is distributed over devices
   compute_dtype: Literal['float32', 'bfloat16'] = 'float32'  # type of activations; parameters are float32

@@ -178,7 +178,13 @@ UNIX_CALLS = (
 )
 
 
-@pytest.mark.parametrize(('modules', 'names'), [(TRAINING, ''), (UNIX, UNIX_CALLS)], ids=['packages', 'system'])
+@pytest.mark.parametrize(
+  ('modules', 'names'),
+  [
+    pytest.param(TRAINING, '', id='packages'),
+    pytest.param(UNIX, UNIX_CALLS, id='system', marks=pytest.mark.slow),
+  ],
+)
 def test_prediction_needs_no_training_packages_and_no_unix(modules, names, frames, tmp_path):
   """Packages that only training needs, and modules that Windows lacks."""
   arguments = f'{frames},--out={tmp_path / "out"}'

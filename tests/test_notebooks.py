@@ -40,6 +40,7 @@ def test_notebooks_are_kept_without_outputs(path):
   assert not any(cell.get('outputs') for cell in notebook.cells)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('default')  # Jupyter's own
 def test_quickstart():
   outputs = run('quickstart.ipynb', NOTEBOOKS, {'MAX_SIDE = 512': 'MAX_SIDE = 64'})

@@ -77,6 +77,7 @@ def test_the_key_decides():
   assert not np.array_equal(colour[0, 0], colour[0, 1])  # and surfaces differ
 
 
+@pytest.mark.slow
 def test_surfaces_lie_far_to_near_within_the_range():
   """All facing the camera, each has one position."""
   position = thin()[0].position
@@ -155,6 +156,7 @@ def test_all_in_focus_is_painted_far_to_near():
   np.testing.assert_allclose(picture, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_planes_are_linear_in_dioptres():
   position = solid()[0].position.astype(np.float64)
   low, high = scenes.POSITION_LIMITS

@@ -390,6 +390,7 @@ def test_textures_of_validation_are_not_those_of_training(textured, tmp_path):
   assert values[''][2] != values['folder'][2]
 
 
+@pytest.mark.slow
 def test_textures_beside_photographs_with_depth(photographs, textured):
   photographs.data.update(textures=textured.data.textures, textures_share=1.0, rgbd_share=0.0)
   photographs.simulator.scene.highlights = 0.0

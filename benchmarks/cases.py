@@ -130,15 +130,16 @@ def _host_case(part: str, networks: Networks, align: str) -> Case:
 
 
 def inference(networks: Networks) -> list[Case]:
-  cases = forward_cases('inference', 'end to end', networks, networks.settings.shape(), align=True)
   shape = networks.settings.shape()
+  cases = forward_cases('inference', 'end to end', networks, shape, align=True)
   cases.append(_shipped_case('inference', 'shipped networks, end to end', networks, shape, align=True))
   return [*cases, _host_case('inference', networks, align='network')]
 
 
 def depth(networks: Networks) -> list[Case]:
-  cases = forward_cases('depth', 'depth network', networks, networks.settings.shape(), align=False)
-  cases.append(_shipped_case('depth', 'refined', networks, networks.settings.shape(), align=False))
+  shape = networks.settings.shape()
+  cases = forward_cases('depth', 'depth network', networks, shape, align=False)
+  cases.append(_shipped_case('depth', 'refined', networks, shape, align=False))
   return [*cases, _host_case('depth', networks, align='off')]
 
 

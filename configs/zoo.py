@@ -5,12 +5,14 @@ r"""The published networks of the model zoo (`focal_jax.load('won_jeon')` ...), 
     --config.data.textures=folder:textures/train --config.validation_textures=folder:textures/val
 
 The networks are `won_jeon`, `defocusnet`, `aifdepthnet`, `fv` and `dfv`, in the sizes and with the losses of
-`configs/ablations/networks.py`. A quarter of the weights' stacks were made from RGB-D frames of the ICL-NUIM living
-room: `--config.data.rgbd=folder:DIR --config.data.rgbd_share=0.25`. The number of steps is for an accelerator; on a
-CPU core add `--config.batch_size=4 --config.optimizer.steps_per_update=4`. `weights/README.md` lists what was run.
+`configs/ablations/networks.py`; `aifdepthnet_unsupervised` learns from all-in-focus images instead of depth. A quarter
+of the weights' stacks were made from RGB-D frames of the ICL-NUIM living room: `--config.data.rgbd=folder:DIR
+--config.data.rgbd_share=0.25`. The number of steps is for an accelerator; on a CPU core add `--config.batch_size=4
+--config.optimizer.steps_per_update=4`. `weights/README.md` lists what was run.
 """
 
 from focal_jax.recipes.ablations import networks
+from focal_jax.recipes.baselines import aifdepthnet
 from ml_collections import ConfigDict
 
 from focal_jax.config import network
@@ -21,6 +23,7 @@ VARIANTS = {
   'won_jeon': 'Won and Jeon',
   'defocusnet': 'DefocusNet / 2',
   'aifdepthnet': 'AiFDepthNet / 4',
+  'aifdepthnet_unsupervised': 'AiFDepthNet / 4',
   'fv': 'FV / 4',
   'dfv': 'DFV / 4',
 }
@@ -32,10 +35,12 @@ def get_config(name: str = 'won_jeon') -> ConfigDict:
   depth, loss = networks.NETWORKS[VARIANTS[name]]
   config = shipped.get_config('depth_large')
   config.model.depth = network('depth', **depth)
-  if name == 'aifdepthnet':
+  if depth['name'] == 'aifdepthnet':
     config.model.depth.normalisation = 'softmax'  # one of its two published settings
   config.loss = default.get_config().loss
   config.update_from_flattened_dict(loss)
+  if name == 'aifdepthnet_unsupervised':
+    config.loss.update(aifdepthnet.UNSUPERVISED)
   config.data.simulated_frames = ()
   # None of these networks reaches beyond the sweep.
   config.simulator.truth_beyond = 0.0

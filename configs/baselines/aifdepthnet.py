@@ -20,6 +20,8 @@ from ml_collections import ConfigDict
 from focal_jax.config import network
 from focal_jax.recipes import ddff12, default, hci4d, simulated
 
+UNSUPERVISED = {'pyramid_weights': (0.0,), 'all_in_focus_weight': 1.0, 'smoothness_weight': 0.1}  # of the loss
+
 
 def get_config(variant: str = '') -> ConfigDict:
   unsupervised = {'unsupervised': simulated, 'unsupervised_hci4d': hci4d}
@@ -33,6 +35,6 @@ def get_config(variant: str = '') -> ConfigDict:
   config.loss.update(unit='given', penalty='absolute', pyramid_weights=(1.0,))
   if variant in unsupervised:
     config.simulator.sweep.aligned = 1.0
-    config.loss.update(unit='focus_range', pyramid_weights=(0.0,), all_in_focus_weight=1.0, smoothness_weight=0.1)
+    config.loss.update(UNSUPERVISED, unit='focus_range')
     return config
   return default.with_variant(config, variant, 'configs/baselines/aifdepthnet.py')

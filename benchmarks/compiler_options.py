@@ -1,0 +1,106 @@
+"""Times of predictions and training steps with other options of XLA than those `focal_jax.backend` chooses for CPUs.
+
+  python -m benchmarks.compiler_options
+  python -m benchmarks.compiler_options --only='training step, refined' --rounds=9
+
+For a new version of jaxlib, this shows whether its options should still be chosen as they are. All programs of a
+network are compiled first, then run in turns. Options that jaxlib does not know, or ignores, change nothing.
+"""
+
+import time
+from collections.abc import Callable
+
+import jax
+import jaxlib
+import numpy as np
+from absl import app, flags
+
+from benchmarks.training import Option, StepProgram, make_stack, refined
+from focal_jax.backend import compiler_options
+from focal_jax.models.end_to_end import init_variables
+from focal_jax.models.registry import make_model
+
+_FRAMES = flags.DEFINE_integer('frames', 10, 'Frames per stack.')
+_SIDE = flags.DEFINE_integer('side_px', 224, 'Side of the frames, a multiple of 32.')
+_BATCH = flags.DEFINE_integer('batch_size', 2, 'Stacks in a training step; a prediction has one.')
+_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Timed calls of each program.')
+_ONLY = flags.DEFINE_multi_string('only', [], 'Programs to measure, such as "training step, refined"; default: all.')
+
+_ONEDNN, _YNNPACK = 'xla_cpu_experimental_onednn_custom_call', 'xla_cpu_experimental_ynn_fusion_type'
+_CHOSEN = 'as chosen'
+
+
+def _ynnpack(*kinds: str) -> str:
+  return ','.join(f'LIBRARY_FUSION_TYPE_{kind}' for kind in kinds)
+
+
+# Options that replace chosen ones.
+VARIANTS = {
+  _CHOSEN: {},
+  "oneDNN's convolutions": {_ONEDNN: 'True'},
+  "YNNPACK's convolutions": {_YNNPACK: _ynnpack('INDIVIDUAL_DOT', 'INDIVIDUAL_CONVOLUTION')},
+  "without YNNPACK's sums": {_YNNPACK: _ynnpack('INDIVIDUAL_DOT')},
+  "with YNNPACK's sums": {_YNNPACK: _ynnpack('INDIVIDUAL_DOT', 'REDUCE')},
+}
+DEPTH = {'published': Option(), 'refined': refined()}
+
+
+def _prediction(option: Option, shape: tuple[int, int, int, int], replaced: dict[str, str]) -> Callable[[], None]:
+  network = make_model(option.model)
+  inputs = jax.device_put((init_variables(network, 0), make_stack((1, *shape[1:]))))
+  predict = jax.jit(lambda variables, stack: network.apply(variables, stack, align=False).depth)
+  compiled = predict.lower(*inputs).compile(compiler_options() | replaced)
+  return lambda: jax.block_until_ready(compiled(*inputs))
+
+
+def _training_step(option: Option, shape: tuple[int, int, int, int], replaced: dict[str, str]) -> Callable[[], None]:
+  program = StepProgram(option, shape, 'depth')
+  state, inputs = program.state(), program.inputs()
+  compiled = program.step.lower(state, inputs).compile(replaced)
+
+  def run():
+    nonlocal state
+    state, _ = jax.block_until_ready(compiled(state, inputs))
+
+  return run
+
+
+PROGRAMS = {
+  f'{what}, {name}': (make, option, training)
+  for name, option in DEPTH.items()
+  for what, make, training in (('prediction', _prediction, False), ('training step', _training_step, True))
+}
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  shape = (_BATCH.value, _FRAMES.value, _SIDE.value, _SIDE.value)
+  unknown = [name for name in _ONLY.value if name not in PROGRAMS]
+  if unknown:
+    raise app.UsageError(f"--only: unknown program '{unknown[0]}', expected {', '.join(PROGRAMS)}")
+  print(f'jaxlib {jaxlib.__version__}, {jax.devices()[0].device_kind}, {(*shape, 3)}, {_ROUNDS.value} rounds\n')
+  print('| program | options | ms (range) | against chosen |')
+  print('| --- | --- | ---: | ---: |', flush=True)
+  for title in _ONLY.value or PROGRAMS:
+    make, option, training = PROGRAMS[title]
+    chosen = compiler_options(training=training)
+    calls = {
+      name: make(option, shape, replaced)
+      for name, replaced in VARIANTS.items()
+      if name == _CHOSEN or chosen | replaced != chosen
+    }
+    seconds = {name: [] for name in calls}
+    for counted in range(-1, _ROUNDS.value):
+      for name, call in calls.items():
+        began = time.perf_counter()
+        call()
+        if counted >= 0:
+          seconds[name].append(time.perf_counter() - began)
+    for name, found in seconds.items():
+      ms = np.array(found) * 1e3
+      ratio = np.median(np.array(found) / seconds[_CHOSEN])  # of calls of one round
+      print(f'| {title} | {name} | {np.median(ms):.0f} ({ms.min():.0f} to {ms.max():.0f}) | {ratio:.2f} |', flush=True)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -113,9 +113,7 @@ def _kernel_gradient(
   after = [size + (reverse.shape[axis] - 1) * stride - x.shape[axis] - before for axis in (1, 2)]
   images, kernels = x.transpose(3, 1, 2, 0), lax.rev(reverse.transpose(1, 2, 0, 3), (2,))
   padded, dilation = [(before, end) for end in after], (stride, stride)
-  gradient = lax.conv_general_dilated(
-    images, kernels, (1, 1), padded, rhs_dilation=dilation, dimension_numbers=_PLANE
-  )
+  gradient = lax.conv_general_dilated(images, kernels, (1, 1), padded, rhs_dilation=dilation, dimension_numbers=_PLANE)
   return gradient.transpose(1, 2, 0, 3)
 
 

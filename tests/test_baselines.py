@@ -14,6 +14,7 @@ import toy
 from absl import flags
 from layouts import write_hci4d
 
+from configs import zoo
 from configs.ablations import networks
 from configs.baselines import aifdepthnet, defocusnet, dfv
 from focal_jax import api, losses, warp
@@ -48,11 +49,8 @@ def small_stack(frames=3, side=32, fov=1.0):
   )
 
 
-@pytest.mark.parametrize(('module', 'variant'), RECIPES)
-def test_a_recipe_and_its_model_go_together(module, variant):
-  config = module.get_config(variant)
-  name = module.__name__.removeprefix('configs.baselines.')
-  assert config.model.depth.name == name
+def parts_of_the_loss(config):
+  """Computed in shapes only; an error if the model lacks one of them."""
   settings, model, stack = loss_settings(config.loss), model_of(config), small_stack()
 
   def check(variables):
@@ -60,12 +58,29 @@ def test_a_recipe_and_its_model_go_together(module, variant):
     losses.check_parts(prediction, stack, settings)
     return losses.prediction_sums(prediction, stack, settings)
 
-  sums = jax.eval_shape(check, variable_shapes(model))
-  assert set(sums) == set(settings.weights)
+  return set(jax.eval_shape(check, variable_shapes(model)))
+
+
+@pytest.mark.parametrize(('module', 'variant'), RECIPES)
+def test_a_recipe_and_its_model_go_together(module, variant):
+  config = module.get_config(variant)
+  name = module.__name__.removeprefix('configs.baselines.')
+  assert config.model.depth.name == name
+  assert parts_of_the_loss(config) == set(loss_settings(config.loss).weights)
   # Adam as published; one depth map's weight times the penalty is the authors' loss.
   assert (config.optimizer.learning_rate, config.optimizer.b1, config.optimizer.b2) == (1e-4, 0.9, 0.999)
   text = f'python -m focal_jax.main --config=configs/baselines/{name}.py{f":{variant}" if variant else ""} --workdir='
   assert text in module.__doc__
+
+
+@pytest.mark.parametrize('name', zoo.VARIANTS)
+def test_the_zoo_trains_the_weights_that_load_by_that_name(name):
+  config = zoo.get_config(name)
+  assert config.model.depth.to_dict() == api.load(name).description['model']['depth']
+  assert parts_of_the_loss(config) >= {'depth'}
+  unsupervised = name.endswith('_unsupervised')
+  assert (parts_of_the_loss(config) == {'depth', 'all_in_focus', 'smoothness'}) == unsupervised
+  assert any(config.loss.pyramid_weights) != unsupervised
 
 
 def test_published_losses():

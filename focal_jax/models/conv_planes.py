@@ -97,24 +97,8 @@ def _to_input(cotangent, x, kernel, *, stride, padding):
 
 def _to_kernel(cotangent, x, kernel, *, stride, padding):
   """Transpose with respect to the kernel, of which only the shape is known."""
-  x, reverse = _stored(x, cotangent[::-1])
-  return _kernel_gradient(x, reverse, kernel.aval.shape[0], stride, padding)
-
-
-def _kernel_gradient(
-  x: Planes, reverse: Planes, size: int, stride: int, padding: tuple[int, int]
-) -> Float[Array, 'K K I O']:
-  """Gradient of `_plain` in a kernel of size x size, from the images x and the cotangents in reverse order.
-
-  A convolution of x with the cotangents, whose channels are the images. A kernel that is a reversed array stays with
-  Eigen: oneDNN (`backend`) needs 1.4 to 5 times as long for kernels as large as an image.
-  """
-  before = padding[0]
-  after = [size + (reverse.shape[axis] - 1) * stride - x.shape[axis] - before for axis in (1, 2)]
-  images, kernels = x.transpose(3, 1, 2, 0), lax.rev(reverse.transpose(1, 2, 0, 3), (2,))
-  padded, dilation = [(before, end) for end in after], (stride, stride)
-  gradient = lax.conv_general_dilated(images, kernels, (1, 1), padded, rhs_dilation=dilation, dimension_numbers=_PLANE)
-  return gradient.transpose(1, 2, 0, 3)
+  x, cotangent = _stored(x, cotangent)
+  return jax.linear_transpose(lambda kernel: _plain(x, kernel, stride, padding), _shape(kernel))(cotangent)[0]
 
 
 def _shape(unknown):
@@ -214,10 +198,12 @@ def _cube_to_input(cotangent, x, kernel, *, stride):
 def _cube_to_kernel(cotangent, x, kernel, *, stride):
   size, (b, n) = kernel.aval.shape[1], x.shape[:2]
   # Stored before it is repeated for each frame of the kernel: a third of the memory traffic.
-  x, reverse = _stored(_fold(x), _fold(cotangent)[::-1])
-  reverse = reverse.reshape(b, n, *reverse.shape[1:])
-  spread = jnp.concatenate([_delay(reverse), reverse, _advance(reverse)], axis=-1)
-  gradient = _kernel_gradient(x, _fold(spread), size, stride, ((size - 1) // 2,) * 2)
+  x, cotangent = _stored(_fold(x), _fold(cotangent))
+  cotangent = cotangent.reshape(b, n, *cotangent.shape[1:])
+  spread = jnp.concatenate([_advance(cotangent), cotangent, _delay(cotangent)], axis=-1)
+  flat = jax.ShapeDtypeStruct((size, size, x.shape[-1], spread.shape[-1]), x.dtype)
+  plain = lambda kernel: _plain(x, kernel, stride, ((size - 1) // 2,) * 2)  # noqa: E731
+  gradient = jax.linear_transpose(plain, flat)(_fold(spread))[0]
   return jnp.moveaxis(gradient.reshape(size, size, x.shape[-1], 3, -1), 3, 0)
 
 

@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax
 import jax.export
 import jax.numpy as jnp
-import jaxlib
 import pytest
 
 from focal_jax import backend, warp
@@ -79,21 +78,6 @@ def test_ynnpack_computes_the_sums_of_training_steps_only():
 
   assert '__ynn_fusion' in compiled(training=True)
   assert '__ynn_fusion' not in compiled(training=False)
-
-
-@pytest.mark.skipif(jaxlib.version.__version_info__ < (0, 12), reason='older XLA does not hand convolutions to oneDNN')
-@pytest.mark.filterwarnings('ignore:Error writing persistent compilation cache')
-def test_with_onednn_eigen_computes_the_weight_gradients():
-  x, kernel = jnp.ones((1, 4, 32, 32, 8)), jnp.ones((3, 3, 3, 8, 8))
-
-  def compiled(argument):
-    gradient = jax.grad(lambda *inputs: jnp.sum(conv.conv(*inputs) ** 2), argument)
-    options = {'xla_cpu_experimental_onednn_custom_call': 'True'} | backend.compiler_options('cpu', training=True)
-    text = jax.jit(gradient, compiler_options=options).lower(x, kernel).compile().as_text()
-    return text.count('__onednn$convolution'), len(re.findall(r' convolution\(', text))
-
-  assert compiled(0) == (2, 0)
-  assert compiled(1) == (1, 1)
 
 
 @pytest.mark.parametrize(('platform', 'gathers'), [('cpu', True), ('cuda', False), ('tpu', False)])

@@ -44,7 +44,7 @@ def load(
     weights: one of
 
       * the name of shipped weights: 'shipped', the default (None), for general use; or for comparison 'won_jeon',
-        'defocusnet', 'aifdepthnet', 'fv' or 'dfv';
+        'defocusnet', 'aifdepthnet', 'aifdepthnet_unsupervised', 'fv' or 'dfv';
       * a .npz written by this project;
       * a .pth (.pt, .tar) with published weights of Won and Jeon's network, DefocusNet, AiFDepthNet or DFV, read
         without PyTorch; channel order and padding are then as published;

@@ -26,7 +26,7 @@ _WEIGHTS = flags.DEFINE_string(
   'weights',
   None,
   'A .npz written by training, a published .pth, or the name of other shipped weights: won_jeon, defocusnet, '
-  'aifdepthnet, fv, dfv. Default: the shipped weights.',
+  'aifdepthnet, aifdepthnet_unsupervised, fv, dfv. Default: the shipped weights.',
 )
 
 # train and sweep

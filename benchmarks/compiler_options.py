@@ -7,15 +7,16 @@ For a new version of jaxlib, this shows whether its options should still be chos
 network are compiled first, then run in turns. Options that jaxlib does not know, or ignores, change nothing.
 """
 
-import time
-from collections.abc import Callable
+import functools
 
 import jax
 import jaxlib
 import numpy as np
 from absl import app, flags
 
-from benchmarks.training import Option, StepProgram, make_stack, refined
+from benchmarks.harness import OURS, Call, Case, compile_ahead, measure
+from benchmarks.settings import shape_text
+from benchmarks.training import Option, Shape, Step, make_stack, refined
 from focal_jax.backend import compiler_options
 from focal_jax.models.end_to_end import init_variables
 from focal_jax.models.registry import make_model
@@ -45,24 +46,14 @@ VARIANTS = {
 DEPTH = {'published': Option(), 'refined': refined()}
 
 
-def _prediction(option: Option, shape: tuple[int, int, int, int], replaced: dict[str, str]) -> Callable[[], None]:
+def _prediction(option: Option, shape: Shape, options: dict[str, str]) -> Call:
   network = make_model(option.model)
-  inputs = jax.device_put((init_variables(network, 0), make_stack((1, *shape[1:]))))
-  predict = jax.jit(lambda variables, stack: network.apply(variables, stack, align=False).depth)
-  compiled = predict.lower(*inputs).compile(compiler_options() | replaced)
-  return lambda: jax.block_until_ready(compiled(*inputs))
+  predict = lambda variables, stack: network.apply(variables, stack, align=False).depth  # noqa: E731
+  return compile_ahead(predict, init_variables(network, 0), make_stack((1, *shape[1:])), options=options)
 
 
-def _training_step(option: Option, shape: tuple[int, int, int, int], replaced: dict[str, str]) -> Callable[[], None]:
-  program = StepProgram(option, shape, 'depth')
-  state, inputs = program.state(), program.inputs()
-  compiled = program.step.lower(state, inputs).compile(replaced)
-
-  def run():
-    nonlocal state
-    state, _ = jax.block_until_ready(compiled(state, inputs))
-
-  return run
+def _training_step(option: Option, shape: Shape, options: dict[str, str]) -> Call:
+  return Step(option, shape, 'depth', options)
 
 
 PROGRAMS = {
@@ -84,22 +75,17 @@ def main(argv: list[str]) -> None:
   for title in _ONLY.value or PROGRAMS:
     make, option, training = PROGRAMS[title]
     chosen = compiler_options(training=training)
-    calls = {
-      name: make(option, shape, replaced)
-      for name, replaced in VARIANTS.items()
-      if name == _CHOSEN or chosen | replaced != chosen
-    }
-    seconds = {name: [] for name in calls}
-    for counted in range(-1, _ROUNDS.value):
-      for name, call in calls.items():
-        began = time.perf_counter()
-        call()
-        if counted >= 0:
-          seconds[name].append(time.perf_counter() - began)
-    for name, found in seconds.items():
-      ms = np.array(found) * 1e3
-      ratio = np.median(np.array(found) / seconds[_CHOSEN])  # of calls of one round
-      print(f'| {title} | {name} | {np.median(ms):.0f} ({ms.min():.0f} to {ms.max():.0f}) | {ratio:.2f} |', flush=True)
+    cases = [
+      Case(title, name, OURS, shape_text((*shape, 3)), functools.partial(make, option, shape, options))
+      for name, options in VARIANTS.items()
+      if name == _CHOSEN or chosen | options != chosen
+    ]
+    results = measure(cases, _ROUNDS.value)
+    for result in results:
+      ms = np.array(result.seconds) * 1e3
+      ratio = np.median(np.array(result.seconds) / results[0].seconds)  # of the same round
+      row = f'| {title} | {result.case.name} | {np.median(ms):.0f} ({ms.min():.0f} to {ms.max():.0f}) | {ratio:.2f} |'
+      print(row, flush=True)
 
 
 if __name__ == '__main__':

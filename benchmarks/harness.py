@@ -6,7 +6,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -170,16 +170,19 @@ def rows(results: Sequence[Result], ceilings: Ceilings) -> list[dict[str, Any]]:
   return found
 
 
-def compile_ahead(function: Callable, *arguments: Any, training: bool = False) -> Call:
-  """Compiles function(*arguments) with the backend's options for a prediction or a training step; calls wait for the
-  device.
+def compile_ahead(
+  function: Callable, *arguments: Any, training: bool = False, options: Mapping[str, str] | None = None
+) -> Call:
+  """Compiles function(*arguments) with the backend's options for a prediction or a training step, and `options`, which
+  replace them; calls wait for the device.
   """
   given, structure = jax.tree.flatten(arguments)  # flat arguments have less call overhead
 
   def flat(*given):
     return jax.tree.leaves(function(*jax.tree.unflatten(structure, given)))
 
-  compiled = jax.jit(flat, compiler_options=backend.compiler_options(training=training)).lower(*given).compile()
+  chosen = backend.compiler_options(training=training) | dict(options or {})
+  compiled = jax.jit(flat, compiler_options=chosen).lower(*given).compile()
   return lambda: jax.block_until_ready(compiled(*given))
 
 

@@ -125,13 +125,18 @@ def step_flops(option: Option, shape: Shape, networks: str) -> float:
 
 
 class Step:
-  """A compiled step with one option. `memory_mb` is what XLA allocates in addition to the arguments."""
+  """A compiled step with one option. `memory_mb` is what XLA allocates in addition to the arguments.
 
-  def __init__(self, option: Option, shape: Shape, networks: str):
+  `compiler_options` replace those of the backend.
+  """
+
+  def __init__(
+    self, option: Option, shape: Shape, networks: str, compiler_options: jax.stages.CompilerOptions | None = None
+  ):
     program = StepProgram(option, shape, networks)
     self._state, self._inputs = program.state(), program.inputs()
     began = time.perf_counter()
-    self._step = program.step.lower(self._state, self._inputs).compile()
+    self._step = program.step.lower(self._state, self._inputs).compile(compiler_options)
     self.compile_s = time.perf_counter() - began
     self.memory_mb = self._step.memory_analysis().temp_size_in_bytes / 1e6
 

@@ -40,9 +40,7 @@ def get_config(name: str = 'won_jeon') -> ConfigDict:
   config.loss = default.get_config().loss
   config.update_from_flattened_dict(loss)
   if name == 'aifdepthnet_unsupervised':
-    config.loss.update(aifdepthnet.UNSUPERVISED)
-    # Otherwise the last frame, to which the image belongs, is always nearest to it, whatever it shows sharply.
-    config.simulator.sweep.update(aligned=1.0, exposure=(0.0, 0.0), white_balance=(0.0, 0.0))
+    aifdepthnet.learn_without_depth(config)
   config.data.simulated_frames = ()
   # None of these networks reaches beyond the sweep.
   config.simulator.truth_beyond = 0.0

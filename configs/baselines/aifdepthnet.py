@@ -20,7 +20,12 @@ from ml_collections import ConfigDict
 from focal_jax.config import network
 from focal_jax.recipes import ddff12, default, hci4d, simulated
 
-UNSUPERVISED = {'pyramid_weights': (0.0,), 'all_in_focus_weight': 1.0, 'smoothness_weight': 0.1}  # of the loss
+
+def learn_without_depth(config: ConfigDict) -> None:
+  """Makes the loss that of the all-in-focus image and of the smoothness of depth."""
+  config.loss.update(pyramid_weights=(0.0,), all_in_focus_weight=1.0, smoothness_weight=0.1)
+  # Otherwise the last frame, to which the image belongs, is always nearest to it, whatever it shows sharply.
+  config.simulator.sweep.update(aligned=1.0, exposure=(0.0, 0.0), white_balance=(0.0, 0.0))
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -34,7 +39,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.optimizer.b2 = 0.999
   config.loss.update(unit='given', penalty='absolute', pyramid_weights=(1.0,))
   if variant in unsupervised:
-    config.simulator.sweep.aligned = 1.0
-    config.loss.update(UNSUPERVISED, unit='focus_range')
+    config.loss.unit = 'focus_range'
+    learn_without_depth(config)
     return config
   return default.with_variant(config, variant, 'configs/baselines/aifdepthnet.py')

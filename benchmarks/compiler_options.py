@@ -14,7 +14,7 @@ import jaxlib
 import numpy as np
 from absl import app, flags
 
-from benchmarks.harness import OURS, Call, Case, compile_ahead, measure
+from benchmarks.harness import OURS, Call, Case, compile_ahead, measure, median_and_range, ratios
 from benchmarks.settings import shape_text
 from benchmarks.training import Option, Shape, Step, make_stack, refined
 from focal_jax.backend import compiler_options
@@ -82,10 +82,8 @@ def main(argv: list[str]) -> None:
     ]
     results = measure(cases, _ROUNDS.value)
     for result in results:
-      ms = np.array(result.seconds) * 1e3
-      ratio = np.median(np.array(result.seconds) / results[0].seconds)  # of the same round
-      row = f'| {title} | {result.case.name} | {np.median(ms):.0f} ({ms.min():.0f} to {ms.max():.0f}) | {ratio:.2f} |'
-      print(row, flush=True)
+      ms, ratio = median_and_range(1e3 * np.array(result.seconds)), np.median(ratios(result, results[0]))
+      print(f'| {title} | {result.case.name} | {ms} | {ratio:.2f} |', flush=True)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from focal_jax import backend
 
@@ -121,6 +122,16 @@ def measure(
   return results
 
 
+def median_and_range(values: Sequence[float], digits: int = 0) -> str:
+  """The median of values with their smallest and largest, as in '12 (10 to 20)'."""
+  return f'{np.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})'
+
+
+def ratios(result: Result, base: Result) -> Float64[np.ndarray, 'R']:
+  """Seconds of a result over those of another in the same round."""
+  return np.array(result.seconds) / np.array(base.seconds)
+
+
 def rows(results: Sequence[Result], ceilings: Ceilings) -> list[dict[str, Any]]:
   """Rows of the report, one per case that ran.
 
@@ -128,7 +139,7 @@ def rows(results: Sequence[Result], ceilings: Ceilings) -> list[dict[str, Any]]:
   long; `ratio_range` are the smallest and the largest of them. `floor_s` is the longer of FLOPs and bytes over their
   ceilings, `over_floor` the median time over it.
   """
-  ours = {(r.case.part, r.case.name): r.seconds for r in results if r.case.implementation == OURS}
+  ours = {(r.case.part, r.case.name): r for r in results if r.case.implementation == OURS}
   found = []
   for result in results:
     case, seconds = result.case, np.array(result.seconds)
@@ -137,9 +148,9 @@ def rows(results: Sequence[Result], ceilings: Ceilings) -> list[dict[str, Any]]:
     median = float(np.median(seconds))
     base = ours.get((case.part, case.name))
     ratio = ratio_range = None
-    if case.implementation != OURS and base and len(base) == len(seconds):
-      ratios = seconds / np.array(base)
-      ratio, ratio_range = float(np.median(ratios)), [float(ratios.min()), float(ratios.max())]
+    if case.implementation != OURS and base and len(base.seconds) == len(seconds):
+      relative = ratios(result, base)
+      ratio, ratio_range = float(np.median(relative)), [float(relative.min()), float(relative.max())]
     floors = []
     if case.flops:
       floors.append(case.flops / ceilings.flops_per_s)

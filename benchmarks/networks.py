@@ -3,9 +3,6 @@
 python -m benchmarks.networks --shape=10,224,224 --rounds=3
 """
 
-import statistics
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +10,15 @@ from absl import app, flags
 from focal_jax.recipes.ablations.networks import NETWORKS
 
 from benchmarks import flops
+from benchmarks.harness import OURS, Case, measure, median_and_range
+from benchmarks.settings import shape_text
 from focal_jax.backend import compiler_options, use_compilation_cache
 from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.registry import make_model
 from focal_jax.stack import FocalStack
 
 _SHAPE = flags.DEFINE_list('shape', ['10', '224', '224'], 'Frames, height and width, multiples of 32 px.')
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timed predictions of each network, in turns, after one warm-up.')
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Turns of each network.')
 
 
 def networks() -> dict[str, dict]:
@@ -45,12 +44,10 @@ class Candidate:
     self._inputs = jax.device_put((init_variables(network, 0), stack))
     self._predict = jax.jit(predict, compiler_options=compiler_options()).lower(*self._inputs).compile()
     self.temporary_mb = self._predict.memory_analysis().temp_size_in_bytes / 2**20
-    self.seconds = []
 
-  def run(self) -> float:
-    start = time.perf_counter()
+  def __call__(self) -> None:
+    """Predicts once and waits for the result."""
     self._predict(*self._inputs).block_until_ready()
-    return time.perf_counter() - start
 
 
 def main(argv: list[str]) -> None:
@@ -64,19 +61,17 @@ def main(argv: list[str]) -> None:
     fov=jnp.ones((1, frames)),
   )
   candidates = {label: Candidate(depth, stack) for label, depth in networks().items()}
-  for counted in range(-1, _ROUNDS.value):
-    for candidate in candidates.values():
-      seconds = candidate.run()
-      if counted >= 0:
-        candidate.seconds.append(seconds)
-  print(f'{stack.images.shape[1:]}, float32, {jax.devices()[0]}, jax {jax.__version__}')
+  size = shape_text(stack.images.shape)
+  cases = [Case('networks', label, OURS, size, lambda one=one: one) for label, one in candidates.items()]
+  results = measure(cases, _ROUNDS.value)
+  print(f'{size}, float32, {jax.devices()[0]}, jax {jax.__version__}')
   print('| network | parameters, million | GFLOP | working memory, MB | s a stack (range) |')
   print('| --- | ---: | ---: | ---: | ---: |')
-  for label, one in candidates.items():
-    low, high = min(one.seconds), max(one.seconds)
+  for result in results:
+    label, one = result.case.name, candidates[result.case.name]
     print(
       f'| {label} | {one.parameters / 1e6:.2f} | {one.gflop:.1f} | {one.temporary_mb:.0f} '
-      f'| {statistics.median(one.seconds):.2f} ({low:.2f} to {high:.2f}) |'
+      f'| {median_and_range(result.seconds, 2)} |'
     )
 
 

@@ -4,20 +4,22 @@
   python -m benchmarks.train_step --networks=both --crop_px=64 --rounds=9
   python -m benchmarks.train_step --depth=refined
 
-All steps are compiled first, then run in turns, so that noise of the machine affects all alike; ratios are the relevant
-result. The batch is made once and stays on the device; data pipeline and simulator have their own benchmarks. Times are
-medians over the rounds, each step waiting for the device. Memory is what XLA allocates for the step in addition to its
+All steps are compiled first, then run in turns (`benchmarks.harness`), so that noise of the machine affects all alike;
+ratios are the relevant result. The batch is made once and stays on the device; data pipeline and simulator have their
+own benchmarks. Times are medians over the rounds. Memory is what XLA allocates for the step in addition to its
 arguments.
 """
 
 import dataclasses
-import time
+import functools
 from typing import Any
 
 import jax
 import numpy as np
 from absl import app, flags
 
+from benchmarks.harness import OURS, Case, measure, median_and_range, ratios
+from benchmarks.settings import shape_text
 from benchmarks.training import Option, Step, refined
 from focal_jax.losses import LossSettings
 
@@ -28,7 +30,7 @@ _DEPTH = flags.DEFINE_enum(
 _CROP = flags.DEFINE_integer('crop_px', 64, 'Side of the frames, a multiple of 32.')
 _FRAMES = flags.DEFINE_integer('frames', 5, 'Frames per stack.')
 _BATCH = flags.DEFINE_integer('batch_size', 4, 'Stacks per step, on one device.')
-_ROUNDS = flags.DEFINE_integer('rounds', 7, 'Timed steps with each option.')
+_ROUNDS = flags.DEFINE_integer('rounds', 7, 'Turns of each option.')
 _ONLY = flags.DEFINE_list('only', [], 'Options to measure; default: all.')
 
 
@@ -62,32 +64,25 @@ def main(argv: list[str]) -> None:
   chosen = options(refined() if _DEPTH.value == 'refined' else Option())
   names = [PLAIN, *(name for name in chosen if name != PLAIN and (not _ONLY.value or name in _ONLY.value))]
   shape = (_BATCH.value, _FRAMES.value, _CROP.value, _CROP.value)
-  steps = {}
-  for name in names:
+  steps: dict[str, Step] = {}
+
+  def prepare(name: str) -> Step:
     steps[name] = Step(chosen[name], shape, _NETWORKS.value)
     print(f'compiled {name} in {steps[name].compile_s:.0f} s', flush=True)
-  for step in steps.values():
-    step()
-  seconds = {name: [] for name in names}
-  for _ in range(_ROUNDS.value):
-    for name, step in steps.items():
-      began = time.perf_counter()
-      step()
-      seconds[name].append(time.perf_counter() - began)
+    return steps[name]
+
+  size = shape_text((*shape, 3))
+  cases = [Case('train_step', name, OURS, size, functools.partial(prepare, name)) for name in names]
+  results = measure(cases, _ROUNDS.value)
   device = jax.devices()[0].device_kind
-  what = f"networks '{_NETWORKS.value}', {_DEPTH.value}, {(*shape, 3)}"
+  what = f"networks '{_NETWORKS.value}', {_DEPTH.value}, {size}"
   print(f'\n{what}, {device}, jax {jax.__version__}, {_ROUNDS.value} rounds\n')
   print('| option | step, ms (range) | against plain | memory, MB | against plain |')
   print('| --- | ---: | ---: | ---: | ---: |')
-  plain = np.array(seconds[PLAIN])
-  for name, step in steps.items():
-    ms = np.array(seconds[name]) * 1e3
-    ratio = np.median(np.array(seconds[name]) / plain)  # of steps of one round
-    memory = step.memory_mb
-    print(
-      f'| `{name}` | {np.median(ms):.0f} ({ms.min():.0f} to {ms.max():.0f}) | {ratio:.2f} | {memory:.0f} '
-      f'| {memory / steps[PLAIN].memory_mb:.2f} |'
-    )
+  for result in results:
+    name, memory = result.case.name, steps[result.case.name].memory_mb
+    ms, ratio = median_and_range(1e3 * np.array(result.seconds)), np.median(ratios(result, results[0]))
+    print(f'| `{name}` | {ms} | {ratio:.2f} | {memory:.0f} | {memory / steps[PLAIN].memory_mb:.2f} |')
 
 
 if __name__ == '__main__':

@@ -127,7 +127,7 @@ class Config:
   optimizer: OptimizerSettings = OptimizerSettings()  # optimiser and learning rate
   loss: LossSettings = LossSettings()  # training loss
   max_skipped: int = 20  # the run stops after this many consecutive steps with a non-finite loss or gradient
-  log_every: int = 50  # steps between lines of metrics
+  log_every: int = 50  # steps between lines of metrics, which are the means over these steps
   checkpoint_every: int = 500  # steps between checkpoints
   keep_checkpoints: int = 2  # number of checkpoints to keep, at least 2, so that one is left if one is damaged
   validation_every: int = 1000  # steps between validations

@@ -97,13 +97,14 @@ class _Run:
     self._config, self._workdir, self._stop = config, workdir, stop
     self._schedule = jax.device_get(state.schedule)  # a copy: the first step reuses the memory of the state
     saved, self._checkpoints, self._writer = state.saved(), None, None
-    # stacks: position in the data; validated: last step whose validation is done; best: its step and value.
-    note = {'stacks': 0, 'validated': None, 'best': None, 'config': None}
+    # stacks: position in the data; validated: last step whose validation is done; best: its step and value; unlogged:
+    # number of steps since the last line of metrics, and the sums of their metrics.
+    note = {'stacks': 0, 'validated': None, 'best': None, 'unlogged': (0, {}), 'config': None}
     if jax.process_index() == 0:
       self._checkpoints = opened.enter_context(contextlib.closing(Checkpoints(workdir, config.keep_checkpoints)))
       restored = self._checkpoints.restore(saved)
       if restored is not None:
-        saved, note = restored
+        saved, note = restored[0], note | restored[1]  # checkpoints of earlier versions have fewer entries
         log.info('continuing from step %d', saved.step)
       record_config(workdir, config.to_dict())
       self._writer = opened.enter_context(contextlib.closing(Writer(workdir, int(saved.step))))
@@ -184,7 +185,8 @@ class _Run:
     return self._step == self._config.steps or (self._step > 0 and self._step % every == 0)
 
   def _report(self, step: int, metrics: Any, progress: Progress) -> None:
-    """Waits for the metrics of a step, and logs them when due.
+    """Waits for the metrics of a step, and when due logs their means over the steps since the last line, skipped ones
+    left out.
 
     Raises:
       RunError: too many consecutive steps were not finite.
@@ -198,9 +200,18 @@ class _Run:
         f'{self._workdir}: the loss or gradient of {in_row} steps in a row, up to step {step}, was not finite '
         '(max_skipped); none of them changed the weights. A lower optimizer.learning_rate or optimizer.clip_norm helps'
       )
-    if step % config.log_every and step != config.steps:
+    skipped = metrics.pop('skipped')
+    count, sums = self._note['unlogged']
+    if not in_row:
+      count, sums = count + 1, {name: sums.get(name, 0.0) + value for name, value in metrics.items()}
+    due = step % config.log_every == 0 or step == config.steps
+    self._note['unlogged'] = (0, {}) if due else (count, sums)
+    if not due:
       return
-    seconds, taken = progress.seconds_per_step(step), step - 1 - int(metrics['skipped'])
+    if count:
+      metrics = {name: total / count for name, total in sums.items()}
+    metrics['skipped'] = skipped
+    seconds, taken = progress.seconds_per_step(step), step - 1 - int(skipped)
     first_of_update = taken - taken % config.optimizer.steps_per_update
     rates = {'learning_rate': float(self._schedule(first_of_update)), 'step_seconds': seconds}
     rates |= {'stacks_per_second': config.batch_size / seconds, **memory_gb()}

@@ -246,6 +246,25 @@ def test_a_run_with_several_numbers_of_frames(tmp_path):
   assert np.isfinite(losses).all()
 
 
+@pytest.mark.usefixtures('toy_simulator')
+def test_lines_of_metrics_are_means_of_the_steps_since_the_last_line(tmp_path):
+  config = toy.get_config()
+  config.update(steps=8, validation_every=8)
+
+  def lines(every):
+    config.log_every = every
+    text = (train_and_evaluate(config, tmp_path / f'run_{every}').parent / 'metrics.jsonl').read_text()
+    return {line['step']: line for line in map(json.loads, text.splitlines()) if 'loss' in line}
+
+  each, some = lines(1), lines(3)
+  assert sorted(some) == [3, 6, 8]
+  for step, first in ((3, 1), (6, 4), (8, 7)):
+    for name in ('loss', 'depth_loss', 'motion_px', 'gradient_norm'):
+      mean = np.mean([each[s][name] for s in range(first, step + 1)])
+      assert some[step][name] == pytest.approx(mean, rel=1e-6)
+    assert some[step]['learning_rate'] == each[step]['learning_rate']
+
+
 @pytest.fixture
 def photographs(tmp_path):
   """Config of tiny stacks, four a step, half of them of one photograph: noise in grey, depth known but for a corner."""

@@ -35,9 +35,11 @@ def data(tmp_path_factory):
 
 
 def resumable(data):
-  """Checkpoints every three steps and updates every two, so that some lie between the steps of an update."""
+  """Checkpoints every three steps, updates and lines of metrics every two, so that some checkpoints lie between the
+  steps of an update and of a line.
+  """
   config = toy.get_config(data)
-  config.optimizer.steps_per_update = 2
+  config.optimizer.steps_per_update = config.log_every = 2
   return config
 
 
@@ -274,7 +276,7 @@ def test_a_run_goes_on_with_another_config(interrupted, config, caplog):
   train_and_evaluate(config, interrupted)
   assert 'continuing with loss.motion_weight = 0.5; it was 0.05' in caplog.text
   assert json.loads((interrupted / 'config.json').read_text())['loss']['motion_weight'] == 0.5
-  before, after = (next(line for line in metrics(interrupted) if line['step'] == step) for step in (26, 27))
+  before, after = (next(line for line in metrics(interrupted) if line['step'] == step) for step in (26, 28))
   for line, weight in ((before, 0.05), (after, 0.5)):
     assert line['loss'] == pytest.approx(line['depth_loss'] + weight * line['motion_px'], rel=1e-4)
 

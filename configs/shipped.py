@@ -31,6 +31,7 @@ from focal_jax.config import network
 from focal_jax.recipes import default
 from focal_jax.simulate.cameras import CAMERAS
 
+MOVING = tuple(name for name, camera in CAMERAS.items() if not camera.aligned)  # cameras whose sweeps breathe or shake
 STAGES = ('depth_first', 'depth', 'depth_large', 'depth_mixed', 'depth_raytraced', 'alignment', 'both')
 
 
@@ -90,9 +91,8 @@ def get_config(stage: str = 'both') -> ConfigDict:
     config.simulator.update(num_frames=6, height_px=96, width_px=96, margin_px=24, num_surfaces=6)
     # Much of an image has no texture, which must not count as static.
     config.simulator.scene.update(plain=0.45, shape_px=(8.0, 150.0))
-    moving = tuple(name for name, camera in CAMERAS.items() if not camera.aligned)
     # Zooms in both directions, visible only in the images. In crops they displace less than in full images.
-    config.simulator.sweep.update(cameras=moving, aligned=0.05, no_metadata=0.8, any_zoom=0.7)
+    config.simulator.sweep.update(cameras=MOVING, aligned=0.05, no_metadata=0.8, any_zoom=0.7)
     config.simulator.sweep.update(zoom=(0.88, 1.13), shake_px=(0.0, 4.0), blur_px=(0.7, 9.0))
     config.best_metric = 'motion_px'
     config.update(steps=1800, validation_every=200, validation_stacks=32)

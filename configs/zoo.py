@@ -9,6 +9,12 @@ The networks are `won_jeon`, `defocusnet`, `aifdepthnet`, `fv` and `dfv`, in the
 of the weights' stacks were made from RGB-D frames of the ICL-NUIM living room: `--config.data.rgbd=folder:DIR
 --config.data.rgbd_share=0.25`. The number of steps is for an accelerator; on a CPU core add `--config.batch_size=4
 --config.optimizer.steps_per_update=4`. `weights/README.md` lists what was run.
+
+`NAME_joint` trains a depth network and the alignment network in front of it together, at a low rate, on moving sweeps:
+
+  python -m focal_jax.main --config=configs/zoo.py:won_jeon_joint --workdir=runs/won_jeon_joint \
+    --config.data.textures=folder:textures/train --config.validation_textures=folder:textures/val \
+    --config.init.depth=weights/won_jeon.npz --config.init.alignment=weights/won_jeon.npz
 """
 
 from focal_jax.recipes.ablations import networks
@@ -29,9 +35,14 @@ VARIANTS = {
 }
 
 
-def get_config(name: str = 'won_jeon') -> ConfigDict:
+JOINT = '_joint'
+
+
+def get_config(variant: str = 'won_jeon') -> ConfigDict:
+  name = variant.removesuffix(JOINT)
   if name not in VARIANTS:
-    raise ValueError(f"unknown network '{name}' of configs/zoo.py, expected one of {', '.join(VARIANTS)}")
+    names = ', '.join(VARIANTS)
+    raise ValueError(f"unknown network '{name}' of configs/zoo.py, expected one of {names}, with or without {JOINT}")
   depth, loss = networks.NETWORKS[VARIANTS[name]]
   config = shipped.get_config('depth_large')
   config.model.depth = network('depth', **depth)
@@ -48,4 +59,12 @@ def get_config(name: str = 'won_jeon') -> ConfigDict:
   # These networks pool to 1/32, where crops of 64 px have two cells; networks trained on those failed on real images.
   config.update(batch_size=16, steps=4000)
   config.optimizer.learning_rate = 1e-3 if name == 'won_jeon' else 5e-4
+  if variant.endswith(JOINT):
+    config.networks = 'both'
+    # Motion that the metadata tells, and motion that only the images show; in crops it displaces less than in images.
+    config.simulator.margin_px = 24
+    config.simulator.sweep.update(cameras=shipped.MOVING, aligned=0.2, no_metadata=0.6, any_zoom=0.5)
+    config.simulator.sweep.update(zoom=(0.9, 1.11), shake_px=(0.0, 3.0))
+    config.optimizer.learning_rate = 1e-4
+    config.steps = 1000
   return config

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
@@ -16,10 +18,11 @@ from PIL import Image
 
 import tfds_ddff
 from focal_jax.files.shipped import shipped_folder
-from focal_jax.losses import loss_settings
+from focal_jax.losses import loss_settings, motion_error
 from focal_jax.models.npz_file import load_weights
 from focal_jax.models.registry import complete
 from focal_jax.recipes import default, shipped, zoo
+from focal_jax.simulate.focus_sweep import draw_sweep
 from focal_jax.simulate.stacks import settings_from_config
 from focal_jax.training.loop import train_and_evaluate
 from tfds_ddff.build import build
@@ -118,7 +121,7 @@ def test_the_text_of_a_recipe_has_its_commands(name):
   ('name', 'variant'),
   [(name, variant) for name in (*RECIPES, 'simulated') for variant in ('', 'smoke')]
   + [('shipped', stage) for stage in shipped.STAGES]
-  + [('zoo', network) for network in zoo.VARIANTS],
+  + [('zoo', network + joint) for network in zoo.VARIANTS for joint in ('', '_joint')],
 )
 def test_recipes_have_the_fields_of_the_default_and_values_that_make_sense(name, variant):
   config = module_of(name).get_config(variant)
@@ -151,6 +154,21 @@ ZOO_FILES = sorted({path.stem for path in shipped_folder('weights').glob('*.npz'
 def test_the_recipe_of_the_zoo_is_that_of_the_weights(name):
   model = complete(zoo.get_config(name).model.to_dict())
   assert load_weights(shipped_folder('weights') / f'{name}.npz')[1]['model'] == model
+
+
+def test_joint_training_of_the_zoo():
+  """The same networks and loss, both networks trained, on sweeps that move."""
+  alone, joint = zoo.get_config('won_jeon'), zoo.get_config('won_jeon_joint')
+  assert joint.model == alone.model
+  assert joint.loss == alone.loss
+  assert (alone.networks, joint.networks) == ('depth', 'both')
+  settings = settings_from_config(joint.simulator)
+  draw = jax.vmap(lambda key: draw_sweep(key, 10, settings.whole_width_px, settings.sweep))
+  sweeps = draw(jax.random.split(jax.random.key(0), 64))
+  at_rest = jnp.stack([1 - sweeps.fov, *2 * [jnp.zeros_like(sweeps.fov)]], axis=-1)
+  first_frames_px = motion_error(sweeps.motion, at_rest, 128, 128)[:, 0]
+  assert np.median(first_frames_px) > 2
+  assert np.mean(sweeps.fov[:, 0] == 1) == pytest.approx(0.2 + 0.6, abs=0.15)  # at rest, or without metadata
 
 
 def test_every_recipe_is_tested():

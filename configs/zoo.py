@@ -33,9 +33,7 @@ VARIANTS = {
   'fv': 'FV / 4',
   'dfv': 'DFV / 4',
 }
-
-
-JOINT = '_joint'
+JOINT = '_joint'  # added to a name
 
 
 def get_config(variant: str = 'won_jeon') -> ConfigDict:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from focal_jax.data import capture_order, series
 from focal_jax.data import paths as file_paths
-from focal_jax.data import series
-from focal_jax.data.decode import FrameFile, FrameHeader, read_header
 from focal_jax.data.formats import TIFF_SUFFIXES, badly_named, expected_suffixes, is_image, other_types, unread
+from focal_jax.data.header import FrameFile, FrameHeader, read_header
 from focal_jax.data.metadata import METADATA_FILES, Sweep, count_distances
 from focal_jax.data.names import format_list, natural_order, order_notes, printable
 from focal_jax.data.pages import (
@@ -159,11 +159,13 @@ def _choose_series(
   all_names = [header.file.name for header in headers]
   if count is not None and (count != len(headers) or unreadable.errors):  # unreadable frames have distances too
     all_names = [printable(path.name) for path in (frames if count == len(frames) else paths)]
-  places, times = series.by_time([header.file.name for header in headers], [header.exif.taken_s for header in headers])
+  places, times = capture_order.by_time(
+    [header.file.name for header in headers], [header.exif.taken_s for header in headers]
+  )
   if places:
     headers = [headers[n] for n in places]
   order = 'the order of capture' if places else 'name order'
-  if not places and series.tell_no_order([header.file.path.stem for header in headers]):
+  if not places and capture_order.tell_no_order([header.file.path.stem for header in headers]):
     order = 'alphabetical order'
   if not places:
     times = times + order_notes([header.file.name for header in headers])

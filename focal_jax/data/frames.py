@@ -14,8 +14,9 @@ from jaxtyping import Shaped, UInt8, UInt16
 from PIL import Image, ImageStat
 
 from focal_jax.data.colour import ColourReader
-from focal_jax.data.decode import Decoded, FrameHeader, Levels, decode, errors_naming_file, to_rgb
+from focal_jax.data.decode import Decoded, Levels, decode, to_rgb
 from focal_jax.data.exif import FrameExif
+from focal_jax.data.header import FrameHeader, errors_naming_file
 from focal_jax.data.names import format_list, printable
 from focal_jax.data.scales import Scale, scales_of
 from focal_jax.data.unreadable import Unreadable, UnreadableError

@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from focal_jax.data import tiff
-from focal_jax.data.decode import FrameFile, decode, errors_naming_file, open_page, read_header
+from focal_jax.data.decode import decode
 from focal_jax.data.formats import HEIC_SUFFIXES, TIFF_SUFFIXES
+from focal_jax.data.header import FrameFile, errors_naming_file, open_page, read_header
 from focal_jax.data.names import comparable, format_list, printable
 from focal_jax.data.units import plain_number, usual_unit
 from focal_jax.data.unreadable import UnreadableError

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from focal_jax.data.decode import FrameFile, FrameHeader
+from focal_jax.data.capture_order import by_time
 from focal_jax.data.exif import FrameExif
 from focal_jax.data.folder import read_stack_folder
+from focal_jax.data.header import FrameFile, FrameHeader
 from focal_jax.data.metadata import DIOPTRE_UNIT, FRAME_INDEX_UNIT
 from focal_jax.data.names import comparable, natural_order, printable
 from focal_jax.data.paths import stack_source
-from focal_jax.data.series import by_time, without_duplicate_formats, without_other_series, without_outlier_frames
+from focal_jax.data.series import without_duplicate_formats, without_other_series, without_outlier_frames
 from focal_jax.errors import InputError
 from focal_jax.prediction.results import aligned_files
 

@@ -14,8 +14,9 @@ import jaxlib
 import numpy as np
 from absl import app, flags
 
-from benchmarks.harness import OURS, Call, Case, compile_ahead, measure, median_and_range, ratios
+from benchmarks.harness import OURS, Call, Case, compile_ahead, measure, ratios
 from benchmarks.settings import shape_text
+from benchmarks.summary import median_and_range
 from benchmarks.training import Option, Shape, Step, make_stack, refined
 from focal_jax.backend import compiler_options
 from focal_jax.models.end_to_end import init_variables

@@ -23,6 +23,7 @@ from absl import app, flags
 from PIL import Image
 from scipy import ndimage
 
+from benchmarks.summary import median_and_range
 from focal_jax.data.formats import is_image
 from focal_jax.data.names import natural_order
 from focal_jax.focus.classical import LUMA
@@ -112,9 +113,9 @@ def main(argv: list[str]) -> None:
   print('| | s | CPU s | peak, GiB | sharpness |')
   print('| --- | ---: | ---: | ---: | ---: |')
   for name, runs in measured.items():
-    wall, cpu, peak = np.median(runs, axis=0)
-    low, high = np.min(runs, axis=0)[0], np.max(runs, axis=0)[0]
-    print(f'| {name} | {wall:.1f} ({low:.1f} to {high:.1f}) | {cpu:.1f} | {peak:.2f} | {sharp[name]:.2f} |')
+    wall, cpu, peak = zip(*runs, strict=True)
+    cpu, peak = np.median(cpu), np.median(peak)
+    print(f'| {name} | {median_and_range(wall, 1)} | {cpu:.1f} | {peak:.2f} | {sharp[name]:.2f} |')
 
 
 if __name__ == '__main__':

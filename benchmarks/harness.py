@@ -122,11 +122,6 @@ def measure(
   return results
 
 
-def median_and_range(values: Sequence[float], digits: int = 0) -> str:
-  """The median of values with their smallest and largest, as in '12 (10 to 20)'."""
-  return f'{np.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})'
-
-
 def ratios(result: Result, base: Result) -> Float64[np.ndarray, 'R']:
   """Seconds of a result over those of another in the same round."""
   return np.array(result.seconds) / np.array(base.seconds)

@@ -10,8 +10,9 @@ from absl import app, flags
 from focal_jax.recipes.ablations.networks import NETWORKS
 
 from benchmarks import flops
-from benchmarks.harness import OURS, Case, measure, median_and_range
+from benchmarks.harness import OURS, Case, measure
 from benchmarks.settings import shape_text
+from benchmarks.summary import median_and_range
 from focal_jax.backend import compiler_options, use_compilation_cache
 from focal_jax.models.end_to_end import init_variables, variable_shapes
 from focal_jax.models.registry import make_model

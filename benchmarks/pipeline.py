@@ -26,6 +26,7 @@ from absl import flags
 from scipy.ndimage import gaussian_filter
 
 import tfds_ddff
+from benchmarks.summary import median_and_range
 from focal_jax.data.pipeline import BatchSettings, stack_batches
 from tfds_ddff.build import build
 
@@ -164,7 +165,7 @@ def main() -> None:
     for name, rounds in figures.items():
       speed, cost = [f.stacks / f.seconds for f in rounds], [1e3 * f.cpu_seconds / f.stacks for f in rounds]
       medians.append(statistics.median(speed))
-      print(f'| {name} | {medians[-1]:.0f} ({min(speed):.0f} to {max(speed):.0f}) | {statistics.median(cost):.1f} |')
+      print(f'| {name} | {median_and_range(speed)} | {statistics.median(cost):.1f} |')
     if len(medians) == 2:
       print(f'focal_jax : tf.data = {medians[0] / medians[1]:.2f}')
 

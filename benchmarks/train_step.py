@@ -18,8 +18,9 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from benchmarks.harness import OURS, Case, measure, median_and_range, ratios
+from benchmarks.harness import OURS, Case, measure, ratios
 from benchmarks.settings import shape_text
+from benchmarks.summary import median_and_range
 from benchmarks.training import Option, Step, refined
 from focal_jax.losses import LossSettings
 

@@ -152,7 +152,7 @@ def _decode(header: FrameHeader, orientation: int) -> Decoded:
     with open_page(file.path, file.page) as image:
       modes = [raw_mode(tile) for tile in image.tile]
       image.tile = [
-        _withraw_mode(tile, mode[:-1] + OTHER_BYTES[mode[-1]]) for tile, mode in zip(image.tile, modes, strict=True)
+        _with_raw_mode(tile, mode[:-1] + OTHER_BYTES[mode[-1]]) for tile, mode in zip(image.tile, modes, strict=True)
       ]
       image.load()
       lower = _turned(image, turns)
@@ -160,7 +160,7 @@ def _decode(header: FrameHeader, orientation: int) -> Decoded:
   elif deep_alpha:
     with open_page(file.path, file.page) as image:
       # Decoded as RGBA, the bytes are unchanged: two of grey, two of alpha.
-      image.tile = [_withraw_mode(tile, 'RGBA') for tile in image.tile]
+      image.tile = [_with_raw_mode(tile, 'RGBA') for tile in image.tile]
       image.load()
       raw = np.asarray(_turned(image, turns)).astype(np.uint16)
       pixels = raw[..., 0] << 8 | raw[..., 1]
@@ -228,7 +228,7 @@ def _turned_array(pixels: Shaped[np.ndarray, 'H W C'], orientation: int) -> Shap
   return pixels[::rows, ::columns]
 
 
-def _withraw_mode(tile: tuple, mode: str) -> tuple:
+def _with_raw_mode(tile: tuple, mode: str) -> tuple:
   args = tile[3]
   args = mode if isinstance(args, str) else (mode, *args[1:])
   return tile._replace(args=args) if hasattr(tile, '_replace') else (*tile[:3], args)
